@@ -1,0 +1,89 @@
+"""The environment protocol: what every environment offers, and the ReAct text format they share.
+
+Environments run on the host only and never import jax.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from coevo_jax.trajectory import Demonstration
+
+SPLITS = ("train", "dev", "test")
+
+
+class EnvFault(Exception):
+    """The environment itself broke (a dead JVM, a hung query): the episode is not the agent's failure."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One task of an environment. Everything else about it stays inside the environment."""
+
+    id: str  # unique within the environment, e.g. "find-animal/17" or "clinic_03/120"
+    split: str  # one of SPLITS
+    family: str  # question form or task family, for tables
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepResult:
+    """The answer to one action. `reward` counts only when `done`; it lies in [0, 1]."""
+
+    observation: str
+    done: bool
+    reward: float
+
+
+@runtime_checkable
+class Env(Protocol):
+    """One environment instance plays one episode at a time.
+
+    A malformed action is an observation that starts with "Invalid action" and costs a turn, never an exception.
+    `EnvFault` means the instance must be closed and replaced. Task lists and experts need no live
+    resource: `tasks`, `max_turns` and `expert` work before the first `reset`.
+    """
+
+    name: str
+    system_prompt: str  # first message of every conversation of this environment; may be ""
+    deterministic: bool  # same task and actions give the same observations (the reward always agrees)
+
+    def tasks(self, split: str) -> Sequence[Task]:
+        """Tasks of a split in a fixed, already shuffled order."""
+        ...
+
+    def max_turns(self, task: Task) -> int:
+        """Number of turns after which the episode is cut (ending `turn_limit`)."""
+        ...
+
+    def reset(self, task: Task) -> str:
+        """Start an episode; returns the first observation, which states the task."""
+        ...
+
+    def step(self, action: str) -> StepResult:
+        """Play one action."""
+        ...
+
+    def reward_at_limit(self) -> float:
+        """Reward in [0, 1] of the running episode if a turn or token limit cuts it now."""
+        ...
+
+    def expert(self, task: Task) -> Demonstration | None:
+        """The expert's solution, or None where there is none."""
+        ...
+
+    def close(self) -> None:
+        """Free every resource; safe to call twice."""
+        ...
+
+
+def format_response(thought: str, action: str) -> str:
+    """Text of an agent's turn in ReAct form (arXiv 2210.03629). An empty thought leaves only the action."""
+    return f"Thought: {thought}\nAction: {action}" if thought else f"Action: {action}"
+
+
+def parse_response(response: str) -> tuple[str, str] | None:
+    """Thought and action of an agent's turn, or None when there is no "Action:" (malformed)."""
+    before, marker, after = response.rpartition("Action:")
+    if not marker or not after.strip():
+        return None
+    return before.strip().removeprefix("Thought:").strip(), after.strip()

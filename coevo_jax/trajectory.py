@@ -1,0 +1,82 @@
+"""Host records of what agents did: turns, demonstrations, trajectories and preference pairs.
+
+Nothing here knows about JAX. Device pytrees live in `coevo_jax.batch`.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+
+SOLVED_REWARD = 1.0
+
+
+class Ending(StrEnum):
+    """Why an episode ended."""
+
+    SOLVED = "solved"  # the environment ended it with reward 1
+    FAILED = "failed"  # the environment ended it with reward < 1
+    TURN_LIMIT = "turn_limit"
+    TOKEN_LIMIT = "token_limit"
+    FAULT = "fault"  # the environment broke: counted, never training data
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turn:
+    """One turn: what the agent wrote, the action parsed from it and the environment's answer."""
+
+    response: str  # verbatim text of the agent, thought and action
+    action: str  # what the environment received
+    observation: str  # the answer; after the last turn it is recorded but never shown to the agent
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demonstration:
+    """An expert's solution of a task as text: replayed once, rendered to tokens by `data.chat`."""
+
+    task_id: str
+    prompt: str  # first observation: the task as the agent sees it
+    turns: tuple[Turn, ...]
+    reward: float  # in [0, 1]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Trajectory:
+    """The record of one episode, with the very tokens the engine consumed and produced.
+
+    `tokens`, `agent_mask` and `logps` have the same length L. They are never re-encoded from text.
+    """
+
+    task_id: str
+    agent: str  # "expert", "target" or "failure"
+    sample: int  # index among the samples of this task and agent
+    prompt: str
+    turns: tuple[Turn, ...]
+    reward: float  # in [0, 1]
+    ending: Ending
+    tokens: np.ndarray  # int32 [L]
+    agent_mask: np.ndarray  # bool [L]: True where the agent produced the token
+    logps: np.ndarray  # float32 [L]: log-probability at temperature 1; 0 where agent_mask is False
+
+    @property
+    def success(self) -> bool:
+        return self.ending is not Ending.FAULT and self.reward >= SOLVED_REWARD
+
+    @property
+    def failure(self) -> bool:
+        """A failure is any finished trajectory with reward < 1; a fault is neither."""
+        return self.ending is not Ending.FAULT and self.reward < SOLVED_REWARD
+
+
+PAIR_KINDS = ("expert_target", "expert_failure", "failure_failure")
+"""(a) expert over target failure, (b) expert over failure-agent failure, (c) better failure over worse."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreferencePair:
+    """Two trajectories of one task, named by their index into a list of trajectories."""
+
+    task_id: str
+    kind: str  # one of PAIR_KINDS
+    chosen: int
+    rejected: int
