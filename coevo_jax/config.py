@@ -1,50 +1,51 @@
-"""Every option of a run: frozen, typed and strict. Read from YAML, overridden by dotted keys, validated once."""
+"""Every option of a run, as frozen, typed and strict records.
+
+`coevo_jax.config_io` reads them from YAML, applies dotted overrides and refuses impossible combinations.
+"""
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from coevo_jax.strict import ConfigError, StrictModel, validate
 
-class StrictModel(BaseModel):
-    """A frozen record that refuses unknown keys and wrong types. Attribute docstrings are the user's help."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+__all__ = ["Config", "ConfigError", "StrictModel", "validate"]
 
 
 class EnvConfig(StrictModel):
     name: str = "intercode_sql"
     """Environment: a name of the registry (intercode_sql, scienceworld)."""
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default={})
     """Options of that environment; its own schema checks them."""
-    workers: int = Field(2, ge=1)
+    workers: int = Field(default=2, ge=1)
     """Threads that step environments while the device decodes."""
-    step_timeout: float = Field(60.0, gt=0)
+    step_timeout: float = Field(default=60.0, gt=0)
     """Seconds after which a reset or step counts as an environment fault."""
 
 
 class TokenizerConfig(StrictModel):
     path: str | None = None
     """Folder of a saved Hugging Face tokenizer; null trains one on the warm-start experts' text."""
-    vocab_size: int = Field(1024, ge=300)
+    vocab_size: int = Field(default=1024, ge=300)
     """Vocabulary size of a trained tokenizer (byte-level BPE)."""
 
 
 class ModelConfig(StrictModel):
-    hidden_size: int = Field(128, ge=8)
+    hidden_size: int = Field(default=128, ge=8)
     """Width of the residual stream."""
-    num_layers: int = Field(4, ge=1)
+    num_layers: int = Field(default=4, ge=1)
     """Transformer blocks."""
-    num_heads: int = Field(4, ge=1)
+    num_heads: int = Field(default=4, ge=1)
     """Query heads."""
-    num_kv_heads: int = Field(4, ge=1)
+    num_kv_heads: int = Field(default=4, ge=1)
     """Key and value heads; divides num_heads (grouped-query attention)."""
-    head_dim: int = Field(32, ge=2)
+    head_dim: int = Field(default=32, ge=2)
     """Width of a head; even, for rotary embeddings."""
-    intermediate_size: int = Field(384, ge=8)
+    intermediate_size: int = Field(default=384, ge=8)
     """Width of the SwiGLU feed-forward."""
-    rope_theta: float = Field(10000.0, gt=0)
+    rope_theta: float = Field(default=10000.0, gt=0)
     """Base of the rotary position embedding."""
-    rms_norm_eps: float = Field(1e-6, gt=0)
+    rms_norm_eps: float = Field(default=1e-6, gt=0)
     """Epsilon of RMSNorm."""
     qk_norm: bool = True
     """RMSNorm on queries and keys (Qwen3)."""
@@ -57,77 +58,77 @@ class ModelConfig(StrictModel):
 
 
 class MeshConfig(StrictModel):
-    data: int = Field(1, ge=1)
+    data: int = Field(default=1, ge=1)
     """Devices along the batch."""
-    fsdp: int = Field(1, ge=1)
+    fsdp: int = Field(default=1, ge=1)
     """Devices over which parameters and optimizer state are split (and the batch again)."""
-    tensor: int = Field(1, ge=1)
+    tensor: int = Field(default=1, ge=1)
     """Devices over which heads, feed-forward and vocabulary are split."""
 
 
 class BatchConfig(StrictModel):
-    rows: int = Field(8, ge=1)
+    rows: int = Field(default=8, ge=1)
     """Rows of a microbatch (B)."""
-    row_length: int = Field(512, ge=16)
+    row_length: int = Field(default=512, ge=16)
     """Tokens of a row (T); also the longest trajectory that can be learned from."""
-    segments_per_row: int = Field(8, ge=1)
+    segments_per_row: int = Field(default=8, ge=1)
     """Most trajectories packed into a row."""
-    pairs: int = Field(64, ge=1)
+    pairs: int = Field(default=64, ge=1)
     """Most preference pairs of an optimizer step (P)."""
 
 
 class OptimizerConfig(StrictModel):
     """AdamW with a clipped gradient norm."""
 
-    adam_b1: float = Field(0.9, ge=0, lt=1)
+    adam_b1: float = Field(default=0.9, ge=0, lt=1)
     """Decay of the first moment."""
-    adam_b2: float = Field(0.999, ge=0, lt=1)
+    adam_b2: float = Field(default=0.999, ge=0, lt=1)
     """Decay of the second moment."""
-    weight_decay: float = Field(0.0, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0)
     """Decoupled weight decay."""
-    clip_norm: float = Field(1.0, gt=0)
+    clip_norm: float = Field(default=1.0, gt=0)
     """Largest global gradient norm."""
 
 
 class WarmStartConfig(StrictModel):
-    tasks: str = Field("0:300", pattern=r"^\d*:\d*$")
+    tasks: str = Field(default="0:300", pattern=r"^\d*:\d*$")
     """Slice of the train split whose experts are imitated."""
-    epochs: int = Field(3, ge=1)
+    epochs: int = Field(default=3, ge=1)
     """Passes over the experts."""
-    learning_rate: float = Field(2e-3, gt=0)
+    learning_rate: float = Field(default=2e-3, gt=0)
     """Peak learning rate, cosine to zero."""
-    warmup_fraction: float = Field(0.03, ge=0, lt=1)
+    warmup_fraction: float = Field(default=0.03, ge=0, lt=1)
     """Share of the steps with linear warm-up."""
 
 
 class ExploreConfig(StrictModel):
-    tasks: str = Field("300:900", pattern=r"^\d*:\d*$")
-    """Slice of the train split that is explored. A model trained from scratch needs tasks outside the warm start."""
-    samples: int = Field(1, ge=1)
+    tasks: str = Field(default="300:900", pattern=r"^\d*:\d*$")
+    """Slice of the train split that is explored. A model without pretraining needs other tasks than warm_start."""
+    samples: int = Field(default=1, ge=1)
     """Roll-outs per task and agent."""
-    temperature: float = Field(1.0, ge=0)
+    temperature: float = Field(default=1.0, ge=0)
     """Sampling temperature; 0 is greedy."""
-    top_p: float = Field(1.0, gt=0, le=1)
+    top_p: float = Field(default=1.0, gt=0, le=1)
     """Nucleus of the sampling distribution."""
-    block_tasks: int = Field(200, ge=1)
+    block_tasks: int = Field(default=200, ge=1)
     """Tasks explored between two commits."""
 
 
 class RolloutConfig(StrictModel):
-    slots: int = Field(16, ge=1)
+    slots: int = Field(default=16, ge=1)
     """Episodes played side by side; each holds one environment instance."""
-    max_tokens: int = Field(512, ge=16)
+    max_tokens: int = Field(default=512, ge=16)
     """Length of the KV cache of a slot: prompt, turns and observations of one episode."""
-    max_turn_tokens: int = Field(64, ge=1)
+    max_turn_tokens: int = Field(default=64, ge=1)
     """Most tokens of one agent turn; beyond, the episode ends with token_limit."""
-    decode_block: int = Field(32, ge=1)
+    decode_block: int = Field(default=32, ge=1)
     """Most tokens decoded on the device before the host looks."""
 
 
 class KindWeights(StrictModel):
-    dpo: float = Field(0.5, ge=0)
+    dpo: float = Field(default=0.5, ge=0)
     """Weight of the preference loss of this kind of pair."""
-    sft: float = Field(0.0, ge=0)
+    sft: float = Field(default=0.0, ge=0)
     """Weight of the SFT term on the chosen side of this kind of pair."""
 
 
@@ -147,11 +148,11 @@ class LearnConfig(StrictModel):
     """Weights per kind of pair."""
     cross_agent_only: bool = False
     """Failure-failure pairs only between the two agents, never within one."""
-    max_pairs_per_kind: int = Field(4, ge=1)
+    max_pairs_per_kind: int = Field(default=4, ge=1)
     """Most pairs of one kind per task, those with the largest reward gap first."""
-    sft_successes: float = Field(0.0, ge=0)
+    sft_successes: float = Field(default=0.0, ge=0)
     """Weight of SFT on the agent's own successful roll-outs (rejection-sampling fine-tuning)."""
-    sft_experts: float = Field(0.0, ge=0)
+    sft_experts: float = Field(default=0.0, ge=0)
     """Weight of SFT on the experts of the explored tasks, pairs or not."""
     sft_reduction: Literal["mean", "sum"] = "mean"
     """SFT term of a trajectory: mean or sum over its agent tokens."""
@@ -161,9 +162,9 @@ class LearnConfig(StrictModel):
     """Strength of the tie to the reference, per round; the last value repeats."""
     learning_rate: tuple[float, ...] = (1e-4,)
     """Peak learning rate per round; the last value repeats. Constant after warm-up."""
-    warmup_fraction: float = Field(0.1, ge=0, lt=1)
+    warmup_fraction: float = Field(default=0.1, ge=0, lt=1)
     """Share of the steps with linear warm-up, every round anew."""
-    epochs: int = Field(3, ge=1)
+    epochs: int = Field(default=3, ge=1)
     """Passes over the round's pairs."""
     reference: Literal["round_start", "warm_start"] = "round_start"
     """Reference policy: the agent at the round's start (ETO) or the warm start (IPR)."""
@@ -183,18 +184,18 @@ class FailureAgentConfig(LearnConfig):
 class EvaluateConfig(StrictModel):
     split: Literal["dev", "test"] = "test"
     """Split of the evaluation during the run."""
-    tasks: str = Field(":", pattern=r"^\d*:\d*$")
+    tasks: str = Field(default=":", pattern=r"^\d*:\d*$")
     """Slice of that split."""
     failure_agent: bool = True
     """Evaluate the failure agent too."""
-    hard_negative_threshold: float = Field(0.6, ge=0, le=1)
+    hard_negative_threshold: float = Field(default=0.6, ge=0, le=1)
     """A failure with at least this reward counts as a hard negative (a measure, not a filter)."""
 
 
 class CheckpointConfig(StrictModel):
-    every_steps: int = Field(50, ge=1)
+    every_steps: int = Field(default=50, ge=1)
     """Optimizer steps between two commits inside a learning phase."""
-    keep: int = Field(2, ge=1)
+    keep: int = Field(default=2, ge=1)
     """Checkpoints kept on disk."""
 
 
@@ -203,11 +204,11 @@ class Config(StrictModel):
     """Name of the run, and of its folder."""
     method: str = "coevo"
     """Label of the method in tables; the options below define it."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     """Root of all randomness."""
     runs_dir: str = "runs"
     """Folder that holds the run folders."""
-    rounds: int = Field(3, ge=0)
+    rounds: int = Field(default=3, ge=0)
     """Rounds of explore, learn, evaluate after the warm start."""
     env: EnvConfig = EnvConfig()
     tokenizer: TokenizerConfig = TokenizerConfig()

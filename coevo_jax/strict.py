@@ -1,0 +1,132 @@
+"""Strict records at the boundary, and the one place that turns validation errors into clear words."""
+
+import difflib
+import json
+import re
+import types
+import typing
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+
+class ConfigError(Exception):
+    """What the user gave cannot be used. The message says where, what was found and what was expected."""
+
+
+class StrictModel(BaseModel):
+    """A frozen record that refuses unknown keys and wrong types. Attribute docstrings are the user's help."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def validate(
+    model: type[M],
+    data: Any,
+    source: str,
+    prefix: str = "",
+    source_of: Callable[[str], str] | None = None,
+) -> M:
+    """Build a record from plain data (mappings, lists, scalars), as JSON would be: lists become tuples.
+
+    `source` is the file or option the data came from; `prefix` is the dotted key under which the data stands
+    there. `source_of` may name another source for a dotted key. Raises ConfigError that lists every problem.
+    """
+    if not isinstance(data, dict):
+        raise ConfigError(
+            f"{source}: {_key((), prefix) or 'top level'}: found {_show(data)}, expected a mapping of keys"
+        )
+    try:
+        return model.model_validate_json(json.dumps(data))
+    except TypeError as error:
+        raise ConfigError(f"{source}: {prefix or 'top level'}: not plain YAML data ({error})") from None
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors(include_url=False):
+            key = _key(problem["loc"], prefix)
+            lines.append(f"{source_of(key) if source_of else source}: {key}: {_explain(model, problem)}")
+        raise ConfigError("\n".join(lines)) from None
+
+
+def nearest(name: str, valid: Sequence[str]) -> str:
+    """Return " (did you mean 'x'?)" for the closest valid name, else the list of valid names."""
+    close = difflib.get_close_matches(name, valid, n=1, cutoff=0.6)
+    if close:
+        return f" (did you mean '{close[0]}'?)"
+    return f" (valid: {', '.join(valid)})" if valid else ""
+
+
+def field_model(model: type[BaseModel], name: str) -> type[BaseModel] | None:
+    """Return the record type of a field that may be null; None for a scalar, list or free mapping."""
+    field = model.model_fields.get(name)
+    return None if field is None else _record(field.annotation)
+
+
+def _record(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return next((m for m in map(_record, typing.get_args(annotation)) if m is not None), None)
+    return None
+
+
+def _key(location: Sequence[str | int], prefix: str) -> str:
+    key = prefix
+    for part in location:
+        key = f"{key}[{part}]" if isinstance(part, int) else f"{key}.{part}" if key else part
+    return key
+
+
+def _show(value: Any) -> str:
+    """Render a value and its YAML type."""
+    if value is None:
+        return "null"
+    names = {bool: "boolean", int: "integer", float: "number", str: "string", list: "list", dict: "mapping"}
+    text = json.dumps(value, ensure_ascii=False, default=repr)
+    if len(text) > 60:
+        text = text[:57] + "..."
+    return f"{text} ({names.get(type(value), type(value).__name__)})"
+
+
+_EXPECTED = {
+    "model_type": "a mapping of keys",
+    "dict_type": "a mapping of keys",
+    "tuple_type": "a list",
+    "list_type": "a list",
+    "int_type": "an integer",
+    "float_type": "a number",
+    "string_type": "a string (quote it if it looks like a number)",
+    "bool_type": "true or false",
+    "finite_number": "a finite number",
+}
+
+
+def _explain(model: type[BaseModel], problem: Any) -> str:
+    kind, location = problem["type"], problem["loc"]
+    container: type[BaseModel] | None = model
+    for part in location[:-1]:
+        container = field_model(container, part) if container and isinstance(part, str) else None
+    names = list(container.model_fields) if container else []
+    if kind == "extra_forbidden":
+        return f"unknown key{nearest(str(location[-1]), names)}"
+    if kind == "missing":
+        return "missing, and it has no default"
+    found = f"found {_show(problem['input'])}"
+    if kind == "literal_error":
+        allowed = problem["ctx"]["expected"]
+        close = difflib.get_close_matches(str(problem["input"]), re.findall(r"'([^']*)'", allowed), n=1)
+        return f"{found}, expected {allowed}" + (f" (did you mean '{close[0]}'?)" if close else "")
+    if kind == "string_pattern_mismatch":
+        expected = f"a string that matches {problem['ctx']['pattern']}"
+    elif kind == "value_error":
+        expected = problem["msg"].removeprefix("Value error, ")
+    else:
+        expected = _EXPECTED.get(kind) or re.sub(r"^Input should be ", "", problem["msg"])
+        expected = re.sub(r"^(greater|less|a multiple)", r"a value \1", expected)
+    return f"{found}, expected {expected}"
