@@ -1,0 +1,63 @@
+"""Attention over packed rows and over a KV cache, with rotary positions.
+
+Legend: B rows or slots, T new tokens, C cache length, H query heads, K key/value heads, G = H/K, h head width.
+"""
+
+import jax
+import jax.numpy as jnp
+
+QUERY_BLOCK = 128  # a block stops at the diagonal; measured about twice as fast as one full product on CPU
+MASKED = -1e30
+
+
+def rotate(x_BTHh: jax.Array, positions_BT: jax.Array, theta: float) -> jax.Array:
+    """Rotary position embedding (arXiv 2104.09864, half-split layout), computed in float32."""
+    half = x_BTHh.shape[-1] // 2
+    frequency = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    angle = positions_BT[..., None, None].astype(jnp.float32) * frequency
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    first, second = jnp.split(x_BTHh.astype(jnp.float32), 2, axis=-1)
+    turned = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+    return turned.astype(x_BTHh.dtype)
+
+
+def _attend(q_BKGTh: jax.Array, k_BKSh: jax.Array, v_BKSh: jax.Array, mask_BTS: jax.Array) -> jax.Array:
+    """Softmax attention with float32 scores; rows that see nothing return an average, never NaN."""
+    scale = q_BKGTh.shape[-1] ** -0.5
+    scores = jnp.einsum("bkgth,bksh->bkgts", q_BKGTh * scale, k_BKSh, preferred_element_type=jnp.float32)
+    weights = jax.nn.softmax(jnp.where(mask_BTS[:, None, None], scores, MASKED), axis=-1)
+    return jnp.einsum("bkgts,bksh->bkgth", weights.astype(v_BKSh.dtype), v_BKSh)
+
+
+def _group(q_BTHh: jax.Array, kv_heads: int) -> jax.Array:
+    """[B, T, H, h] -> [B, K, G, T, h]."""
+    B, T, H, h = q_BTHh.shape
+    return q_BTHh.reshape(B, T, kv_heads, H // kv_heads, h).transpose(0, 2, 3, 1, 4)
+
+
+def _ungroup(out_BKGTh: jax.Array) -> jax.Array:
+    B, K, G, T, h = out_BKGTh.shape
+    return out_BKGTh.transpose(0, 3, 1, 2, 4).reshape(B, T, K * G, h)
+
+
+def packed_attention(
+    q_BTHh: jax.Array, k_BTKh: jax.Array, v_BTKh: jax.Array, segment_ids_BT: jax.Array
+) -> jax.Array:
+    """Causal attention inside each segment of a packed row. Returns [B, T, H, h]."""
+    T, kv_heads = q_BTHh.shape[1], k_BTKh.shape[2]
+    q, k, v = _group(q_BTHh, kv_heads), k_BTKh.swapaxes(1, 2), v_BTKh.swapaxes(1, 2)
+    blocks = []
+    for start in range(0, T, QUERY_BLOCK):
+        stop = min(start + QUERY_BLOCK, T)
+        causal = jnp.arange(start, stop)[:, None] >= jnp.arange(stop)[None, :]
+        same = segment_ids_BT[:, start:stop, None] == segment_ids_BT[:, None, :stop]
+        blocks.append(_attend(q[:, :, :, start:stop], k[:, :, :stop], v[:, :, :stop], causal & same))
+    return _ungroup(jnp.concatenate(blocks, axis=3))
+
+
+def cached_attention(
+    q_BTHh: jax.Array, keys_BKCh: jax.Array, values_BKCh: jax.Array, positions_BT: jax.Array
+) -> jax.Array:
+    """New queries over a cache that already holds their own keys; causal by position. Returns [B, T, H, h]."""
+    mask_BTC = jnp.arange(keys_BKCh.shape[2]) <= positions_BT[..., None]
+    return _ungroup(_attend(_group(q_BTHh, keys_BKCh.shape[1]), keys_BKCh, values_BKCh, mask_BTC))
