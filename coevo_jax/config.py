@@ -103,7 +103,7 @@ class WarmStartConfig(StrictModel):
 
 class ExploreConfig(StrictModel):
     tasks: str = Field(default="300:900", pattern=r"^\d*:\d*$")
-    """Slice of the train split that is explored. A model without pretraining needs other tasks than warm_start."""
+    """Slice of the train split that is explored. An untrained model needs other tasks than warm_start."""
     samples: int = Field(default=1, ge=1)
     """Roll-outs per task and agent."""
     temperature: float = Field(default=1.0, ge=0)

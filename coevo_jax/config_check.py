@@ -1,0 +1,158 @@
+"""Combinations of options that cannot work, or would silently do nothing: refused before anything starts."""
+
+from collections.abc import Iterator
+
+from coevo_jax.config import Config, LearnConfig
+from coevo_jax.strict import ConfigError
+
+
+def check(config: Config, source: str = "configuration") -> None:
+    """Refuse impossible combinations of valid options. Raises ConfigError that lists every one of them."""
+    problems = [*_names_and_slices(config), *_model(config), *_lengths(config)]
+    problems += _agent("target", config.target)
+    problems += _agent("failure", config.failure)
+    if config.rounds > 0:
+        problems += [*_target(config), *_failure_agent(config), *_batch_room(config), *_sampling(config)]
+    if problems:
+        raise ConfigError("\n".join(f"{source}: {problem}" for problem in problems))
+
+
+def slice_bounds(text: str) -> tuple[int | None, int | None]:
+    """Read "300:900", ":50" or ":" as the bounds of a Python slice."""
+    start, _, stop = text.partition(":")
+    return (int(start) if start else None), (int(stop) if stop else None)
+
+
+def _names_and_slices(config: Config) -> Iterator[str]:
+    if not config.name or config.name in (".", "..") or set(config.name) & set("/\\"):
+        yield f"name: found {config.name!r}, expected the name of a folder, without slashes"
+    slices = {
+        "warm_start.tasks": config.warm_start.tasks,
+        "explore.tasks": config.explore.tasks,
+        "evaluate.tasks": config.evaluate.tasks,
+    }
+    for key, text in slices.items():
+        start, stop = slice_bounds(text)
+        if stop is not None and (start or 0) >= stop:
+            yield f"{key}: the slice {text} is empty, expected start below stop"
+
+
+def _model(config: Config) -> Iterator[str]:
+    model, tensor = config.model, config.mesh.tensor
+    if model.num_heads % model.num_kv_heads:
+        yield (
+            f"model.num_heads {model.num_heads} is not a multiple of model.num_kv_heads {model.num_kv_heads}"
+        )
+    if model.head_dim % 2:
+        yield f"model.head_dim {model.head_dim} is odd; rotary embeddings turn pairs of dimensions"
+    split = {
+        "model.num_heads": model.num_heads,
+        "model.num_kv_heads": model.num_kv_heads,
+        "model.intermediate_size": model.intermediate_size,
+    }
+    if config.tokenizer.path is None:
+        split["tokenizer.vocab_size"] = config.tokenizer.vocab_size
+    for key, size in split.items():
+        if size % tensor:
+            yield f"{key} {size} cannot be split over mesh.tensor {tensor} devices; expected a multiple"
+    rows, shards = config.batch.rows, config.mesh.data * config.mesh.fsdp
+    if rows % shards:
+        yield f"batch.rows {rows} is not a multiple of mesh.data * mesh.fsdp = {shards}"
+
+
+def _lengths(config: Config) -> Iterator[str]:
+    rollout, row_length = config.rollout, config.batch.row_length
+    if rollout.max_tokens > row_length:
+        yield (
+            f"rollout.max_tokens {rollout.max_tokens} exceeds batch.row_length {row_length}: "
+            "such a roll-out could not be learned from"
+        )
+    if rollout.max_turn_tokens >= rollout.max_tokens:
+        yield (
+            f"rollout.max_turn_tokens {rollout.max_turn_tokens} leaves no room for the prompt in "
+            f"rollout.max_tokens {rollout.max_tokens}"
+        )
+
+
+def _agent(name: str, agent: LearnConfig) -> Iterator[str]:
+    for key, values in (("beta", agent.beta), ("learning_rate", agent.learning_rate)):
+        if not values:
+            yield f"{name}.{key}: the list is empty, expected one value per round (the last one repeats)"
+        elif min(values) <= 0:
+            yield f"{name}.{key}: found {list(values)}, expected values above 0"
+    for kind, weights in agent.pairs:
+        if weights is not None and weights.dpo == 0 and weights.sft == 0:
+            yield f"{name}.pairs.{kind}: dpo and sft are both 0, so it does nothing; use null to leave it out"
+
+
+def _target(config: Config) -> Iterator[str]:
+    target, pairs = config.target, config.target.pairs
+    kinds = [kind for kind, weights in pairs if weights is not None]
+    if not kinds and not target.sft_successes and not target.sft_experts:
+        yield (
+            f"rounds is {config.rounds}, but the target agent has nothing to learn from: set a kind of "
+            "target.pairs, target.sft_successes or target.sft_experts, or rounds: 0"
+        )
+    if not config.failure.explore:
+        if pairs.expert_failure is not None:
+            yield "target.pairs.expert_failure needs a failure agent, but failure.explore is false"
+        if pairs.failure_failure is not None and target.cross_agent_only:
+            yield "target.cross_agent_only needs a failure agent, but failure.explore is false"
+        elif pairs.failure_failure is not None and config.explore.samples < 2:
+            yield (
+                "target.pairs.failure_failure needs two failures of a task: explore.samples is 1 and "
+                "failure.explore is false"
+            )
+
+
+def _failure_agent(config: Config) -> Iterator[str]:
+    failure = config.failure
+    for kind in ("expert_target", "expert_failure"):
+        if dict(failure.pairs)[kind] is not None:
+            yield f"failure.pairs.{kind}: the failure agent never sees an expert trajectory; use null"
+    for key, weight in (("sft_successes", failure.sft_successes), ("sft_experts", failure.sft_experts)):
+        if weight > 0:
+            yield f"failure.{key}: the failure agent learns from failures only; use 0"
+    if failure.explore and failure.learn and failure.pairs.failure_failure is None:
+        yield (
+            "failure.learn is true, but failure.pairs.failure_failure is null: the failure agent has nothing "
+            "to learn from (false freezes it at the warm start)"
+        )
+
+
+def _sampling(config: Config) -> Iterator[str]:
+    if config.explore.samples > 1 and config.explore.temperature == 0:
+        yield (
+            f"explore.samples {config.explore.samples} at explore.temperature 0 are identical; "
+            "use a temperature above 0 or one sample"
+        )
+
+
+def _batch_room(config: Config) -> Iterator[str]:
+    """All trajectories and pairs of a task stand in one microbatch, so one must have room for them."""
+    samples, batch = config.explore.samples, config.batch
+    agents = 2 if config.failure.explore else 1
+    trajectories = 1 + agents * samples
+    slots = batch.rows * batch.segments_per_row
+    if slots < trajectories:
+        yield (
+            f"batch.rows * batch.segments_per_row = {slots} trajectories in a microbatch cannot hold the "
+            f"{trajectories} of one task (expert and explore.samples per agent)"
+        )
+    for name, agent in (("target", config.target), ("failure", config.failure)):
+        within = 0 if agent.cross_agent_only else agents * samples * (samples - 1) // 2
+        possible = {
+            "expert_target": samples,
+            "expert_failure": samples,
+            "failure_failure": within + (agents - 1) * samples * samples,
+        }
+        pairs = sum(
+            min(possible[kind], agent.max_pairs_per_kind)
+            for kind, weights in agent.pairs
+            if weights is not None
+        )
+        if pairs > batch.pairs:
+            yield (
+                f"batch.pairs {batch.pairs} cannot hold the {pairs} pairs that one task may give the {name} "
+                f"agent; raise it or lower {name}.max_pairs_per_kind"
+            )

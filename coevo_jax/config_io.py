@@ -1,0 +1,255 @@
+"""From YAML and dotted overrides to one resolved `Config`, and back: reading, writing and the help text."""
+
+import difflib
+import re
+import types
+import typing
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import annotated_types
+import yaml
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from coevo_jax.config import Config
+from coevo_jax.config_check import check
+from coevo_jax.strict import ConfigError, StrictModel, field_model, nearest, validate
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2 scalars: `1e-4` is a number, `no` and `1:30` are strings. Keys are strings and stand once."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[str] = set()
+        for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str):
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key!r} is not a string; quote it", key_node.start_mark
+                )
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key '{key}' stands twice in one mapping", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes every string that `_Loader`, or a YAML 1.1 reader, would take for something else."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+_FLOAT = re.compile(
+    r"""[-+]?(?:(?:[0-9][0-9_]*)?\.[0-9][0-9_]*(?:[eE][-+]?[0-9]+)?
+    |[0-9][0-9_]*\.(?:[eE][-+]?[0-9]+)?|[0-9][0-9_]*[eE][-+]?[0-9]+|\.(?:inf|Inf|INF))$|\.(?:nan|NaN|NAN)$""",
+    re.VERBOSE,
+)
+_SCALARS = (
+    ("null", re.compile(r"(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""]),
+    ("bool", re.compile(r"(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")),
+    ("int", re.compile(r"[-+]?(?:0|[1-9][0-9_]*)$"), list("-+0123456789")),
+    ("float", _FLOAT, list("-+0123456789.")),
+    ("merge", re.compile(r"<<$"), ["<"]),
+)
+_Loader.yaml_implicit_resolvers = {}
+for _name, _pattern, _first in _SCALARS:
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", _pattern, _first)
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML file and what it `extends`, apply `key.sub=value` overrides, validate and check the whole.
+
+    Raises ConfigError that names the file or override, the key, what was found and what was expected.
+    """
+    data, origin = _read_extending(Path(path), ())
+    for text in overrides:
+        _override(data, origin, text)
+
+    def source_of(key: str) -> str:
+        parts = re.sub(r"\[\d+\]", "", key).split(".")
+        prefixes = (".".join(parts[:n]) for n in range(len(parts), 0, -1))
+        return next((origin[prefix] for prefix in prefixes if prefix in origin), str(path))
+
+    config = validate(Config, data, str(path), source_of=source_of)
+    check(config, " ".join([str(path), *overrides]))
+    return config
+
+
+def to_yaml(config: Config) -> str:
+    """Write the resolved configuration in the order of its fields; `load_config` reads it back unchanged."""
+    dumped = config.model_dump(mode="json")
+    return yaml.dump(dumped, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+
+
+def _read_extending(path: Path, parents: tuple[Path, ...]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the file merged over the files it extends, and for every dotted key the file that set it."""
+    if path.resolve() in parents:
+        chain = " -> ".join(p.name for p in (*parents, path))
+        raise ConfigError(f"{path}: extends itself ({chain})")
+    data = _read_yaml(path)
+    parent = data.pop("extends", None)
+    if parent is None:
+        merged: dict[str, Any] = {}
+        origin: dict[str, str] = {}
+    elif isinstance(parent, str):
+        merged, origin = _read_extending(path.parent / parent, (*parents, path.resolve()))
+    else:
+        raise ConfigError(f"{path}: extends: found {parent!r}, expected the name of another YAML file")
+    _merge(merged, data, origin, str(path), "")
+    return merged, origin
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file{_nearest_file(path)}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as a UTF-8 text file: {error}") from None
+    data = _parse(text, str(path))
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise ConfigError(
+            f"{path}: found a {type(data).__name__} at the top level, expected a mapping of keys"
+        )
+    return data
+
+
+def _nearest_file(path: Path) -> str:
+    if not path.parent.is_dir():
+        return f" (the folder {path.parent} does not exist)"
+    names = sorted(p.name for p in path.parent.glob("*.y*ml"))
+    close = difflib.get_close_matches(path.name, names, n=1, cutoff=0.4)
+    if close:
+        return f" (did you mean {path.parent / close[0]}?)"
+    return f" (YAML files there: {', '.join(names) or 'none'})"
+
+
+def _parse(text: str, source: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise ConfigError(f"{source}: {where}{error.problem or error.context}") from None
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ConfigError(f"{source}: broken YAML: {error}") from None
+
+
+def _merge(
+    base: dict[str, Any], child: Mapping[str, Any], origin: dict[str, str], source: str, key: str
+) -> None:
+    """Merge child into base, mapping by mapping; where both have a value, the child's wins."""
+    for name, value in child.items():
+        dotted = f"{key}.{name}" if key else name
+        origin[dotted] = source
+        if isinstance(value, dict):
+            if not isinstance(base.get(name), dict):
+                base[name] = {}
+            _merge(base[name], value, origin, source, dotted)
+        else:
+            base[name] = value
+
+
+def _override(data: dict[str, Any], origin: dict[str, str], text: str) -> None:
+    key, equals, value = text.partition("=")
+    source = f"override '{text}'"
+    if not equals or not key:
+        raise ConfigError(f"{source}: expected key=value, such as rounds=1 or target.beta=[0.1,0.5]")
+    parts = key.strip().split(".")
+    model: type[BaseModel] | None = Config
+    for depth, part in enumerate(parts):
+        if model is None:
+            raise ConfigError(f"{source}: {'.'.join(parts[:depth])} has no keys of its own")
+        if part not in model.model_fields:
+            raise ConfigError(f"{source}: unknown key '{part}'{nearest(part, list(model.model_fields))}")
+        if typing.get_origin(model.model_fields[part].annotation) is dict:
+            break  # a free mapping: its own schema checks the keys
+        model = field_model(model, part)
+    nested: Any = _parse(value, source)
+    for part in reversed(parts):
+        nested = {part: nested}
+    _merge(data, nested, origin, source, "")
+
+
+def describe(model: type[BaseModel], prefix: str = "") -> list[tuple[str, str, str, str]]:
+    """List (dotted key, type, default, doc) of every option of a record, depth first, in declared order."""
+    rows = []
+    for name, field in model.model_fields.items():
+        key = f"{prefix}.{name}" if prefix else name
+        record = field_model(model, name)
+        if record is None or not isinstance(field.annotation, type):
+            rows.append(
+                (key, _type_name(field), _default(field), " ".join((field.description or "").split()))
+            )
+        if record is not None:
+            rows.extend(describe(record, key))
+    return rows
+
+
+def help_text(extra: Mapping[str, type[StrictModel]]) -> str:
+    """Every option with type, default and meaning, aligned; `extra` maps an environment to its options."""
+    sections = [("options", describe(Config))]
+    sections += [
+        (f"env.options of {name}", describe(schema, "env.options")) for name, schema in sorted(extra.items())
+    ]
+    widths = [max(len(row[column]) for _, rows in sections for row in rows) for column in range(3)]
+    lines: list[str] = []
+    for title, rows in sections:
+        lines += ["", f"{title}:"]
+        for key, type_name, default, doc in rows:
+            lines.append(
+                f"  {key:<{widths[0]}}  {type_name:<{widths[1]}}  {default:<{widths[2]}}  {doc}".rstrip()
+            )
+    return "\n".join(lines[1:])
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True)
+    if isinstance(value, BaseModel):
+        value = value.model_dump(mode="json")
+    value = list(value) if isinstance(value, tuple) else value
+    dumped = yaml.dump(value, Dumper=_Dumper, default_flow_style=True, width=10_000)
+    return dumped.replace("\n...", "").strip()
+
+
+_TYPE_NAMES = {int: "integer", float: "number", str: "string", bool: "true|false", types.NoneType: "null"}
+
+
+def _type_name(field: FieldInfo) -> str:
+    bounds = []
+    for rule in field.metadata:
+        match rule:
+            case annotated_types.Ge(ge=bound):
+                bounds.append(f">={bound}")
+            case annotated_types.Gt(gt=bound):
+                bounds.append(f">{bound}")
+            case annotated_types.Le(le=bound):
+                bounds.append(f"<={bound}")
+            case annotated_types.Lt(lt=bound):
+                bounds.append(f"<{bound}")
+    return " ".join([_annotation_name(field.annotation), *bounds])
+
+
+def _annotation_name(annotation: Any) -> str:
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(map(_annotation_name, arguments))
+    if origin is typing.Literal:
+        return "|".join(map(str, arguments))
+    if origin in (tuple, list):
+        return f"list of {_annotation_name(arguments[0])}"
+    if origin is dict or (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        return "mapping"
+    return _TYPE_NAMES.get(annotation, str(annotation))
