@@ -1,0 +1,168 @@
+"""Metrics of a run: an append-only `metrics.jsonl` that can be cut back and resumed, and TensorBoard files.
+
+One line is {"phase": "round-01/learn_target", "step": 120, "values": {"target/rewards/margins": 0.4}}.
+A value that is not finite is written as null, so that every line is strict JSON, and read as NaN.
+"""
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TypedDict
+
+from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.proto.summary_pb2 import Summary as EventSummary
+from tensorboardX.record_writer import RecordWriter
+
+from coevo_jax.report.results import load_results
+from coevo_jax.strict import ConfigError
+
+METRICS_FILE = "metrics.jsonl"
+_EVENTS_FILE = "events.out.tfevents.0000000000.coevo_jax"  # no clock and no host name: the same bytes again
+
+
+class MetricsLine(TypedDict):
+    """One record of `metrics.jsonl`."""
+
+    phase: str
+    step: int  # optimizer step, as the phase counts it
+    values: dict[str, float]
+
+
+class MetricsLog:
+    """An append-only log of metrics. A half-written last line of a killed run is dropped when it is opened."""
+
+    def __init__(self, path: Path | str):
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = open(self.path, "ab")
+        self._drop_broken_tail()
+
+    def write(self, step: int, phase: str, values: Mapping[str, float]) -> None:
+        """Append one line; values are numbers or arrays of one element."""
+        numbers = {name: float(value) for name, value in values.items()}
+        finite = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
+        line = json.dumps({"phase": phase, "step": int(step), "values": finite}, allow_nan=False)
+        self._file.write(line.encode() + b"\n")
+
+    def offset(self) -> int:
+        """Length of the log in bytes, all of them safely on disk: what a commit records."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        return os.fstat(self._file.fileno()).st_size
+
+    def truncate(self, offset: int) -> None:
+        """Cut the log back to a committed offset; raises ConfigError when it is shorter than that."""
+        size = self.offset()
+        if size < offset:
+            raise ConfigError(f"{self.path}: {size} bytes found, but the last commit recorded {offset}")
+        self._file.truncate(offset)
+        self._file.seek(offset)
+        self.offset()
+
+    def close(self) -> None:
+        """Flush and close; safe to call twice."""
+        if not self._file.closed:
+            self.offset()
+            self._file.close()
+
+    def __enter__(self) -> "MetricsLog":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _drop_broken_tail(self) -> None:
+        data = self.path.read_bytes()
+        if data and not data.endswith(b"\n"):
+            self.truncate(data.rfind(b"\n") + 1)
+
+
+def read_metrics(path: Path | str) -> list[MetricsLine]:
+    """Read all whole lines of a log; [] when there is none. A last line without an end is left out.
+
+    Raises ConfigError, naming the line, when a finished line is not a record of metrics.
+    """
+    path = Path(path)
+    if not path.exists():
+        return []
+    *whole, _ = path.read_bytes().split(b"\n")
+    return [_parse_line(path, number, line) for number, line in enumerate(whole, start=1)]
+
+
+def _parse_line(path: Path, number: int, line: bytes) -> MetricsLine:
+    try:
+        record = json.loads(line)
+        values = {name: math.nan if v is None else float(v) for name, v in record["values"].items()}
+        return MetricsLine(phase=str(record["phase"]), step=int(record["step"]), values=values)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        found = line[:80].decode(errors="replace")
+        raise ConfigError(
+            f"{path}:{number}: expected a JSON object with phase, step and values, found {found!r}"
+        ) from error
+
+
+def finalize(sums: Mapping[str, tuple[float, float]]) -> dict[str, float]:
+    """Divide metrics kept as (numerator, denominator); one whose denominator is 0 has no value and is left out."""
+    return {
+        name: float(numerator) / float(denominator)
+        for name, (numerator, denominator) in sums.items()
+        if float(denominator) != 0
+    }
+
+
+def metric_series(lines: Iterable[MetricsLine]) -> dict[str, list[tuple[int, float, str]]]:
+    """Points (x, value, phase) of every metric. x is the step, made to grow on where a phase starts anew."""
+    series: dict[str, list[tuple[int, float, str]]] = {}
+    shift: dict[str, int] = {}
+    for line in lines:
+        for name, value in line["values"].items():
+            points = series.setdefault(name, [])
+            x = line["step"] + shift.get(name, 0)
+            if points and line["phase"] != points[-1][2] and x <= points[-1][0]:
+                shift[name] = points[-1][0] + 1 - min(line["step"], 1)
+                x = line["step"] + shift[name]
+            points.append((x, value, line["phase"]))
+    return series
+
+
+def write_tensorboard(run_dir: Path | str) -> Path:
+    """Rewrite the folder `tensorboard/` from metrics.jsonl and results.json; the same input gives the same bytes.
+
+    Training metrics stand at their optimizer step; evaluations and explorations at their round.
+    """
+    run_dir = Path(run_dir)
+    folder, fresh = run_dir / "tensorboard", run_dir / "tensorboard.tmp"
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    writer = RecordWriter(str(fresh / _EVENTS_FILE))
+    writer.write(Event(file_version="brain.Event:2").SerializeToString())
+    for tag, step, value in (*_training_scalars(run_dir), *_round_scalars(run_dir)):
+        summary = EventSummary(value=[EventSummary.Value(tag=tag, simple_value=value)])
+        writer.write(Event(step=step, summary=summary).SerializeToString())
+    writer.flush()
+    writer.close()
+    shutil.rmtree(folder, ignore_errors=True)
+    os.rename(fresh, folder)
+    return folder
+
+
+def _training_scalars(run_dir: Path) -> Iterator[tuple[str, int, float]]:
+    for tag, points in metric_series(read_metrics(run_dir / METRICS_FILE)).items():
+        for x, value, _ in points:
+            yield tag, x, value
+
+
+def _round_scalars(run_dir: Path) -> Iterator[tuple[str, int, float]]:
+    if not (run_dir / "results.json").exists():
+        return
+    results = load_results(run_dir)
+    places = [(f"eval/{e['agent']}", e) for e in results["evaluations"]]
+    places += [(e["phase"], e) for e in results["explorations"]]
+    for prefix, entry in places:
+        numbers = {**entry, **{f"diversity/{k}": v for k, v in entry["diversity"].items()}}
+        for name, value in numbers.items():
+            if isinstance(value, int | float) and name not in ("round", "hard_negative_threshold"):
+                yield f"{prefix}/{name}", entry["round"], float(value)

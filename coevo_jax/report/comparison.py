@@ -1,0 +1,182 @@
+"""Several runs side by side: methods over seeds with t-intervals, and differences paired by seed."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import TypedDict
+
+import numpy as np
+from scipy import stats
+
+from coevo_jax.evaluation import CONFIDENCE
+from coevo_jax.report.results import Evaluation, Results
+from coevo_jax.strict import ConfigError
+
+
+class Interval(TypedDict):
+    """A mean over seeds with its 95 % t-interval; no interval from one seed, no mean from none."""
+
+    mean: float | None
+    low: float | None
+    high: float | None
+    values: dict[int, float]  # seed -> value
+
+
+class MethodRow(TypedDict):
+    """One method: its measures over seeds, and its reward after every round."""
+
+    method: str
+    seeds: list[int]
+    measures: dict[str, Interval]  # key of MEASURES or COSTS -> interval
+    rounds: dict[int, Interval]  # round -> mean reward of the target agent
+
+
+class DifferenceRow(TypedDict):
+    """`method` minus `other` in the mean reward of the target agent, over the seeds they share."""
+
+    method: str
+    other: str
+    final: Interval
+    best: Interval
+
+
+class Comparison(TypedDict):
+    """What a comparison of runs shows."""
+
+    env: str
+    split: str
+    methods: list[MethodRow]
+    differences: list[DifferenceRow]
+
+
+def final_evaluation(results: Results, agent: str = "target") -> Evaluation | None:
+    """The evaluation of an agent after the last round that has one."""
+    own = [e for e in results["evaluations"] if e["agent"] == agent]
+    return max(own, key=lambda e: e["round"], default=None)
+
+
+def best_evaluation(results: Results) -> Evaluation | None:
+    """The target's evaluation with the highest mean reward: picked on the split it reports, so optimistic."""
+    own = [e for e in results["evaluations"] if e["agent"] == "target" and e["mean_reward"] is not None]
+    return max(own, key=lambda e: e["mean_reward"] or 0.0, default=None)
+
+
+def _final(key: str, agent: str = "target") -> Callable[[Results], float | None]:
+    def measure(results: Results) -> float | None:
+        evaluation = final_evaluation(results, agent)
+        return evaluation[key] if evaluation else None
+
+    return measure
+
+
+def _best_reward(results: Results) -> float | None:
+    best = best_evaluation(results)
+    return best["mean_reward"] if best else None
+
+
+MEASURES: dict[str, tuple[str, Callable[[Results], float | None]]] = {
+    "final_reward": ("Mean reward, last round", _final("mean_reward")),
+    "best_reward": ("Mean reward, best round", _best_reward),
+    "final_success": ("Success rate, last round", _final("success_rate")),
+    "final_hard": ("Hard negatives, share of roll-outs", _final("hard_negative_share")),
+    "final_hard_of_failures": (
+        "Hard negatives, share of failures",
+        _final("hard_negative_share_of_failures"),
+    ),
+    "failure_reward": ("Failure agent: mean reward, last round", _final("mean_reward", "failure")),
+}
+"""What methods are compared by: key -> (label, measure of a run)."""
+
+COSTS: dict[str, tuple[str, Callable[[Results], float | None]]] = {
+    "rollouts": ("Roll-outs explored", lambda r: float(sum(e["n"] for e in r["explorations"]))),
+    "agent_tokens": (
+        "Agent tokens explored",
+        lambda r: float(sum(e["finished"] * (e["mean_agent_tokens"] or 0) for e in r["explorations"])),
+    ),
+    "pairs": ("Pairs learned from", lambda r: float(sum(p["count"] for p in r["pairs"]))),
+    "seconds": ("Wall time, s", lambda r: float(sum(p["seconds"] for p in r["phases"]))),
+}
+"""What a method spent to get there: key -> (label, measure of a run)."""
+
+
+def compare(results: Sequence[Results], *, subject: str | None = None) -> Comparison:
+    """Group runs by method and sum them up over seeds; pair `subject` with every other method by seed.
+
+    The subject is "coevo" where there is one, else the method with the highest final reward.
+    Raises ConfigError when runs cannot be compared: other environments, or a method twice with one seed.
+    """
+    split = _check_comparable(results)
+    groups: dict[str, list[Results]] = {}
+    for run in sorted(results, key=lambda r: r["seed"]):
+        groups.setdefault(run["method"], []).append(run)
+    rows = [_method_row(method, runs) for method, runs in groups.items()]
+    rows.sort(key=lambda row: -(row["measures"]["final_reward"]["mean"] or 0.0))
+    if subject is None and rows:
+        subject = "coevo" if "coevo" in groups else rows[0]["method"]
+    own = next((row for row in rows if row["method"] == subject), None)
+    differences = [_difference(own, row) for row in rows if row is not own] if own else []
+    return Comparison(
+        env=results[0]["env"] if results else "", split=split, methods=rows, differences=differences
+    )
+
+
+def interval(values: dict[int, float]) -> Interval:
+    """Mean over seeds with the two-sided 95 % interval of Student's t."""
+    numbers = np.array(list(values.values()), np.float64)
+    if numbers.size == 0:
+        return Interval(mean=None, low=None, high=None, values=values)
+    mean = float(numbers.mean())
+    if numbers.size == 1:
+        return Interval(mean=mean, low=None, high=None, values=values)
+    error = numbers.std(ddof=1) / np.sqrt(numbers.size)
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, numbers.size - 1) * error)
+    return Interval(mean=mean, low=mean - half, high=mean + half, values=values)
+
+
+def _method_row(method: str, runs: list[Results]) -> MethodRow:
+    def over_seeds(measure: Callable[[Results], float | None]) -> Interval:
+        measured = {run["seed"]: measure(run) for run in runs}
+        return interval({seed: value for seed, value in measured.items() if value is not None})
+
+    rounds: dict[int, dict[int, float]] = {}
+    for run in runs:
+        for entry in run["evaluations"]:
+            if entry["agent"] == "target" and entry["mean_reward"] is not None:
+                rounds.setdefault(entry["round"], {})[run["seed"]] = entry["mean_reward"]
+    measures = MEASURES | COSTS
+    return MethodRow(
+        method=method,
+        seeds=[run["seed"] for run in runs],
+        measures={key: over_seeds(measure) for key, (_, measure) in measures.items()},
+        rounds={number: interval(values) for number, values in sorted(rounds.items())},
+    )
+
+
+def _difference(own: MethodRow, other: MethodRow) -> DifferenceRow:
+    def paired(key: str) -> Interval:
+        ours, theirs = own["measures"][key]["values"], other["measures"][key]["values"]
+        return interval({seed: ours[seed] - theirs[seed] for seed in ours if seed in theirs})
+
+    return DifferenceRow(
+        method=own["method"],
+        other=other["method"],
+        final=paired("final_reward"),
+        best=paired("best_reward"),
+    )
+
+
+def _check_comparable(results: Sequence[Results]) -> str:
+    """Return the split all runs were evaluated on; raise ConfigError when they differ in what they measure."""
+    envs = sorted({run["env"] for run in results})
+    if len(envs) > 1:
+        raise ConfigError(f"runs of different environments cannot be compared: {', '.join(envs)}")
+    splits = sorted({e["split"] for run in results for e in run["evaluations"]})
+    if len(splits) > 1:
+        raise ConfigError(f"runs evaluated on different splits cannot be compared: {', '.join(splits)}")
+    counts = Counter((run["method"], run["seed"]) for run in results)
+    for (method, seed), count in counts.items():
+        if count > 1:
+            names = [r["name"] for r in results if (r["method"], r["seed"]) == (method, seed)]
+            raise ConfigError(
+                f"{count} runs of method {method} have seed {seed} ({', '.join(names)}); expected one per seed"
+            )
+    return splits[0] if splits else ""

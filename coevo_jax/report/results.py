@@ -1,0 +1,134 @@
+"""The schema of `results.json`, the record of a run that tables and reports are made from."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any, TypedDict, cast
+
+from coevo_jax.evaluation import Summary
+from coevo_jax.strict import ConfigError
+
+RESULTS_FILE = "results.json"
+
+
+class Evaluation(Summary):
+    """An agent on held-out tasks after a round; round 0 is the warm start, where both agents are the same."""
+
+    round: int
+    agent: str  # "target" or "failure"
+    split: str
+
+
+class Exploration(Summary):
+    """An agent's roll-outs on the training tasks of a round."""
+
+    round: int
+    phase: str  # "explore_target", "explore_failure" or "explore_hard_negatives"
+    agent: str
+
+
+class Pairs(TypedDict):
+    """How many preference pairs of one kind an agent learned from in a round."""
+
+    round: int
+    agent: str
+    kind: str  # one of trajectory.PAIR_KINDS
+    count: int
+    tasks: int
+    mean_reward_gap: float | None  # chosen minus rejected
+
+
+class Collapse(TypedDict):
+    """A sign that an agent stopped being useful, in plain words."""
+
+    round: int
+    agent: str
+    why: str
+
+
+class PhaseTime(TypedDict):
+    """Wall time of a phase."""
+
+    name: str  # e.g. "round-01/learn_failure"
+    seconds: float
+
+
+class Results(TypedDict):
+    """Everything a report says about a run, save curves and trajectories."""
+
+    name: str
+    method: str
+    seed: int
+    env: str
+    config: dict[str, Any]  # resolved
+    parameters: int
+    rounds: int
+    evaluations: list[Evaluation]
+    explorations: list[Exploration]
+    pairs: list[Pairs]
+    collapses: list[Collapse]
+    phases: list[PhaseTime]
+    peak_memory_bytes: int | None  # None where the platform does not tell
+    environment: dict[str, Any]  # versions, devices
+
+
+def load_results(run_dir: Path | str) -> Results:
+    """Read the results of a run folder; raises ConfigError when they are missing or broken."""
+    run_dir = Path(run_dir)
+    path = run_dir / RESULTS_FILE
+    if not run_dir.is_dir():
+        raise ConfigError(f"{run_dir}: no such run folder")
+    if not path.is_file():
+        raise ConfigError(f"{path}: not found; expected a run folder whose warm start has been evaluated")
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"{path}: not valid JSON ({error})") from error
+    _check(path, found)
+    return cast(Results, found)
+
+
+def save_results(run_dir: Path | str, results: Results) -> Path:
+    """Write the results of a run in one piece: to a temporary name, then renamed."""
+    path = Path(run_dir) / RESULTS_FILE
+    text = json.dumps(results, indent=1, allow_nan=False) + "\n"
+    _check(path, json.loads(text))
+    return write_whole(path, text)
+
+
+def write_whole(path: Path, text: str) -> Path:
+    """Write a text file so that a reader sees the old or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f"{path.name}.tmp")
+    with open(fresh, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(fresh, path)
+    return path
+
+
+def _check(path: Path, found: object) -> None:
+    """Raise ConfigError unless every record has the keys of its type."""
+    _check_keys(path, "the file", found, Results)
+    records = cast(dict[str, Any], found)
+    lists = {
+        "evaluations": Evaluation,
+        "explorations": Exploration,
+        "pairs": Pairs,
+        "collapses": Collapse,
+        "phases": PhaseTime,
+    }
+    for key, kind in lists.items():
+        if not isinstance(records[key], list):
+            raise ConfigError(f"{path}: {key} is {type(records[key]).__name__}, expected a list")
+        for index, record in enumerate(records[key]):
+            _check_keys(path, f"{key}[{index}]", record, kind)
+
+
+def _check_keys(path: Path, where: str, found: object, kind: type) -> None:
+    if not isinstance(found, dict):
+        raise ConfigError(f"{path}: {where} is {type(found).__name__}, expected an object")
+    missing = sorted(kind.__required_keys__ - found.keys())  # type: ignore[attr-defined]
+    if missing:
+        raise ConfigError(f"{path}: {where} lacks {', '.join(missing)}")
