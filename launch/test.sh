@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Lint, types and tests: launch/test.sh [--all] [pytest arguments ...]
+#
+# The default is the fast suite; --all runs the slow tests after it. COEVO_TEST_WORKERS (default 2) is the
+# number of test processes.
+set -euo pipefail
+
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+all=false
+if [[ "${1:-}" == --all ]]; then
+    all=true
+    shift
+fi
+
+"$root/launch/setup.sh" requirements-dev.txt
+bin="$(cd "${COEVO_VENV:-$root/.venv}/bin" && pwd)"
+cd "$root"
+
+"$bin/ruff" check --quiet .
+"$bin/ruff" format --quiet --check .
+"$bin/pyright" --pythonpath "$bin/python"
+
+run_tests() {
+    "$bin/python" -m pytest -n "${COEVO_TEST_WORKERS:-2}" --dist loadgroup "$@"
+}
+
+run_tests -m "not slow" "$@"
+if "$all"; then
+    run_tests -m slow "$@"
+fi

@@ -1,0 +1,55 @@
+"""One set-up for all tests: 8 fake CPU devices, no network, no download, reproducible hypothesis runs."""
+
+import ipaddress
+import os
+import socket
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+CACHE = Path(__file__).resolve().parent.parent / ".cache"
+
+# Read once by jax, transformers and datasets at import, so they are set before any test module is imported.
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = (
+    f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
+)
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(CACHE / "jax")
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HOME"] = str(CACHE / "huggingface")
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+settings.register_profile("tests", deadline=None, derandomize=True, max_examples=50)
+settings.load_profile("tests")
+
+
+def _is_local(address: object) -> bool:
+    """Whether a socket address stays on this machine: a Unix path, localhost or a loopback IP."""
+    if not isinstance(address, tuple):
+        return True
+    host = str(address[0])
+    if host in ("", "localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_network():
+    """Refuse every connection that would leave the machine, so that a test cannot need the network."""
+    patch = pytest.MonkeyPatch()
+    for name in ("connect", "connect_ex"):
+        original = vars(socket.socket).get(name) or getattr(socket.socket, name)
+
+        def guarded(self, address, original=original):
+            if not _is_local(address):
+                raise RuntimeError(f"a test tried to reach {address!r}: tests have no network")
+            return original(self, address)
+
+        patch.setattr(socket.socket, name, guarded)
+    yield
+    patch.undo()
