@@ -128,9 +128,10 @@ def _nearest_file(path: Path) -> str:
     if not path.parent.is_dir():
         return f" (the folder {path.parent} does not exist)"
     names = sorted(p.name for p in path.parent.glob("*.y*ml"))
-    close = difflib.get_close_matches(path.name, names, n=1, cutoff=0.4)
+    close = difflib.get_close_matches(path.stem, [Path(name).stem for name in names], n=1)
     if close:
-        return f" (did you mean {path.parent / close[0]}?)"
+        nearest_name = next(name for name in names if Path(name).stem == close[0])
+        return f" (did you mean {path.parent / nearest_name}?)"
     return f" (YAML files there: {', '.join(names) or 'none'})"
 
 
@@ -138,9 +139,10 @@ def _parse(text: str, source: str) -> Any:
     try:
         return yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
+        mark = error.problem_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise ConfigError(f"{source}: {where}{error.problem or error.context}") from None
+        opened = f" ({error.context} of line {error.context_mark.line + 1})" if error.context_mark else ""
+        raise ConfigError(f"{source}: {where}{error.problem}{opened}") from None
     except (yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"{source}: broken YAML: {error}") from None
 

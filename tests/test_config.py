@@ -1,0 +1,397 @@
+"""Reading a configuration: what loads, and that every mistake names its place and what was expected."""
+
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import Field
+
+from coevo_jax.config import Config, ConfigError, StrictModel, validate
+from coevo_jax.config_check import check, slice_bounds
+from coevo_jax.config_io import describe, help_text, load_config, to_yaml
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+SHIPPED = sorted(CONFIGS.glob("*.yaml"))
+COEVO = """
+target:
+  pairs: {expert_target: {dpo: 0.5, sft: 0.5}}
+failure:
+  pairs: {failure_failure: {dpo: 1.0}}
+"""
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write_file(text: str, name: str = "run.yaml") -> Path:
+        path = tmp_path / name
+        path.write_text(text)
+        return path
+
+    return write_file
+
+
+def message_of(call, *arguments: Any) -> str:
+    with pytest.raises(ConfigError) as caught:
+        call(*arguments)
+    return str(caught.value)
+
+
+# What loads
+
+
+def test_values_and_defaults(write):
+    config = load_config(write(COEVO + "rounds: 2\nseed: 7\n"))
+    assert (config.rounds, config.seed, config.batch.rows) == (2, 7, Config().batch.rows)
+    assert config.target.pairs.expert_target is not None and config.target.pairs.expert_target.sft == 0.5
+    assert config.target.pairs.failure_failure is None
+
+
+def test_yaml_scalars_are_those_of_yaml_1_2(write):
+    config = load_config(
+        write(
+            COEVO.replace("target:\n", "target:\n  learning_rate: [1e-4, 1E3, 2, .5]\n")
+            + "name: no\nexplore: {tasks: 1:30}\nwarm_start: {tasks: 0:50, learning_rate: 1e-3}\n"
+        )
+    )
+    assert config.target.learning_rate == (1e-4, 1000.0, 2.0, 0.5)
+    assert config.warm_start.learning_rate == 1e-3
+    assert (config.name, config.explore.tasks, config.warm_start.tasks) == ("no", "1:30", "0:50")
+
+
+def test_extends_merges_mappings_and_the_child_wins(write, tmp_path):
+    write(COEVO + "rounds: 5\nbatch: {rows: 4, pairs: 32}\n", "base.yaml")
+    (tmp_path / "sub").mkdir()
+    write("extends: ../base.yaml\nbatch: {rows: 2}\n", "sub/middle.yaml")
+    path = write("extends: sub/middle.yaml\ntarget: {pairs: {expert_target: null}, sft_experts: 1}\n")
+    config = load_config(path)
+    assert (config.rounds, config.batch.rows, config.batch.pairs) == (5, 2, 32)
+    assert config.target.pairs.expert_target is None and config.target.sft_experts == 1.0
+
+
+def test_overrides_are_parsed_as_yaml_and_the_last_wins(write):
+    path = write(COEVO)
+    config = load_config(
+        path,
+        [
+            "rounds=1",
+            "rounds=2",
+            "target.beta=[0.2, 3e-1]",
+            "target.pairs.failure_failure.dpo=0.25",
+            "target.pairs.expert_target=null",
+            "env.options={databases: 3}",
+            "env.options.seed=4",
+            "tokenizer.path=a=b",
+        ],
+    )
+    assert config.rounds == 2 and config.target.beta == (0.2, 0.3)
+    assert config.target.pairs.failure_failure is not None and config.target.pairs.failure_failure.dpo == 0.25
+    assert config.target.pairs.expert_target is None
+    assert config.env.options == {"databases": 3, "seed": 4} and config.tokenizer.path == "a=b"
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+def test_shipped_configs_load_and_start_with_their_command(path):
+    config = load_config(path)
+    assert load_config(path, ["seed=3"]) == config.model_copy(update={"seed": 3})
+    header = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    command = next(line for line in header if "Command:" in line)
+    assert path.name in command or path.name == "quickstart.yaml"
+    for label in ("Needs:", "Takes:", "Comes out:"):
+        assert any(label in line for line in header), label
+
+
+def test_shipped_configs_have_distinct_run_folders():
+    names = [load_config(path).name for path in SHIPPED]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+def test_resolved_yaml_reads_back_unchanged(path, write):
+    config = load_config(path)
+    text = to_yaml(config)
+    assert load_config(write(text)) == config
+    assert list(yaml.safe_load(text)) == list(Config.model_fields)
+
+
+@given(name=st.text(min_size=1).filter(lambda s: not set(s) & set("/\\") and s not in (".", "..")))
+def test_any_text_survives_the_resolved_yaml(name, tmp_path_factory):
+    config = Config(rounds=0, name=name, env={"name": name, "options": {"text": name}})  # type: ignore[arg-type]
+    path = tmp_path_factory.mktemp("resolved") / "config.yaml"
+    path.write_text(to_yaml(config), encoding="utf-8", newline="")
+    assert load_config(path) == config
+
+
+@given(rate=st.floats(min_value=1e-300, max_value=1e300))
+def test_any_number_survives_the_resolved_yaml(rate, tmp_path_factory):
+    config = validate(Config, {"rounds": 0, "target": {"learning_rate": [rate]}}, "test")
+    path = tmp_path_factory.mktemp("resolved") / "config.yaml"
+    path.write_text(to_yaml(config))
+    assert load_config(path).target.learning_rate == (rate,)
+
+
+# Files that cannot be read
+
+
+def test_missing_file_names_the_nearest(write):
+    path = write(COEVO, "quickstart.yaml")
+    assert f"did you mean {path}?" in message_of(load_config, path.with_name("quikstart.yaml"))
+    assert "YAML files there: quickstart.yaml" in message_of(load_config, path.with_name("zzz.yaml"))
+    assert "folder" in message_of(load_config, path.parent / "no" / "run.yaml")
+
+
+def test_a_folder_or_binary_file_is_refused(tmp_path):
+    assert str(tmp_path) in message_of(load_config, tmp_path)
+    binary = tmp_path / "binary.yaml"
+    binary.write_bytes(b"\xff\xfe\x00")
+    assert "UTF-8" in message_of(load_config, binary)
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        (
+            "rounds: 1\nseed: [1,\nname: x\n",
+            r"line 4, column 1: expected ',' or '\]', .*flow sequence of line 2",
+        ),
+        ("rounds: 1\nbatch: {rows: 4}\nrounds: 2\n", r"line 3, column 1: key 'rounds' stands twice"),
+        ("batch:\n  rows: 1\n  rows: 1\n", r"line 3, column 3: key 'rows' stands twice"),
+        ("rounds: 1\n2: 3\n", r"line 2, column 1: key 2 is not a string"),
+        ("name: !!python/object:os.system {}\n", r"line 1, column 7: could not determine a constructor"),
+        ("- rounds\n", r"found a list at the top level, expected a mapping"),
+        ("name: \x01\n", r"broken YAML"),
+        ("extends: 3\n", r"extends: found 3, expected the name"),
+    ],
+)
+def test_broken_yaml_names_file_line_and_problem(write, text, where):
+    message = message_of(load_config, write(text))
+    assert re.search(where, message) and "run.yaml" in message, message
+
+
+def test_extends_refuses_cycles_and_missing_parents(write):
+    a = write("extends: b.yaml\n", "a.yaml")
+    write("extends: a.yaml\n", "b.yaml")
+    assert "a.yaml -> b.yaml -> a.yaml" in message_of(load_config, a)
+    assert "no such file" in message_of(load_config, write("extends: gone.yaml\n"))
+
+
+# Values and keys that are wrong
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("rouns: 1", "rouns: unknown key (did you mean 'rounds'?)"),
+        ("target: {pairs: {expert_targt: null}}", "target.pairs.expert_targt: unknown key (did you mean"),
+        ("batch: {zzz: 1}", "batch.zzz: unknown key (valid: rows, row_length, segments_per_row, pairs)"),
+        ("rounds: two", 'rounds: found "two" (string), expected an integer'),
+        ("rounds: 1.0", "rounds: found 1.0 (number), expected an integer"),
+        ("rounds: true", "rounds: found true (boolean), expected an integer"),
+        ("rounds: null", "rounds: found null, expected an integer"),
+        ("rounds: -1", "rounds: found -1 (integer), expected a value greater than or equal to 0"),
+        ("name: 3", "name: found 3 (integer), expected a string"),
+        ("batch: 3", "batch: found 3 (integer), expected a mapping of keys"),
+        ("failure: null", "failure: found null, expected a mapping of keys"),
+        ("env: {options: [1]}", "env.options: found [1] (list), expected a mapping of keys"),
+        ("model: {qk_norm: 1}", "model.qk_norm: found 1 (integer), expected true or false"),
+        (
+            "model: {dtype: bfloat}",
+            "model.dtype: found \"bfloat\" (string), expected 'float32' or 'bfloat16'",
+        ),
+        ("model: {dtype: bfloat}", "(did you mean 'bfloat16'?)"),
+        (
+            "warm_start: {learning_rate: .inf}",
+            "warm_start.learning_rate: found Infinity (number), expected a fin",
+        ),
+        (
+            "warm_start: {learning_rate: .nan}",
+            "warm_start.learning_rate: found NaN (number), expected a finite",
+        ),
+        ("explore: {tasks: all}", 'explore.tasks: found "all" (string), expected a string that matches'),
+        ("target: {beta: 0.1}", "target.beta: found 0.1 (number), expected a list"),
+        ("target: {beta: [0.1, x]}", 'target.beta[1]: found "x" (string), expected a number'),
+    ],
+)
+def test_wrong_values_name_key_found_and_expected(write, text, expected):
+    path = write(text)
+    message = message_of(load_config, path)
+    assert message.startswith(f"{path}: ") and expected in message, message
+
+
+def test_every_problem_is_listed_at_once(write):
+    lines = message_of(load_config, write("rounds: x\nseed: y\nbatch: {rows: 0}\n")).splitlines()
+    assert len(lines) == 3
+
+
+def test_a_problem_names_the_file_or_override_that_caused_it(write):
+    base = write("batch: {rows: x}\n", "base.yaml")
+    child = write("extends: base.yaml\nseed: x\n")
+    lines = message_of(load_config, child, ["target.beta=[0.1, x]"]).splitlines()
+    assert any(line.startswith(f"{base}: batch.rows") for line in lines)
+    assert any(line.startswith(f"{child}: seed") for line in lines)
+    assert any(line.startswith("override 'target.beta=[0.1, x]': target.beta[1]") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("rouns=1", "override 'rouns=1': unknown key 'rouns' (did you mean 'rounds'?)"),
+        ("target.bta=[1]", "override 'target.bta=[1]': unknown key 'bta' (did you mean 'beta'?)"),
+        ("seed.x=1", "override 'seed.x=1': seed has no keys of its own"),
+        ("rounds", "override 'rounds': expected key=value"),
+        ("=1", "override '=1': expected key=value"),
+        ("rounds=[1", "override 'rounds=[1': line 1, column 3"),
+        ("rounds=x", "override 'rounds=x': rounds: found \"x\" (string), expected an integer"),
+        ("batch=3", "override 'batch=3': batch: found 3 (integer), expected a mapping"),
+    ],
+)
+def test_wrong_overrides_name_themselves(write, override, expected):
+    assert expected in message_of(load_config, write(COEVO), [override])
+
+
+class Options(StrictModel):
+    databases: int = Field(default=8, ge=1)
+    """How many databases."""
+    mode: Literal["a", "b"] = "a"
+    """Which mode."""
+    path: str
+    """Where the data lies."""
+
+
+def test_validate_is_for_any_record():
+    assert validate(Options, {"path": "x"}, "f.yaml").databases == 8
+    message = message_of(validate, Options, {"databses": 1}, "f.yaml", "env.options")
+    assert "f.yaml: env.options.databses: unknown key (did you mean 'databases'?)" in message
+    assert "f.yaml: env.options.path: missing" in message
+    message = message_of(validate, Options, [1], "f.yaml", "env.options")
+    assert message == "f.yaml: env.options: found [1] (list), expected a mapping of keys"
+    assert "not plain YAML data" in message_of(validate, Options, {"path": object()}, "f.yaml")
+
+
+# Combinations that cannot work
+
+NO_FAILURE = ["failure.explore=false"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (
+            ["model.num_heads=6", "model.num_kv_heads=4"],
+            "num_heads 6 is not a multiple of model.num_kv_heads 4",
+        ),
+        (["model.head_dim=33"], "model.head_dim 33 is odd"),
+        (["rollout.max_tokens=1024"], "rollout.max_tokens 1024 exceeds batch.row_length 512"),
+        (["rollout.max_turn_tokens=512"], "max_turn_tokens 512 leaves no room"),
+        (["mesh.data=2", "mesh.fsdp=3"], "batch.rows 8 is not a multiple of mesh.data * mesh.fsdp = 6"),
+        (["mesh.tensor=8"], "model.num_heads 4 cannot be split over mesh.tensor 8"),
+        (
+            ["mesh.tensor=2", "model.num_kv_heads=1"],
+            "model.num_kv_heads 1 cannot be split over mesh.tensor 2",
+        ),
+        (["mesh.tensor=2", "model.intermediate_size=33"], "model.intermediate_size 33 cannot be split"),
+        (["mesh.tensor=2", "tokenizer.vocab_size=1025"], "tokenizer.vocab_size 1025 cannot be split"),
+        (["target.pairs.expert_target=null"], "the target agent has nothing to learn from"),
+        (
+            ["target.pairs.expert_failure={}", *NO_FAILURE],
+            "target.pairs.expert_failure needs a failure agent",
+        ),
+        (["target.pairs.failure_failure={}", *NO_FAILURE], "needs two failures of a task"),
+        (
+            ["target.pairs.failure_failure={}", "target.cross_agent_only=true", *NO_FAILURE],
+            "target.cross_agent_only needs a failure agent",
+        ),
+        (
+            ["failure.pairs.failure_failure=null"],
+            "failure.learn is true, but failure.pairs.failure_failure is null",
+        ),
+        (
+            ["failure.pairs.expert_target={}"],
+            "failure.pairs.expert_target: the failure agent never sees an expert",
+        ),
+        (["failure.pairs.expert_failure={}"], "failure.pairs.expert_failure: the failure agent never sees"),
+        (["failure.sft_successes=1"], "failure.sft_successes: the failure agent learns from failures only"),
+        (["failure.sft_experts=1"], "failure.sft_experts: the failure agent learns from failures only"),
+        (
+            ["target.pairs.expert_target={dpo: 0, sft: 0}"],
+            "target.pairs.expert_target: dpo and sft are both 0",
+        ),
+        (["target.beta=[]"], "target.beta: the list is empty"),
+        (["failure.learning_rate=[]"], "failure.learning_rate: the list is empty"),
+        (["target.beta=[0.1, 0]"], "target.beta: found [0.1, 0.0], expected values above 0"),
+        (["target.learning_rate=[-1]"], "target.learning_rate: found [-1.0], expected values above 0"),
+        (["explore.tasks='50:50'"], "explore.tasks: the slice 50:50 is empty"),
+        (["evaluate.tasks=':0'"], "evaluate.tasks: the slice :0 is empty"),
+        (["name=a/b"], "name: found 'a/b', expected the name of a folder"),
+        (["name=''"], "name: found '', expected the name of a folder"),
+        (
+            ["explore.samples=2", "explore.temperature=0"],
+            "explore.samples 2 at explore.temperature 0 are identical",
+        ),
+        (["batch.rows=1", "batch.segments_per_row=2"], "= 2 trajectories in a microbatch cannot hold the 3"),
+        (
+            ["explore.samples=4", "batch.pairs=7", "target.pairs.expert_failure={}"],
+            "batch.pairs 7 cannot hold the 8 pairs that one task may give the target agent",
+        ),
+    ],
+)
+def test_impossible_combinations_are_refused(write, overrides, expected):
+    path = write(COEVO)
+    load_config(path)
+    message = message_of(load_config, path, overrides)
+    assert expected in message and str(path) in message
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["warm_start.tasks='0:500'", "explore.tasks='0:500'"],
+        ["target.pairs.failure_failure={}", "explore.samples=2", *NO_FAILURE],
+        ["rounds=0", "target.pairs.expert_target=null", "failure.pairs.failure_failure=null"],
+        ["failure.learn=false", "failure.pairs.failure_failure=null"],
+        ["mesh.tensor=2", "tokenizer.path=x", "tokenizer.vocab_size=1025"],
+        ["explore.samples=4", "batch.pairs=8", "target.pairs.expert_failure={}"],
+        ["mesh.data=2", "mesh.fsdp=4"],
+    ],
+)
+def test_possible_combinations_pass(write, overrides):
+    load_config(write(COEVO), overrides)
+
+
+def test_check_lists_every_problem():
+    config = validate(Config, {"rounds": 0, "name": "a/b", "model": {"head_dim": 3}}, "test")
+    assert len(message_of(check, config).splitlines()) == 2
+
+
+@given(st.one_of(st.none(), st.integers(0, 99)), st.one_of(st.none(), st.integers(0, 99)))
+def test_slice_bounds(start, stop):
+    text = f"{'' if start is None else start}:{'' if stop is None else stop}"
+    assert slice_bounds(text) == (start, stop)
+
+
+# Help
+
+
+def test_help_covers_every_option_with_its_doc():
+    rows = describe(Config)
+    keys = [row[0] for row in rows]
+    assert len(set(keys)) == len(keys)
+    assert {"rounds", "target.pairs.expert_target", "target.pairs.expert_target.dpo", "failure.learn"} <= set(
+        keys
+    )
+    undocumented = [key for key, _, _, doc in rows if not doc.endswith(".")]
+    assert not undocumented
+    assert ("target.beta", "list of number", "[0.1, 0.5]") in [row[:3] for row in rows]
+    assert ("rounds", "integer >=0", "3") in [row[:3] for row in rows]
+
+
+def test_help_text_is_aligned_and_names_environment_options():
+    text = help_text({"toy": Options})
+    assert "env.options of toy:" in text
+    line = next(line for line in text.splitlines() if "env.options.path" in line)
+    assert re.fullmatch(r"  env\.options\.path +string +required +Where the data lies\.", line)
+    column = text.splitlines()[1].index("string")
+    assert line.index("string") == column
