@@ -3,7 +3,7 @@
 Environments run on the host only and never import jax.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -73,6 +73,18 @@ class Env(Protocol):
 
     def close(self) -> None:
         """Free every resource; safe to call twice."""
+        ...
+
+
+@runtime_checkable
+class PreparesExperts(Protocol):
+    """An environment whose experts take long to compute: they are generated once, stored, and then read.
+
+    `expert` returns None for a task that was never prepared, and for one that has no solution.
+    """
+
+    def prepare_experts(self, tasks: Sequence[Task], on_progress: Callable[[int, int], None]) -> None:
+        """Generate and store the experts still missing; calls `on_progress(done, total)` after each."""
         ...
 
 
