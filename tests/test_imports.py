@@ -16,7 +16,16 @@ LAYERS = (
     {"learning", "sampling", "sampling.decode"},
     {"envs"},
     {"data"},
-    {"rollout", "sampling.engine", "evaluation", "checkpoint", "manifest", "metrics", "report"},
+    {
+        "rollout",
+        "rollout_stats",
+        "sampling.engine",
+        "evaluation",
+        "checkpoint",
+        "manifest",
+        "metrics",
+        "report",
+    },
     {"coevolution", "phases", "run", "world"},
     {"launch"},
 )
