@@ -1,0 +1,141 @@
+"""Trajectories on disk: Parquet shards, one row a trajectory, readable by pandas, DuckDB and `datasets`."""
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from coevo_jax.config import ConfigError
+from coevo_jax.trajectory import Ending, Trajectory, Turn
+
+SCHEMA_VERSION = b"1"
+VERSION_KEY = b"coevo_jax.trajectories"
+TURN = pa.struct(
+    [
+        pa.field("response", pa.string(), nullable=False),
+        pa.field("action", pa.string(), nullable=False),
+        pa.field("observation", pa.string(), nullable=False),
+    ]
+)
+SCHEMA = pa.schema(
+    [
+        pa.field("task_id", pa.string(), nullable=False),
+        pa.field("agent", pa.string(), nullable=False),
+        pa.field("sample", pa.int32(), nullable=False),
+        pa.field("prompt", pa.string(), nullable=False),
+        pa.field("turns", pa.list_(TURN), nullable=False),
+        pa.field("reward", pa.float64(), nullable=False),
+        pa.field("ending", pa.string(), nullable=False),
+        pa.field("tokens", pa.list_(pa.int32()), nullable=False),
+        pa.field("agent_mask", pa.list_(pa.bool_()), nullable=False),
+        pa.field("logps", pa.list_(pa.float32()), nullable=False),
+    ],
+    metadata={VERSION_KEY: SCHEMA_VERSION},
+)
+
+
+def shard_name(name: str, index: int, count: int) -> str:
+    """Name one shard of a set of files: `target-00000-of-00001.parquet`."""
+    return f"{name}-{index:05d}-of-{count:05d}.parquet"
+
+
+def write_trajectories(path: Path, trajectories: Iterable[Trajectory]) -> None:
+    """Write one shard; the file appears under its name only when it is complete and on disk."""
+    rows = [_to_row(trajectory) for trajectory in trajectories]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("wb") as file:
+        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), file, compression="zstd")
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def read_trajectories(paths: Sequence[Path]) -> list[Trajectory]:
+    """Read shards in the given order, every field exactly as it was written.
+
+    Raises ConfigError that names the file (and the row) when it is missing, broken or of another schema.
+    """
+    trajectories = []
+    for path in paths:
+        for index, row in enumerate(_read_table(path).to_pylist()):
+            try:
+                trajectories.append(_from_row(row))
+            except ValueError as error:
+                raise ConfigError(f"{path}: row {index}: {error}") from None
+    return trajectories
+
+
+def _read_table(path: Path) -> pa.Table:
+    try:
+        table = pq.ParquetFile(path).read()
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except (OSError, pa.ArrowException) as error:
+        raise ConfigError(f"{path}: cannot be read as a Parquet file: {error}") from None
+    version = (table.schema.metadata or {}).get(VERSION_KEY)
+    if version != SCHEMA_VERSION:
+        found = "none" if version is None else version.decode(errors="replace")
+        raise ConfigError(
+            f"{path}: schema version: found {found}, expected {SCHEMA_VERSION.decode()} "
+            "(a file of trajectories written by this version)"
+        )
+    if not table.schema.equals(SCHEMA):
+        raise ConfigError(
+            f"{path}: columns: found {table.schema.names}, expected {SCHEMA.names} and their types"
+        )
+    return table
+
+
+def _to_row(trajectory: Trajectory) -> dict[str, Any]:
+    return {
+        "task_id": trajectory.task_id,
+        "agent": trajectory.agent,
+        "sample": trajectory.sample,
+        "prompt": trajectory.prompt,
+        "turns": [
+            {"response": turn.response, "action": turn.action, "observation": turn.observation}
+            for turn in trajectory.turns
+        ],
+        "reward": trajectory.reward,
+        "ending": trajectory.ending.value,
+        "tokens": trajectory.tokens,
+        "agent_mask": trajectory.agent_mask,
+        "logps": trajectory.logps,
+    }
+
+
+def _from_row(row: dict[str, Any]) -> Trajectory:
+    """Check one row and build its trajectory; raises ValueError that says what was found and expected."""
+    empty = [name for name, value in row.items() if value is None]
+    if empty:
+        raise ValueError(f"{empty[0]}: found null, expected a value")
+    endings = [ending.value for ending in Ending]
+    if row["ending"] not in endings:
+        raise ValueError(f"ending: found {row['ending']!r}, expected one of {', '.join(endings)}")
+    if not 0 <= row["reward"] <= 1:
+        raise ValueError(f"reward: found {row['reward']}, expected a number in [0, 1]")
+    lengths = [len(row[name]) for name in ("tokens", "agent_mask", "logps")]
+    if len(set(lengths)) != 1:
+        raise ValueError(f"tokens, agent_mask, logps: found lengths {lengths}, expected one length")
+    return Trajectory(
+        task_id=row["task_id"],
+        agent=row["agent"],
+        sample=row["sample"],
+        prompt=row["prompt"],
+        turns=tuple(Turn(**turn) for turn in row["turns"]),
+        reward=row["reward"],
+        ending=Ending(row["ending"]),
+        tokens=np.array(row["tokens"], np.int32),
+        agent_mask=np.array(row["agent_mask"], bool),
+        logps=np.array(row["logps"], np.float32),
+    )

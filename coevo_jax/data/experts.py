@@ -1,0 +1,68 @@
+"""Expert demonstrations as trajectories, and their text for training a tokenizer."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from coevo_jax.data.chat import ChatFormat, render
+from coevo_jax.envs.env import Env, Task
+from coevo_jax.trajectory import SOLVED_REWARD, Ending, Trajectory
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experts:
+    """The experts of some tasks, and how many of the tasks have none that can be used."""
+
+    trajectories: tuple[Trajectory, ...]
+    missing: int  # tasks without an expert
+    too_long: int  # experts beyond the longest trajectory that fits
+
+
+def load_experts(
+    env: Env, chat: ChatFormat, tasks: Sequence[Task], *, max_tokens: int, agent: str = "expert"
+) -> Experts:
+    """Render the expert of every task, in the order of `tasks`; those beyond `max_tokens` are left out.
+
+    Log-probabilities are 0: no model of ours wrote these tokens.
+    """
+    trajectories, missing, too_long = [], 0, 0
+    for task in tasks:
+        demonstration = env.expert(task)
+        if demonstration is None:
+            missing += 1
+            continue
+        tokens, agent_mask = render(chat, env.system_prompt, demonstration.prompt, demonstration.turns)
+        if len(tokens) > max_tokens:
+            too_long += 1
+            continue
+        trajectories.append(
+            Trajectory(
+                task_id=task.id,
+                agent=agent,
+                sample=0,
+                prompt=demonstration.prompt,
+                turns=demonstration.turns,
+                reward=demonstration.reward,
+                ending=Ending.SOLVED if demonstration.reward >= SOLVED_REWARD else Ending.FAILED,
+                tokens=tokens,
+                agent_mask=agent_mask,
+                logps=np.zeros(len(tokens), np.float32),
+            )
+        )
+    return Experts(trajectories=tuple(trajectories), missing=missing, too_long=too_long)
+
+
+def expert_texts(env: Env, tasks: Sequence[Task]) -> Iterator[str]:
+    """Yield every message of the experts' conversations, as often as training sees it."""
+    for task in tasks:
+        demonstration = env.expert(task)
+        if demonstration is None:
+            continue
+        if env.system_prompt:
+            yield env.system_prompt
+        yield demonstration.prompt
+        for index, turn in enumerate(demonstration.turns):
+            yield turn.response
+            if index < len(demonstration.turns) - 1:
+                yield turn.observation

@@ -1,0 +1,200 @@
+"""From trajectories to preference pairs, by reference: which failure teaches what, and to whom.
+
+The rules are those of Co-Evolving Agents (arXiv 2511.22254) on top of ETO (arXiv 2403.02502):
+
+    expert_target    (a) expert over a trajectory of the target agent
+    expert_failure   (b) expert over a trajectory of the failure agent
+    failure_failure  (c) a failure over another failure of the same task with less reward
+
+A failure is a finished trajectory with reward < 1. An environment fault is never in a pair, nor is a tie.
+Everything is a function of the set of trajectories, not of the order in which they come.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+import numpy as np
+
+from coevo_jax.trajectory import PAIR_KINDS, Ending, PreferencePair, Trajectory
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairSet:
+    """Pairs, and the trajectories they name: each stands once, and only those in use."""
+
+    trajectories: tuple[Trajectory, ...]
+    pairs: tuple[PreferencePair, ...]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Candidate:
+    kind: str
+    chosen: Trajectory
+    rejected: Trajectory
+
+    @property
+    def gap(self) -> float:
+        return self.chosen.reward - self.rejected.reward
+
+
+def target_pairs(
+    experts: Iterable[Trajectory],
+    target: Iterable[Trajectory],
+    failure: Iterable[Trajectory],
+    *,
+    kinds: Sequence[str] = PAIR_KINDS,
+    max_per_kind: int,
+    max_extra_turns: int | None = None,
+    cross_agent_only: bool = False,
+) -> PairSet:
+    """Pairs for the target agent: of the `kinds` asked for, at most `max_per_kind` of each kind and task.
+
+    Where an agent beats the expert, its trajectory is the chosen side (ETO). A rejected trajectory is cut to
+    the turns of the task's expert plus `max_extra_turns`; None never cuts.
+    """
+    expert_of = {expert.task_id: expert for expert in experts}
+    targets, failures = _by_task(target), _by_task(failure)
+    candidates: list[_Candidate] = []
+    for task_id in sorted({*targets, *failures}):
+        ours, theirs = targets.get(task_id, []), failures.get(task_id, [])
+        expert = expert_of.get(task_id)
+        found = {
+            "expert_target": _against_expert("expert_target", expert, ours),
+            "expert_failure": _against_expert("expert_failure", expert, theirs),
+            "failure_failure": _among_failures(ours, theirs, cross_agent_only=cross_agent_only),
+        }
+        limit = None if expert is None or max_extra_turns is None else len(expert.turns) + max_extra_turns
+        selected: list[_Candidate] = []
+        for kind in PAIR_KINDS:
+            if kind in kinds:
+                selected += _select(found[kind], selected, limit, max_per_kind)
+        candidates += selected
+    return _collect(candidates)
+
+
+def failure_pairs(
+    target_failures: Iterable[Trajectory],
+    failure_failures: Iterable[Trajectory],
+    *,
+    cross_agent_only: bool,
+    max_per_kind: int,
+) -> PairSet:
+    """Pairs for the failure agent: better failure over worse failure, never an expert, never a success."""
+    ours, theirs = _by_task(target_failures), _by_task(failure_failures)
+    candidates: list[_Candidate] = []
+    for task_id in sorted({*ours, *theirs}):
+        found = _among_failures(
+            ours.get(task_id, []), theirs.get(task_id, []), cross_agent_only=cross_agent_only
+        )
+        candidates += _select(found, [], None, max_per_kind)
+    return _collect(candidates)
+
+
+def add_trajectories(pair_set: PairSet, extra: Iterable[Trajectory]) -> tuple[PairSet, list[int]]:
+    """Add trajectories that are learned from without a pair; returns the set and their indices in it.
+
+    One whose tokens are already in the set, or that comes twice, keeps one place.
+    """
+    trajectories = list(pair_set.trajectories)
+    places = {_key(trajectory): index for index, trajectory in enumerate(trajectories)}
+    indices = []
+    for trajectory in extra:
+        index = places.setdefault(_key(trajectory), len(trajectories))
+        if index == len(trajectories):
+            trajectories.append(trajectory)
+        indices.append(index)
+    return replace(pair_set, trajectories=tuple(trajectories)), list(dict.fromkeys(indices))
+
+
+def cut_turns(trajectory: Trajectory, turns: int) -> Trajectory:
+    """Keep the first `turns` turns, tokens and text; what follows the last kept agent token goes.
+
+    A turn is a run of agent tokens. The reward stays that of the whole episode.
+    """
+    starts = trajectory.agent_mask & ~np.concatenate([[False], trajectory.agent_mask[:-1]])
+    if turns >= starts.sum():
+        return trajectory
+    kept = trajectory.agent_mask & (np.cumsum(starts) <= turns)
+    end = int(np.flatnonzero(kept)[-1]) + 1 if kept.any() else 0
+    return replace(
+        trajectory,
+        turns=trajectory.turns[:turns],
+        tokens=trajectory.tokens[:end],
+        agent_mask=trajectory.agent_mask[:end],
+        logps=trajectory.logps[:end],
+    )
+
+
+def _by_task(trajectories: Iterable[Trajectory]) -> dict[str, list[Trajectory]]:
+    """Group by task, in the order of the samples, without faults and repeated token sequences."""
+    groups: dict[str, dict[bytes, Trajectory]] = {}
+    for trajectory in sorted(trajectories, key=lambda t: (t.task_id, t.agent, t.sample)):
+        if trajectory.ending is not Ending.FAULT:
+            groups.setdefault(trajectory.task_id, {}).setdefault(trajectory.tokens.tobytes(), trajectory)
+    return {task_id: list(group.values()) for task_id, group in groups.items()}
+
+
+def _against_expert(kind: str, expert: Trajectory | None, others: list[Trajectory]) -> Iterator[_Candidate]:
+    if expert is None:
+        return
+    for other in others:
+        if expert.reward > other.reward:
+            yield _Candidate(kind=kind, chosen=expert, rejected=other)
+        elif other.reward > expert.reward:
+            yield _Candidate(kind=kind, chosen=other, rejected=expert)
+
+
+def _among_failures(
+    ours: list[Trajectory], theirs: list[Trajectory], *, cross_agent_only: bool
+) -> Iterator[_Candidate]:
+    ours, theirs = [[t for t in side if t.failure and t.agent != "expert"] for side in (ours, theirs)]
+    if cross_agent_only:
+        couples = [(our, their) for our in ours for their in theirs]
+    else:
+        couples = list(combinations([*ours, *theirs], 2))
+    for first, second in couples:
+        if first.reward != second.reward:
+            chosen, rejected = (first, second) if first.reward > second.reward else (second, first)
+            yield _Candidate(kind="failure_failure", chosen=chosen, rejected=rejected)
+
+
+def _select(
+    found: Iterable[_Candidate], taken: list[_Candidate], max_turns: int | None, count: int
+) -> list[_Candidate]:
+    """The `count` candidates with the largest gap, rejected sides cut, none that repeats another or `taken`.
+
+    Equal gaps keep the order of the samples (the sort is stable).
+    """
+    seen = {(_key(one.chosen), _key(one.rejected)) for one in taken}
+    selected: list[_Candidate] = []
+    for candidate in sorted(found, key=lambda one: -one.gap):
+        if max_turns is not None:
+            candidate = replace(candidate, rejected=cut_turns(candidate.rejected, max_turns))
+        chosen, rejected = _key(candidate.chosen), _key(candidate.rejected)
+        if chosen != rejected and (chosen, rejected) not in seen and len(selected) < count:
+            seen.add((chosen, rejected))
+            selected.append(candidate)
+    return selected
+
+
+def _collect(candidates: list[_Candidate]) -> PairSet:
+    """Give every trajectory of the candidates one index."""
+    empty = PairSet(trajectories=(), pairs=())
+    sides = [side for one in candidates for side in (one.chosen, one.rejected)]
+    pair_set, _ = add_trajectories(empty, sides)
+    places = {_key(trajectory): index for index, trajectory in enumerate(pair_set.trajectories)}
+    pairs = tuple(
+        PreferencePair(
+            task_id=one.chosen.task_id,
+            kind=one.kind,
+            chosen=places[_key(one.chosen)],
+            rejected=places[_key(one.rejected)],
+        )
+        for one in candidates
+    )
+    return replace(pair_set, pairs=pairs)
+
+
+def _key(trajectory: Trajectory) -> tuple[str, bytes]:
+    return trajectory.task_id, trajectory.tokens.tobytes()
