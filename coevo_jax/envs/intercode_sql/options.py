@@ -1,0 +1,63 @@
+"""Options of the InterCode-SQL environment."""
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from coevo_jax.config import StrictModel
+from coevo_jax.envs.intercode_sql.lexicon import NAMES
+
+PLAY_OPTIONS = frozenset(
+    {"tasks_path", "max_turns", "observation_chars", "row_cap", "query_instructions", "query_seconds"}
+)
+"""Options that also hold for tasks read from a file; all others steer the generator."""
+
+
+class InterCodeSqlOptions(StrictModel):
+    """Where the tasks come from, and the limits of an episode and of a query."""
+
+    tasks_path: str | None = None
+    """Task file (JSON lines, see `write_tasks`) to play instead of generated tasks; null generates them."""
+    seed: int = Field(0, ge=0)
+    """Seed of the generated databases and questions."""
+    train_databases: int = Field(40, ge=1)
+    """Generated databases of the train split."""
+    dev_databases: int = Field(6, ge=1)
+    """Generated databases of the dev split; none of them stands in train."""
+    test_databases: int = Field(10, ge=1)
+    """Generated databases of the test split; none of them stands in train or dev."""
+    train_tasks: int = Field(2400, ge=0)
+    """Tasks of the train split, spread evenly over its databases."""
+    dev_tasks: int = Field(200, ge=0)
+    """Tasks of the dev split."""
+    test_tasks: int = Field(400, ge=0)
+    """Tasks of the test split."""
+    unseen_form_share: float = Field(0.3, ge=0, le=1)
+    """Share of the test tasks whose question form never occurs in train or dev (family "unseen-form/...")."""
+    min_rows: int = Field(20, ge=5)
+    """Fewest rows of a generated table."""
+    max_rows: int = Field(40, ge=5, le=len(NAMES))
+    """Most rows of a generated table."""
+    max_turns: int = Field(10, ge=1)
+    """Turns after which an episode is cut with reward 0."""
+    observation_chars: int = Field(350, ge=20)
+    """Characters an observation is cut to (the reward sees the whole result); below 200 it cuts schemas."""
+    row_cap: int = Field(100, ge=2)
+    """Most rows fetched from a query; every gold answer has fewer."""
+    query_instructions: int = Field(1_000_000, ge=10_000)
+    """Most SQLite virtual-machine instructions of a query: the same limit on every machine."""
+    query_seconds: float = Field(2.0, gt=0)
+    """Most wall-clock seconds of a query, for the rare one whose single instructions are slow."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.min_rows > self.max_rows:
+            raise ValueError(f"min_rows at most max_rows ({self.max_rows})")
+        if self.tasks_path is None:
+            if self.row_cap <= self.max_rows:
+                raise ValueError(f"row_cap greater than max_rows ({self.max_rows})")
+        elif idle := sorted(self.model_fields_set - PLAY_OPTIONS):
+            raise ValueError(
+                f"no generator option beside tasks_path (these would do nothing: {', '.join(idle)})"
+            )
+        return self
