@@ -1,0 +1,125 @@
+"""The simulator's task families: their variations, the splits made of them, and their turn caps."""
+
+from coevo_jax.strict import nearest
+
+SIMULATOR_VERSION = "1.2.3"
+"""Version of the package `scienceworld` that the tables below were read from."""
+
+VARIATIONS = {
+    "boil": 30,
+    "change-the-state-of-matter-of": 30,
+    "chemistry-mix": 32,
+    "chemistry-mix-paint-secondary-color": 36,
+    "chemistry-mix-paint-tertiary-color": 36,
+    "find-animal": 300,
+    "find-living-thing": 300,
+    "find-non-living-thing": 300,
+    "find-plant": 300,
+    "freeze": 30,
+    "grow-fruit": 126,
+    "grow-plant": 126,
+    "identify-life-stages-1": 14,
+    "identify-life-stages-2": 10,
+    "inclined-plane-determine-angle": 168,
+    "inclined-plane-friction-named-surfaces": 1386,
+    "inclined-plane-friction-unnamed-surfaces": 162,
+    "lifespan-longest-lived": 125,
+    "lifespan-longest-lived-then-shortest-lived": 125,
+    "lifespan-shortest-lived": 125,
+    "measure-melting-point-known-substance": 436,
+    "measure-melting-point-unknown-substance": 300,
+    "melt": 30,
+    "mendelian-genetics-known-plant": 120,
+    "mendelian-genetics-unknown-plant": 480,
+    "power-component": 20,
+    "power-component-renewable-vs-nonrenewable-energy": 20,
+    "test-conductivity": 900,
+    "test-conductivity-of-unknown-substances": 600,
+    "use-thermometer": 540,
+}
+"""Number of variations of each of the 30 families."""
+
+TURN_CAPS = {
+    "boil": 80,
+    "change-the-state-of-matter-of": 80,
+    "chemistry-mix": 40,
+    "chemistry-mix-paint-secondary-color": 35,
+    "chemistry-mix-paint-tertiary-color": 45,
+    "find-animal": 20,
+    "find-living-thing": 20,
+    "find-non-living-thing": 15,
+    "find-plant": 20,
+    "freeze": 100,
+    "grow-fruit": 100,
+    "grow-plant": 60,
+    "identify-life-stages-1": 50,
+    "identify-life-stages-2": 20,
+    "inclined-plane-determine-angle": 150,
+    "inclined-plane-friction-named-surfaces": 150,
+    "inclined-plane-friction-unnamed-surfaces": 200,
+    "lifespan-longest-lived": 12,
+    "lifespan-longest-lived-then-shortest-lived": 15,
+    "lifespan-shortest-lived": 12,
+    "measure-melting-point-known-substance": 80,
+    "measure-melting-point-unknown-substance": 100,
+    "melt": 100,
+    "mendelian-genetics-known-plant": 150,
+    "mendelian-genetics-unknown-plant": 150,
+    "power-component": 20,
+    "power-component-renewable-vs-nonrenewable-energy": 40,
+    "test-conductivity": 50,
+    "test-conductivity-of-unknown-substances": 50,
+    "use-thermometer": 30,
+}
+"""Turns after which an episode is cut: the simulator's own solutions, with a margin.
+
+For short families the margin is on the longest of 24 solutions, for long ones on the usual length; the few
+tasks whose solutions are longer still have no expert.
+"""
+
+SHORT_FAMILIES = (
+    "find-non-living-thing",
+    "lifespan-longest-lived",
+    "lifespan-shortest-lived",
+    "lifespan-longest-lived-then-shortest-lived",
+    "find-plant",
+    "find-living-thing",
+    "find-animal",
+    "power-component",
+    "identify-life-stages-2",
+    "chemistry-mix-paint-secondary-color",
+)
+"""Families whose expert needs at most about 20 turns."""
+
+
+def split_variations(family: str, split: str) -> range:
+    """Variations of a family in a split: the simulator's own halves and quarters, in order and disjoint."""
+    count = VARIATIONS[family]
+    quarter = count // 4
+    return {
+        "train": range(2 * quarter),
+        "dev": range(2 * quarter, 3 * quarter),
+        "test": range(3 * quarter, count),
+    }[split]
+
+
+def check_family(family: str) -> str:
+    """Return the family's name; raises ValueError for one the simulator does not have."""
+    if family not in VARIATIONS:
+        hint = nearest(family, list(VARIATIONS))
+        names = "" if hint.startswith(" (valid") else f"; all names: {', '.join(VARIATIONS)}"
+        raise ValueError(f"a task family of ScienceWorld{hint}{names}")
+    return family
+
+
+def task_id(family: str, variation: int) -> str:
+    """Name a task, as in "find-animal/17"."""
+    return f"{family}/{variation}"
+
+
+def parse_task_id(text: str) -> tuple[str, int]:
+    """Take a task's name apart; raises ValueError where the simulator has no such task."""
+    family, _, variation = text.rpartition("/")
+    if family not in VARIATIONS or not variation.isdecimal() or int(variation) >= VARIATIONS[family]:
+        raise ValueError("FAMILY/VARIATION of an existing variation, as in find-animal/17")
+    return family, int(variation)

