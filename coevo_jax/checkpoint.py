@@ -1,0 +1,67 @@
+"""Orbax checkpoints of both agents' states, as one composite per commit."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from coevo_jax.config import ConfigError
+from coevo_jax.learning.train_state import TrainState
+
+
+class Checkpointer:
+    """Holds the Orbax manager of a run. Steps are commit numbers; deleting is left to `prune`.
+
+    Orbax would delete an old step before the manifest names the new one, so its own keep policy stays off.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.resolve()
+        options = ocp.CheckpointManagerOptions(create=True, enable_async_checkpointing=False)
+        self._manager = ocp.CheckpointManager(self.folder, options=options)
+
+    def save(self, number: int, agents: dict[str, TrainState]) -> Path:
+        """Write the states and wait until they are final. Returns the checkpoint's folder."""
+        items = {name: ocp.args.StandardSave(state) for name, state in agents.items()}  # type: ignore[call-arg]
+        self._manager.save(number, args=ocp.args.Composite(**items))
+        self._manager.wait_until_finished()
+        return self.folder / str(number)
+
+    def restore(self, number: int, abstract: dict[str, Any]) -> dict[str, TrainState]:
+        """Read the named agents' states (or parts of them) straight into their shardings.
+
+        Raises:
+          ConfigError: the checkpoint is not there or does not fit the model of this run.
+        """
+        items = {name: ocp.args.StandardRestore(tree) for name, tree in abstract.items()}  # type: ignore[call-arg]
+        try:
+            restored = self._manager.restore(number, args=ocp.args.Composite(**items))
+        except (FileNotFoundError, KeyError, ValueError) as error:
+            first = str(error).strip().splitlines()[0][:300]
+            raise ConfigError(f"{self.folder / str(number)}: cannot be restored: {first}") from None
+        return {name: restored[name] for name in abstract}
+
+    def agents(self, number: int) -> tuple[str, ...]:
+        """Names of the agents a checkpoint holds."""
+        folder = self.folder / str(number)
+        return tuple(name for name in ("target", "failure") if (folder / name).is_dir())
+
+    def prune(self, keep: set[int], newest: int) -> None:
+        """Delete every checkpoint but the kept ones; those after `newest` were never committed."""
+        for number in list(self._manager.all_steps()):
+            if number > newest or number not in keep:
+                self._manager.delete(number)
+
+    def steps(self) -> list[int]:
+        return sorted(self._manager.all_steps())
+
+    def close(self) -> None:
+        self._manager.close()
+
+
+def abstract_state(state: TrainState, shardings: TrainState) -> TrainState:
+    """Shapes, types and shardings of a state, for restoring into."""
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), state, shardings
+    )

@@ -1,0 +1,184 @@
+"""The learning phase of a round: which pairs, which references, and the optimizer steps (METHOD, steps 3 and 5)."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from coevo_jax.batch import PreferenceBatch
+from coevo_jax.checkpoint import abstract_state
+from coevo_jax.config import LearnConfig
+from coevo_jax.data.buffer import read_trajectories
+from coevo_jax.data.packing import BatchPlan, pack, with_reference
+from coevo_jax.data.pairing import PairSet, add_trajectories, failure_pairs, target_pairs
+from coevo_jax.learning.optimizer import constant_rate
+from coevo_jax.learning.train_state import fresh_state
+from coevo_jax.manifest import write_text
+from coevo_jax.models.transformer import Params
+from coevo_jax.optimize import optimize
+from coevo_jax.progress import say
+from coevo_jax.run import Run
+from coevo_jax.schedule import Phase
+from coevo_jax.trajectory import PAIR_KINDS, Trajectory
+from coevo_jax.world import World
+
+
+def learn(run: Run, world: World, phase: Phase) -> None:
+    """One round's learning of one agent: pairs, references once, then the optimizer steps."""
+    config = _learn_config(run, phase.agent)
+    record = run.begin(phase.name)
+    pair_set, extras = _round_pairs(run, world, phase, config)
+    plan = pack(
+        pair_set,
+        batch=run.config.batch,
+        pair_weights=config.pairs,
+        sft_extra=extras,
+        sft_reduction=config.sft_reduction,
+        pad_id=world.chat.pad_id,
+        seed=phase.seed(run.config.seed),
+    )
+    pairs_path = _write_pairs(run, phase, pair_set)
+    records: dict[str, Any] = {
+        "pairs": _pair_counts(pair_set),
+        "trajectories": len(pair_set.trajectories),
+        "too_long": list(plan.too_long),
+        "dropped_pairs": plan.dropped_pairs,
+        "padding": plan.padding,
+    }
+    record = replace(record, records=records)
+    if not plan.batches:
+        run.commit(record, files=[pairs_path], states_changed=False, finished=True)
+        say(record, "nothing to learn from in this round: no pairs; the agent stays as it is")
+        return
+    if record.position == 0 and not config.keep_optimizer:
+        state = run.agents[phase.agent]
+        run.agents[phase.agent] = jax.device_put(
+            fresh_state(state.params, world.optimizer, int(state.step)), world.shardings
+        )
+    batches, reference_path = _with_references(run, world, phase, config, plan, record.position)
+    peak = _of_round(config.learning_rate, phase.round)
+    record = optimize(
+        run,
+        world.train_steps[phase.agent],
+        phase,
+        record,
+        batches,
+        epochs=config.epochs,
+        beta=_of_round(config.beta, phase.round),
+        rate=lambda step, steps: constant_rate(step, steps, peak, config.warmup_fraction),
+        files=[pairs_path, reference_path],
+    )
+    run.commit(record, files=[pairs_path, reference_path], states_changed=True, finished=True)
+    kinds = ", ".join(f"{kind['count']} {kind['kind']}" for kind in records["pairs"]) or "no pairs"
+    say(record, f"{kinds}; {record.position} steps, padding {plan.padding:.1%}")
+
+
+def _learn_config(run: Run, agent: str) -> LearnConfig:
+    return run.config.target if agent == "target" else run.config.failure
+
+
+def _of_round(values: tuple[float, ...], number: int) -> float:
+    """The value of round 1, 2, …; the last one repeats."""
+    return values[min(number, len(values)) - 1]
+
+
+def _round_pairs(
+    run: Run, world: World, phase: Phase, config: LearnConfig
+) -> tuple[PairSet, dict[int, float]]:
+    """The pairs of a round, and the trajectories with an SFT weight of their own (METHOD, steps 3 and 5)."""
+    target = _read_round(run, phase, "target")
+    kinds = [kind for kind in PAIR_KINDS if getattr(config.pairs, kind) is not None]
+    if phase.agent == "failure":
+        pair_set = failure_pairs(
+            target,
+            _read_round(run, phase, "failure"),
+            cross_agent_only=config.cross_agent_only,
+            max_per_kind=config.max_pairs_per_kind,
+        )
+        return pair_set, {}
+    pair_set = target_pairs(
+        world.experts.values(),
+        target,
+        _read_round(run, phase, "hard_negatives") if run.config.failure.explore else [],
+        kinds=kinds,
+        max_per_kind=config.max_pairs_per_kind,
+        max_extra_turns=config.max_extra_turns,
+        cross_agent_only=config.cross_agent_only,
+    )
+    explored = {trajectory.task_id for trajectory in target}
+    experts = [expert for task_id, expert in world.experts.items() if task_id in explored]
+    successes = [trajectory for trajectory in target if trajectory.success]
+    extras: dict[int, float] = {}
+    for weight, imitated in ((config.sft_successes, successes), (config.sft_experts, experts)):
+        if weight > 0:
+            pair_set, indices = add_trajectories(pair_set, imitated)
+            extras |= {index: extras.get(index, 0.0) + weight for index in indices}
+    return pair_set, extras
+
+
+def _read_round(run: Run, phase: Phase, name: str) -> list[Trajectory]:
+    """The round's committed roll-outs under a name, in shard order."""
+    record = run.manifest.record(f"round-{phase.round:02d}/explore_{name}")
+    return read_trajectories([run.folder / path for path in sorted(record.files)]) if record else []
+
+
+def _pair_counts(pair_set: PairSet) -> list[dict[str, Any]]:
+    counts = []
+    for kind in PAIR_KINDS:
+        pairs = [pair for pair in pair_set.pairs if pair.kind == kind]
+        if pairs:
+            sides = [(pair_set.trajectories[p.chosen], pair_set.trajectories[p.rejected]) for p in pairs]
+            gap = float(np.mean([chosen.reward - rejected.reward for chosen, rejected in sides]))
+            tasks = len({pair.task_id for pair in pairs})
+            counts.append({"kind": kind, "count": len(pairs), "tasks": tasks, "mean_reward_gap": gap})
+    return counts
+
+
+def _write_pairs(run: Run, phase: Phase, pair_set: PairSet) -> Path:
+    """Which trajectories were paired: for the report, and for whoever wants to look."""
+    names = {"failure": "hard_negatives" if phase.agent == "target" else "failure"}
+
+    def side(index: int) -> dict[str, Any]:
+        trajectory = pair_set.trajectories[index]
+        return {"source": names.get(trajectory.agent, trajectory.agent), "sample": trajectory.sample}
+
+    lines = [
+        json.dumps(
+            {"task_id": p.task_id, "kind": p.kind, "chosen": side(p.chosen), "rejected": side(p.rejected)}
+        )
+        for p in pair_set.pairs
+    ]
+    path = run.folder / "pairs" / f"round-{phase.round:02d}-{phase.agent}.jsonl"
+    path.parent.mkdir(exist_ok=True)
+    write_text(path, "".join(line + "\n" for line in lines))
+    return path
+
+
+def _with_references(
+    run: Run, world: World, phase: Phase, config: LearnConfig, plan: BatchPlan, position: int
+) -> tuple[list[PreferenceBatch], Path]:
+    """Batches with the reference's log-probabilities: scored before the first update, then only read."""
+    path = run.folder / "references" / f"round-{phase.round:02d}-{phase.agent}.npy"
+    if position == 0:
+        params = _reference_params(run, world, phase.agent, config)
+        scores = np.stack([np.asarray(world.score(params, batch)) for batch in plan.batches])
+        path.parent.mkdir(exist_ok=True)
+        temporary = path.with_name(path.name + ".tmp")
+        with temporary.open("wb") as handle:
+            np.save(handle, scores)
+        temporary.replace(path)
+    scores = np.load(path)
+    return [with_reference(batch, logps) for batch, logps in zip(plan.batches, scores, strict=True)], path
+
+
+def _reference_params(run: Run, world: World, agent: str, config: LearnConfig) -> Params:
+    """The parameters that score the reference: the agent's own at the round's start, or the warm start."""
+    if config.reference == "round_start":
+        return run.agents[agent].params
+    record = run.manifest.record("warm_start")
+    assert record is not None  # the schedule puts the warm start first
+    tree = abstract_state(jax.eval_shape(lambda: run.agents[agent]), world.shardings)
+    return run.checkpoints.restore(record.records["checkpoint"], {"target": tree})["target"].params

@@ -1,0 +1,128 @@
+"""The commit record of a run: which phases are finished, with which files, and where the running phase stands.
+
+There is one commit point. Files and checkpoints are written first, `manifest.json` is replaced last; whatever
+it does not list never happened.
+"""
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from coevo_jax.config import ConfigError
+
+MANIFEST = "manifest.json"
+VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhaseRecord:
+    """What one phase has done so far. `position` counts its units: optimizer steps or blocks of tasks."""
+
+    name: str
+    position: int = 0
+    seconds: float = 0.0
+    files: dict[str, str] = field(default_factory=dict)  # path inside the run folder -> sha256
+    records: dict[str, Any] = field(default_factory=dict)  # JSON results of the phase
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    config_sha256: str
+    done: tuple[PhaseRecord, ...] = ()
+    running: PhaseRecord | None = None
+    checkpoint: int | None = None  # Orbax step of both agents' states
+    checkpoint_files: dict[str, int] = field(default_factory=dict)  # path inside the checkpoint -> bytes
+    metrics_offset: int = 0
+    peak_memory_bytes: int = 0
+
+    def record(self, name: str) -> PhaseRecord | None:
+        """The record of a finished phase, or None."""
+        return next((phase for phase in self.done if phase.name == name), None)
+
+    def begin(self, name: str) -> PhaseRecord:
+        """The record of a phase as it stands: what an interrupted run left, or a fresh one."""
+        if self.running is not None and self.running.name == name:
+            return self.running
+        return PhaseRecord(name=name)
+
+    def finish(self, record: PhaseRecord) -> "Manifest":
+        return replace(self, done=(*self.done, record), running=None)
+
+
+def file_hashes(run_dir: Path, paths: list[Path]) -> dict[str, str]:
+    """sha256 of files, keyed by their path inside the run folder."""
+    return {
+        str(path.relative_to(run_dir)): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(paths)
+    }
+
+
+def file_sizes(folder: Path) -> dict[str, int]:
+    """Bytes of every file below a folder, keyed by its path inside it."""
+    return {
+        str(path.relative_to(folder)): path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()
+    }
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file in one step: a crash leaves the old one or the new one, a full disk the old one."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as handle:
+            handle.write(text)
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_manifest(run_dir: Path, manifest: Manifest) -> None:
+    """Commit."""
+    write_text(run_dir / MANIFEST, json.dumps({"version": VERSION, **asdict(manifest)}, indent=1))
+
+
+def read_manifest(run_dir: Path) -> Manifest:
+    """Read the commit record of a run.
+
+    Raises:
+      ConfigError: no such folder, no record in it, or a record this version does not understand.
+    """
+    path = run_dir / MANIFEST
+    if not path.is_file():
+        what = "holds no manifest.json" if run_dir.is_dir() else "does not exist"
+        raise ConfigError(f"{run_dir}: the folder {what}; expected the folder of a run")
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        if data.pop("version") != VERSION:
+            raise ConfigError(f"{path}: version: expected {VERSION}; the run was made by another version")
+        done = tuple(PhaseRecord(**phase) for phase in data.pop("done"))
+        running = data.pop("running")
+        return Manifest(done=done, running=PhaseRecord(**running) if running else None, **data)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{path}: not a manifest of a run ({error})") from None
+
+
+def verify_files(run_dir: Path, manifest: Manifest) -> None:
+    """Check that every committed file is there, unchanged.
+
+    Raises:
+      ConfigError: naming the first file that is missing or differs.
+    """
+    listed = [item for phase in manifest.done for item in phase.files.items()]
+    listed += manifest.running.files.items() if manifest.running else []
+    for name, digest in listed:
+        path = run_dir / name
+        if not path.is_file():
+            raise ConfigError(f"{path}: missing, but listed in {MANIFEST}; restore it or start a new run")
+        if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+            raise ConfigError(f"{path}: changed since it was committed (sha256 differs from {MANIFEST})")
+    if manifest.checkpoint is not None:
+        folder = run_dir / "checkpoints" / str(manifest.checkpoint)
+        for name, size in manifest.checkpoint_files.items():
+            found = (folder / name).stat().st_size if (folder / name).is_file() else None
+            if found != size:
+                state = "missing" if found is None else f"{found} bytes, expected {size}"
+                raise ConfigError(f"{folder / name}: {state}; the checkpoint is incomplete")

@@ -1,0 +1,248 @@
+"""The phases of a run. Each can be repeated: it reads committed files, works, and commits again.
+
+Killed anywhere, a phase goes on from its last commit and ends in the same numbers.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from coevo_jax.checkpoint import abstract_state
+from coevo_jax.config import ConfigError
+from coevo_jax.data.buffer import read_trajectories, shard_name, write_trajectories
+from coevo_jax.data.chat import chat_format
+from coevo_jax.data.experts import expert_texts, load_experts
+from coevo_jax.data.packing import pack_sft
+from coevo_jax.data.tokenizer import load_tokenizer, train_tokenizer
+from coevo_jax.envs.env import Env, PreparesExperts, Task
+from coevo_jax.evaluation import summarize
+from coevo_jax.learn_phase import learn
+from coevo_jax.learning.optimizer import cosine_rate
+from coevo_jax.learning.train_state import TrainState, fresh_state, init_state
+from coevo_jax.models.transformer import Transformer, init_params
+from coevo_jax.optimize import optimize
+from coevo_jax.progress import CONSOLE, Stopwatch, say
+from coevo_jax.rollout import play
+from coevo_jax.rollout_stats import RolloutStats
+from coevo_jax.run import Run
+from coevo_jax.schedule import Phase
+from coevo_jax.world import EXPERTS_FILE, TOKENIZER_DIR, World, open_env, rollout_params, tasks_of
+
+
+def prepare(run: Run) -> None:
+    """Gather the experts, train or copy the tokenizer, and render the experts to tokens."""
+    if run.manifest.record("prepare") is not None:
+        return
+    config, watch = run.config, Stopwatch()
+    env = open_env(config)()
+    try:
+        tasks = {task.id: task for task in _expert_tasks(run, env)}
+        if isinstance(env, PreparesExperts):
+            env.prepare_experts(list(tasks.values()), watch.counter("experts"))
+        folder = run.folder / TOKENIZER_DIR
+        if config.tokenizer.path is None:
+            texts = expert_texts(env, list(tasks.values()))
+            tokenizer = train_tokenizer(texts, config.tokenizer.vocab_size, folder)
+        else:
+            tokenizer = load_tokenizer(Path(config.tokenizer.path))
+            tokenizer.save_pretrained(folder)
+        chat = chat_format(tokenizer)
+        experts = load_experts(env, chat, list(tasks.values()), max_tokens=config.batch.row_length)
+    finally:
+        env.close()
+    if not experts.trajectories:
+        raise ConfigError(
+            f"{config.env.name}: none of {len(tasks)} tasks has an expert that fits "
+            f"({experts.missing} missing, {experts.too_long} longer than batch.row_length)"
+        )
+    path = run.folder / EXPERTS_FILE
+    write_trajectories(path, experts.trajectories)
+    lengths = [len(expert.tokens) for expert in experts.trajectories]
+    model = Transformer(config.model, chat.vocab_size)
+    shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
+    records = {
+        "experts": len(experts.trajectories),
+        "experts_missing": experts.missing,
+        "experts_too_long": experts.too_long,
+        "expert_tokens": {"min": min(lengths), "mean": float(np.mean(lengths)), "max": max(lengths)},
+        "vocab_size": chat.vocab_size,
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(shapes)),
+    }
+    record = replace(run.begin("prepare"), records=records, seconds=watch.seconds)
+    files = [path, *(entry for entry in folder.iterdir() if entry.is_file())]
+    run.commit(record, files=files, states_changed=False, finished=True)
+    say(
+        record,
+        f"{len(lengths)} experts of {min(lengths)}-{max(lengths)} tokens, "
+        f"{records['parameters']:,} parameters, vocabulary {chat.vocab_size}",
+    )
+
+
+def _expert_tasks(run: Run, env: Env) -> list[Task]:
+    config = run.config
+    tasks = list(tasks_of(env, "train", config.warm_start.tasks, "warm_start.tasks"))
+    if config.rounds > 0:
+        tasks += tasks_of(env, "train", config.explore.tasks, "explore.tasks")
+    tasks_of(env, config.evaluate.split, config.evaluate.tasks, "evaluate.tasks")  # refuse it now, not later
+    return tasks
+
+
+def restore_agents(run: Run, world: World) -> None:
+    """Fill `run.agents` from the last commit, or with a random target agent."""
+    number = run.manifest.checkpoint
+    if number is None:
+        run.agents["target"] = init_state(world.model, world.optimizer, world.shardings, run.config.seed)
+        return
+    agents = run.checkpoints.agents(number)
+    abstract = jax.eval_shape(
+        lambda: init_state(world.model, world.optimizer, world.shardings, run.config.seed)
+    )
+    tree = abstract_state(abstract, world.shardings)
+    run.agents |= run.checkpoints.restore(number, dict.fromkeys(agents, tree))
+
+
+def warm_start(run: Run, world: World, phase: Phase) -> None:
+    """SFT of one shared checkpoint on the experts; both agents start from it."""
+    config = run.config.warm_start
+    record = run.begin(phase.name)
+    tasks = tasks_of(world.env, "train", config.tasks, "warm_start.tasks")
+    experts = [world.experts[task.id] for task in tasks if task.id in world.experts]
+    plan = pack_sft(
+        experts, batch=run.config.batch, pad_id=world.chat.pad_id, seed=phase.seed(run.config.seed)
+    )
+    record = optimize(
+        run,
+        world.train_steps[phase.agent],
+        phase,
+        record,
+        plan.batches,
+        epochs=config.epochs,
+        beta=1.0,
+        rate=lambda step, steps: cosine_rate(step, steps, config.learning_rate, config.warmup_fraction),
+        files=[],
+    )
+    if run.config.failure.explore:
+        run.agents["failure"] = _copy_of(run.agents["target"], world)
+    records = {"experts": len(experts), "checkpoint": run.next_checkpoint, "padding": plan.padding}
+    record = replace(record, records=records)
+    run.commit(record, files=[], states_changed=True, finished=True)
+    say(record, f"{len(experts)} experts, {record.position} steps, padding {plan.padding:.1%}")
+
+
+def _copy_of(state: TrainState, world: World) -> TrainState:
+    """A fresh state around a copy of the parameters: donated buffers are never shared between agents."""
+    params = jax.tree.map(jnp.copy, state.params)
+    return jax.device_put(fresh_state(params, world.optimizer, int(state.step)), world.shardings)
+
+
+def explore(run: Run, world: World, phase: Phase) -> None:
+    """Roll out an agent on the training tasks, block by block."""
+    config = run.config.explore
+    tasks = tasks_of(world.env, "train", config.tasks, "explore.tasks")
+    name = phase.name.rpartition("explore_")[2]
+    roll_out(
+        run, world, phase, tasks, name, samples=config.samples, temperature=config.temperature, top_p=config.top_p
+    )
+
+
+def evaluate(run: Run, world: World, phase: Phase) -> None:
+    """Play an agent greedily on held-out tasks."""
+    config = run.config.evaluate
+    tasks = tasks_of(world.env, config.split, config.tasks, "evaluate.tasks")
+    roll_out(run, world, phase, tasks, f"eval-{phase.agent}", samples=1, temperature=0.0, top_p=1.0)
+
+
+def roll_out(
+    run: Run,
+    world: World,
+    phase: Phase,
+    tasks: Sequence[Task],
+    name: str,
+    *,
+    samples: int,
+    temperature: float,
+    top_p: float,
+) -> None:
+    """Play `samples` episodes of every task; each block of tasks is one shard and one commit."""
+    config = run.config
+    record = run.begin(phase.name)
+    watch = Stopwatch(record.seconds)
+    size = config.explore.block_tasks
+    blocks = [tasks[start : start + size] for start in range(0, len(tasks), size)]
+    paths = [_round_dir(run, phase) / shard_name(name, index, len(blocks)) for index in range(len(blocks))]
+    params = rollout_params(run.agents[phase.agent].params)
+    for index in range(record.position, len(blocks)):
+        trajectories, stats = play(
+            world.engine,
+            params,
+            world.pool,
+            world.chat,
+            blocks[index],
+            agent=phase.agent,
+            samples=samples,
+            temperature=temperature,
+            top_p=top_p,
+            seed=config.seed,
+            phase=phase.index,
+            progress=CONSOLE,
+        )
+        write_trajectories(paths[index], trajectories)
+        values = {f"rollout/{key}": value for key, value in _stat_values(stats).items()}
+        run.log.write(int(run.agents[phase.agent].step), phase.name, values)
+        record = replace(record, position=index + 1, seconds=watch.seconds)
+        last = index + 1 == len(blocks)
+        if not last:
+            record = run.commit(record, files=[paths[index]], states_changed=False, finished=False)
+    summary = summarize(
+        read_trajectories(paths),
+        hard_negative_threshold=config.evaluate.hard_negative_threshold,
+        seed=config.seed,
+    )
+    record = replace(record, records={"summary": summary}, seconds=watch.seconds)
+    run.commit(record, files=paths[-1:], states_changed=False, finished=True)
+    say(record, _summary_words(summary))
+
+
+def _round_dir(run: Run, phase: Phase) -> Path:
+    folder = run.folder / "trajectories" / f"round-{phase.round:02d}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _stat_values(stats: RolloutStats) -> dict[str, float]:
+    """What a block of roll-outs cost, for the metrics log."""
+    seconds = max(stats.seconds, 1e-9)
+    return {
+        "episodes": stats.episodes,
+        "mean_reward": stats.mean_reward,
+        "faults": stats.faults,
+        "episodes_per_second": stats.episodes / seconds,
+        "turns_per_second": stats.turns / seconds,
+        "agent_tokens_per_second": stats.agent_tokens / seconds,
+        "prefill_tokens": stats.prefill_tokens,
+        "slot_occupancy": stats.occupancy,
+        "env_wait_share": stats.env_wait_seconds / seconds,
+    }
+
+
+def _summary_words(summary: Any) -> str:
+    if summary["mean_reward"] is None:
+        return f"no finished episode, {summary['faults']} faults"
+    words = f"reward {summary['mean_reward']:.3f}, success {summary['success_rate']:.1%}"
+    if summary["hard_negative_share_of_failures"] is not None:
+        words += f", hard negatives {summary['hard_negative_share']:.1%}"
+        words += f" ({summary['hard_negative_share_of_failures']:.1%} of failures)"
+    return words + (f", {summary['faults']} faults" if summary["faults"] else "")
+
+
+PHASES: dict[str, Callable[[Run, World, Phase], None]] = {
+    "warm_start": warm_start,
+    "explore": explore,
+    "learn": learn,
+    "evaluate": evaluate,
+}

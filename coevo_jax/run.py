@@ -1,0 +1,190 @@
+"""The folder of a run: created once, committed phase by phase, reopened after an interruption."""
+
+import fcntl
+import hashlib
+import json
+import platform
+import resource
+import subprocess
+import sys
+from dataclasses import replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from coevo_jax.checkpoint import Checkpointer
+from coevo_jax.config import Config, ConfigError
+from coevo_jax.config_io import load_config, to_yaml
+from coevo_jax.learning.train_state import TrainState
+from coevo_jax.manifest import (
+    MANIFEST,
+    Manifest,
+    PhaseRecord,
+    file_hashes,
+    file_sizes,
+    read_manifest,
+    verify_files,
+    write_manifest,
+    write_text,
+)
+from coevo_jax.metrics import MetricsLog
+
+CONFIG_FILE = "config.yaml"
+PACKAGES = (
+    "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "transformers", "tokenizers", "numpy", "scienceworld"
+)  # fmt: skip
+
+
+class Run:
+    """A run folder held by this process, with its commit record and its metrics log."""
+
+    def __init__(self, config: Config, folder: Path, manifest: Manifest) -> None:
+        self._lock = (folder / ".lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ConfigError(f"{folder}: another process is working on this run") from None
+        self.config = config
+        self.folder = folder
+        self.manifest = manifest
+        self.checkpoints = Checkpointer(folder / "checkpoints")
+        newest = -1 if manifest.checkpoint is None else manifest.checkpoint
+        self.checkpoints.prune(set(self.checkpoints.steps()), newest)
+        self.log = MetricsLog(folder / "metrics.jsonl")
+        self.log.truncate(manifest.metrics_offset)
+        self.agents: dict[str, TrainState] = {}
+
+    def begin(self, name: str) -> PhaseRecord:
+        """Where a phase stands: fresh, or as far as an interrupted run has committed it."""
+        return self.manifest.begin(name)
+
+    @property
+    def next_checkpoint(self) -> int:
+        """The number under which the next commit stores the agents' states."""
+        return 0 if self.manifest.checkpoint is None else self.manifest.checkpoint + 1
+
+    def environment(self) -> dict[str, Any]:
+        """Versions and devices as they were when the run began."""
+        return json.loads((self.folder / "environment.json").read_text(encoding="utf-8"))
+
+    def commit(
+        self, record: PhaseRecord, *, files: list[Path], states_changed: bool, finished: bool
+    ) -> PhaseRecord:
+        """Make what was done so far permanent: files and states first, the manifest last."""
+        record = replace(record, files=record.files | file_hashes(self.folder, files))
+        manifest = replace(
+            self.manifest,
+            running=record,
+            metrics_offset=self.log.offset(),
+            peak_memory_bytes=max(self.manifest.peak_memory_bytes, peak_memory()),
+        )
+        if states_changed:
+            number = self.next_checkpoint
+            folder = self.checkpoints.save(number, self.agents)
+            manifest = replace(manifest, checkpoint=number, checkpoint_files=file_sizes(folder))
+        self.manifest = manifest.finish(record) if finished else manifest
+        write_manifest(self.folder, self.manifest)
+        if states_changed and self.manifest.checkpoint is not None:
+            newest = self.manifest.checkpoint
+            kept = set(range(newest - self.config.checkpoint.keep + 1, newest + 1))
+            warm_start = self.manifest.record("warm_start")
+            kept |= {warm_start.records["checkpoint"]} if warm_start else set()
+            self.checkpoints.prune(kept, newest)
+        return record
+
+    def close(self) -> None:
+        self.log.close()
+        self.checkpoints.close()
+        self._lock.close()
+
+
+def peak_memory() -> int:
+    """Largest resident size of this process so far, in bytes."""
+    scale = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
+
+
+def config_digest(config: Config) -> str:
+    return hashlib.sha256(to_yaml(config).encode()).hexdigest()
+
+
+def create_run(config: Config) -> Run:
+    """Make the folder of a new run. An existing one is never touched.
+
+    Raises:
+      ConfigError: the folder exists, with the same config (resume it) or with another (name its first difference).
+    """
+    folder = Path(config.runs_dir) / config.name
+    if folder.exists() and any(entry.name != ".lock" for entry in folder.iterdir()):
+        raise ConfigError(_existing(folder, config))
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / CONFIG_FILE, to_yaml(config))
+    write_text(folder / "environment.json", json.dumps(describe_environment(), indent=1) + "\n")
+    manifest = Manifest(config_sha256=config_digest(config))
+    write_manifest(folder, manifest)
+    return Run(config, folder, manifest)
+
+
+def open_run(folder: Path) -> Run:
+    """Reopen a run at its last commit.
+
+    Raises:
+      ConfigError: not a run, its config was edited, or a committed file is missing or changed.
+    """
+    manifest = read_manifest(folder)
+    config = load_config(folder / CONFIG_FILE)
+    if config_digest(config) != manifest.config_sha256:
+        raise ConfigError(
+            f"{folder / CONFIG_FILE}: differs from the config this run was started with; a run keeps its config "
+            "(start another one with name=NEW_NAME)"
+        )
+    verify_files(folder, manifest)
+    return Run(config, folder, manifest)
+
+
+def _existing(folder: Path, config: Config) -> str:
+    if not (folder / MANIFEST).is_file():
+        return f"{folder}: the folder exists and is not a run; choose another name=NAME or runs_dir=FOLDER"
+    found = load_config(folder / CONFIG_FILE)
+    difference = first_difference(config.model_dump(), found.model_dump())
+    if difference is None:
+        return f"{folder}: this run exists; continue it with: python -m launch.train --resume {folder}"
+    key, wanted, has = difference
+    return (
+        f"{folder}: holds a run of another config ({key}: found {has!r}, this config has {wanted!r}); "
+        f"choose another name=NAME, or continue that run with --resume {folder}"
+    )
+
+
+def first_difference(ours: Any, theirs: Any, prefix: str = "") -> tuple[str, Any, Any] | None:
+    """The first dotted key at which two nested configs differ, with both values."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        for key in sorted(ours.keys() | theirs.keys()):
+            found = first_difference(ours.get(key), theirs.get(key), f"{prefix}{key}.")
+            if found:
+                return found
+        return None
+    return None if ours == theirs else (prefix.rstrip("."), ours, theirs)
+
+
+def describe_environment() -> dict[str, Any]:
+    """Versions, devices and the commit of the code, for the record."""
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = None
+    root = Path(__file__).resolve().parent.parent
+    git = subprocess.run(
+        ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+    )
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": versions,
+        "devices": [str(device) for device in jax.devices()],
+        "git": git.stdout.strip() or None,
+    }

@@ -1,0 +1,45 @@
+"""The phases of a run, in order, as a function of its config. A method is a config: there is no branch on its name."""
+
+from dataclasses import dataclass
+
+from coevo_jax.config import Config
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    kind: str  # key of PHASES
+    name: str  # e.g. "round-01/learn_failure"
+    round: int  # 0 is the warm start
+    agent: str  # "target" or "failure"
+    index: int  # place in the schedule: part of every random key of the phase
+
+    def seed(self, root: int) -> int:
+        """Seed of the host's randomness in this phase."""
+        return root * 10_007 + self.index
+
+
+def schedule(config: Config) -> tuple[Phase, ...]:
+    """Every phase of a run after `prepare`, in order (METHOD's steps 1 to 6)."""
+    plan: list[tuple[str, str, int, str]] = [("warm_start", "warm_start", 0, "target")]
+    plan.append(("evaluate", "evaluate_target", 0, "target"))
+    for number in range(1, config.rounds + 1):
+        plan.append(("explore", "explore_target", number, "target"))
+        if config.failure.explore:
+            plan.append(("explore", "explore_failure", number, "failure"))
+            if config.failure.learn:
+                plan.append(("learn", "learn_failure", number, "failure"))
+            plan.append(("explore", "explore_hard_negatives", number, "failure"))
+        plan.append(("learn", "learn_target", number, "target"))
+        plan.append(("evaluate", "evaluate_target", number, "target"))
+        if config.failure.explore and config.evaluate.failure_agent:
+            plan.append(("evaluate", "evaluate_failure", number, "failure"))
+    return tuple(
+        Phase(
+            kind=kind,
+            name=name if name == "warm_start" else f"round-{number:02d}/{name}",
+            round=number,
+            agent=agent,
+            index=index,
+        )
+        for index, (kind, name, number, agent) in enumerate(plan)
+    )

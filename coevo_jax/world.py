@@ -1,0 +1,129 @@
+"""What a run builds once per process: tasks, experts, model, compiled programs, engine and environments."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import optax
+from jax.sharding import Mesh
+
+from coevo_jax.config import Config, ConfigError
+from coevo_jax.config_check import slice_bounds
+from coevo_jax.data.buffer import read_trajectories
+from coevo_jax.data.chat import ChatFormat, chat_format
+from coevo_jax.data.tokenizer import load_tokenizer
+from coevo_jax.envs.env import Env, Task
+from coevo_jax.envs.pool import EnvPool
+from coevo_jax.envs.registry import make_env
+from coevo_jax.learning.optimizer import make_optimizer
+from coevo_jax.learning.preference_losses import PREFERENCE_LOSSES, PreferenceLoss
+from coevo_jax.learning.train_state import TrainState, state_shardings
+from coevo_jax.learning.train_step import ScoreStep, TrainStep, jit_score, jit_train_step
+from coevo_jax.models.transformer import Params, Transformer
+from coevo_jax.sampling.engine import Engine
+from coevo_jax.sharding import make_mesh
+from coevo_jax.strict import nearest
+from coevo_jax.trajectory import Trajectory
+
+EXPERTS_FILE = "trajectories/experts.parquet"
+TOKENIZER_DIR = "tokenizer"
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    config: Config
+    chat: ChatFormat
+    experts: dict[str, Trajectory]  # by task id: those of the warm start and of the explored tasks
+    mesh: Mesh
+    model: Transformer
+    optimizer: optax.GradientTransformation
+    shardings: TrainState
+    train_steps: dict[str, TrainStep]  # per agent; one program where their losses agree
+    score: ScoreStep
+    env: Env  # for task lists; never played
+    engine: Engine
+    pool: EnvPool
+
+    def close(self) -> None:
+        self.pool.close()
+        self.env.close()
+
+
+def open_env(config: Config) -> Callable[[], Env]:
+    """The environment factory of a config; its options are checked here."""
+    return make_env(config.env.name, config.env.options)
+
+
+def tasks_of(env: Env, split: str, where: str, key: str) -> Sequence[Task]:
+    """The tasks that a slice like "300:900" of a split names.
+
+    Raises:
+      ConfigError: the slice selects nothing.
+    """
+    tasks = env.tasks(split)
+    start, stop = slice_bounds(where)
+    selected = tasks[start:stop]
+    if not selected:
+        raise ConfigError(f"{key}: {where!r} selects none of the {len(tasks)} tasks of {env.name}'s {split} split")
+    return selected
+
+
+def preference_loss(name: str, key: str) -> PreferenceLoss:
+    """A loss by name.
+
+    Raises:
+      ConfigError: there is no loss of that name.
+    """
+    if name not in PREFERENCE_LOSSES:
+        names = list(PREFERENCE_LOSSES)
+        raise ConfigError(f"{key}: found {name!r}, expected one of {', '.join(names)}{nearest(name, names)}")
+    return PREFERENCE_LOSSES[name]
+
+
+def check_world(config: Config) -> None:
+    """Check what the schema cannot: environment and its options, losses, devices. Writes nothing.
+
+    Raises:
+      ConfigError: the first thing that cannot be used.
+    """
+    preference_loss(config.target.loss, "target.loss")
+    preference_loss(config.failure.loss, "failure.loss")
+    make_mesh(config.mesh)
+    open_env(config)().close()
+
+
+def build_world(config: Config, folder: Path) -> World:
+    """Everything the phases after `prepare` share. `folder` holds the prepared tokenizer and experts."""
+    make = open_env(config)
+    chat = chat_format(load_tokenizer(folder / TOKENIZER_DIR))
+    mesh = make_mesh(config.mesh)
+    model = Transformer(config.model, chat.vocab_size)
+    optimizer = make_optimizer(config.optimizer)
+    shardings = state_shardings(model, optimizer, mesh)
+    losses = {
+        "target": preference_loss(config.target.loss, "target.loss"),
+        "failure": preference_loss(config.failure.loss, "failure.loss"),
+    }
+    programs = {
+        loss: jit_train_step(model, optimizer, loss, mesh, shardings) for loss in dict.fromkeys(losses.values())
+    }
+    return World(
+        config=config,
+        chat=chat,
+        experts={expert.task_id: expert for expert in read_trajectories([folder / EXPERTS_FILE])},
+        mesh=mesh,
+        model=model,
+        optimizer=optimizer,
+        shardings=shardings,
+        train_steps={agent: programs[loss] for agent, loss in losses.items()},
+        score=jit_score(model, mesh, shardings),
+        env=make(),
+        engine=Engine(model, config.rollout, chat.end_id),
+        pool=EnvPool(make, workers=config.env.workers, step_timeout=config.env.step_timeout),
+    )
+
+
+def rollout_params(params: Params) -> Params:
+    """The parameters gathered on this host's first device: roll-outs make no collective calls."""
+    return jax.device_put(params, jax.local_devices()[0])

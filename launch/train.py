@@ -1,0 +1,62 @@
+"""Train: `python -m launch.train CONFIG.yaml [key.sub=value ...]` or `python -m launch.train --resume runs/NAME`."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from coevo_jax.coevolution import coevolve
+from coevo_jax.config_io import help_text, load_config
+from coevo_jax.envs.registry import ENVIRONMENTS
+from coevo_jax.progress import CONSOLE
+from coevo_jax.report.html import write_report
+from coevo_jax.report.terminal import print_run
+from coevo_jax.run import Run, create_run, open_run
+from coevo_jax.strict import ConfigError
+from coevo_jax.world import check_world
+from launch.cli import run_command
+
+
+class _Help(argparse.Action):
+    """Print the usage and every option of the config."""
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        parser.print_usage()
+        print(help_text({name: spec.options for name, spec in ENVIRONMENTS.items()}))
+        parser.exit()
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m launch.train", add_help=False)
+    parser.add_argument("config", nargs="?", help="YAML file of the run")
+    parser.add_argument("overrides", nargs="*", metavar="key.sub=value")
+    parser.add_argument("--resume", metavar="RUN", help="folder of an interrupted run")
+    parser.add_argument("-h", "--help", nargs=0, action=_Help)
+    args = parser.parse_args(argv)
+    if (args.config is None) == (args.resume is None):
+        parser.print_usage(sys.stderr)
+        raise ConfigError("give either a config file or --resume RUN")
+    return args
+
+
+def open_or_create(args: argparse.Namespace) -> Run:
+    if args.resume:
+        return open_run(Path(args.resume))
+    config = load_config(args.config, args.overrides)
+    check_world(config)
+    return create_run(config)
+
+
+def main(argv: Sequence[str]) -> None:
+    run = open_or_create(parse(argv))
+    try:
+        results = coevolve(run)
+    finally:
+        run.close()
+    print_run(results, CONSOLE)
+    report = write_report(run.folder)
+    CONSOLE.print(f"\nreport: {report}\nresults: {run.folder / 'results.json'}", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    run_command(main)
