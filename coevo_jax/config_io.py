@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 
 from coevo_jax.config import Config
 from coevo_jax.config_check import check
-from coevo_jax.strict import ConfigError, StrictModel, field_model, nearest, validate
+from coevo_jax.strict import ConfigError, field_model, nearest, validate
 
 
 class _Loader(yaml.SafeLoader):
@@ -198,7 +198,7 @@ def describe(model: type[BaseModel], prefix: str = "") -> list[tuple[str, str, s
     return rows
 
 
-def help_text(extra: Mapping[str, type[StrictModel]]) -> str:
+def help_text(extra: Mapping[str, type[BaseModel]]) -> str:
     """Every option with type, default and meaning, aligned; `extra` maps an environment to its options."""
     sections = [("options", describe(Config))]
     sections += [

@@ -26,12 +26,13 @@ LAYERS = (
         "metrics",
         "report",
     },
-    {"coevolution", "phases", "run", "world"},
+    {"coevolution", "phases", "learn_phase", "optimize", "progress", "run", "schedule", "world"},
     {"launch"},
 )
 SAME_LAYER_ALLOWED = (0, 5, 6)
 DEVICE_PACKAGES = {"jax", "jaxlib", "flax", "optax", "orbax", "tensorstore"}
 IMPURE_MODULES = {"logging", "time", "datetime", "random", "tempfile", "shutil", "subprocess", "socket"}
+DISTRIBUTIONS = {"orbax": "orbax-checkpoint", "yaml": "PyYAML"}  # packages named otherwise than their import
 READS_FILES = {"coevo_jax.models.huggingface"}  # import and export of safetensors
 
 
@@ -92,6 +93,17 @@ def test_imports_run_downward(module):
         target_unit, target_layer = place(target)
         same = target_layer == layer and (target_unit == unit or layer in SAME_LAYER_ALLOWED)
         assert target_layer < layer or same, f"{module} imports {target}, which lies beside or above it"
+
+
+@pytest.mark.parametrize("module", CODE)
+def test_every_package_imported_is_a_pinned_requirement(module):
+    lines = (ROOT / "requirements.txt").read_text().lower().splitlines()
+    pinned = {line.split("==")[0].replace("-", "_") for line in lines if "==" in line}
+    for target in imports_of(module):
+        package = target.split(".")[0]
+        distribution = DISTRIBUTIONS.get(package, package).lower().replace("-", "_")
+        known = own(target) or package in sys.stdlib_module_names or distribution in pinned
+        assert known, f"{module} imports {package}, which requirements.txt does not pin"
 
 
 def test_no_import_cycles():
