@@ -4,6 +4,7 @@ Everything here is a pure function of trajectories and a seed, and returns plain
 A value that is not defined (the mean reward of no roll-outs) is None.
 """
 
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import TypedDict
 
@@ -123,7 +124,7 @@ def failure_diversity(failures: Sequence[Trajectory]) -> Diversity:
         bigram
         for sequence in sequences
         for words in (action.split() for action in sequence)
-        for bigram in zip(words, words[1:], strict=False)
+        for bigram in itertools.pairwise(words)
     ]
     return Diversity(
         distinct_sequences=_share(len(set(sequences)), len(failures)),

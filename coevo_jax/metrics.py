@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TypedDict
 
-from tensorboardX.proto.event_pb2 import Event
-from tensorboardX.proto.summary_pb2 import Summary as EventSummary
+from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
+from tensorboardX.proto.summary_pb2 import Summary as EventSummary  # pyright: ignore[reportAttributeAccessIssue]
 from tensorboardX.record_writer import RecordWriter
 
 from coevo_jax.report.results import load_results
@@ -32,12 +32,12 @@ class MetricsLine(TypedDict):
 
 
 class MetricsLog:
-    """An append-only log of metrics. A half-written last line of a killed run is dropped when it is opened."""
+    """An append-only log of metrics. Opening it drops a half-written last line."""
 
     def __init__(self, path: Path | str):
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(self.path, "ab")
+        self._file = open(self.path, "ab")  # noqa: SIM115 (held until close)
         self._drop_broken_tail()
 
     def write(self, step: int, phase: str, values: Mapping[str, float]) -> None:
@@ -105,7 +105,7 @@ def _parse_line(path: Path, number: int, line: bytes) -> MetricsLine:
 
 
 def finalize(sums: Mapping[str, tuple[float, float]]) -> dict[str, float]:
-    """Divide metrics kept as (numerator, denominator); one whose denominator is 0 has no value and is left out."""
+    """Divide metrics kept as (numerator, denominator); a denominator of 0 leaves its metric out."""
     return {
         name: float(numerator) / float(denominator)
         for name, (numerator, denominator) in sums.items()
@@ -129,7 +129,7 @@ def metric_series(lines: Iterable[MetricsLine]) -> dict[str, list[tuple[int, flo
 
 
 def write_tensorboard(run_dir: Path | str) -> Path:
-    """Rewrite the folder `tensorboard/` from metrics.jsonl and results.json; the same input gives the same bytes.
+    """Rewrite `tensorboard/` from metrics.jsonl and results.json; the same input gives the same bytes.
 
     Training metrics stand at their optimizer step; evaluations and explorations at their round.
     """

@@ -165,7 +165,7 @@ def _difference(own: MethodRow, other: MethodRow) -> DifferenceRow:
 
 
 def _check_comparable(results: Sequence[Results]) -> str:
-    """Return the split all runs were evaluated on; raise ConfigError when they differ in what they measure."""
+    """Return the split all runs were evaluated on; raise ConfigError when they cannot be compared."""
     envs = sorted({run["env"] for run in results})
     if len(envs) > 1:
         raise ConfigError(f"runs of different environments cannot be compared: {', '.join(envs)}")
@@ -177,6 +177,6 @@ def _check_comparable(results: Sequence[Results]) -> str:
         if count > 1:
             names = [r["name"] for r in results if (r["method"], r["seed"]) == (method, seed)]
             raise ConfigError(
-                f"{count} runs of method {method} have seed {seed} ({', '.join(names)}); expected one per seed"
+                f"{count} runs of method {method} have seed {seed}: {', '.join(names)}; expected one"
             )
     return splits[0] if splits else ""

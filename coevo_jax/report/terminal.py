@@ -1,11 +1,12 @@
 """Results as tables for a terminal."""
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from coevo_jax.report.comparison import COSTS, MEASURES, Comparison, Interval
-from coevo_jax.report.results import Evaluation, Results
+from coevo_jax.report.results import Results
 from coevo_jax.report.words import (
     AGENT_NAMES,
     bounds,
@@ -15,6 +16,7 @@ from coevo_jax.report.words import (
     number,
     percent,
     phase_name,
+    round_name,
     signed,
 )
 
@@ -56,40 +58,35 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
 
 def rounds_table(results: Results) -> Table:
     """Mean reward with interval, success and hard negatives of both agents after every round."""
-    agents = [a for a in ("target", "failure") if any(e["agent"] == a for e in results["evaluations"])]
     split = results["evaluations"][0]["split"]
-    table = Table(title=f"Evaluation, split {split}", title_justify="left", title_style="bold")
-    table.add_column("Round", justify="right")
-    for agent in agents:
-        name = AGENT_NAMES[agent]
-        for column in (f"{name}: reward [95 % CI]", "success", "hard neg. of all / of failures"):
-            table.add_column(column, justify="right")
-    entries = {(e["round"], e["agent"]): e for e in results["evaluations"]}
-    for round_number in sorted({e["round"] for e in results["evaluations"]}):
-        cells = (cell for a in agents for cell in _evaluation_cells(entries.get((round_number, a))))
-        table.add_row("warm start" if round_number == 0 else str(round_number), *cells)
+    table = _table(f"Evaluation on the {split} split; hard negatives as share of roll-outs and of failures")
+    for column in ("Round", "Agent", "reward", "95 % CI", "success", "hard neg.", "of failures"):
+        table.add_column(column, justify="left" if column in ("Round", "Agent") else "right")
+    last = None
+    for e in sorted(results["evaluations"], key=lambda e: (e["round"], e["agent"] != "target")):
+        table.add_row(
+            round_name(e["round"]) if e["round"] != last else "",
+            AGENT_NAMES.get(e["agent"], e["agent"]),
+            number(e["mean_reward"]),
+            bounds(e["mean_reward_ci"]),
+            percent(e["success_rate"]),
+            percent(e["hard_negative_share"]),
+            percent(e["hard_negative_share_of_failures"]),
+        )
+        last = e["round"]
     return table
 
 
 def exploration_table(results: Results) -> Table:
     """What each exploration found on the training tasks, and how diverse its failures are."""
-    table = Table(title="Exploration", title_justify="left", title_style="bold")
-    for column in ("Round", "Phase"):
-        table.add_column(column)
-    columns = (
-        "roll-outs",
-        "faults",
-        "success",
-        "failures' reward",
-        "hard neg. of failures",
-        "distinct",
-        "doubles",
-    )
+    table = _table("Exploration; the last four columns are about failures only")
+    columns = ("Round", "Phase", "n", "faults", "success", "reward", "hard neg.", "distinct", "doubles")
     for column in columns:
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="left" if column in ("Round", "Phase") else "right")
+    last = None
     for e in results["explorations"]:
         table.add_row(
-            str(e["round"]),
+            str(e["round"]) if e["round"] != last else "",
             phase_name(e["phase"]),
             count(e["n"]),
             count(e["faults"]),
@@ -99,12 +96,13 @@ def exploration_table(results: Results) -> Table:
             percent(e["diversity"]["distinct_sequences"]),
             percent(e["diversity"]["duplicates"]),
         )
+        last = e["round"]
     return table
 
 
 def pairs_table(results: Results) -> Table:
     """How many pairs of each kind each agent learned from."""
-    table = Table(title="Preference pairs", title_justify="left", title_style="bold")
+    table = _table("Preference pairs")
     for column in ("Round", "Agent", "Kind"):
         table.add_column(column)
     for column in ("pairs", "tasks", "mean reward gap"):
@@ -119,7 +117,8 @@ def pairs_table(results: Results) -> Table:
 def phases_table(results: Results) -> Table:
     """Wall time of every phase and their sum."""
     total = sum(p["seconds"] for p in results["phases"])
-    table = Table(title="Wall time", title_justify="left", title_style="bold", show_footer=True)
+    table = _table("Wall time")
+    table.show_footer = True
     table.add_column("Phase", footer="all")
     table.add_column("time", footer=duration(total), justify="right")
     table.add_column("share", justify="right")
@@ -127,14 +126,6 @@ def phases_table(results: Results) -> Table:
         share = percent(phase["seconds"] / total) if total else "–"
         table.add_row(phase_name(phase["name"]), duration(phase["seconds"]), share)
     return table
-
-
-def _evaluation_cells(entry: Evaluation | None) -> list[str]:
-    if entry is None:
-        return ["–", "–", "–"]
-    reward = f"{number(entry['mean_reward'])} {bounds(entry['mean_reward_ci'])}".strip()
-    hard = f"{percent(entry['hard_negative_share'])} / {percent(entry['hard_negative_share_of_failures'])}"
-    return [reward, percent(entry["success_rate"]), hard]
 
 
 def interval_text(value: Interval) -> str:
@@ -145,7 +136,7 @@ def interval_text(value: Interval) -> str:
 
 
 def _methods_table(comparison: Comparison) -> Table:
-    table = Table(title="Methods", title_justify="left", title_style="bold")
+    table = _table("Methods")
     table.add_column("Method")
     table.add_column("seeds", justify="right")
     for label, _ in MEASURES.values():
@@ -157,7 +148,7 @@ def _methods_table(comparison: Comparison) -> Table:
 
 
 def _costs_table(comparison: Comparison) -> Table:
-    table = Table(title="Cost per run, mean over seeds", title_justify="left", title_style="bold")
+    table = _table("Cost per run, mean over seeds")
     table.add_column("Method")
     for label, _ in COSTS.values():
         table.add_column(label, justify="right")
@@ -168,7 +159,7 @@ def _costs_table(comparison: Comparison) -> Table:
 
 def _differences_table(comparison: Comparison) -> Table:
     title = "Differences in mean reward, paired by seed"
-    table = Table(title=title, title_justify="left", title_style="bold")
+    table = _table(title)
     table.add_column("Methods")
     table.add_column("seeds", justify="right")
     for column in ("last round [95 % CI]", "best round [95 % CI]"):
@@ -181,3 +172,7 @@ def _differences_table(comparison: Comparison) -> Table:
             f"{signed(row['best']['mean'])} {bounds((row['best']['low'], row['best']['high']))}".strip(),
         )
     return table
+
+
+def _table(title: str) -> Table:
+    return Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)

@@ -61,12 +61,17 @@ PHASE_NAMES = {
 }
 
 
+def round_name(number: int) -> str:
+    """A round in words; round 0 is the warm start."""
+    return "Warm start" if number == 0 else f"Round {number}"
+
+
 def phase_name(name: str) -> str:
     """A phase such as "round-01/learn_target" in words: "Round 1 · Target learns"."""
     place, _, phase = name.rpartition("/")
     words = PHASE_NAMES.get(phase, phase.replace("_", " ").capitalize())
     if place.startswith("round-") and place[6:].isdigit():
-        return f"Round {int(place[6:])} · {words}"
+        return f"{round_name(int(place[6:]))} · {words}"
     return f"{place} · {words}" if place else words
 
 

@@ -1,0 +1,204 @@
+"""What the page's browsers show: a sample of a run's trajectories and pairs that keeps the page small."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from coevo_jax.data.buffer import read_trajectories
+from coevo_jax.report.words import KIND_NAMES
+from coevo_jax.strict import ConfigError
+from coevo_jax.trajectory import Trajectory
+
+MOST_TRAJECTORIES = 150  # per round and phase
+MOST_PAIRS = 25  # per round, agent and kind
+PAGE_BYTES = 5_500_000  # of text, shared evenly by the rounds and phases; a fifth of it is kept for pairs
+LONGEST_TEXT = 3000  # characters of one response, observation or prompt
+
+_SHARD = re.compile(r"(?P<name>[a-z_-]+)-\d{5}-of-\d{5}\.parquet")
+Key = tuple[int, str, str, int]  # round, source, task, sample; experts stand in round 0
+
+
+class _Payload:
+    """The JSON of the page while it grows: each trajectory and each prompt stands in it once."""
+
+    def __init__(self) -> None:
+        self.trajectories: list[dict[str, Any]] = []
+        self.prompts: dict[str, int] = {}
+        self.index: dict[Key, int] = {}
+
+    def add(self, key: Key, trajectory: Trajectory) -> tuple[int, int]:
+        """Add a trajectory unless it is there; returns its index and the bytes of text it added."""
+        if key in self.index:
+            return self.index[key], 0
+        prompt = _cut(trajectory.prompt)
+        size = 0 if prompt in self.prompts else len(prompt.encode())
+        turns = [
+            [_cut(t.response), _unsaid(t.response, t.action), _cut(t.observation)] for t in trajectory.turns
+        ]
+        size += sum(len(text.encode()) for turn in turns for text in turn if text) + 120
+        self.index[key] = len(self.trajectories)
+        self.trajectories.append(
+            {
+                "task": trajectory.task_id,
+                "sample": trajectory.sample,
+                "prompt": self.prompts.setdefault(prompt, len(self.prompts)),
+                "reward": round(float(trajectory.reward), 4),
+                "ending": str(trajectory.ending),
+                "tokens": int(trajectory.agent_mask.sum()),
+                "turns": turns,
+            }
+        )
+        return self.index[key], size
+
+
+def browser_payload(run_dir: Path, hard_negative_threshold: float) -> dict[str, Any]:
+    """Sample trajectories and pairs of a run for the page.
+
+    Tasks are taken in an order drawn by a hash of their id, the same in every round and phase, so that
+    what different agents did on one task can be compared. Raises ConfigError when a pair file is broken.
+    """
+    groups = find_groups(run_dir)
+    pair_files = sorted((run_dir / "pairs").glob("round-*-*.jsonl"))
+    wanted = {path: read_pairs(path) for path in pair_files}
+    payload = _Payload()
+    shown_groups = []
+    needed = _needed(wanted)
+    budget = PAGE_BYTES / max(len(groups), 1)
+    for (number, source), paths in groups.items():
+        records = sorted(read_trajectories(paths), key=lambda t: (_draw(t.task_id), t.sample))
+        shown_groups.append(_add_group(payload, number, source, records, budget * 0.8))
+        paired = (t for t in records if (number, source, t.task_id, t.sample) in needed)
+        _add_until(payload, number, source, paired, budget * 0.2)
+    return {
+        "threshold": hard_negative_threshold,
+        "kinds": KIND_NAMES,
+        "groups": shown_groups,
+        "pairs": [_pair_group(payload, path, lines) for path, lines in wanted.items()],
+        "trajectories": payload.trajectories,
+        "prompts": list(payload.prompts),
+    }
+
+
+def find_groups(run_dir: Path) -> dict[tuple[int, str], list[Path]]:
+    """Parquet shards of a run by (round, source); experts come first, as round 0."""
+    folder = run_dir / "trajectories"
+    groups: dict[tuple[int, str], list[Path]] = {}
+    if (folder / "experts.parquet").exists():
+        groups[(0, "expert")] = [folder / "experts.parquet"]
+    for path in sorted(folder.glob("round-*/*.parquet")):
+        name = _SHARD.fullmatch(path.name)
+        if name and path.parent.name[6:].isdigit():
+            groups.setdefault((int(path.parent.name[6:]), name["name"]), []).append(path)
+    return dict(sorted(groups.items(), key=lambda item: item[0][0]))
+
+
+def read_pairs(path: Path) -> list[dict[str, Any]]:
+    """Read a file of pairs; raises ConfigError, naming the line, when one is not a pair."""
+    pairs = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            pair = json.loads(line)
+            named = [pair["task_id"], pair["kind"], pair["chosen"]["source"], pair["rejected"]["source"]]
+            if not all(isinstance(name, str) for name in named):
+                raise TypeError("names are text")
+            int(pair["chosen"]["sample"]), int(pair["rejected"]["sample"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConfigError(
+                f"{path}:{number}: expected a JSON object with task_id, kind, chosen and rejected "
+                f"(source and sample each), found {line[:80]!r}"
+            ) from error
+        pairs.append(pair)
+    return pairs
+
+
+def embed_json(value: Any) -> str:
+    """JSON that is safe inside a script element, whatever text it holds: no "<", ">" or "&" remains."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
+
+
+def _place(path: Path) -> tuple[int, str]:
+    """Round and agent of a pair file, from its name round-RR-AGENT.jsonl."""
+    _, number, agent = path.stem.split("-", 2)
+    if not number.isdigit():
+        raise ConfigError(f"{path}: expected a name such as round-01-target.jsonl")
+    return int(number), agent
+
+
+def _sample_pairs(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The first pairs of every kind, tasks in drawn order."""
+    ordered = sorted(lines, key=lambda p: _draw(p["task_id"]))
+    kinds = sorted({p["kind"] for p in ordered})
+    return [p for kind in kinds for p in [q for q in ordered if q["kind"] == kind][:MOST_PAIRS]]
+
+
+def _key(number: int, task: str, side: dict[str, Any]) -> Key:
+    return (0 if side["source"] == "expert" else number, side["source"], task, side["sample"])
+
+
+def _needed(wanted: dict[Path, list[dict[str, Any]]]) -> set[Key]:
+    return {
+        _key(_place(path)[0], pair["task_id"], pair[side])
+        for path, lines in wanted.items()
+        for pair in _sample_pairs(lines)
+        for side in ("chosen", "rejected")
+    }
+
+
+def _pair_group(payload: _Payload, path: Path, lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    number, agent = _place(path)
+    items = []
+    for pair in _sample_pairs(lines):
+        sides = [payload.index.get(_key(number, pair["task_id"], pair[s])) for s in ("chosen", "rejected")]
+        if None not in sides:
+            items.append(
+                {
+                    "task": pair["task_id"],
+                    "kind": pair["kind"],
+                    "chosen": sides[0],
+                    "rejected": sides[1],
+                    "chosenSource": pair["chosen"]["source"],
+                    "rejectedSource": pair["rejected"]["source"],
+                }
+            )
+    return {"round": number, "agent": agent, "total": len(lines), "items": items}
+
+
+def _add_group(
+    payload: _Payload, number: int, source: str, records: Sequence[Trajectory], budget: float
+) -> dict[str, Any]:
+    items = _add_until(payload, number, source, records[:MOST_TRAJECTORIES], budget)
+    items.sort(key=lambda i: (payload.trajectories[i]["task"], payload.trajectories[i]["sample"]))
+    return {"round": number, "source": source, "total": len(records), "items": items}
+
+
+def _add_until(
+    payload: _Payload, number: int, source: str, records: Iterable[Trajectory], budget: float
+) -> list[int]:
+    items = []
+    for trajectory in records:
+        index, size = payload.add((number, source, trajectory.task_id, trajectory.sample), trajectory)
+        items.append(index)
+        budget -= size
+        if budget < 0:
+            break
+    return items
+
+
+def _draw(task_id: str) -> bytes:
+    return hashlib.sha256(task_id.encode()).digest()
+
+
+def _unsaid(response: str, action: str) -> str | None:
+    """The action where the response does not end with it; None where the page can find it there."""
+    return None if action and response.rstrip().endswith(action.rstrip()) else _cut(action)
+
+
+def _cut(text: str) -> str:
+    rest = len(text) - LONGEST_TEXT
+    return text if rest <= 0 else f"{text[:LONGEST_TEXT]}\n… {rest} more characters"

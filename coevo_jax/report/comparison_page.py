@@ -1,0 +1,137 @@
+"""The page of several runs: methods with intervals over seeds, paired differences, rounds and costs."""
+
+from html import escape
+
+from coevo_jax.report.charts import DotRow, Series, dot_chart, line_chart
+from coevo_jax.report.comparison import COSTS, MEASURES, Comparison, Interval
+from coevo_jax.report.page import note, page, section, table
+from coevo_jax.report.terminal import interval_text
+from coevo_jax.report.words import bounds, count, duration, signed
+
+_PERCENT = ("final_success", "final_hard", "final_hard_of_failures")
+_TONES = ("c1", "c2", "c3", "c4", "c5", "c6")
+
+
+def comparison_page(comparison: Comparison) -> str:
+    """The whole page as HTML."""
+    methods = comparison["methods"]
+    seeds = sorted({seed for row in methods for seed in row["seeds"]})
+    lead = (
+        f"{len(methods)} methods on {comparison['env']}, split {comparison['split']}, "
+        f"seeds {', '.join(map(str, seeds))}"
+    )
+    body = [
+        "<h1>Comparison of methods</h1>",
+        f'<p class="lead">{escape(lead)}</p>',
+        _measures(comparison),
+        _differences(comparison),
+        _rounds(comparison),
+        _costs(comparison),
+        "<footer>Written by coevo_jax. Intervals are 95 % t-intervals over seeds.</footer>",
+    ]
+    return page("Comparison of methods", "\n".join(part for part in body if part))
+
+
+def _measures(comparison: Comparison) -> str:
+    text = (
+        "Circles are seeds, diamonds their means, bars 95 % t-intervals over seeds. "
+        "The best round is picked on the split it is reported on, so it is optimistic."
+    )
+    subject = comparison["differences"][0]["method"] if comparison["differences"] else ""
+    charts = "".join(
+        dot_chart(
+            label,
+            [
+                _dot(row["method"], row["measures"][key], row["method"] == subject)
+                for row in comparison["methods"]
+            ],
+            percent=key in _PERCENT,
+        )
+        for key, (label, _) in MEASURES.items()
+    )
+    rows = [
+        (escape(row["method"]), str(len(row["seeds"])), *(_cell(row["measures"][k], k) for k in MEASURES))
+        for row in comparison["methods"]
+    ]
+    strong = [i for i, row in enumerate(comparison["methods"]) if row["method"] == subject]
+    columns = ("Method", "Seeds", *(label for label, _ in MEASURES.values()))
+    grid = f'<div class="charts wide">{charts}</div>'
+    return section("methods", "Methods", note(text), grid, table(columns, rows, strong=strong))
+
+
+def _differences(comparison: Comparison) -> str:
+    differences = comparison["differences"]
+    if not differences:
+        return ""
+    subject = differences[0]["method"]
+    text = (
+        f"{subject} minus each other method, seed by seed, in mean reward of the target agent. "
+        "An interval that holds zero shows no difference at this number of seeds."
+    )
+    charts = "".join(
+        dot_chart(label, [_dot(f"− {d['other']}", d[key], False) for d in differences], zero=True)
+        for label, key in (("Last round", "final"), ("Best round", "best"))
+    )
+    rows = [
+        (
+            escape(f"{d['method']} − {d['other']}"),
+            str(len(d["final"]["values"])),
+            f"{signed(d['final']['mean'])} <small>{bounds((d['final']['low'], d['final']['high']))}</small>",
+            f"{signed(d['best']['mean'])} <small>{bounds((d['best']['low'], d['best']['high']))}</small>",
+        )
+        for d in differences
+    ]
+    columns = ("Methods", "Shared seeds", "Last round", "Best round")
+    grid = f'<div class="charts wide">{charts}</div>'
+    return section("differences", "Differences, paired by seed", note(text), grid, table(columns, rows))
+
+
+def _rounds(comparison: Comparison) -> str:
+    """Mean reward per round: methods share a chart as long as their colours differ."""
+    methods = comparison["methods"]
+    charts = []
+    for start in range(0, len(methods), len(_TONES)):
+        series = [
+            Series(
+                name=row["method"],
+                tone=_TONES[i],
+                points=[(n, v["mean"]) for n, v in row["rounds"].items() if v["mean"] is not None],
+                dots=True,
+            )
+            for i, row in enumerate(methods[start : start + len(_TONES)])
+        ]
+        numbers = sorted({n for row in methods for n in row["rounds"]})
+        ticks = [(float(n), "warm start" if n == 0 else str(n)) for n in numbers]
+        charts.append(
+            line_chart("Mean reward, mean over seeds", series, x_label="round", x_ticks=ticks or None)
+        )
+    return section("rounds", "Rounds", f'<div class="charts wide">{"".join(charts)}</div>')
+
+
+def _costs(comparison: Comparison) -> str:
+    columns = ("Method", *(label.removesuffix(", s") for label, _ in COSTS.values()))
+    rows = []
+    for row in comparison["methods"]:
+        means = {key: row["measures"][key]["mean"] for key in COSTS}
+        cells = [duration(v or 0.0) if key == "seconds" else count(v) for key, v in means.items()]
+        rows.append((escape(row["method"]), *cells))
+    text = "Per run, mean over seeds. Pairs count once each, however many epochs they are learned from."
+    return section("costs", "Cost", note(text), table(columns, rows))
+
+
+def _dot(name: str, value: Interval, strong: bool) -> DotRow:
+    return DotRow(
+        name=name,
+        mean=value["mean"],
+        low=value["low"],
+        high=value["high"],
+        values=value["values"],
+        strong=strong,
+    )
+
+
+def _cell(value: Interval, key: str) -> str:
+    if key not in _PERCENT or value["mean"] is None:
+        return interval_text(value)
+    half = f" ± {100 * (value['high'] - value['mean']):.1f}" if value["high"] is not None else ""
+    return f"{100 * value['mean']:.1f}{half} %"

@@ -1,0 +1,114 @@
+"""Reports as self-contained HTML files: of one run, and of several side by side."""
+
+from pathlib import Path
+from typing import Any
+
+from coevo_jax.metrics import METRICS_FILE, read_metrics
+from coevo_jax.report.browser import browser_payload, embed_json
+from coevo_jax.report.comparison import Comparison
+from coevo_jax.report.comparison_page import comparison_page
+from coevo_jax.report.page import page, section
+from coevo_jax.report.results import Results, load_results, write_whole
+from coevo_jax.report.run_page import (
+    explorations_section,
+    header,
+    histograms_section,
+    pairs_section,
+    rounds_section,
+    time_section,
+)
+from coevo_jax.report.training import training_section
+
+_LINKS = {
+    "rounds": "Rounds",
+    "rewards": "Rewards",
+    "exploration": "Exploration",
+    "learning": "Learning",
+    "pairs": "Pairs",
+    "time": "Time",
+    "trajectories": "Trajectories",
+    "pair-texts": "Pairs in full",
+}
+_OUTCOMES = {
+    "all": "All",
+    "solved": "Solved",
+    "failure": "Failures",
+    "hard": "Hard negatives",
+    "turn_limit": "Turn limit",
+    "token_limit": "Token limit",
+    "fault": "Faults",
+}
+
+
+def write_report(run_dir: Path | str, out: Path | None = None) -> Path:
+    """Write `report.html` of a run from its results, metrics, trajectories and pairs; returns its path.
+
+    Only results.json is needed: what a young run does not have yet is left out. Raises ConfigError when
+    results.json is missing, or when any of the files is broken.
+    """
+    run_dir = Path(run_dir)
+    results = load_results(run_dir)
+    threshold = next((e["hard_negative_threshold"] for e in results["evaluations"]), 0.6)
+    payload = browser_payload(run_dir, threshold)
+    text = run_page(results, training_section(read_metrics(run_dir / METRICS_FILE)), payload)
+    return write_whole(out or run_dir / "report.html", text)
+
+
+def write_comparison(comparison: Comparison, out: Path) -> Path:
+    """Write the page that shows several runs side by side; returns its path."""
+    return write_whole(out, comparison_page(comparison))
+
+
+def run_page(results: Results, training: str, payload: dict[str, Any]) -> str:
+    """The page of a run as HTML."""
+    sections = [
+        rounds_section(results),
+        histograms_section(results),
+        explorations_section(results),
+        training,
+        pairs_section(results),
+        time_section(results),
+        _trajectories(payload),
+        _pairs(payload),
+    ]
+    sections = [part for part in sections if part]
+    present = {
+        name: title for name, title in _LINKS.items() if any(f'id="{name}"' in part for part in sections)
+    }
+    links = "".join(f'<a href="#{name}">{title}</a>' for name, title in present.items())
+    body = [header(results), f"<nav>{links}</nav>", *sections, "<footer>Written by coevo_jax.</footer>"]
+    title = f"{results['name']} · {results['method']} on {results['env']}"
+    return page(title, "\n".join(body), embed_json(payload))
+
+
+def _trajectories(payload: dict[str, Any]) -> str:
+    if not payload["groups"]:
+        return ""
+    tools = [_select("round", "Round"), _select("source", "Phase"), _select("outcome", "Outcome", _OUTCOMES)]
+    browser = _browser("trajectory-browser", [*tools, _search()])
+    return section("trajectories", "Trajectories", browser)
+
+
+def _pairs(payload: dict[str, Any]) -> str:
+    if not payload["pairs"]:
+        return ""
+    tools = [_select("round", "Round"), _select("agent", "Learner"), _select("kind", "Kind"), _search()]
+    return section("pair-texts", "Pairs in full", _browser("pair-browser", tools))
+
+
+def _browser(identifier: str, tools: list[str]) -> str:
+    return (
+        f'<div id="{identifier}" class="interactive"><div class="bar-tools">{"".join(tools)}</div>'
+        '<p class="note" aria-live="polite"></p>'
+        '<div class="browser"><div class="list"></div><div class="detail" tabindex="0"></div></div></div>'
+        "<noscript><p>This part needs JavaScript; the data stand in the page's JSON.</p></noscript>"
+    )
+
+
+def _select(name: str, label: str, options: dict[str, str] | None = None) -> str:
+    choices = "".join(f'<option value="{value}">{text}</option>' for value, text in (options or {}).items())
+    return f'<label>{label}<select name="{name}">{choices}</select></label>'
+
+
+def _search() -> str:
+    return '<label>Search<input type="search" name="search" placeholder="Task, action, observation"></label>'

@@ -1,0 +1,287 @@
+"""The parts of a run's page: key figures, rounds, explorations, histograms, pairs and time."""
+
+import json
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+from coevo_jax.evaluation import Summary
+from coevo_jax.report.charts import Series, histogram, line_chart
+from coevo_jax.report.comparison import best_evaluation, final_evaluation
+from coevo_jax.report.page import details, facts, note, section, table, tiles
+from coevo_jax.report.results import Evaluation, Exploration, Results
+from coevo_jax.report.words import (
+    AGENT_NAMES,
+    KIND_NAMES,
+    bounds,
+    count,
+    duration,
+    memory,
+    number,
+    percent,
+    phase_name,
+    round_name,
+    signed,
+)
+
+EXPLORATION_TONES = {"explore_target": "target", "explore_failure": "failure", "explore_hard_negatives": "c4"}
+_SETTINGS = {
+    "Tasks imitated": "warm_start.tasks",
+    "Tasks explored": "explore.tasks",
+    "Roll-outs per task": "explore.samples",
+    "Temperature": "explore.temperature",
+    "Preference loss": "target.loss",
+    "Beta per round": "target.beta",
+    "Learning rate, target": "target.learning_rate",
+    "Learning rate, failure agent": "failure.learning_rate",
+    "Reference policy": "target.reference",
+    "Layers": "model.num_layers",
+    "Width": "model.hidden_size",
+    "Compute type": "model.dtype",
+}
+
+
+def header(results: Results) -> str:
+    """Title, key figures, collapses and the settings of the run."""
+    lead = f"{results['method']} on {results['env']}, seed {results['seed']}, {results['rounds']} rounds"
+    return "\n".join(
+        [
+            f"<h1>{escape(results['name'])}</h1>",
+            f'<p class="lead">{escape(lead)}</p>',
+            tiles(_key_figures(results)),
+            _collapses(results),
+            facts(_settings(results)),
+            details("All settings", json.dumps(results["config"], indent=2, ensure_ascii=False)),
+            details("Versions and devices", json.dumps(results["environment"], indent=2, ensure_ascii=False)),
+        ]
+    )
+
+
+def rounds_section(results: Results) -> str:
+    """Held-out evaluation after every round: curves and a table."""
+    evaluations = results["evaluations"]
+    if not evaluations:
+        return section("rounds", "Rounds", '<p class="empty">No evaluation yet.</p>')
+    explanation = (
+        f"Evaluation on the {evaluations[0]['split']} split. Bands are 95 % bootstrap intervals over tasks. "
+        "Environment faults are counted but enter no mean."
+    )
+    threshold = evaluations[0]["hard_negative_threshold"]
+    hard = (
+        f"A hard negative is a failure with reward of at least {threshold:g}: a measure, not a filter. "
+        "Its two shares can move apart, because an agent that fails less also leaves fewer hard negatives."
+    )
+    charts = [
+        _rounds_chart(evaluations, "Mean reward", "mean_reward", "mean_reward_ci", False),
+        _rounds_chart(evaluations, "Success rate", "success_rate", "success_rate_ci", True),
+        _rounds_chart(evaluations, "Failures' mean reward", "mean_failure_reward", None, False),
+        _rounds_chart(evaluations, "Hard negatives of all roll-outs", "hard_negative_share", None, True),
+        _rounds_chart(
+            evaluations, "Hard negatives of failures", "hard_negative_share_of_failures", None, True
+        ),
+        _rounds_chart(evaluations, "Turns per episode", "mean_turns", None, False),
+    ]
+    places = [(f"{round_name(e['round'])}", AGENT_NAMES.get(e["agent"], e["agent"])) for e in evaluations]
+    grid = f'<div class="charts">{"".join(charts)}</div>'
+    rows = _summary_table(("Round", "Agent"), places, evaluations)
+    return section("rounds", "Rounds", note(explanation), grid, note(hard), rows)
+
+
+def histograms_section(results: Results) -> str:
+    """Reward histograms of both agents after every round."""
+    by_round: dict[int, list[tuple[str, str, Sequence[int]]]] = {}
+    for e in results["evaluations"]:
+        side = (AGENT_NAMES.get(e["agent"], e["agent"]), _tone(e["agent"]), e["histogram"])
+        by_round.setdefault(e["round"], []).append(side)
+    if not by_round:
+        return ""
+    charts = "".join(histogram(round_name(number), sides) for number, sides in sorted(by_round.items()))
+    text = "Share of evaluation roll-outs per reward. Solved episodes (reward 1) stand apart on the right."
+    return section("rewards", "Rewards", note(text), f'<div class="charts">{charts}</div>')
+
+
+def explorations_section(results: Results) -> str:
+    """Roll-outs on training tasks: what the failures are worth, and how diverse they are."""
+    explorations = results["explorations"]
+    if not explorations:
+        return ""
+    text = (
+        "Roll-outs on the training tasks, from which pairs are made. Distinct sequences: different action "
+        "sequences per failure. Duplicates: failures that repeat another failure of the same task."
+    )
+    charts = [
+        _exploration_chart(explorations, "Success rate", lambda e: e["success_rate"]),
+        _exploration_chart(explorations, "Failures' mean reward", lambda e: e["mean_failure_reward"], False),
+        _exploration_chart(
+            explorations, "Hard negatives of failures", lambda e: e["hard_negative_share_of_failures"]
+        ),
+        _exploration_chart(
+            explorations, "Distinct action sequences", lambda e: e["diversity"]["distinct_sequences"]
+        ),
+        _exploration_chart(
+            explorations, "Distinct word pairs in actions", lambda e: e["diversity"]["distinct_bigrams"]
+        ),
+        _exploration_chart(explorations, "Duplicate failures", lambda e: e["diversity"]["duplicates"]),
+    ]
+    places = [(round_name(e["round"]), phase_name(e["phase"])) for e in explorations]
+    grid = f'<div class="charts">{"".join(charts)}</div>'
+    rows = _summary_table(("Round", "Phase"), places, explorations)
+    return section("exploration", "Exploration", note(text), grid, rows)
+
+
+def pairs_section(results: Results) -> str:
+    """How many pairs of each kind each agent learned from."""
+    if not results["pairs"]:
+        return ""
+    columns = ("Round", "Agent", "Kind", "Pairs", "Tasks", "Mean reward gap")
+    rows = [
+        (
+            round_name(p["round"]),
+            escape(AGENT_NAMES.get(p["agent"], p["agent"])),
+            escape(KIND_NAMES.get(p["kind"], p["kind"])),
+            count(p["count"]),
+            count(p["tasks"]),
+            number(p["mean_reward_gap"]),
+        )
+        for p in results["pairs"]
+    ]
+    return section("pairs", "Preference pairs", table(columns, rows, left=(0, 1, 2)))
+
+
+def time_section(results: Results) -> str:
+    """Wall time of every phase, and the peak memory."""
+    total = sum(p["seconds"] for p in results["phases"])
+    rows = []
+    for phase in results["phases"]:
+        share = phase["seconds"] / total if total else 0.0
+        meter = f'<span class="meter"><i style="width:{100 * share:.1f}%"></i></span>'
+        rows.append((escape(phase_name(phase["name"])), duration(phase["seconds"]), percent(share), meter))
+    peak = note(f"Peak memory: {memory(results['peak_memory_bytes'])}.")
+    if not rows:
+        return section("time", "Time and memory", peak)
+    footer = ("All phases", duration(total), "", "")
+    return section(
+        "time", "Time and memory", peak, table(("Phase", "Wall time", "Share", ""), rows, footer=footer)
+    )
+
+
+def _key_figures(results: Results) -> list[tuple[str, str, str]]:
+    last, best = final_evaluation(results), best_evaluation(results)
+    first = next((e for e in results["evaluations"] if e["round"] == 0 and e["agent"] == "target"), None)
+    figures = []
+    if last:
+        figures.append(
+            (number(last["mean_reward"]), "mean reward, last round", bounds(last["mean_reward_ci"]))
+        )
+    if last and first and last["mean_reward"] is not None and first["mean_reward"] is not None:
+        change = signed(last["mean_reward"] - first["mean_reward"])
+        figures.append((change, "since warm start", f"from {number(first['mean_reward'])}"))
+    if last:
+        figures.append(
+            (percent(last["success_rate"]), "success, last round", f"{count(last['n'])} roll-outs")
+        )
+        share = percent(last["hard_negative_share_of_failures"])
+        figures.append((percent(last["hard_negative_share"]), "hard negatives", f"{share} of failures"))
+    if best and last and best["round"] != last["round"]:
+        figures.append(
+            (number(best["mean_reward"]), "best round", f"{round_name(best['round'])}, optimistic")
+        )
+    time = duration(sum(p["seconds"] for p in results["phases"]))
+    figures.append((time, "wall time", f"peak memory {memory(results['peak_memory_bytes'])}"))
+    return figures
+
+
+def _collapses(results: Results) -> str:
+    lines = [
+        f"<p><b>{escape(round_name(c['round']))}, {escape(AGENT_NAMES.get(c['agent'], c['agent']))}:</b> "
+        f"{escape(c['why'])}.</p>"
+        for c in results["collapses"]
+    ]
+    return f'<div class="warn" role="note">{"".join(lines)}</div>' if lines else ""
+
+
+def _settings(results: Results) -> list[tuple[str, str]]:
+    shown = [("Environment", results["env"]), ("Parameters", count(results["parameters"]))]
+    for label, key in _SETTINGS.items():
+        value: Any = results["config"]
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        if value is not None:
+            text = ", ".join(f"{v:g}" for v in value) if isinstance(value, list | tuple) else str(value)
+            shown.append((label, text))
+    return shown
+
+
+def _rounds_chart(
+    evaluations: Sequence[Evaluation], title: str, key: str, interval: str | None, share: bool
+) -> str:
+    series = []
+    for agent in ("target", "failure"):
+        own = [e for e in evaluations if e["agent"] == agent and e[key] is not None]
+        band = [tuple(e[interval]) if e[interval] else None for e in own] if interval else None
+        points = [(e["round"], e[key]) for e in own]
+        name = AGENT_NAMES[agent]
+        series.append(Series(name=name, tone=agent, points=points, band=band, dots=True))
+    ticks = _round_ticks(e["round"] for e in evaluations)
+    return line_chart(title, series, x_label="round", percent=share, x_ticks=ticks)
+
+
+def _exploration_chart(
+    explorations: Sequence[Exploration], title: str, value: Any, share: bool = True
+) -> str:
+    series = []
+    for phase in dict.fromkeys(e["phase"] for e in explorations):
+        points = [
+            (e["round"], value(e)) for e in explorations if e["phase"] == phase and value(e) is not None
+        ]
+        tone = EXPLORATION_TONES.get(phase, "c5")
+        name = {"explore_target": "Target", "explore_failure": "Failure agent"}.get(phase, phase_name(phase))
+        series.append(Series(name=name, tone=tone, points=points, dots=True))
+    ticks = _round_ticks(e["round"] for e in explorations)
+    return line_chart(title, series, x_label="round", percent=share, x_ticks=ticks)
+
+
+def _summary_table(
+    places: tuple[str, str], names: Sequence[tuple[str, str]], entries: Sequence[Summary]
+) -> str:
+    columns = (
+        *places,
+        "Roll-outs",
+        "Faults",
+        "Mean reward",
+        "Success",
+        "Hard neg.",
+        "… of failures",
+        "Failures' reward",
+        "Turns",
+        "Agent tokens",
+        "Cut by turn / token limit",
+    )
+    rows = [
+        (
+            escape(first),
+            escape(second),
+            count(e["n"]),
+            count(e["faults"]),
+            f"{number(e['mean_reward'])} <small>{bounds(e['mean_reward_ci'])}</small>",
+            percent(e["success_rate"]),
+            percent(e["hard_negative_share"]),
+            percent(e["hard_negative_share_of_failures"]),
+            number(e["mean_failure_reward"]),
+            number(e["mean_turns"], 1),
+            number(e["mean_agent_tokens"], 0),
+            f"{count(e['endings'].get('turn_limit'))} / {count(e['endings'].get('token_limit'))}",
+        )
+        for (first, second), e in zip(names, entries, strict=True)
+    ]
+    return table(columns, rows, left=(0, 1))
+
+
+def _round_ticks(rounds: Any) -> list[tuple[float, str]]:
+    numbers = sorted(set(rounds))
+    step = max(1, len(numbers) // 8)
+    return [(float(n), "warm start" if n == 0 else str(n)) for n in numbers[::step]]
+
+
+def _tone(agent: str) -> str:
+    return agent if agent in ("target", "failure") else "c5"

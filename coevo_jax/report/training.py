@@ -1,0 +1,102 @@
+"""Curves of learning, from metrics.jsonl: one group of charts per agent."""
+
+from collections.abc import Sequence
+
+from coevo_jax.metrics import MetricsLine, metric_series
+from coevo_jax.report.charts import Series, line_chart
+from coevo_jax.report.page import note, section
+from coevo_jax.report.words import AGENT_NAMES, KIND_NAMES
+from coevo_jax.trajectory import PAIR_KINDS
+
+Points = list[tuple[int, float, str]]
+
+_TOGETHER = {
+    "Loss": {"loss": "all", "loss/preference": "preference", "loss/sft": "SFT"},
+    "Reward of the pair's sides": {"rewards/chosen": "chosen", "rewards/rejected": "rejected"},
+    "Log-probability of the pair's sides": {"logps/chosen": "chosen", "logps/rejected": "rejected"},
+}
+_BY_KIND = {
+    "Margin (chosen minus rejected reward)": "rewards/margins",
+    "Pairs ranked right": "rewards/accuracies",
+    "Loss per pair": "loss/pair",
+}
+_TONES = ("c1", "c2", "c3", "c4", "c5", "c6")
+_SHARES = ("rewards/accuracies",)
+
+
+def training_section(lines: Sequence[MetricsLine]) -> str:
+    """Losses, margins, accuracies and log-probabilities over optimizer steps; everything else folded away."""
+    if not lines:
+        return section("learning", "Learning", '<p class="empty">No training metrics yet.</p>')
+    agents: dict[str, dict[str, Points]] = {}
+    for tag, points in metric_series(lines).items():
+        agent, _, name = tag.partition("/")
+        agents.setdefault(agent if name else "", {})[name or tag] = points
+    text = (
+        "Over optimizer steps; long curves show means of equal stretches. Rewards are beta times the "
+        "change of a trajectory's log-probability since the reference, in nats."
+    )
+    order = sorted(agents, key=lambda a: (["target", "failure"].index(a) if a in AGENT_NAMES else 2, a))
+    return section("learning", "Learning", note(text), *(_agent(a, agents[a]) for a in order))
+
+
+def _agent(agent: str, metrics: dict[str, Points]) -> str:
+    shown: set[str] = set()
+    charts = []
+    for title, names in _TOGETHER.items():
+        present = {name: label for name, label in names.items() if name in metrics}
+        if present:
+            charts.append(_chart(title, [(label, metrics[name]) for name, label in present.items()], False))
+            shown.update(present)
+    for title, base in _BY_KIND.items():
+        curves = _kinds(base, metrics)
+        if curves:
+            charts.append(_chart(title, curves, base in _SHARES))
+        shown.update(name for name in metrics if _base(name) == base)
+    rest = [name for name in sorted(metrics) if name not in shown and _base(name) not in shown]
+    more = [
+        _chart(base, _kinds(base, metrics), False) for base in dict.fromkeys(_base(name) for name in rest)
+    ]
+    title = AGENT_NAMES.get(agent, agent.replace("_", " ").capitalize())
+    grid_more = f'<div class="charts">{"".join(more)}</div>'
+    folded = f"<details><summary>{len(more)} more curves</summary>{grid_more}</details>"
+    grid = f'<div class="charts">{"".join(charts)}</div>' if charts else ""
+    return f"<h3>{title}</h3>{grid}{folded if more else ''}"
+
+
+def _kinds(base: str, metrics: dict[str, Points]) -> list[tuple[str, Points]]:
+    """The curve over all pairs, and one per kind where there are several kinds."""
+    kinds = [(KIND_NAMES[k], metrics[f"{base}/{k}"]) for k in PAIR_KINDS if f"{base}/{k}" in metrics]
+    every = [("all", metrics[base])] if base in metrics else []
+    return every if len(kinds) == 1 and every else every + kinds
+
+
+def _base(name: str) -> str:
+    before, _, last = name.rpartition("/")
+    return before if last in PAIR_KINDS else name
+
+
+def _chart(title: str, curves: Sequence[tuple[str, Points]], share: bool) -> str:
+    several = len(curves) > 1
+    series = [
+        Series(
+            name=label if several else "",
+            tone=_TONES[i % len(_TONES)],
+            points=[(x, y) for x, y, _ in points],
+            dashed=label in ("rejected", "SFT"),
+        )
+        for i, (label, points) in enumerate(curves)
+    ]
+    longest = max((points for _, points in curves), key=len)
+    return line_chart(title, series, x_label="optimizer step", percent=share, marks=_round_starts(longest))
+
+
+def _round_starts(points: Points) -> list[tuple[float, str]]:
+    marks: list[tuple[float, str]] = []
+    last = None
+    for x, _, phase in points:
+        place = phase.partition("/")[0]
+        if place != last and place.startswith("round-"):
+            marks.append((float(x), place.replace("-0", " ").replace("-", " ")))
+        last = place
+    return marks if len(marks) > 1 else []

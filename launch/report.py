@@ -1,0 +1,52 @@
+"""Show what runs did: tables in the terminal, and a self-contained HTML page.
+
+python -m launch.report runs/quickstart             one run: tables and runs/quickstart/report.html
+python -m launch.report runs/coevo-* runs/eto-*     several: methods over seeds and comparison.html
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from coevo_jax.report.comparison import compare
+from coevo_jax.report.html import write_comparison, write_report
+from coevo_jax.report.results import load_results
+from coevo_jax.report.terminal import print_comparison, print_run
+from coevo_jax.strict import ConfigError
+
+
+def report(runs: Sequence[Path], out: Path | None, console: Console) -> Path:
+    """Print tables of one run or of several side by side, and write their page; returns its path."""
+    results = [load_results(run) for run in runs]
+    if len(results) == 1:
+        print_run(results[0], console)
+        return write_report(runs[0], out)
+    comparison = compare(results)
+    print_comparison(comparison, console)
+    return write_comparison(comparison, out or Path("comparison.html"))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code: 2 when a run is missing or broken."""
+    parser = argparse.ArgumentParser(
+        prog="python -m launch.report", description="Report on one run or several."
+    )
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="the page (default: RUN/report.html, or comparison.html)"
+    )
+    options = parser.parse_args(arguments)
+    try:
+        path = report(options.runs, options.out, Console(markup=False, highlight=False))
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"Page: {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
