@@ -64,6 +64,9 @@ for _name, _pattern, _first in _SCALARS:
 _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
 
 
+HELP_COLUMN = 36  # longer entries overflow their column instead of widening it for all
+
+
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read a YAML file and what it `extends`, apply `key.sub=value` overrides, validate and check the whole.
 
@@ -204,7 +207,10 @@ def help_text(extra: Mapping[str, type[BaseModel]]) -> str:
     sections += [
         (f"env.options of {name}", describe(schema, "env.options")) for name, schema in sorted(extra.items())
     ]
-    widths = [max(len(row[column]) for _, rows in sections for row in rows) for column in range(3)]
+    widths = [
+        max(len(row[column]) for _, rows in sections for row in rows if len(row[column]) <= HELP_COLUMN)
+        for column in range(3)
+    ]
     lines: list[str] = []
     for title, rows in sections:
         lines += ["", f"{title}:"]
