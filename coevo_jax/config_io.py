@@ -254,6 +254,8 @@ def _annotation_name(annotation: Any) -> str:
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (typing.Union, types.UnionType):
         return " or ".join(map(_annotation_name, arguments))
+    if origin is typing.Annotated:
+        return _annotation_name(arguments[0])
     if origin is typing.Literal:
         return "|".join(map(str, arguments))
     if origin in (tuple, list):

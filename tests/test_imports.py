@@ -26,7 +26,17 @@ LAYERS = (
         "metrics",
         "report",
     },
-    {"coevolution", "phases", "learn_phase", "optimize", "progress", "run", "schedule", "world"},
+    {
+        "coevolution",
+        "phases",
+        "learn_phase",
+        "optimize",
+        "progress",
+        "run",
+        "schedule",
+        "stored_agent",
+        "world",
+    },
     {"launch"},
 )
 SAME_LAYER_ALLOWED = (0, 5, 6)
