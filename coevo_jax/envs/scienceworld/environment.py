@@ -1,7 +1,9 @@
 """ScienceWorld as an environment: the real simulator, its splits made disjoint, dense rewards in [0, 1].
 
 ScienceWorld: arXiv 2203.07540. The reward is the highest score reached in the episode, as in ETO
-(arXiv 2403.02502), with the negative score of a wrong focus counting as no progress.
+(arXiv 2403.02502), with the negative score of a wrong focus counting as no progress. Observations of the
+same actions may differ between episodes; the reward agrees, but for circuits (power-component), where it
+may come a turn later.
 """
 
 import zlib
@@ -10,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from coevo_jax.envs.env import SPLITS, Env, StepResult, Task
+from coevo_jax.envs.env import SPLITS, StepResult, Task
 from coevo_jax.envs.scienceworld.experts import (
     ExpertRow,
     default_experts_path,
@@ -33,7 +35,7 @@ A wrong focus ends the episode. If asked to choose, answer with a number."""
 NO_ACTION = "Invalid action. No action was given."
 
 
-def make_scienceworld(options: ScienceWorldOptions) -> Env:
+def make_scienceworld(options: ScienceWorldOptions) -> "ScienceWorld":
     """Make one environment instance; its Java process starts at the first `reset`.
 
     Raises ConfigError when the package `scienceworld` or a Java runtime is missing.

@@ -1,6 +1,8 @@
 """Expert solutions: the simulator's gold paths, replayed once, kept in one file and read from there.
 
 Gold paths and observations differ between runs of the simulator, so an expert is played once and then stored.
+In tasks with circuits even the reward of the same actions may come a turn later; confirming replays leave
+most of the lucky recordings out.
 The file holds JSON lines: a header, then one row per task. A task whose gold paths all failed has a row too,
 with the reason, so that it is not tried again.
 """
@@ -20,11 +22,20 @@ from coevo_jax.config import ConfigError, StrictModel, validate
 from coevo_jax.envs.env import EnvFault, Task, format_response
 from coevo_jax.envs.scienceworld.families import SIMULATOR_VERSION, TURN_CAPS, parse_task_id
 from coevo_jax.envs.scienceworld.options import ScienceWorldOptions
-from coevo_jax.envs.scienceworld.simulator import SIMPLIFICATIONS, Simulator, check_package, find_java
+from coevo_jax.envs.scienceworld.simulator import (
+    SIMPLIFICATIONS,
+    Outcome,
+    Simulator,
+    check_package,
+    find_java,
+)
 from coevo_jax.trajectory import SOLVED_REWARD, Demonstration, Turn
 
 HEADER = {"scienceworld_experts": 1, "simulator": SIMULATOR_VERSION, "simplifications": SIMPLIFICATIONS}
-ATTEMPTS = 3  # gold paths tried per task
+ATTEMPTS = 6  # gold paths tried per task
+CONFIRMATIONS = (
+    2  # replays beyond the recorded one: a circuit's bulb lights up a turn sooner or later by chance
+)
 SOLVE_SECONDS = 300.0  # a task that takes longer counts as a fault of the simulator
 SAVE_EVERY = 50  # tasks between two writes of the file
 
@@ -77,12 +88,12 @@ def read_experts(path: Path) -> dict[str, ExpertRow]:
     Raises ConfigError for the first broken line, or a file of another format, simulator or simplification.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error}), expected a file of expert solutions") from None
-    header = _parse(lines[0], f"{path}: line 1") if lines else None
+    header = _parse(lines[0], f"{path}: line 1")
     if header != HEADER:
         raise ConfigError(
             f"{path}: line 1: found {json.dumps(header)[:200]}, expected {json.dumps(HEADER)}; name another "
@@ -116,7 +127,7 @@ def generate_experts(
     workers: int,
     on_progress: Callable[[int, int], None],
 ) -> dict[str, str]:
-    """Solve the tasks that the file does not hold yet, and store them; about 0.3 s per short task.
+    """Solve the tasks that the file does not hold yet, and store them; a few short tasks a second.
 
     `on_progress(done, total)` is called after each new one. Returns the reason for every one of `tasks` that
     has no expert. What is finished stays stored when an interrupt or an `EnvFault` (a simulator that failed
@@ -185,30 +196,39 @@ def _within_time(simulator: Simulator, name: str) -> ExpertRow:
 
 
 def solve(simulator: Simulator, name: str) -> ExpertRow:
-    """Replay gold paths of a task until one reaches score 1 within the turn cap, and record that replay."""
+    """Record the replay of a gold path that reaches score 1 within the turn cap, and does so again."""
     family, variation = parse_task_id(name)
     best = 0.0
     for _ in range(ATTEMPTS):
         path = simulator.gold_path(family, variation)[: TURN_CAPS[family]]
-        prompt = simulator.load(family, variation)
-        actions, observations = [], []
-        for action in path:
-            outcome = simulator.step(action)
-            actions.append(action)
-            observations.append(outcome.observation)
-            best = max(best, outcome.score)
-            if outcome.done and outcome.score >= SOLVED_REWARD:
-                return ExpertRow(
-                    task_id=name,
-                    prompt=prompt,
-                    actions=tuple(actions),
-                    observations=tuple(observations),
-                    score=SOLVED_REWARD,
-                )
-            if outcome.done:
-                break
+        prompt, outcomes = replay(simulator, name, path)
+        best = max([best, *(outcome.score for outcome in outcomes)])
+        path = path[: len(outcomes)]
+        if _solved(outcomes) and all(_solved(replay(simulator, name, path)[1]) for _ in range(CONFIRMATIONS)):
+            return ExpertRow(
+                task_id=name,
+                prompt=prompt,
+                actions=tuple(path),
+                observations=tuple(outcome.observation for outcome in outcomes),
+                score=SOLVED_REWARD,
+            )
     reason = f"the best of {ATTEMPTS} gold paths reached {best:.2f} within {TURN_CAPS[family]} turns"
     return ExpertRow(task_id=name, unsolved=reason, score=best)
+
+
+def replay(simulator: Simulator, name: str, actions: Sequence[str]) -> tuple[str, list[Outcome]]:
+    """Load a task and play actions up to its end; returns the first observation and each action's outcome."""
+    prompt = simulator.load(*parse_task_id(name))
+    outcomes = []
+    for action in actions:
+        outcomes.append(simulator.step(action))
+        if outcomes[-1].done:
+            break
+    return prompt, outcomes
+
+
+def _solved(outcomes: Sequence[Outcome]) -> bool:
+    return bool(outcomes) and outcomes[-1].done and outcomes[-1].score >= SOLVED_REWARD
 
 
 def _parse(line: str, source: str) -> Any:

@@ -80,7 +80,7 @@ class Simulator:
         self._closed = False
         self._process: subprocess.Popen[str] | None = None
         self._kill: weakref.finalize | None = None
-        self._gateway: Any = None
+        self._disconnect: weakref.finalize | None = None
         self._interface: Any = None
         self._output: deque[str] = deque(maxlen=20)  # last lines the process wrote, for error messages
 
@@ -122,8 +122,8 @@ class Simulator:
             self._closed = True
         if self._kill:
             self._kill()
-        if self._gateway:
-            self._gateway.close(keep_callback_server=True)
+        if self._disconnect:
+            self._disconnect()
 
     def _load(self, family: str, variation: int, *, gold: bool) -> None:
         if self._interface is None:
@@ -152,8 +152,9 @@ class Simulator:
         port, token = self._await_port(self._process)
         parameters = GatewayParameters(port=port, auth_token=token, enable_memory_management=False)
         try:
-            self._gateway = JavaGateway(gateway_parameters=parameters)
-            self._interface = self._gateway.jvm.scienceworld.runtime.pythonapi.PythonInterface()
+            gateway = JavaGateway(gateway_parameters=parameters)
+            self._disconnect = weakref.finalize(self, gateway.close, keep_callback_server=True)
+            self._interface = gateway.jvm.scienceworld.runtime.pythonapi.PythonInterface()
         except (Py4JError, OSError) as error:
             raise EnvFault(f"the simulator did not start: {error}{self._last_words()}") from error
 

