@@ -17,16 +17,20 @@ from coevo_jax.report.results import load_results
 from coevo_jax.report.terminal import print_comparison, print_run
 from coevo_jax.strict import ConfigError
 
+FILE_WIDTH = 120  # columns where the output is a file or a pipe and tells no width
+
 
 def report(runs: Sequence[Path], out: Path | None, console: Console) -> Path:
     """Print tables of one run or of several side by side, and write their page; returns its path."""
     results = [load_results(run) for run in runs]
     if len(results) == 1:
+        path = write_report(runs[0], out)
         print_run(results[0], console)
-        return write_report(runs[0], out)
+        return path
     comparison = compare(results)
+    path = write_comparison(comparison, out or Path("comparison.html"))
     print_comparison(comparison, console)
-    return write_comparison(comparison, out or Path("comparison.html"))
+    return path
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,7 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     try:
-        path = report(options.runs, options.out, Console(markup=False, highlight=False))
+        width = None if sys.stdout.isatty() else FILE_WIDTH
+        path = report(options.runs, options.out, Console(markup=False, highlight=False, width=width))
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -18,6 +18,7 @@ PAGE_BYTES = 5_500_000  # of text, shared evenly by the rounds and phases; a fif
 LONGEST_TEXT = 3000  # characters of one response, observation or prompt
 
 _SHARD = re.compile(r"(?P<name>[a-z_-]+)-\d{5}-of-\d{5}\.parquet")
+_ORDER = ("expert", "target", "failure", "hard_negatives", "eval-target", "eval-failure")
 Key = tuple[int, str, str, int]  # round, source, task, sample; experts stand in round 0
 
 
@@ -61,7 +62,7 @@ def browser_payload(run_dir: Path, hard_negative_threshold: float) -> dict[str, 
     what different agents did on one task can be compared. Raises ConfigError when a pair file is broken.
     """
     groups = find_groups(run_dir)
-    pair_files = sorted((run_dir / "pairs").glob("round-*-*.jsonl"))
+    pair_files = sorted((run_dir / "pairs").glob("round-*-*.jsonl"), key=_shown_order)
     wanted = {path: read_pairs(path) for path in pair_files}
     payload = _Payload()
     shown_groups = []
@@ -90,9 +91,9 @@ def find_groups(run_dir: Path) -> dict[tuple[int, str], list[Path]]:
         groups[(0, "expert")] = [folder / "experts.parquet"]
     for path in sorted(folder.glob("round-*/*.parquet")):
         name = _SHARD.fullmatch(path.name)
-        if name and path.parent.name[6:].isdigit():
+        if name and name["name"] in _ORDER and path.parent.name[6:].isdigit():
             groups.setdefault((int(path.parent.name[6:]), name["name"]), []).append(path)
-    return dict(sorted(groups.items(), key=lambda item: item[0][0]))
+    return dict(sorted(groups.items(), key=lambda item: (item[0][0], _ORDER.index(item[0][1]))))
 
 
 def read_pairs(path: Path) -> list[dict[str, Any]]:
@@ -128,6 +129,11 @@ def _place(path: Path) -> tuple[int, str]:
     if not number.isdigit():
         raise ConfigError(f"{path}: expected a name such as round-01-target.jsonl")
     return int(number), agent
+
+
+def _shown_order(path: Path) -> tuple[int, bool]:
+    number, agent = _place(path)
+    return number, agent != "target"
 
 
 def _sample_pairs(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -59,14 +59,14 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
 def rounds_table(results: Results) -> Table:
     """Mean reward with interval, success and hard negatives of both agents after every round."""
     split = results["evaluations"][0]["split"]
-    table = _table(f"Evaluation on the {split} split; hard negatives as share of roll-outs and of failures")
-    for column in ("Round", "Agent", "reward", "95 % CI", "success", "hard neg.", "of failures"):
+    table = _table(f"Evaluation on the {split} split; hard negatives of all | of failures")
+    for column in ("Round", "Agent", "reward", "95 % CI", "success", "hard neg.", "| fail."):
         table.add_column(column, justify="left" if column in ("Round", "Agent") else "right")
     last = None
     for e in sorted(results["evaluations"], key=lambda e: (e["round"], e["agent"] != "target")):
         table.add_row(
             round_name(e["round"]) if e["round"] != last else "",
-            AGENT_NAMES.get(e["agent"], e["agent"]),
+            e["agent"],
             number(e["mean_reward"]),
             bounds(e["mean_reward_ci"]),
             percent(e["success_rate"]),
@@ -87,7 +87,7 @@ def exploration_table(results: Results) -> Table:
     for e in results["explorations"]:
         table.add_row(
             str(e["round"]) if e["round"] != last else "",
-            phase_name(e["phase"]),
+            e["phase"].removeprefix("explore_").replace("_", " "),
             count(e["n"]),
             count(e["faults"]),
             percent(e["success_rate"]),
@@ -175,4 +175,11 @@ def _differences_table(comparison: Comparison) -> Table:
 
 
 def _table(title: str) -> Table:
-    return Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+    return Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )

@@ -71,13 +71,10 @@ function renderTurn(turn, number, className) {
   block.append(make("div", "no", String(number)));
   const body = make("div");
   const said = make("pre");
-  const tail = action === null ? -1 : response.lastIndexOf(action);
-  if (action && tail >= 0 && response.trimEnd().endsWith(action)) {
-    said.append(response.slice(0, tail), make("span", "act", response.slice(tail)));
-  } else {
-    said.append(response);
-    if (action !== null) said.append("\n", make("span", "tag", "action read "), make("span", "act", action));
-  }
+  const marker = response.lastIndexOf("Action:");
+  const tail = action === null && marker >= 0 ? marker + "Action:".length : response.length;
+  said.append(response.slice(0, tail), make("span", "act", response.slice(tail)));
+  if (action !== null) said.append("\n", make("span", "tag", "action read "), make("span", "act", action));
   body.append(said);
   if (observation) body.append(make("pre", "obs", observation));
   block.append(body);
@@ -143,6 +140,12 @@ function unique(values) {
   return [...new Set(values)];
 }
 
+function fillRounds(select, groups) {
+  const rounds = unique(groups.map((g) => g.round));
+  fillSelect(select, rounds.map((r) => [String(r), roundName(r)]));
+  select.value = String(Math.max(...rounds));
+}
+
 function fillList(root, items, label, render) {
   const list = root.querySelector(".list");
   const detail = root.querySelector(".detail");
@@ -181,7 +184,7 @@ function searchText(data, t) {
 
 function startTrajectories(root, data) {
   const [round, source, outcome, search] = ["round", "source", "outcome", "search"].map((n) => root.querySelector(`[name=${n}]`));
-  fillSelect(round, unique(data.groups.map((g) => g.round)).map((r) => [String(r), roundName(r)]));
+  fillRounds(round, data.groups);
   function refresh() {
     const inRound = data.groups.filter((g) => String(g.round) === round.value);
     fillSelect(source, inRound.map((g) => [g.source, SOURCES[g.source] || g.source]));
@@ -201,7 +204,7 @@ function startTrajectories(root, data) {
 
 function startPairs(root, data) {
   const [round, agent, kind, search] = ["round", "agent", "kind", "search"].map((n) => root.querySelector(`[name=${n}]`));
-  fillSelect(round, unique(data.pairs.map((g) => g.round)).map((r) => [String(r), roundName(r)]));
+  fillRounds(round, data.pairs);
   const agents = { target: "Target", failure: "Failure agent" };
   function refresh() {
     const inRound = data.pairs.filter((g) => String(g.round) === round.value);

@@ -1,0 +1,120 @@
+"""The log can be cut back and resumed, tolerates a killed writer, and makes the same TensorBoard files."""
+
+import math
+from pathlib import Path
+
+import pytest
+from tensorboardX.proto.event_pb2 import Event
+
+from coevo_jax.config import ConfigError
+from coevo_jax.metrics import MetricsLog, finalize, metric_series, read_metrics, write_tensorboard
+
+
+def write(log: MetricsLog, steps) -> None:
+    for step in steps:
+        log.write(step, "round-01/learn_target", {"target/loss": 1 / step})
+
+
+def test_lines_are_read_as_written(tmp_path):
+    with MetricsLog(tmp_path / "metrics.jsonl") as log:
+        log.write(3, "warm_start", {"target/loss": 0.5, "target/logps/chosen": -12.25})
+    assert read_metrics(log.path) == [
+        {"phase": "warm_start", "step": 3, "values": {"target/loss": 0.5, "target/logps/chosen": -12.25}}
+    ]
+
+
+def test_a_killed_run_resumes_to_the_same_bytes(tmp_path):
+    with MetricsLog(tmp_path / "whole.jsonl") as log:
+        write(log, range(1, 9))
+    with MetricsLog(tmp_path / "killed.jsonl") as log:
+        write(log, range(1, 5))
+        committed = log.offset()
+        write(log, range(5, 8))
+    with open(tmp_path / "killed.jsonl", "ab") as file:
+        file.write(b'{"phase": "round-01/lea')
+    with MetricsLog(tmp_path / "killed.jsonl") as log:
+        log.truncate(committed)
+        assert log.offset() == committed
+        write(log, range(5, 9))
+    assert (tmp_path / "killed.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
+def test_offset_is_what_is_on_disk(tmp_path):
+    log = MetricsLog(tmp_path / "metrics.jsonl")
+    write(log, [1])
+    assert log.offset() == (tmp_path / "metrics.jsonl").stat().st_size > 0
+    log.close()
+    log.close()
+
+
+def test_a_log_shorter_than_its_commit_is_an_error(tmp_path):
+    with (
+        MetricsLog(tmp_path / "metrics.jsonl") as log,
+        pytest.raises(ConfigError, match=r"0 bytes.* 7"),
+    ):
+        log.truncate(7)
+
+
+def test_a_broken_last_line_is_left_out_and_a_broken_middle_is_named(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    good = b'{"phase": "p", "step": 1, "values": {"a": 1.0}}\n'
+    path.write_bytes(good + b'{"phase": "p", "st')
+    assert len(read_metrics(path)) == 1
+    path.write_bytes(good + b'{"phase": "p"}\n' + good)
+    with pytest.raises(ConfigError, match=r"metrics\.jsonl:2: expected a JSON object"):
+        read_metrics(path)
+    assert read_metrics(tmp_path / "none.jsonl") == []
+
+
+def test_opening_a_log_drops_a_half_line(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"phase": "p", "step": 1, "values": {}}\n{"pha')
+    with MetricsLog(path) as log:
+        log.write(2, "p", {"a": 1.0})
+    assert [line["step"] for line in read_metrics(path)] == [1, 2]
+
+
+def test_values_that_are_not_finite_survive_as_nan(tmp_path):
+    with MetricsLog(tmp_path / "metrics.jsonl") as log:
+        log.write(1, "p", {"a": math.nan, "b": math.inf, "c": 1.0})
+    assert "NaN" not in log.path.read_text() and "Inf" not in log.path.read_text()
+    values = read_metrics(log.path)[0]["values"]
+    assert math.isnan(values["a"]) and math.isnan(values["b"]) and values["c"] == 1.0
+
+
+def test_finalize_divides_and_leaves_out_what_has_no_denominator():
+    assert finalize({"a": (3.0, 4.0), "b": (0.0, 2.0), "c": (0.0, 0.0)}) == {"a": 0.75, "b": 0.0}
+
+
+def test_steps_grow_on_where_a_phase_counts_anew():
+    lines = [
+        {"phase": phase, "step": step, "values": {"loss": 1.0}}
+        for phase, steps in (("round-01", (1, 2, 3)), ("round-02", (1, 2)), ("round-03", (1, 2)))
+        for step in steps
+    ]
+    assert [x for x, _, _ in metric_series(lines)["loss"]] == [1, 2, 3, 4, 5, 6, 7]
+    lines = [{"phase": p, "step": s, "values": {"loss": 1.0}} for p, s in (("a", 10), ("a", 20), ("b", 30))]
+    assert [x for x, _, _ in metric_series(lines)["loss"]] == [10, 20, 30]
+
+
+def read_events(path: Path) -> list[Event]:
+    data, events = path.read_bytes(), []
+    while data:
+        size = int.from_bytes(data[:8], "little")
+        events.append(Event.FromString(data[12 : 12 + size]))
+        data = data[16 + size :]
+    return events
+
+
+def test_tensorboard_is_rewritten_to_the_same_bytes(tmp_path):
+    with MetricsLog(tmp_path / "metrics.jsonl") as log:
+        write(log, [1, 2])
+    (tmp_path / "tensorboard").mkdir()
+    (tmp_path / "tensorboard/events.out.tfevents.old").write_text("stale")
+    (file,) = write_tensorboard(tmp_path).iterdir()
+    first = file.read_bytes()
+    scalars = [(v.tag, e.step, v.simple_value) for e in read_events(file) for v in e.summary.value]
+    assert scalars == [("target/loss", 1, 1.0), ("target/loss", 2, 0.5)]
+    (file,) = write_tensorboard(tmp_path).iterdir()
+    assert file.read_bytes() == first
+    assert not (tmp_path / "tensorboard.tmp").exists()
