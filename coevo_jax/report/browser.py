@@ -103,9 +103,9 @@ def read_pairs(path: Path) -> list[dict[str, Any]]:
         try:
             pair = json.loads(line)
             named = [pair["task_id"], pair["kind"], pair["chosen"]["source"], pair["rejected"]["source"]]
-            if not all(isinstance(name, str) for name in named):
-                raise TypeError("names are text")
-            int(pair["chosen"]["sample"]), int(pair["rejected"]["sample"])
+            samples = [pair["chosen"]["sample"], pair["rejected"]["sample"]]
+            if {type(n) for n in named} != {str} or {type(n) for n in samples} != {int}:
+                raise TypeError("names are text, samples are whole numbers")
         except (ValueError, KeyError, TypeError) as error:
             raise ConfigError(
                 f"{path}:{number}: expected a JSON object with task_id, kind, chosen and rejected "

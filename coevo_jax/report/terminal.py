@@ -5,6 +5,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from coevo_jax.evaluation import Summary
 from coevo_jax.report.comparison import COSTS, MEASURES, Comparison, Interval
 from coevo_jax.report.results import Results
 from coevo_jax.report.words import (
@@ -74,6 +75,26 @@ def rounds_table(results: Results) -> Table:
             percent(e["hard_negative_share_of_failures"]),
         )
         last = e["round"]
+    return table
+
+
+def summary_table(summary: Summary, title: str) -> Table:
+    """One set of roll-outs: rewards with intervals, hard negatives, endings and the reward histogram."""
+    table = _table(title)
+    table.add_column("measure")
+    table.add_column("value", justify="right")
+    table.add_column("95 % CI")
+    table.add_row("mean reward", number(summary["mean_reward"]), bounds(summary["mean_reward_ci"]))
+    table.add_row("success", percent(summary["success_rate"]), bounds(summary["success_rate_ci"]))
+    table.add_row("hard negatives, of all roll-outs", percent(summary["hard_negative_share"]), "")
+    table.add_row("hard negatives, of failures", percent(summary["hard_negative_share_of_failures"]), "")
+    table.add_row("mean reward of failures", number(summary["mean_failure_reward"]), "")
+    table.add_row("episodes", count(summary["n"]), "")
+    for ending, episodes in summary["endings"].items():
+        table.add_row(f"  ended by {ending.replace('_', ' ')}", count(episodes), "")
+    names = [f"  reward {i / 10:.1f} to {(i + 1) / 10:.1f}" for i in range(len(summary["histogram"]) - 1)]
+    for name, episodes in zip([*names, "  solved"], summary["histogram"], strict=True):
+        table.add_row(name, count(episodes), "")
     return table
 
 

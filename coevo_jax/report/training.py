@@ -59,7 +59,7 @@ def _agent(agent: str, metrics: dict[str, Points]) -> str:
     ]
     title = AGENT_NAMES.get(agent, agent.replace("_", " ").capitalize())
     grid_more = f'<div class="charts">{"".join(more)}</div>'
-    folded = f"<details><summary>{len(more)} more curves</summary>{grid_more}</details>"
+    folded = f"<details><summary>More curves ({len(more)})</summary>{grid_more}</details>"
     grid = f'<div class="charts">{"".join(charts)}</div>' if charts else ""
     return f"<h3>{title}</h3>{grid}{folded if more else ''}"
 

@@ -81,9 +81,13 @@ function renderTurn(turn, number, className) {
   return block;
 }
 
+function turnCount(t) {
+  return t.turns.length === 1 ? "1 turn" : `${t.turns.length} turns`;
+}
+
 function describe(t) {
   const extra = t.ending === "fault" ? "not counted" : `reward ${t.reward.toFixed(3)}`;
-  return `${extra} · ${ENDINGS[t.ending] || t.ending} · ${t.turns.length} turns · ${t.tokens} agent tokens`;
+  return `${extra} · ${ENDINGS[t.ending] || t.ending} · ${turnCount(t)} · ${t.tokens} agent tokens`;
 }
 
 function renderTrajectory(data, t) {
@@ -195,7 +199,7 @@ function startTrajectories(root, data) {
     root.querySelector(".note").textContent =
       `${items.length} listed; this page holds ${group.items.length} of the ${group.total} trajectories of this phase.`;
     fillList(root, items,
-      (t) => [t.task, t.ending === "fault" ? "–" : t.reward.toFixed(2), `${ENDINGS[t.ending] || t.ending} · ${t.turns.length} turns`],
+      (t) => [t.task, t.ending === "fault" ? "–" : t.reward.toFixed(2), `${ENDINGS[t.ending] || t.ending} · ${turnCount(t)}`],
       (t) => renderTrajectory(data, t));
   }
   for (const control of [round, source, outcome, search]) control.addEventListener("input", refresh);
