@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -324,13 +325,16 @@ def test_a_dead_process_is_a_fault_and_a_new_instance_works():
     assert not alive(pid)
 
 
-def test_a_forgotten_instance_leaves_no_process():
+def test_a_forgotten_instance_leaves_no_process_and_no_file(monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    before = set(os.listdir())
     env = make_scienceworld(ScienceWorldOptions())
     env.reset(ANIMAL)
     pid = env.simulator_pid
     del env
     gc.collect()
     assert wait_until_gone(pid)
+    assert set(os.listdir()) == before and not os.listdir(tmp_path)
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import importlib.metadata
 import os
 import shutil
 import subprocess
+import tempfile
 import threading
 import weakref
 from collections import deque
@@ -147,12 +148,13 @@ class Simulator:
         with self._lock:
             if self._closed:
                 raise EnvFault("the simulator was closed")
-            self._process = _launch(self._java)
-            self._kill = weakref.finalize(self, _kill, self._process)
+            folder = tempfile.mkdtemp(prefix="scienceworld-")
+            self._process = _launch(self._java, folder)
+            self._kill = weakref.finalize(self, _kill, self._process, folder)
         port, token = self._await_port(self._process)
         parameters = GatewayParameters(port=port, auth_token=token, enable_memory_management=False)
         try:
-            gateway = JavaGateway(gateway_parameters=parameters)
+            gateway: Any = JavaGateway(gateway_parameters=parameters)
             self._disconnect = weakref.finalize(self, gateway.close, keep_callback_server=True)
             self._interface = gateway.jvm.scienceworld.runtime.pythonapi.PythonInterface()
         except (Py4JError, OSError) as error:
@@ -175,11 +177,16 @@ class Simulator:
         return f"; its last output:\n{os.linesep.join(self._output)}" if self._output else ""
 
 
-def _launch(java: str) -> "subprocess.Popen[str]":
+def _launch(java: str, folder: str) -> "subprocess.Popen[str]":
     from py4j.java_gateway import find_jar_path
     from scienceworld.constants import JAR_PATH
 
-    command = [java, *JVM_OPTIONS, "-classpath", os.pathsep.join((find_jar_path(), JAR_PATH))]
+    command = [
+        os.path.abspath(java),
+        *JVM_OPTIONS,
+        "-classpath",
+        os.pathsep.join((find_jar_path(), JAR_PATH)),
+    ]
     command += ["py4j.GatewayServer", "--die-on-broken-pipe", "--enable-auth", "0"]
     try:
         return subprocess.Popen(
@@ -189,17 +196,20 @@ def _launch(java: str) -> "subprocess.Popen[str]":
             stderr=subprocess.STDOUT,
             encoding="utf-8",
             errors="replace",
+            cwd=folder,  # the simulator writes a table of its objects to where it runs
             start_new_session=True,  # Ctrl-C stops the run in its own order
         )
     except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)
         raise EnvFault(f"{java} cannot be started: {error}") from error
 
 
-def _kill(process: "subprocess.Popen[str]") -> None:
+def _kill(process: "subprocess.Popen[str]", folder: str) -> None:
     process.kill()
     process.wait()
     if process.stdin:
         process.stdin.close()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _drain(stream: Any, output: deque[str]) -> None:
