@@ -57,7 +57,7 @@ class ChatFormat:
         ids = list(ids)
         if ids and ids[-1] == self.end_id:
             ids.pop()
-        return self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return str(self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
     def _encode(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
@@ -105,7 +105,7 @@ def chat_format(tokenizer: PreTrainedTokenizerFast) -> ChatFormat:
         raise _unusable(
             tokenizer, f"the last turn ends with {after_agent!r}, an earlier one with {turn_glue!r}"
         )
-    end_id = ids[turn_glue][0]
+    end_id, pad_id = ids[turn_glue][0], tokenizer.pad_token_id
     return ChatFormat(
         tokenizer=tokenizer,
         before_system=ids[before_system],
@@ -114,7 +114,7 @@ def chat_format(tokenizer: PreTrainedTokenizerFast) -> ChatFormat:
         before_response=ids[before_response],
         before_observation=ids[turn_glue][1:],
         end_id=end_id,
-        pad_id=end_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id,
+        pad_id=pad_id if isinstance(pad_id, int) else end_id,
         vocab_size=len(tokenizer),
     )
 

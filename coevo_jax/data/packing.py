@@ -1,7 +1,7 @@
 """From trajectories and pairs to microbatches of one fixed shape, with every weight of the loss folded in.
 
 B rows of T tokens hold up to S trajectories each; trajectory s (from 0) of row b is n = b * S + s. One
-microbatch is one optimizer step. With k pairs in the step, and e trajectories that are learned from without a pair:
+microbatch is one optimizer step. With k pairs in the step, and e trajectories learned from without a pair:
 
     weight[p]     = dpo[kind p] / k
     sft_weight[n] = (sum over pairs p with chosen n of sft[kind p] / k  +  extra[n] / (k or e)) / tokens[n]
@@ -11,7 +11,7 @@ but supervised fine-tuning (`pack_sft`) has sft_weight[n] = 1 / (trained tokens 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -21,8 +21,10 @@ from coevo_jax.config import BatchConfig, PairWeights
 from coevo_jax.data.pairing import PairSet
 from coevo_jax.trajectory import PAIR_KINDS, PreferencePair, Trajectory
 
-WINDOW = 128  # groups sorted by size at a time: large ones first leave less padding, windows keep the shuffle
-LAYOUT_ATTEMPTS = 6  # five more orders of a microbatch's rows save 2 % padding, measured
+WINDOW = (
+    32  # groups among which a microbatch chooses: more leave less padding, fewer keep more of the shuffle
+)
+LAYOUT_ATTEMPTS = 12  # orders in which a microbatch's trajectories are laid into rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +113,7 @@ def pack_sft(trajectories: Sequence[Trajectory], *, batch: BatchConfig, pad_id: 
 def with_reference(batch: PreferenceBatch, logps: np.ndarray) -> PreferenceBatch:
     """Store the reference's summed log-probabilities, float32 [N], with a microbatch."""
     reference: Any = np.asarray(logps, np.float32).reshape(batch.reference_logps.shape)
-    return batch.replace(reference_logps=reference)
+    return replace(batch, reference_logps=reference)
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
@@ -133,21 +135,26 @@ def _merge(units: list[_Group], lengths: Sequence[int], batch: BatchConfig) -> l
 
 
 def _assign(groups: Sequence[_Group], lengths: Sequence[int], batch: BatchConfig, seed: int) -> list[_Step]:
-    """Put shuffled groups into the first microbatch with room for them, the largest of a window first."""
-    shuffled = [groups[index] for index in np.random.default_rng([seed]).permutation(len(groups))]
-    size = {id(group): sum(lengths[index] for index in group.members) for group in groups}
-    windows = [shuffled[start : start + WINDOW] for start in range(0, len(shuffled), WINDOW)]
+    """Shuffle the groups; a microbatch takes the first one left and those of a window that fill it best."""
+    waiting = [groups[index] for index in np.random.default_rng([seed]).permutation(len(groups))]
+    capacity = batch.rows * batch.row_length
     steps: list[_Step] = []
-    for group in (group for window in windows for group in sorted(window, key=lambda one: -size[id(one)])):
-        for place, step in enumerate(steps):
-            rows = _fill(step.group + group, lengths, batch)
+    while waiting:
+        window = waiting[:WINDOW]
+        sizes = [sum(lengths[index] for index in group.members) for group in window]
+        for share in np.linspace(1, 0, 101):  # ask for less until it can be laid into rows
+            room = max(int(capacity * share) - sizes[0], 0)
+            taken = [0, *(1 + i for i in _best_subset(sizes[1:], room))]
+            group = window[0]
+            for index in taken[1:]:
+                group = group + window[index]
+            rows = _fill(group, lengths, batch)
             if rows is not None:
-                steps[place] = _Step(group=step.group + group, rows=rows)
                 break
         else:
-            rows = _fill(group, lengths, batch)
-            assert rows is not None, "groups fit a microbatch by construction"
-            steps.append(_Step(group=group, rows=rows))
+            raise AssertionError("every group fits a microbatch by construction")
+        steps.append(_Step(group=group, rows=rows))
+        waiting = [group for index, group in enumerate(window) if index not in taken] + waiting[WINDOW:]
     return steps
 
 
@@ -177,21 +184,27 @@ def _fill(group: _Group, lengths: Sequence[int], batch: BatchConfig) -> list[lis
 
 
 def _best_row(rest: list[int], lengths: Sequence[int], batch: BatchConfig) -> list[int]:
-    """Choose the first of `rest` and those others that fill its row best (subset sum over a bit set)."""
+    """Choose the first of `rest` and those others that fill its row best."""
     if not rest or lengths[rest[0]] > batch.row_length:
         return []
     room = batch.row_length - lengths[rest[0]]
+    others = _best_subset([lengths[index] for index in rest[1:]], room)
+    return [rest[0], *(rest[1 + i] for i in others)][: batch.segments_per_row]
+
+
+def _best_subset(sizes: Sequence[int], room: int) -> list[int]:
+    """Indices of those sizes whose sum comes closest to `room` without exceeding it (subset sum)."""
     within = (1 << (room + 1)) - 1
-    reachable = [1]  # bit s of reachable[i]: some of the first i others have s tokens together
-    for index in rest[1:]:
-        reachable.append((reachable[-1] | reachable[-1] << lengths[index]) & within)
+    reachable = [1]  # bit s of reachable[i]: some of the first i sizes add up to s
+    for size in sizes:
+        reachable.append((reachable[-1] | reachable[-1] << size) & within)
     total = reachable[-1].bit_length() - 1
-    row = [rest[0]]
-    for i in range(len(rest) - 1, 0, -1):
-        if not reachable[i - 1] >> total & 1:
-            row.append(rest[i])
-            total -= lengths[rest[i]]
-    return row[: batch.segments_per_row]
+    chosen = []
+    for i in range(len(sizes) - 1, -1, -1):
+        if not reachable[i] >> total & 1:
+            chosen.append(i)
+            total -= sizes[i]
+    return chosen
 
 
 def _kind_weights(pair_weights: PairWeights) -> dict[str, Any]:

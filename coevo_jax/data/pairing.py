@@ -35,7 +35,8 @@ class _Candidate:
 
     @property
     def gap(self) -> float:
-        return self.chosen.reward - self.rejected.reward
+        """Difference of the rewards; rounded, so that equal gaps are equal (0.8 - 0.5 and 0.5 - 0.2)."""
+        return round(self.chosen.reward - self.rejected.reward, 9)
 
 
 def target_pairs(

@@ -1,0 +1,201 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coevo_jax.data.pairing import PairSet, add_trajectories, cut_turns, failure_pairs, target_pairs
+from coevo_jax.trajectory import Ending, Trajectory, Turn
+
+TURN = Turn(response="r", action="a", observation="o")
+
+
+def trajectory(agent, sample, reward, *, task="t", turns=1, ids=None, ending=None):
+    """Two prompt tokens, then per turn two agent tokens, with one observation token between turns."""
+    mask = [False, False, *([True, True, False] * turns)][:-1]
+    # distinct for every (agent, sample), unless `ids` says otherwise
+    first = {"expert": 1000, "target": 2000, "failure": 3000}[agent] + 50 * sample if ids is None else ids
+    return Trajectory(
+        task_id=task,
+        agent=agent,
+        sample=sample,
+        prompt="p",
+        turns=(TURN,) * turns,
+        reward=reward,
+        ending=ending or (Ending.SOLVED if reward >= 1 else Ending.FAILED),
+        tokens=np.arange(first, first + len(mask), dtype=np.int32),
+        agent_mask=np.array(mask),
+        logps=np.where(mask, -1.0, 0.0).astype(np.float32),
+    )
+
+
+def names(pair_set):
+    """Pairs as readable tuples: (kind, chosen, rejected)."""
+
+    def name(index):
+        one = pair_set.trajectories[index]
+        return f"{one.agent[0]}{one.sample}"
+
+    return [(pair.kind, name(pair.chosen), name(pair.rejected)) for pair in pair_set.pairs]
+
+
+EXPERT = trajectory("expert", 0, 1.0)
+
+
+def test_the_three_kinds_of_the_target_agent():
+    target = [trajectory("target", 0, 0.5), trajectory("target", 1, 1.0)]
+    failure = [trajectory("failure", 0, 0.2), trajectory("failure", 1, 0.8)]
+    pairs = target_pairs([EXPERT], target, failure, max_per_kind=9)
+    assert names(pairs) == [
+        ("expert_target", "e0", "t0"),
+        ("expert_failure", "e0", "f0"),
+        ("expert_failure", "e0", "f1"),
+        ("failure_failure", "f1", "f0"),
+        ("failure_failure", "t0", "f0"),
+        ("failure_failure", "f1", "t0"),
+    ]
+    assert len(pairs.trajectories) == 4  # the success is in no pair
+
+
+def test_only_the_kinds_asked_for():
+    target, failure = [trajectory("target", 0, 0.5)], [trajectory("failure", 0, 0.2)]
+    pairs = target_pairs([EXPERT], target, failure, kinds=("expert_target",), max_per_kind=9)
+    assert names(pairs) == [("expert_target", "e0", "t0")]
+    assert len(pairs.trajectories) == 2
+
+
+def test_the_agent_that_beats_the_expert_is_chosen_and_a_tie_is_dropped():
+    expert = trajectory("expert", 0, 0.5)
+    target = [trajectory("target", k, reward) for k, reward in enumerate([0.7, 1.0, 0.5, 0.1])]
+    pairs = target_pairs([expert], target, [], kinds=("expert_target",), max_per_kind=9)
+    assert names(pairs) == [
+        ("expert_target", "t1", "e0"),
+        ("expert_target", "e0", "t3"),
+        ("expert_target", "t0", "e0"),
+    ]
+
+
+def test_a_fault_is_in_no_pair():
+    fault = trajectory("target", 0, 0.0, ending=Ending.FAULT)
+    failure = [trajectory("failure", 0, 0.3)]
+    assert names(target_pairs([EXPERT], [fault], failure, max_per_kind=9)) == [("expert_failure", "e0", "f0")]
+    assert failure_pairs([fault], failure, cross_agent_only=False, max_per_kind=9).pairs == ()
+
+
+def test_the_failure_agent_sees_no_expert_and_no_success():
+    ours = [trajectory("target", 0, 1.0), trajectory("target", 1, 0.4), trajectory("expert", 0, 0.9)]
+    theirs = [trajectory("failure", 0, 1.0), trajectory("failure", 1, 0.1)]
+    pairs = failure_pairs(ours, theirs, cross_agent_only=False, max_per_kind=9)
+    assert names(pairs) == [("failure_failure", "t1", "f1")]
+
+
+@pytest.mark.parametrize("cross", [True, False])
+def test_cross_agent_only_leaves_out_pairs_within_an_agent(cross):
+    ours = [trajectory("target", 0, 0.6), trajectory("target", 1, 0.1)]
+    theirs = [trajectory("failure", 0, 0.3)]
+    within = [] if cross else [("failure_failure", "t0", "t1")]
+    across = [("failure_failure", "t0", "f0"), ("failure_failure", "f0", "t1")]
+    assert names(failure_pairs(ours, theirs, cross_agent_only=cross, max_per_kind=9)) == within + across
+    pairs = target_pairs([], ours, theirs, max_per_kind=9, cross_agent_only=cross)
+    assert names(pairs) == within + across
+
+
+def test_largest_gap_first_ties_by_sample_and_at_most_so_many_a_task():
+    target = [trajectory("target", k, reward) for k, reward in enumerate([0.5, 0.0, 0.5, 0.0])]
+    other = [trajectory("target", 0, 0.9, task="u")]
+    experts = [EXPERT, trajectory("expert", 0, 1.0, task="u")]
+    pairs = target_pairs(experts, [*other, *reversed(target)], [], kinds=("expert_target",), max_per_kind=3)
+    assert names(pairs) == [("expert_target", "e0", name) for name in ("t1", "t3", "t0", "t0")]
+    assert [pair.task_id for pair in pairs.pairs] == ["t", "t", "t", "u"]
+
+
+def test_the_same_tokens_count_once_within_and_across_agents():
+    target = [trajectory("target", 0, 0.5, ids=7), trajectory("target", 1, 0.5, ids=7)]
+    failure = [trajectory("failure", 0, 0.5, ids=7), trajectory("failure", 1, 0.2)]
+    pairs = target_pairs([EXPERT], target, failure, max_per_kind=9)
+    assert names(pairs) == [
+        ("expert_target", "e0", "t0"),
+        ("expert_failure", "e0", "f1"),
+        ("failure_failure", "t0", "f1"),
+    ]
+    assert len(pairs.trajectories) == 3
+
+
+def test_rejected_trajectories_are_cut_and_equal_after_the_cut_count_once():
+    long = trajectory("target", 0, 0.2, turns=6, ids=100)
+    longer = trajectory("target", 1, 0.2, turns=8, ids=100)
+    pairs = target_pairs([EXPERT], [long, longer], [], max_per_kind=9, max_extra_turns=2)
+    assert names(pairs) == [("expert_target", "e0", "t0")]
+    rejected = pairs.trajectories[pairs.pairs[0].rejected]
+    assert len(rejected.turns) == 3
+    assert rejected.agent_mask.tolist() == [False, False, *[True, True, False] * 2, True, True]
+    whole = target_pairs([EXPERT], [long, longer], [], max_per_kind=9, max_extra_turns=None)
+    assert [len(one.turns) for one in whole.trajectories] == [1, 6, 8]
+
+
+def test_a_chosen_failure_is_not_cut_and_a_task_without_expert_is_not_cut():
+    better = trajectory("target", 0, 0.5, turns=4)
+    worse = trajectory("failure", 0, 0.1, turns=4)
+    pairs = target_pairs(
+        [EXPERT], [better], [worse], kinds=("failure_failure",), max_per_kind=9, max_extra_turns=1
+    )
+    assert [len(one.turns) for one in pairs.trajectories] == [4, 2]
+    pairs = target_pairs([], [better], [worse], max_per_kind=9, max_extra_turns=1)
+    assert [len(one.turns) for one in pairs.trajectories] == [4, 4]
+
+
+def test_cutting_keeps_whole_turns_and_drops_the_observation_behind_them():
+    whole = trajectory("target", 0, 0.5, turns=3)  # tokens: p p a a o a a o a a
+    cut = cut_turns(whole, 2)
+    assert cut.tokens.tolist() == whole.tokens[:7].tolist()
+    assert cut.agent_mask.tolist() == [False, False, True, True, False, True, True]
+    assert cut.logps.shape == (7,)
+    assert len(cut.turns) == 2
+    assert cut.reward == 0.5
+    assert cut_turns(whole, 3) is whole
+    assert cut_turns(whole, 9) is whole
+
+
+def test_added_trajectories_keep_one_place():
+    pairs = target_pairs([EXPERT], [trajectory("target", 0, 0.5)], [], max_per_kind=1)
+    success = trajectory("target", 1, 1.0)
+    extended, indices = add_trajectories(pairs, [success, EXPERT, success])
+    assert indices == [2, 0]
+    assert len(extended.trajectories) == 3
+    assert extended.pairs == pairs.pairs
+
+
+rewards = st.lists(st.sampled_from([0.0, 0.25, 0.5, 1.0]), max_size=4)
+
+
+@given(rewards, rewards, st.sampled_from([0.5, 1.0]), st.booleans(), st.integers(1, 5), st.randoms())
+def test_every_pair_is_fair_whatever_the_order(ours, theirs, expert_reward, cross, count, random):
+    experts = [trajectory("expert", 0, expert_reward)]
+    target = [trajectory("target", k, reward, turns=k + 1) for k, reward in enumerate(ours)]
+    failure = [trajectory("failure", k, reward, turns=k + 1) for k, reward in enumerate(theirs)]
+
+    def both() -> list[PairSet]:
+        return [
+            target_pairs(
+                experts, target, failure, max_per_kind=count, max_extra_turns=1, cross_agent_only=cross
+            ),
+            failure_pairs(target, failure, max_per_kind=count, cross_agent_only=cross),
+        ]
+
+    before = both()
+    random.shuffle(target)
+    random.shuffle(failure)
+    after = both()
+    for one, other in zip(before, after, strict=True):
+        assert names(one) == names(other)
+        assert {index for pair in one.pairs for index in (pair.chosen, pair.rejected)} == set(
+            range(len(one.trajectories))
+        )
+        for pair in one.pairs:
+            chosen, rejected = one.trajectories[pair.chosen], one.trajectories[pair.rejected]
+            assert chosen.reward > rejected.reward
+            assert chosen.task_id == rejected.task_id == pair.task_id
+            assert (pair.kind == "failure_failure") == ("expert" not in (chosen.agent, rejected.agent))
+            if pair.kind == "failure_failure":
+                assert chosen.failure and rejected.failure
+        for kind in {pair.kind for pair in one.pairs}:
+            assert sum(pair.kind == kind for pair in one.pairs) <= count
