@@ -339,7 +339,8 @@ def test_a_forgotten_instance_leaves_no_process_and_no_file(monkeypatch, tmp_pat
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["exit", "kill"])
-def test_no_java_process_outlives_python(how):
+def test_no_java_process_outlives_python(how, monkeypatch, tmp_path):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))  # a killed Python cannot remove its folder
     program = (
         "from coevo_jax.envs.scienceworld import *; from coevo_jax.envs.env import Task; import os, sys\n"
         "env = make_scienceworld(ScienceWorldOptions())\n"
