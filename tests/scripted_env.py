@@ -16,18 +16,29 @@ from coevo_jax.models.transformer import Transformer, init_params
 from coevo_jax.sampling.engine import Engine
 from coevo_jax.trajectory import Demonstration
 
-VOCAB = 48
-CONFIG = ModelConfig(
-    hidden_size=32, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=8, intermediate_size=48
-)
-MODEL = Transformer(CONFIG, VOCAB)
 ALPHABET = 'Action: <>"bcdefghijklmpqrsuvwxyzTNO|0123456789'  # one token per character, from id 2 on
+VOCAB = len(ALPHABET) + 2
+CONFIG = ModelConfig(
+    hidden_size=32,
+    num_layers=2,
+    num_heads=4,
+    num_kv_heads=2,
+    head_dim=8,
+    intermediate_size=48,
+    tie_embeddings=False,
+)
+END_LEAN = 0.5  # raises the score of the end token
+MODEL = Transformer(CONFIG, VOCAB)
 
 
 def random_params(seed: int = 0):
-    """Random parameters, scaled so that the next-token distribution is far from uniform."""
+    """Random parameters whose turns end after about six tokens when drawn at temperature 1.
+
+    Embeddings share a constant part, to which the output row of the end token is aligned.
+    """
     params = nn.unbox(init_params(MODEL, jax.random.key(seed)))
-    return {**params, "embedding": params["embedding"] * 4.0}
+    head = (params["head"] * 2.0).at[CharChat.end_id].set(END_LEAN)
+    return {**params, "embedding": params["embedding"] + 0.2, "head": head}
 
 
 def make_engine(slots: int = 3, max_tokens: int = 160, max_turn_tokens: int = 12, **options) -> Engine:
@@ -39,7 +50,7 @@ def make_engine(slots: int = 3, max_tokens: int = 160, max_turn_tokens: int = 12
 
 @dataclass(frozen=True)
 class CharChat:
-    """One token per character; `<` opens a prompt, `>` hands over to the agent. Same methods as ChatFormat."""
+    """One token per character; `<` opens, `>` hands over to the agent. Same methods as ChatFormat."""
 
     end_id: int = 1
     pad_id: int = 0
@@ -65,10 +76,10 @@ class CharChat:
 
 @dataclass(eq=False)
 class ScriptedEnv:
-    """Answers with random text of its own and reward 0.25 at a limit; the task and the turn decide what happens.
+    """Answers with random text of its own; task and turn decide what happens. Reward 0.25 at a limit.
 
-    `ends_at` is the turn that ends the episode, `hang` and `fail` name the turns (0 is the reset) that hang or
-    raise, and `observation` is the length of an answer in characters.
+    `ends_at` is the turn that ends the episode, `hang` and `fail` name the turns (0 is the reset) that hang
+    or raise, and `observation` is the length of an answer in characters.
     """
 
     ends_at: int = 4

@@ -97,7 +97,7 @@ def test_prefill_in_chunks_over_some_slots_equals_the_full_forward():
 
 
 def decode(state, budgets, script, *, quota=9, temperature=1.0, end_id=1):
-    slots, block = np.shape(script)
+    slots = len(budgets)
     ids = jnp.stack([jnp.arange(slots), jnp.zeros(slots), jnp.zeros(slots)], axis=1).astype(jnp.uint32)
     root = jax.random.key(0)
     return DECODE(
@@ -114,14 +114,15 @@ def decode(state, budgets, script, *, quota=9, temperature=1.0, end_id=1):
     )
 
 
-def start(slots=4, length=16):
+def start(length=16):
+    slots = 4
     state = init_state(CONFIG, VOCAB, slots, length)
     rows, tokens = np.arange(slots, dtype=np.int32), np.full((slots, 2), 5, np.int32)
     return PREFILL(PARAMS, state, rows, tokens, np.full(slots, 2), np.ones(slots, bool))
 
 
 def test_slots_stop_at_the_end_token_the_budget_and_the_quota():
-    script = [[7, 1, 7, 7, 7], [7, 7, 7, 7, 7], [7, 7, 7, 1, 7], [7, 7, 7, 7, 7]]
+    script = [[7, 1, 7, 7, 7, 7], [7, 7, 7, 7, 7, 7], [7, 7, 7, 1, 7, 7], [7, 7, 7, 7, 7, 7]]
     state, out = decode(start(), [5, 3, 5, 0], script)
     assert out.counts.tolist() == [2, 3, 4, 0]
     assert out.ended.tolist() == [True, False, True, False]
@@ -131,12 +132,12 @@ def test_slots_stop_at_the_end_token_the_budget_and_the_quota():
     assert int(decode(start(), [5, 3, 5, 0], script, quota=1)[1].iterations) == 2
     assert int(decode(start(), [5, 3, 5, 0], script, quota=2)[1].iterations) == 3
     assert int(decode(start(), [0, 0, 0, 0], script)[1].iterations) == 0
-    assert int(decode(start(), [9, 9, 9, 9], np.full((4, 3), 7))[1].iterations) == 3
+    assert int(decode(start(), [9, 9, 9, 9], np.full((4, 6), 7))[1].iterations) == 6
 
 
 def test_every_produced_token_enters_the_cache_the_end_token_too():
-    script = [[7, 8, 1, -1], [-1, -1, -1, -1]]
-    state, out = decode(start(2), [4, 4], script, end_id=1)
+    script = [[7, 8, 1, -1, -1, -1], [-1] * 6, [-1] * 6, [1, *[-1] * 5]]
+    state, out = decode(start(), [4, 4, 6, 6], script)
     for slot, count in enumerate(out.counts.tolist()):
         tokens = np.concatenate([[5, 5], out.tokens[slot, :count]])
         logits = full_logits(tokens)
@@ -149,15 +150,15 @@ def test_blocks_of_any_size_draw_the_same_tokens():
     _, whole = decode(start(), [6] * 4, np.full((4, 6), -1), end_id=-5)
     state, parts = start(), []
     for size in (1, 3, 2):
-        state, out = decode(state, [size] * 4, np.full((4, size), -1), end_id=-5)
-        parts.append(out.tokens)
+        state, out = decode(state, [size] * 4, np.full((4, 6), -1), end_id=-5)
+        parts.append(out.tokens[:, :size])
     np.testing.assert_array_equal(whole.tokens, np.concatenate(parts, axis=1))
     assert len({tuple(row) for row in whole.tokens.tolist()}) == 4
 
 
 def test_growing_keeps_what_the_slots_hold():
-    short, long = start(4, 8), grow(start(4, 8), 24)
-    assert long.cache.keys[0].shape[2] == 24
+    short, long = start(8), grow(start(8), 16)
+    assert long.cache.keys[0].shape[2] == 16
     np.testing.assert_array_equal(
         decode(short, [6] * 4, np.full((4, 6), -1))[1].tokens,
         decode(long, [6] * 4, np.full((4, 6), -1))[1].tokens,
