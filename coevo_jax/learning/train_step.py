@@ -49,7 +49,7 @@ def train_step(
     grads, metrics = jax.grad(loss_of, has_aux=True)(state.params)
     direction, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = jax.tree.map(lambda p, d: p - learning_rate * d, state.params, direction)
-    metrics["grad_norm"] = (optax.global_norm(grads), jnp.float32(1))
+    metrics["grad_norm"] = (optax.tree.norm(grads), jnp.float32(1))
     return TrainState(step=state.step + 1, params=params, opt_state=opt_state), metrics
 
 

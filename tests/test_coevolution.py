@@ -1,0 +1,196 @@
+"""The outer loop: what a method's config schedules, and that an interrupted run ends in the same numbers."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from coevo_jax.coevolution import coevolve, collect_results
+from coevo_jax.config_io import load_config
+from coevo_jax.envs.registry import ENVIRONMENTS
+from coevo_jax.data.buffer import read_trajectories
+from coevo_jax.manifest import read_manifest
+from coevo_jax.metrics import read_metrics
+from coevo_jax.run import Run, create_run, open_run
+from coevo_jax.schedule import schedule
+from coevo_jax.strict import ConfigError
+from tests.tiny import LETTERS, tiny_config
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+
+
+def phases(name: str) -> list[str]:
+    config = load_config(CONFIGS / name, ["rounds=1"] if name != "quickstart-sft.yaml" else [])
+    return [phase.name for phase in schedule(config)]
+
+
+def test_a_method_is_a_config():
+    assert phases("quickstart-sft.yaml") == ["warm_start", "round-00/evaluate_target"]
+    assert phases("quickstart-eto.yaml") == [
+        "warm_start",
+        "round-00/evaluate_target",
+        "round-01/explore_target",
+        "round-01/learn_target",
+        "round-01/evaluate_target",
+    ]
+    assert phases("quickstart-rft.yaml") == phases("quickstart-eto.yaml")
+    assert phases("quickstart.yaml") == [
+        "warm_start",
+        "round-00/evaluate_target",
+        "round-01/explore_target",
+        "round-01/explore_failure",
+        "round-01/learn_failure",
+        "round-01/explore_hard_negatives",
+        "round-01/learn_target",
+        "round-01/evaluate_target",
+        "round-01/evaluate_failure",
+    ]
+    assert "round-01/learn_failure" not in phases("quickstart-frozen-failure.yaml")
+
+
+def numbers(run: Run) -> str:
+    """Everything a run measured, without wall time and memory."""
+    results = dict(collect_results(run))
+    for key in ("phases", "peak_memory_bytes", "environment", "config"):
+        results.pop(key)
+    return json.dumps(results, sort_keys=True)
+
+
+def learning_curve(run: Run) -> list:
+    lines = read_metrics(run.folder / "metrics.jsonl")
+    timed = ("per_second", "share")
+    return [
+        (line["phase"], line["step"], {k: v for k, v in line["values"].items() if not k.endswith(timed)})
+        for line in lines
+    ]
+
+
+class Killed(BaseException):
+    """Stands for kill -9: no handler of the run sees it."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def letters():
+    """The toy environment under its name in the registry."""
+    patch = pytest.MonkeyPatch()
+    patch.setitem(ENVIRONMENTS, "letters", LETTERS)
+    yield
+    patch.undo()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run that was never stopped."""
+    run = create_run(tiny_config(tmp_path_factory.mktemp("whole")))
+    coevolve(run)
+    run.close()
+    return run
+
+
+def test_a_run_leaves_what_it_promises(whole):
+    folder, results = whole.folder, collect_results(whole)
+    assert [e["round"] for e in results["evaluations"]] == [0, 0, 1, 1]
+    assert {e["phase"] for e in results["explorations"]} == {
+        "explore_target",
+        "explore_failure",
+        "explore_hard_negatives",
+    }
+    assert all(e["n"] == 40 for e in results["explorations"])
+    kinds = {(pair["agent"], pair["kind"]) for pair in results["pairs"]}
+    assert kinds == {
+        ("failure", "failure_failure"),
+        ("target", "expert_target"),
+        ("target", "expert_failure"),
+        ("target", "failure_failure"),
+    }
+    assert json.loads((folder / "results.json").read_text())["method"] == "coevo"
+    assert list((folder / "tensorboard").iterdir())
+    shards = sorted((folder / "trajectories" / "round-01").glob("target-*.parquet"))
+    assert [shard.name for shard in shards] == [f"target-0000{i}-of-00003.parquet" for i in range(3)]
+    assert len(read_trajectories(shards)) == 40
+    assert read_manifest(folder).running is None
+
+
+def test_the_failure_agent_never_sees_an_expert_or_a_success(whole):
+    paths = list((whole.folder / "pairs").glob("*-failure.jsonl"))
+    assert paths
+    for path in paths:
+        assert path.stat().st_size
+        for line in path.read_text().splitlines():
+            pair = json.loads(line)
+            assert {pair["chosen"]["source"], pair["rejected"]["source"]} <= {"target", "failure"}
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_killed_at_every_third_commit_it_ends_in_the_same_numbers(whole, tmp_path, monkeypatch, when):
+    """Before: the states are saved, the manifest is not. After: the manifest is written, nothing else is."""
+    import coevo_jax.run as run_module
+
+    commits = 0
+    write = run_module.write_manifest
+
+    def write_or_die(folder, manifest):
+        nonlocal commits
+        commits += 1
+        if commits % 3 == 0 and when == "before":
+            raise Killed
+        write(folder, manifest)
+        if commits % 3 == 0:
+            raise Killed
+
+    monkeypatch.setattr(run_module, "write_manifest", write_or_die)
+    config = tiny_config(tmp_path)
+    try:
+        run = create_run(config)
+    except Killed:
+        pytest.fail("the first commit is not the third")
+    kills = 0
+    while True:
+        try:
+            coevolve(run)
+            break
+        except Killed:
+            kills += 1
+            assert kills < 40
+            run.close()
+            run = open_run(run.folder)
+    assert kills >= 4
+    assert numbers(run) == numbers(whole)
+    assert learning_curve(run) == learning_curve(whole)
+    run.close()
+
+
+def test_a_finished_run_resumes_to_itself(whole):
+    before = (whole.folder / "manifest.json").read_bytes()
+    run = open_run(whole.folder)
+    coevolve(run)
+    run.close()
+    assert (whole.folder / "manifest.json").read_bytes() == before
+
+
+def test_damage_is_named_and_nothing_is_changed(whole, tmp_path):
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(whole.folder, copy)
+    manifest = read_manifest(copy)
+    victim = copy / "checkpoints" / str(manifest.checkpoint) / sorted(manifest.checkpoint_files)[0]
+    content = victim.read_bytes()
+    victim.unlink()
+    with pytest.raises(ConfigError, match=f"{victim}: missing"):
+        open_run(copy)
+    victim.write_bytes(content)
+    shard = next((copy / "trajectories" / "round-01").glob("target-00001*"))
+    shard.write_bytes(shard.read_bytes()[:-1])
+    with pytest.raises(ConfigError, match="changed since it was committed"):
+        open_run(copy)
+
+
+def test_an_existing_run_is_never_overwritten(whole):
+    before = {path: path.read_bytes() for path in whole.folder.rglob("*") if path.is_file()}
+    with pytest.raises(ConfigError, match="--resume"):
+        create_run(whole.config)
+    other = whole.config.model_copy(update={"seed": 7})
+    with pytest.raises(ConfigError, match=r"seed: found 0, this config has 7"):
+        create_run(other)
+    assert before == {path: path.read_bytes() for path in whole.folder.rglob("*") if path.is_file()}
