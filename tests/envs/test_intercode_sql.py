@@ -207,6 +207,17 @@ def test_the_schema_must_be_looked_at():
     assert 0.25 < shares < 0.75
 
 
+def test_domains_and_synonyms_set_how_much_there_is_to_learn():
+    plain = generate_tasks(SMALL.model_copy(update={"domains": 2, "synonym_share": 0.0}))
+    other = generate_tasks(SMALL.model_copy(update={"domains": 2, "synonym_share": 1.0}))
+    assert {name.split("_")[0] for name in plain.databases} == {"music", "school"}
+    columns = re.compile(r"\b(country|age|score|singer|teacher)\b")
+    synonyms = re.compile(r"\b(nation|years|points|artist|tutor)\b")
+    plain_schema, other_schema = (str([d.tables for d in t.databases.values()]) for t in (plain, other))
+    assert columns.search(plain_schema) and not synonyms.search(plain_schema)
+    assert synonyms.search(other_schema) and not columns.search(other_schema)
+
+
 def test_more_train_tasks_leave_the_test_split_alone():
     more = SMALL.model_copy(update={"train_databases": 8, "train_tasks": 200})
     one, other = generate_tasks(SMALL), generate_tasks(more)

@@ -50,12 +50,18 @@ class GeneratedDatabase:
 
 
 def generate_database(
-    rng: np.random.Generator, domain: Domain, number: int, *, min_rows: int, max_rows: int
+    rng: np.random.Generator,
+    domain: Domain,
+    number: int,
+    *,
+    synonym_share: float,
+    min_rows: int,
+    max_rows: int,
 ) -> GeneratedDatabase:
     """Draws a database of a domain: its tables, their columns and `min_rows` to `max_rows` rows of each."""
-    parent = _draw_table(rng, domain.parent, None)
+    parent = _draw_table(rng, domain.parent, None, synonym_share)
     children = domain.children[: 1 + int(rng.integers(2))]
-    tables = (parent, *(_draw_table(rng, names, parent) for names in children))
+    tables = (parent, *(_draw_table(rng, names, parent, synonym_share) for names in children))
     statements, rows = [], []
     parent_rows = 0
     for table in tables:
@@ -68,17 +74,22 @@ def generate_database(
     return GeneratedDatabase(database=data, tables=tables)
 
 
-def _draw_table(rng: np.random.Generator, names: tuple[str, str], parent: Table | None) -> Table:
+def _draw_table(
+    rng: np.random.Generator, names: tuple[str, str], parent: Table | None, synonym_share: float
+) -> Table:
+    def named(concept: tuple[str, str]) -> str:
+        return concept[int(rng.random() < synonym_share)]
+
     text_concepts, integer_concepts = list(TEXT_CONCEPTS), list(INTEGER_CONCEPTS)
     columns = []
     for i in rng.permutation(len(text_concepts))[: rng.integers(1, 3)]:
         concept = text_concepts[i]
         values = tuple(TEXT_CONCEPTS[concept][j] for j in rng.permutation(8)[:VALUES_PER_COLUMN])
-        columns.append(Column(word=concept[0], name=concept[rng.integers(2)], values=values))
+        columns.append(Column(word=concept[0], name=named(concept), values=values))
     for i in rng.permutation(len(integer_concepts))[: rng.integers(2, 4)]:
         concept = integer_concepts[i]
-        columns.append(Column(word=concept[0], name=concept[rng.integers(2)]))
-    return Table(word=names[0], name=names[rng.integers(2)], columns=tuple(columns), parent=parent)
+        columns.append(Column(word=concept[0], name=named(concept)))
+    return Table(word=names[0], name=named(names), columns=tuple(columns), parent=parent)
 
 
 def _layout(rng: np.random.Generator, table: Table) -> list[Column | None]:

@@ -85,8 +85,9 @@ def _generate_once(options_json: str) -> TaskSet:
             key = [options.seed, split_index, place]
             generated = generate_database(
                 np.random.default_rng([*key, DATABASE_STREAM]),
-                DOMAINS[place % len(DOMAINS)],
+                DOMAINS[place % options.domains],
                 place * len(SPLITS) + split_index,
+                synonym_share=options.synonym_share,
                 min_rows=options.min_rows,
                 max_rows=options.max_rows,
             )
