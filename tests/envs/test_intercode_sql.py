@@ -456,9 +456,9 @@ def corrupted_rewards(env: InterCodeSqlEnv, corrupt) -> np.ndarray:
     [(corrupt_threshold, 0.7), (drop_filter, 0.7), (flip_order, 0.2)],
     ids=lambda v: str(v),
 )
-def test_systematic_failures_are_graded(env, corrupt, graded):
-    rewards = corrupted_rewards(env, corrupt)
-    assert len(rewards) >= 15
+def test_systematic_failures_are_graded(corrupt, graded):
+    rewards = corrupted_rewards(make_intercode_sql(InterCodeSqlOptions()), corrupt)
+    assert len(rewards) >= 100
     assert np.mean((rewards > 0.05) & (rewards < 0.95)) > graded
     assert np.mean(rewards == 1.0) < 0.3
 

@@ -37,7 +37,7 @@ class InterCodeSqlOptions(StrictModel):
     domains: int = Field(len(DOMAINS), ge=1, le=len(DOMAINS))
     """Themes the databases are drawn from (music, school, ...): fewer make fewer table names to learn."""
     synonym_share: float = Field(0.5, ge=0, le=1)
-    """Share of the tables and columns named by a synonym of the question's word: how much the schema matters."""
+    """Share of the tables and columns named by a synonym of the question's word, which only the schema shows."""
     min_rows: int = Field(20, ge=5)
     """Fewest rows of a generated table."""
     max_rows: int = Field(40, ge=5, le=len(NAMES))
