@@ -37,7 +37,7 @@ class InterCodeSqlOptions(StrictModel):
     domains: int = Field(len(DOMAINS), ge=1, le=len(DOMAINS))
     """Themes the databases are drawn from (music, school, ...): fewer make fewer table names to learn."""
     synonym_share: float = Field(0.5, ge=0, le=1)
-    """Share of the tables and columns named by a synonym of the question's word, which only the schema shows."""
+    """Share of tables and columns named by a synonym of the question's word, which only the schema shows."""
     min_rows: int = Field(20, ge=5)
     """Fewest rows of a generated table."""
     max_rows: int = Field(40, ge=5, le=len(NAMES))
@@ -45,7 +45,7 @@ class InterCodeSqlOptions(StrictModel):
     max_turns: int = Field(10, ge=1)
     """Turns after which an episode is cut with reward 0."""
     observation_chars: int = Field(350, ge=20)
-    """Characters an observation is cut to (the reward sees the whole result); below 150 it cuts schemas."""
+    """Characters an observation is cut to (not so for the reward); below 150 schemas are cut too."""
     row_cap: int = Field(100, ge=2)
     """Most rows fetched from a query; every gold answer has fewer."""
     query_instructions: int = Field(1_000_000, ge=10_000)
