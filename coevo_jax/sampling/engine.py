@@ -15,7 +15,9 @@ from coevo_jax.config import RolloutConfig
 from coevo_jax.models.transformer import Params, Transformer
 from coevo_jax.sampling.decode import Decoded, decode_block, grow, init_state, prefill
 
-CHUNKS = (32, 128)  # tokens of a prefill call
+CHUNKS = (32, 64, 128)  # tokens of a row of a prefill call
+PREFILL_ROWS = {"cpu": 1}  # slots of a prefill call; a CPU is as fast with one, and then no row is padding
+DEFAULT_PREFILL_ROWS = 8
 FIRST_LENGTH = 256  # the cache starts this long and grows: attention reads all of it for every token
 
 
@@ -82,6 +84,7 @@ class Engine:
 
     A slot keeps its cache between turns: only what is new is prefilled. Plain `jax.jit` over whatever
     placement the parameters have; `sharding` places the slots beside parameters that are committed to a mesh.
+    `prefill_rows` is the number of slots of a prefill call; by default the backend decides.
     """
 
     def __init__(
@@ -91,12 +94,13 @@ class Engine:
         end_id: int,
         *,
         sharding: jax.sharding.Sharding | None = None,
-        prefill_rows: int = 4,
+        prefill_rows: int | None = None,
     ):
         self.model, self.config, self.slots = model, config, config.slots
         self.lengths = np.zeros(config.slots, np.int64)  # tokens each slot holds, as the device has them
         self.token_places = 0  # iterations x slots of all decode blocks: the denominator of occupancy
-        self._rows = min(prefill_rows, config.slots)
+        rows = prefill_rows or PREFILL_ROWS.get(jax.default_backend(), DEFAULT_PREFILL_ROWS)
+        self._rows = min(rows, config.slots)
         self._cache_lengths = cache_lengths(config.max_tokens)
         self._end_id = np.int32(end_id)
         self._sharding = sharding

@@ -33,7 +33,7 @@ def play_some(engine, params, sampling=SAMPLING, lengths=(5, 60, 40)):
 def test_one_program_per_shape_serves_both_agents_and_every_sampling():
     engine = ENGINE
     first = play_some(engine, random_params(0))
-    assert engine.compilations() == 3  # prefill of 32 and of 128 tokens, decode
+    assert engine.compilations() == 3  # prefill of 32 and of 64 tokens, decode
     second = play_some(engine, random_params(1))
     for temperature, top_p in [(0.0, 1.0), (0.7, 0.9)]:
         play_some(
@@ -44,12 +44,12 @@ def test_one_program_per_shape_serves_both_agents_and_every_sampling():
     assert play_some(engine, random_params(0)) == first
 
 
-def test_parameters_committed_to_a_mesh_compile_nothing_twice():
+def test_parameters_committed_to_a_mesh_compile_nothing_twice_and_rows_may_be_batched():
     placement = NamedSharding(make_mesh(MeshConfig()), PartitionSpec())
-    engine = make_engine(max_tokens=200, sharding=placement)
+    engine = make_engine(max_tokens=200, sharding=placement, prefill_rows=2)
     params = jax.device_put(random_params(0), placement)
     first = play_some(engine, params)
-    assert play_some(engine, params) == first
+    assert play_some(engine, params) == first == play_some(ENGINE, random_params(0))
     assert engine.compilations() == 3
 
 
