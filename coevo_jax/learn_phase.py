@@ -1,5 +1,6 @@
 """The learning phase of a round: which pairs, which references, and the optimizer steps (METHOD, steps 3 and 5)."""
 
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +15,9 @@ from coevo_jax.config import LearnConfig
 from coevo_jax.data.buffer import read_trajectories
 from coevo_jax.data.packing import BatchPlan, pack, with_reference
 from coevo_jax.data.pairing import PairSet, add_trajectories, failure_pairs, target_pairs
+from coevo_jax.files import write_whole
 from coevo_jax.learning.optimizer import constant_rate
 from coevo_jax.learning.train_state import fresh_state
-from coevo_jax.manifest import write_text
 from coevo_jax.models.transformer import Params
 from coevo_jax.optimize import optimize
 from coevo_jax.progress import say
@@ -152,8 +153,7 @@ def _write_pairs(run: Run, phase: Phase, pair_set: PairSet) -> Path:
         for p in pair_set.pairs
     ]
     path = run.folder / "pairs" / f"round-{phase.round:02d}-{phase.agent}.jsonl"
-    path.parent.mkdir(exist_ok=True)
-    write_text(path, "".join(line + "\n" for line in lines))
+    write_whole(path, "".join(line + "\n" for line in lines))
     return path
 
 
@@ -165,11 +165,9 @@ def _with_references(
     if position == 0:
         params = _reference_params(run, world, phase.agent, config)
         scores = np.stack([np.asarray(world.score(params, batch)) for batch in plan.batches])
-        path.parent.mkdir(exist_ok=True)
-        temporary = path.with_name(path.name + ".tmp")
-        with temporary.open("wb") as handle:
-            np.save(handle, scores)
-        temporary.replace(path)
+        buffer = io.BytesIO()
+        np.save(buffer, scores)
+        write_whole(path, buffer.getvalue())
     scores = np.load(path)
     return [with_reference(batch, logps) for batch, logps in zip(plan.batches, scores, strict=True)], path
 

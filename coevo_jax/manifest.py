@@ -6,12 +6,12 @@ it does not list never happened.
 
 import hashlib
 import json
-import os
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from coevo_jax.config import ConfigError
+from coevo_jax.files import write_whole
 
 MANIFEST = "manifest.json"
 VERSION = 1
@@ -66,22 +66,9 @@ def file_sizes(folder: Path) -> dict[str, int]:
     }
 
 
-def write_text(path: Path, text: str) -> None:
-    """Replace a file in one step: a crash leaves the old one or the new one, a full disk the old one."""
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as handle:
-            handle.write(text)
-            handle.flush()
-            os.fsync(handle.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def write_manifest(run_dir: Path, manifest: Manifest) -> None:
     """Commit."""
-    write_text(run_dir / MANIFEST, json.dumps({"version": VERSION, **asdict(manifest)}, indent=1))
+    write_whole(run_dir / MANIFEST, json.dumps({"version": VERSION, **asdict(manifest)}, indent=1))
 
 
 def read_manifest(run_dir: Path) -> Manifest:

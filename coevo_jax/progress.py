@@ -1,14 +1,16 @@
 """What the user sees while a run goes on: one line per finished phase, and counters while it works."""
 
+import sys
 import time
 from collections.abc import Callable
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from coevo_jax.manifest import PhaseRecord
 
-CONSOLE = Console(highlight=False)
+CONSOLE = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 120)
 
 
 class Stopwatch:
@@ -52,4 +54,4 @@ def progress_bar() -> Progress:
 
 def say(record: PhaseRecord, words: str) -> None:
     """One line for a finished phase."""
-    CONSOLE.print(f"[bold]{record.name:<32}[/bold] {record.seconds:7.1f} s  {words}", soft_wrap=True)
+    CONSOLE.print(Text(f"{record.name:<32}", style="bold"), f"{record.seconds:7.1f} s  {words}", soft_wrap=True)

@@ -17,6 +17,7 @@ import jax
 from coevo_jax.checkpoint import Checkpointer
 from coevo_jax.config import Config, ConfigError
 from coevo_jax.config_io import load_config, to_yaml
+from coevo_jax.files import write_whole
 from coevo_jax.learning.train_state import TrainState
 from coevo_jax.manifest import (
     MANIFEST,
@@ -27,7 +28,6 @@ from coevo_jax.manifest import (
     read_manifest,
     verify_files,
     write_manifest,
-    write_text,
 )
 from coevo_jax.metrics import MetricsLog
 
@@ -120,8 +120,8 @@ def create_run(config: Config) -> Run:
     if folder.exists() and any(entry.name != ".lock" for entry in folder.iterdir()):
         raise ConfigError(_existing(folder, config))
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / CONFIG_FILE, to_yaml(config))
-    write_text(folder / "environment.json", json.dumps(describe_environment(), indent=1) + "\n")
+    write_whole(folder / CONFIG_FILE, to_yaml(config))
+    write_whole(folder / "environment.json", json.dumps(describe_environment(), indent=1) + "\n")
     manifest = Manifest(config_sha256=config_digest(config))
     write_manifest(folder, manifest)
     return Run(config, folder, manifest)

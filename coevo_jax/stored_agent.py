@@ -12,8 +12,9 @@ from coevo_jax.config import Config, ConfigError
 from coevo_jax.config_io import load_config
 from coevo_jax.data.buffer import write_trajectories
 from coevo_jax.evaluation import Summary, summarize
+from coevo_jax.files import write_whole
 from coevo_jax.learning.train_state import init_state
-from coevo_jax.manifest import read_manifest, verify_files, write_text
+from coevo_jax.manifest import read_manifest, verify_files
 from coevo_jax.models.transformer import Params
 from coevo_jax.progress import CONSOLE
 from coevo_jax.rollout import play
@@ -72,7 +73,7 @@ def evaluate_stored(
         **summary,
     }
     write_trajectories(path.with_suffix(".parquet"), trajectories)
-    write_text(path, json.dumps(record, indent=1) + "\n")
+    write_whole(path, json.dumps(record, indent=1) + "\n")
     return summary, path
 
 

@@ -5,6 +5,8 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # read at import: there is no PyTorch, and none is missed
+
 import jax
 
 from coevo_jax.optimize import LearningDiverged

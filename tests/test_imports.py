@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 MAX_LINES = 400
 
 LAYERS = (
-    {"strict", "config", "config_check", "config_io", "trajectory", "batch"},
+    {"strict", "files", "config", "config_check", "config_io", "trajectory", "batch"},
     {"sharding", "models"},
     {"learning", "sampling", "sampling.decode"},
     {"envs"},

@@ -102,6 +102,7 @@ class EnvPool:
             try:
                 if env is None:
                     env = self._make_env()
+                    self._register(call, env)
                 outcome = call.function(env)
             except ConfigError as error:
                 outcome = error
@@ -112,9 +113,13 @@ class EnvPool:
                     if env is not None:
                         self._close_later(env)
                     return
-                if env is not None:
-                    self._instances[call.slot] = env
                 self._finish(call, outcome)
+
+    def _register(self, call: _Call, env: Env) -> None:
+        """Keep a new instance before its first call: one that hangs there is closed like any other."""
+        with self._changed:
+            if not call.abandoned:
+                self._instances[call.slot] = env
 
     def _finish(self, call: _Call, outcome: Any) -> None:
         self.calls += 1

@@ -4,11 +4,12 @@ from pathlib import Path
 from typing import Any
 
 from coevo_jax.metrics import METRICS_FILE, read_metrics
+from coevo_jax.files import write_whole
 from coevo_jax.report.browser import browser_payload, embed_json
 from coevo_jax.report.comparison import Comparison
 from coevo_jax.report.comparison_page import comparison_page
 from coevo_jax.report.page import page, section
-from coevo_jax.report.results import Results, load_results, write_whole
+from coevo_jax.report.results import Results, load_results
 from coevo_jax.report.run_page import (
     explorations_section,
     header,

@@ -1,11 +1,11 @@
 """The schema of `results.json`, the record of a run that tables and reports are made from."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any, TypedDict, cast
 
 from coevo_jax.evaluation import Summary
+from coevo_jax.files import write_whole
 from coevo_jax.strict import ConfigError
 
 RESULTS_FILE = "results.json"
@@ -94,18 +94,6 @@ def save_results(run_dir: Path | str, results: Results) -> Path:
     text = json.dumps(results, indent=1, allow_nan=False) + "\n"
     _check(path, json.loads(text))
     return write_whole(path, text)
-
-
-def write_whole(path: Path, text: str) -> Path:
-    """Write a text file so that a reader sees the old or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f"{path.name}.tmp")
-    with open(fresh, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(fresh, path)
-    return path
 
 
 def _check(path: Path, found: object) -> None:
