@@ -23,7 +23,7 @@ class Checkpointer:
 
     def save(self, number: int, agents: dict[str, TrainState]) -> Path:
         """Write the states and wait until they are final. Returns the checkpoint's folder."""
-        items = {name: ocp.args.StandardSave(state) for name, state in agents.items()}  # type: ignore[call-arg]
+        items = {name: ocp.args.StandardSave(state) for name, state in agents.items()}
         self._manager.save(number, args=ocp.args.Composite(**items))
         self._manager.wait_until_finished()
         return self.folder / str(number)
@@ -34,7 +34,7 @@ class Checkpointer:
         Raises:
           ConfigError: the checkpoint is not there or does not fit the model of this run.
         """
-        items = {name: ocp.args.StandardRestore(tree) for name, tree in abstract.items()}  # type: ignore[call-arg]
+        items = {name: ocp.args.StandardRestore(tree) for name, tree in abstract.items()}
         try:
             restored = self._manager.restore(number, args=ocp.args.Composite(**items))
         except (FileNotFoundError, KeyError, ValueError) as error:
@@ -63,5 +63,7 @@ class Checkpointer:
 def abstract_state(state: TrainState, shardings: TrainState) -> TrainState:
     """Shapes, types and shardings of a state, for restoring into."""
     return jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), state, shardings
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        state,
+        shardings,
     )

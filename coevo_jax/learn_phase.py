@@ -1,4 +1,4 @@
-"""The learning phase of a round: which pairs, which references, and the optimizer steps (METHOD, steps 3 and 5)."""
+"""A round's learning: which pairs, which references, and the optimizer steps (METHOD, steps 3 and 5)."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""The commit record of a run: which phases are finished, with which files, and where the running phase stands.
+"""The commit record of a run: which phases are finished, with which files, and where the running one stands.
 
 There is one commit point. Files and checkpoints are written first, `manifest.json` is replaced last; whatever
 it does not list never happened.
@@ -55,14 +55,17 @@ class Manifest:
 def file_hashes(run_dir: Path, paths: list[Path]) -> dict[str, str]:
     """sha256 of files, keyed by their path inside the run folder."""
     return {
-        str(path.relative_to(run_dir)): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(paths)
+        str(path.relative_to(run_dir)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(paths)
     }
 
 
 def file_sizes(folder: Path) -> dict[str, int]:
     """Bytes of every file below a folder, keyed by its path inside it."""
     return {
-        str(path.relative_to(folder)): path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()
+        str(path.relative_to(folder)): path.stat().st_size
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
     }
 
 

@@ -146,7 +146,14 @@ def explore(run: Run, world: World, phase: Phase) -> None:
     tasks = tasks_of(world.env, "train", config.tasks, "explore.tasks")
     name = phase.name.rpartition("explore_")[2]
     roll_out(
-        run, world, phase, tasks, name, samples=config.samples, temperature=config.temperature, top_p=config.top_p
+        run,
+        world,
+        phase,
+        tasks,
+        name,
+        samples=config.samples,
+        temperature=config.temperature,
+        top_p=config.top_p,
     )
 
 

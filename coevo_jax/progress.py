@@ -54,4 +54,6 @@ def progress_bar() -> Progress:
 
 def say(record: PhaseRecord, words: str) -> None:
     """One line for a finished phase."""
-    CONSOLE.print(Text(f"{record.name:<32}", style="bold"), f"{record.seconds:7.1f} s  {words}", soft_wrap=True)
+    CONSOLE.print(
+        Text(f"{record.name:<32}", style="bold"), f"{record.seconds:7.1f} s  {words}", soft_wrap=True
+    )

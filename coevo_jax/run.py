@@ -33,8 +33,16 @@ from coevo_jax.metrics import MetricsLog
 
 CONFIG_FILE = "config.yaml"
 PACKAGES = (
-    "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "transformers", "tokenizers", "numpy", "scienceworld"
-)  # fmt: skip
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "transformers",
+    "tokenizers",
+    "numpy",
+    "scienceworld",
+)
 
 
 class Run:
@@ -114,7 +122,7 @@ def create_run(config: Config) -> Run:
     """Make the folder of a new run. An existing one is never touched.
 
     Raises:
-      ConfigError: the folder exists, with the same config (resume it) or with another (name its first difference).
+      ConfigError: the folder exists, with the same config (resume it) or another (its first difference).
     """
     folder = Path(config.runs_dir) / config.name
     if folder.exists() and any(entry.name != ".lock" for entry in folder.iterdir()):
@@ -137,8 +145,8 @@ def open_run(folder: Path) -> Run:
     config = load_config(folder / CONFIG_FILE)
     if config_digest(config) != manifest.config_sha256:
         raise ConfigError(
-            f"{folder / CONFIG_FILE}: differs from the config this run was started with; a run keeps its config "
-            "(start another one with name=NEW_NAME)"
+            f"{folder / CONFIG_FILE}: differs from the config this run was started with; a run keeps its "
+            "config (start another one with name=NEW_NAME)"
         )
     verify_files(folder, manifest)
     return Run(config, folder, manifest)

@@ -1,4 +1,7 @@
-"""The phases of a run, in order, as a function of its config. A method is a config: there is no branch on its name."""
+"""The phases of a run, in order, as a function of its config.
+
+A method is a config: there is no branch on its name.
+"""
 
 from dataclasses import dataclass
 

@@ -37,8 +37,8 @@ def make_mesh(config: MeshConfig) -> Mesh:
     needed, found = int(np.prod(shape)), len(jax.devices())
     if needed > found:
         raise ConfigError(
-            f"mesh: data x fsdp x tensor = {config.data} x {config.fsdp} x {config.tensor} needs {needed} devices, "
-            f"found {found} ({jax.devices()[0].platform})"
+            f"mesh: data x fsdp x tensor = {config.data} x {config.fsdp} x {config.tensor} needs "
+            f"{needed} devices, found {found} ({jax.devices()[0].platform})"
         )
     devices = np.asarray(jax.devices()[:needed]).reshape(shape)
     return Mesh(devices, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))

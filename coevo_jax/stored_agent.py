@@ -82,7 +82,9 @@ def _load_params(folder: Path, number: int, agent: str, world: World, config: Co
     try:
         found = checkpoints.agents(number)
         if agent not in found:
-            raise ConfigError(f"{folder}: checkpoint {number} holds no {agent} agent, only {', '.join(found)}")
+            raise ConfigError(
+                f"{folder}: checkpoint {number} holds no {agent} agent, only {', '.join(found)}"
+            )
         abstract = jax.eval_shape(
             lambda: init_state(world.model, world.optimizer, world.shardings, config.seed)
         )

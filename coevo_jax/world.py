@@ -65,7 +65,9 @@ def tasks_of(env: Env, split: str, where: str, key: str) -> Sequence[Task]:
     start, stop = slice_bounds(where)
     selected = tasks[start:stop]
     if not selected:
-        raise ConfigError(f"{key}: {where!r} selects none of the {len(tasks)} tasks of {env.name}'s {split} split")
+        raise ConfigError(
+            f"{key}: {where!r} selects none of the {len(tasks)} tasks of {env.name}'s {split} split"
+        )
     return selected
 
 
@@ -106,7 +108,8 @@ def build_world(config: Config, folder: Path) -> World:
         "failure": preference_loss(config.failure.loss, "failure.loss"),
     }
     programs = {
-        loss: jit_train_step(model, optimizer, loss, mesh, shardings) for loss in dict.fromkeys(losses.values())
+        loss: jit_train_step(model, optimizer, loss, mesh, shardings)
+        for loss in dict.fromkeys(losses.values())
     }
     return World(
         config=config,

@@ -5,7 +5,8 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # read at import: there is no PyTorch, and none is missed
+# Read when transformers is imported, which would warn that there is no PyTorch; none is needed.
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 import jax
 
@@ -17,7 +18,7 @@ FAILURE = 1  # it could, but the work broke off; the run can be resumed
 
 
 def run_command(main: Callable[[Sequence[str]], None]) -> None:
-    """Run a command's `main(argv)`; a user's error is one clear message and exit code 2, without a traceback."""
+    """Run a command's `main(argv)`; a user's error is one clear message and exit code 2, no traceback."""
     use_compilation_cache()
     try:
         main(sys.argv[1:])
@@ -31,8 +32,8 @@ def run_command(main: Callable[[Sequence[str]], None]) -> None:
         where = f" ({error.filename})" if error.filename else ""
         _exit(
             USER_ERROR,
-            f"cannot write{where}: {os.strerror(error.errno)}; what was committed is intact: make room and continue "
-            "with --resume",
+            f"cannot write{where}: {os.strerror(error.errno)}; what was committed is intact: make room and "
+            "continue with --resume",
         )
     except KeyboardInterrupt:
         _exit(130, "interrupted; continue with --resume")

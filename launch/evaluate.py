@@ -16,7 +16,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("run", type=Path, help="folder of a run")
     parser.add_argument("--agent", choices=("target", "failure"), default="target")
     parser.add_argument("--split", choices=("train", "dev", "test"), default="test")
-    parser.add_argument("--tasks", default=":", metavar="START:STOP", help="slice of the split (default: all)")
+    parser.add_argument(
+        "--tasks", default=":", metavar="START:STOP", help="slice of the split (default: all)"
+    )
     parser.add_argument("--temperature", type=float, default=0.0, help="0 (default) is greedy")
     parser.add_argument("--samples", type=int, default=1, help="episodes per task (default: 1)")
     return parser.parse_args(argv)

@@ -1,4 +1,8 @@
-"""Train: `python -m launch.train CONFIG.yaml [key.sub=value ...]` or `python -m launch.train --resume runs/NAME`."""
+"""Train, or go on with an interrupted run.
+
+python -m launch.train CONFIG.yaml [key.sub=value ...]
+python -m launch.train --resume runs/NAME
+"""
 
 import argparse
 import sys

@@ -1,4 +1,4 @@
-"""A toy environment for tests of the whole loop: copy a word of letters; the reward is graded, episodes are short."""
+"""A toy environment for tests of the whole loop: copy a word of letters; graded rewards, short episodes."""
 
 import numpy as np
 

@@ -7,8 +7,8 @@ import pytest
 
 from coevo_jax.coevolution import coevolve, collect_results
 from coevo_jax.config_io import load_config
-from coevo_jax.envs.registry import ENVIRONMENTS
 from coevo_jax.data.buffer import read_trajectories
+from coevo_jax.envs.registry import ENVIRONMENTS
 from coevo_jax.manifest import read_manifest
 from coevo_jax.metrics import read_metrics
 from coevo_jax.run import Run, create_run, open_run

@@ -21,9 +21,8 @@ from coevo_jax.config import BatchConfig, PairWeights
 from coevo_jax.data.pairing import PairSet
 from coevo_jax.trajectory import PAIR_KINDS, PreferencePair, Trajectory
 
-WINDOW = (
-    32  # groups among which a microbatch chooses: more leave less padding, fewer keep more of the shuffle
-)
+# Groups among which a microbatch chooses: more leave less padding, fewer keep more of the shuffle.
+WINDOW = 32
 LAYOUT_ATTEMPTS = 12  # orders in which a microbatch's trajectories are laid into rows
 
 
@@ -32,9 +31,8 @@ class BatchPlan:
     """Every microbatch of a phase. An epoch visits all of them, in the order of `epoch_order`."""
 
     batches: list[PreferenceBatch]  # numpy arrays
-    locations: tuple[
-        tuple[tuple[int, int], ...], ...
-    ]  # of each trajectory: its places (batch, n); () if dropped
+    # Of each trajectory: its places (batch, n); () if dropped.
+    locations: tuple[tuple[tuple[int, int], ...], ...]
     too_long: tuple[str, ...]  # trajectories longer than a row, dropped with their pairs
     dropped_pairs: int  # pairs of those, and pairs whose two sides do not fit into one microbatch
     padding: float  # share of all token places that hold no token
@@ -112,7 +110,7 @@ def pack_sft(trajectories: Sequence[Trajectory], *, batch: BatchConfig, pad_id: 
 
 def with_reference(batch: PreferenceBatch, logps: np.ndarray) -> PreferenceBatch:
     """Store the reference's summed log-probabilities, float32 [N], with a microbatch."""
-    reference: Any = np.asarray(logps, np.float32).reshape(batch.reference_logps.shape)
+    reference = np.asarray(logps, np.float32).reshape(batch.reference_logps.shape)
     return replace(batch, reference_logps=reference)
 
 
@@ -244,14 +242,14 @@ def _build(
 ) -> PreferenceBatch:
     """Write a microbatch's arrays."""
     shape, slots = (batch.rows, batch.row_length), batch.rows * batch.segments_per_row
-    tokens: Any = np.full(shape, pad_id, np.int32)
-    segment_ids: Any = np.zeros(shape, np.int32)
-    positions: Any = np.zeros(shape, np.int32)
-    loss_mask: Any = np.zeros(shape, bool)
-    token_weight: Any = np.ones(shape, np.float32)
-    sft_weight: Any = np.zeros(slots, np.float32)
-    reward: Any = np.zeros(slots, np.float32)
-    token_count: Any = np.zeros(slots, np.int32)
+    tokens = np.full(shape, pad_id, np.int32)
+    segment_ids = np.zeros(shape, np.int32)
+    positions = np.zeros(shape, np.int32)
+    loss_mask = np.zeros(shape, bool)
+    token_weight = np.ones(shape, np.float32)
+    sft_weight = np.zeros(slots, np.float32)
+    reward = np.zeros(slots, np.float32)
+    token_count = np.zeros(slots, np.int32)
     place = _places(step, batch)
     for b, row in enumerate(step.rows):
         start = 0
@@ -266,7 +264,7 @@ def _build(
             reward[place[index]] = trajectory.reward
             token_count[place[index]] = trajectory.agent_mask.sum()
             start = span.stop
-    reference: Any = np.zeros(slots, np.float32)
+    reference = np.zeros(slots, np.float32)
     chosen, rejected, weight, kind = _pair_arrays(step.group.pairs, place, pair_weights, batch.pairs)
     return PreferenceBatch(
         tokens=TokenBatch(
@@ -289,7 +287,7 @@ def _build(
 
 def _pair_arrays(
     pairs: Sequence[PreferencePair], place: Mapping[int, int], pair_weights: PairWeights, count: int
-) -> tuple[Any, Any, Any, Any]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Indices and weights of the pairs, each [P]; padding points at n = 0 with weight 0."""
     kinds = _kind_weights(pair_weights)
     chosen, rejected, kind = (np.zeros(count, np.int32) for _ in range(3))

@@ -38,7 +38,7 @@ class StepResult:
 class Env(Protocol):
     """One environment instance plays one episode at a time.
 
-    A malformed action is an observation that starts with "Invalid action" and costs a turn, never an exception.
+    A malformed action is answered by an observation that starts with "Invalid action" and costs a turn.
     `EnvFault` means the instance must be closed and replaced. Task lists and experts need no live
     resource: `tasks`, `max_turns` and `expert` work before the first `reset`.
     """

@@ -3,16 +3,18 @@
 Legend: B rows, T tokens, D hidden, V vocabulary, S segments per row, N = B * S trajectories.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
-from coevo_jax.batch import TokenBatch
+from coevo_jax.batch import Array, TokenBatch
 from coevo_jax.models.transformer import Params, Transformer, output_logits
 
 HEAD_CHUNK = 128  # tokens per row whose logits exist at one time
 
 
-def token_logps(params: Params, hidden_BTD: jax.Array, tokens_BT: jax.Array) -> jax.Array:
+def token_logps(params: Params, hidden_BTD: jax.Array, tokens_BT: Array) -> jax.Array:
     """Float32 log-probability of each token given those before it, [B, T-1]: entry t scores tokens[t + 1].
 
     The shift by one happens here and nowhere else. Each chunk is recomputed in the backward pass.
@@ -42,8 +44,8 @@ def trajectory_logps(model: Transformer, params: Params, batch: TokenBatch, segm
 
     Per-row sums reshaped to [N], so that a data-sharded mesh later gathers N floats, never activations.
     """
-    hidden_BTD = model.apply({"params": params}, batch.tokens, batch.positions, batch.segment_ids)
-    logps_BT = token_logps(params, hidden_BTD, batch.tokens)
+    hidden: Any = model.apply({"params": params}, batch.tokens, batch.positions, batch.segment_ids)
+    logps_BT = token_logps(params, hidden, batch.tokens)
     same_BT = batch.segment_ids[:, 1:] == batch.segment_ids[:, :-1]
     trained_BT = batch.loss_mask[:, 1:] & same_BT
     weighted_BT = jnp.where(trained_BT, logps_BT * batch.token_weight[:, 1:], 0.0)

@@ -6,11 +6,11 @@ Metrics are (numerator, denominator) so that sharding and accumulation never cha
 import jax
 import jax.numpy as jnp
 
-from coevo_jax.batch import PreferenceBatch
+from coevo_jax.batch import Array, PreferenceBatch, Scalar
 from coevo_jax.learning.preference_losses import PreferenceLoss, logratio_margin
 from coevo_jax.trajectory import PAIR_KINDS
 
-Metrics = dict[str, tuple[jax.Array, jax.Array]]
+Metrics = dict[str, tuple[Scalar, Scalar]]
 
 
 def objective(
@@ -27,8 +27,8 @@ def objective(
     sides = (
         policy_logps[batch.chosen],
         policy_logps[batch.rejected],
-        batch.reference_logps[batch.chosen],
-        batch.reference_logps[batch.rejected],
+        jnp.asarray(batch.reference_logps)[batch.chosen],
+        jnp.asarray(batch.reference_logps)[batch.rejected],
     )
     pair_losses = loss(*sides, beta=beta)
     real = batch.weight > 0
@@ -49,7 +49,7 @@ def objective(
 
 
 def pair_metrics(
-    sides: tuple[jax.Array, ...], pair_losses: jax.Array, real: jax.Array, kind: jax.Array, beta: jax.Array
+    sides: tuple[jax.Array, ...], pair_losses: jax.Array, real: Array, kind: Array, beta: jax.Array
 ) -> Metrics:
     """TRL's pair metrics over all pairs and, with the kind's name appended, over each kind of pair."""
     policy_chosen, policy_rejected, reference_chosen, reference_rejected = sides

@@ -37,7 +37,8 @@ def state_shardings(model: Transformer, optimizer: optax.GradientTransformation,
         params,
         transform_non_params=lambda _: replicated(mesh),
     )
-    return TrainState(step=replicated(mesh), params=params, opt_state=opt_state)
+    step: Any = replicated(mesh)
+    return TrainState(step=step, params=params, opt_state=opt_state)
 
 
 def init_state(

@@ -1,13 +1,14 @@
 """The train step of either agent, and the scoring of references: pure functions, jitted once."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from coevo_jax.batch import PreferenceBatch
+from coevo_jax.batch import PreferenceBatch, Scalar
 from coevo_jax.learning.logps import trajectory_logps
 from coevo_jax.learning.objective import Metrics, objective
 from coevo_jax.learning.preference_losses import PreferenceLoss
@@ -15,7 +16,7 @@ from coevo_jax.learning.train_state import TrainState
 from coevo_jax.models.transformer import Params, Transformer
 from coevo_jax.sharding import batch_sharding, replicated
 
-TrainStep = Callable[[TrainState, PreferenceBatch, jax.Array, jax.Array], tuple[TrainState, Metrics]]
+TrainStep = Callable[[TrainState, PreferenceBatch, Scalar, Scalar], tuple[TrainState, Metrics]]
 ScoreStep = Callable[[Params, PreferenceBatch], jax.Array]
 
 
@@ -87,9 +88,10 @@ def jit_score(model: Transformer, mesh: Mesh, shardings: TrainState) -> ScoreSte
 
 def batch_shardings(mesh: Mesh) -> PreferenceBatch:
     """Rows and trajectories are split over the batch axes, pairs are on every device."""
-    rows, everywhere = batch_sharding(mesh), replicated(mesh)
+    rows: Any = batch_sharding(mesh)
+    everywhere: Any = replicated(mesh)
     return PreferenceBatch(
-        tokens=rows,  # type: ignore[arg-type]  # a prefix of the TokenBatch tree
+        tokens=rows,  # a prefix of the TokenBatch tree
         reference_logps=rows,
         sft_weight=rows,
         reward=rows,

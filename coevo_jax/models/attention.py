@@ -1,6 +1,6 @@
 """Attention over packed rows and over a KV cache, with rotary positions.
 
-Legend: B rows or slots, T new tokens, C cache length, H query heads, K key/value heads, G = H/K, h head width.
+Legend: B rows or slots, T new tokens, C cache length, H query heads, K key/value heads, G = H/K, h width.
 """
 
 import jax
@@ -58,6 +58,6 @@ def packed_attention(
 def cached_attention(
     q_BTHh: jax.Array, keys_BKCh: jax.Array, values_BKCh: jax.Array, positions_BT: jax.Array
 ) -> jax.Array:
-    """New queries over a cache that already holds their own keys; causal by position. Returns [B, T, H, h]."""
+    """New queries over a cache that holds their own keys already; causal by position; [B, T, H, h]."""
     mask_BTC = jnp.arange(keys_BKCh.shape[2]) <= positions_BT[..., None]
     return _ungroup(_attend(_group(q_BTHh, keys_BKCh.shape[1]), keys_BKCh, values_BKCh, mask_BTC))

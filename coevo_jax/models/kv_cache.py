@@ -1,8 +1,10 @@
 """The KV cache of S slots, and the forward pass that appends new tokens to it.
 
-Layers are unrolled here, not scanned, and each has its own buffers: a scan would copy a whole layer per token.
+Layers are unrolled here, not scanned, each with its own buffers: a scan would copy a whole layer per token.
 Legend: S slots, T new tokens, C cache length, K key/value heads, h head width, D hidden.
 """
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -53,14 +55,15 @@ def forward_cached(
     offset_T = jnp.arange(tokens_ST.shape[1])
     positions_ST = cache.lengths[:, None] + offset_T
     write_ST = jnp.where(offset_T < valid_S[:, None], positions_ST, cache.keys[0].shape[2])
-    x_STD = model.apply({"params": params}, tokens_ST, method=Transformer.embed)
+    x_STD: Any = model.apply({"params": params}, tokens_ST, method=Transformer.embed)
     keys, values = [], []
     for layer in range(config.num_layers):
         variables = {"params": jax.tree.map(lambda stacked, layer=layer: stacked[layer], params["layers"])}
-        q, k, v = block.apply(variables, x_STD, positions_ST, method=Block.project)
+        projected: Any = block.apply(variables, x_STD, positions_ST, method=Block.project)
+        q, k, v = projected
         keys.append(_append(cache.keys[layer], k, write_ST))
         values.append(_append(cache.values[layer], v, write_ST))
         attended = cached_attention(q, keys[-1], values[-1], positions_ST)
         x_STD = block.apply(variables, x_STD, attended, method=Block.finish)
-    hidden_STD = model.apply({"params": params}, x_STD, method=Transformer.finish)
+    hidden_STD: Any = model.apply({"params": params}, x_STD, method=Transformer.finish)
     return hidden_STD, KVCache(tuple(keys), tuple(values), cache.lengths + valid_S)

@@ -1,7 +1,8 @@
 """The decoder-only transformer: RMSNorm, rotary positions, grouped-query attention, SwiGLU (Qwen3's block).
 
 Layers are stacked and scanned; parameters carry logical axes. Pure init/apply, no state.
-Legend: B rows, T tokens, D hidden, H query heads, K key/value heads, h head width, F feed-forward, V vocabulary.
+Legend: B rows, T tokens, D hidden, H query heads, K key/value heads, h head width, F feed-forward,
+V vocabulary.
 """
 
 from typing import Any
@@ -16,10 +17,13 @@ from coevo_jax.models.attention import packed_attention, rotate
 Params = Any
 
 
-def _weight(module: nn.Module, name: str, shape: tuple[int, ...], axes: tuple[str, ...], fan_in: int) -> jax.Array:
+def _weight(
+    module: nn.Module, name: str, shape: tuple[int, ...], axes: tuple[str, ...], fan_in: int
+) -> jax.Array:
     """A float32 master weight with a truncated-normal start of variance 1 / fan_in."""
     init = nn.with_logical_partitioning(nn.initializers.truncated_normal(fan_in**-0.5), axes)
-    return module.param(name, init, shape, jnp.float32)
+    weight: Any = module.param(name, init, shape, jnp.float32)  # unboxed, unlike its initializer's type
+    return weight
 
 
 class RMSNorm(nn.Module):
@@ -30,7 +34,7 @@ class RMSNorm(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         init = nn.with_logical_partitioning(nn.initializers.ones, ("norm",))
-        scale = self.param("scale", init, (x.shape[-1],), jnp.float32)
+        scale: Any = self.param("scale", init, (x.shape[-1],), jnp.float32)
         x32 = x.astype(jnp.float32)
         normed = x32 * jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + self.epsilon)
         return (normed * scale).astype(x.dtype)
@@ -99,7 +103,7 @@ class Transformer(nn.Module):
             block,
             variable_axes={"params": 0},
             split_rngs={"params": True},
-            in_axes=(nn.broadcast, nn.broadcast),
+            in_axes=(nn.broadcast, nn.broadcast),  # pyright: ignore[reportArgumentType]  # its type says int
             length=c.num_layers,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )

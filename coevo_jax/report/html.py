@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from coevo_jax.metrics import METRICS_FILE, read_metrics
 from coevo_jax.files import write_whole
+from coevo_jax.metrics import METRICS_FILE, read_metrics
 from coevo_jax.report.browser import browser_payload, embed_json
 from coevo_jax.report.comparison import Comparison
 from coevo_jax.report.comparison_page import comparison_page

@@ -117,6 +117,6 @@ def _check(path: Path, found: object) -> None:
 def _check_keys(path: Path, where: str, found: object, kind: type) -> None:
     if not isinstance(found, dict):
         raise ConfigError(f"{path}: {where} is {type(found).__name__}, expected an object")
-    missing = sorted(kind.__required_keys__ - found.keys())  # type: ignore[attr-defined]
+    missing = sorted(kind.__required_keys__ - found.keys())  # pyright: ignore[reportAttributeAccessIssue]
     if missing:
         raise ConfigError(f"{path}: {where} lacks {', '.join(missing)}")

@@ -122,7 +122,7 @@ class Engine:
 
     def compilations(self) -> int:
         """Programs compiled so far: one per shape of prefill and decode."""
-        return self._prefill._cache_size() + self._decode._cache_size()  # pyright: ignore
+        return self._prefill._cache_size() + self._decode._cache_size()  # pyright: ignore[reportAttributeAccessIssue]
 
     def prefill(self, params: Params, texts: Mapping[int, np.ndarray], fresh: frozenset[int]) -> None:
         """Append tokens to slots, batched over slots and cut into chunks; returns before the device is done.

@@ -1,5 +1,7 @@
 """The train step on real packed batches: ln 2 at the start, invariances, meshes and compile counts."""
 
+from itertools import pairwise
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -121,7 +123,9 @@ def test_padding_garbage_and_pair_order_change_nothing(model, params):
 
     padding = np.asarray(batch.tokens.segment_ids) == 0
     garbage = np.where(padding, 13, batch.tokens.tokens)
-    changed = batch.replace(tokens=batch.tokens.replace(tokens=garbage, loss_mask=batch.tokens.loss_mask | padding))
+    changed = batch.replace(
+        tokens=batch.tokens.replace(tokens=garbage, loss_mask=batch.tokens.loss_mask | padding)
+    )
     np.testing.assert_allclose(loss(batch), loss(changed), rtol=1e-6)
     order = np.random.default_rng(0).permutation(PAIRS)
     fields = {name: getattr(batch, name)[order] for name in ("chosen", "rejected", "weight", "kind")}
@@ -178,9 +182,11 @@ def test_sft_is_a_batch_without_pairs_and_learns_it(model):
     assert step._cache_size() == 1  # SFT, DPO and every learning rate share one program
 
 
-@pytest.mark.parametrize("axes", [{"data": 8}, {"fsdp": 8}, {"data": 2, "fsdp": 2, "tensor": 2}, {"tensor": 4}])
+@pytest.mark.parametrize(
+    "axes", [{"data": 8}, {"fsdp": 8}, {"data": 2, "fsdp": 2, "tensor": 2}, {"tensor": 4}]
+)
 def test_every_mesh_gives_the_single_devices_numbers(model, axes):
-    """Parameters under the plain gradient; Adam's quotient of two tiny numbers turns 1e-9 of noise into 1e-4."""
+    """Parameters under the plain gradient: Adam's quotient of tiny numbers turns 1e-9 of noise into 1e-4."""
     batch = random_batch(5)
 
     def run(optimizer, rate, **axes):
@@ -204,4 +210,4 @@ def test_learning_rates_by_hand():
     assert [constant_rate(step, 10, 1.0, 0.2) for step in (0, 1, 2, 9)] == [0.5, 1.0, 1.0, 1.0]
     rates = [cosine_rate(step, 100, 1.0, 0.1) for step in range(100)]
     assert rates[0] == pytest.approx(0.1) and rates[9] == pytest.approx(1.0)
-    assert all(a > b for a, b in zip(rates[9:], rates[10:], strict=False)) and rates[-1] < 1e-3
+    assert all(a > b for a, b in pairwise(rates[9:])) and rates[-1] < 1e-3

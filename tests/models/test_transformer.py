@@ -1,4 +1,4 @@
-"""Properties of the transformer: packing changes nothing, the cache equals the full forward, nothing leaks."""
+"""Properties of the transformer: packing changes nothing, the cache equals the full pass, nothing leaks."""
 
 import flax.linen as nn
 import jax
@@ -106,9 +106,7 @@ def test_switches_build_and_differ_only_where_they_should(changes):
     assert ("head" in params) == (changes.get("tie_embeddings") is False)
     if changes == {"remat": "full"}:
         plain = Transformer(CONFIG, VOCAB)
-        np.testing.assert_allclose(
-            forward(other, params, tokens), forward(plain, params, tokens), atol=1e-6
-        )
+        np.testing.assert_allclose(forward(other, params, tokens), forward(plain, params, tokens), atol=1e-6)
 
 
 def test_bfloat16_computes_close_to_float32_with_float32_logits(model, params):

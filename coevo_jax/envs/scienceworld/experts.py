@@ -33,9 +33,8 @@ from coevo_jax.trajectory import SOLVED_REWARD, Demonstration, Turn
 
 HEADER = {"scienceworld_experts": 1, "simulator": SIMULATOR_VERSION, "simplifications": SIMPLIFICATIONS}
 ATTEMPTS = 6  # gold paths tried per task
-CONFIRMATIONS = (
-    2  # replays beyond the recorded one: a circuit's bulb lights up a turn sooner or later by chance
-)
+# Replays beyond the recorded one: a circuit's bulb lights up a turn sooner or later by chance.
+CONFIRMATIONS = 2
 SOLVE_SECONDS = 300.0  # a task that takes longer counts as a fault of the simulator
 SAVE_EVERY = 50  # tasks between two writes of the file
 
