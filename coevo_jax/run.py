@@ -3,8 +3,10 @@
 import fcntl
 import hashlib
 import json
+import os
 import platform
 import resource
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -119,19 +121,23 @@ def config_digest(config: Config) -> str:
 
 
 def create_run(config: Config) -> Run:
-    """Make the folder of a new run. An existing one is never touched.
+    """Make the folder of a new run, whole or not at all. An existing one is never touched.
 
     Raises:
       ConfigError: the folder exists, with the same config (resume it) or another (its first difference).
     """
     folder = Path(config.runs_dir) / config.name
-    if folder.exists() and any(entry.name != ".lock" for entry in folder.iterdir()):
+    if folder.exists() and any(folder.iterdir()):
         raise ConfigError(_existing(folder, config))
-    folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / CONFIG_FILE, to_yaml(config))
-    write_whole(folder / "environment.json", json.dumps(describe_environment(), indent=1) + "\n")
     manifest = Manifest(config_sha256=config_digest(config))
-    write_manifest(folder, manifest)
+    unborn = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    try:
+        write_whole(unborn / CONFIG_FILE, to_yaml(config))
+        write_whole(unborn / "environment.json", json.dumps(describe_environment(), indent=1) + "\n")
+        write_manifest(unborn, manifest)
+        unborn.rename(folder)  # an empty folder is replaced, another run's that came first is not
+    finally:
+        shutil.rmtree(unborn, ignore_errors=True)
     return Run(config, folder, manifest)
 
 

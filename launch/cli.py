@@ -40,7 +40,12 @@ def run_command(main: Callable[[Sequence[str]], None]) -> None:
 
 
 def use_compilation_cache() -> None:
-    """Keep compiled programs between processes, in $COEVO_CACHE/jax or ~/.cache/coevo_jax/jax."""
+    """Keep compiled programs between processes, in $COEVO_CACHE/jax or ~/.cache/coevo_jax/jax.
+
+    $JAX_COMPILATION_CACHE_DIR, where it is set, stays in force.
+    """
+    if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        return
     root = os.environ.get("COEVO_CACHE") or os.path.expanduser("~/.cache/coevo_jax")
     jax.config.update("jax_compilation_cache_dir", os.path.join(root, "jax"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

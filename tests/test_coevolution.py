@@ -160,6 +160,23 @@ def test_killed_at_every_third_commit_it_ends_in_the_same_numbers(whole, tmp_pat
     run.close()
 
 
+def test_killed_before_its_first_commit_a_run_can_be_started_again(tmp_path, monkeypatch):
+    import coevo_jax.run as run_module
+
+    def die(folder, manifest):
+        raise Killed
+
+    config = tiny_config(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "write_manifest", die)
+        patch.setattr(run_module.shutil, "rmtree", lambda *_, **__: None)  # nothing cleans up after kill -9
+        with pytest.raises(Killed):
+            create_run(config)
+    run = create_run(config)
+    assert run.manifest == read_manifest(run.folder)
+    run.close()
+
+
 def test_a_finished_run_resumes_to_itself(whole):
     before = (whole.folder / "manifest.json").read_bytes()
     run = open_run(whole.folder)

@@ -30,7 +30,7 @@ class EnvSpec:
         return getattr(importlib.import_module(self.module), self.make_name)
 
 
-ENVIRONMENTS: Mapping[str, EnvSpec] = {
+ENVIRONMENTS: dict[str, EnvSpec] = {
     "intercode_sql": EnvSpec(
         module="coevo_jax.envs.intercode_sql",
         options_name="InterCodeSqlOptions",

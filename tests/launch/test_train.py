@@ -1,0 +1,181 @@
+"""The train command as a user meets it: clear errors, exit codes, a full disk, and kill -9."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from coevo_jax.envs.registry import ENVIRONMENTS
+from coevo_jax.strict import ConfigError
+from launch.cli import run_command
+from launch.evaluate import main as evaluate_main
+from launch.train import main
+from tests.tiny import LETTERS, write_config
+
+ROOT = Path(__file__).parent.parent.parent
+QUICKSTART = str(ROOT / "configs" / "quickstart.yaml")
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+BAD_INPUT = {
+    "missing file": (["nowhere.yaml"], r"nowhere\.yaml"),
+    "unknown key": ([QUICKSTART, "target.bete=[0.1]"], r"target\.bete.*did you mean 'beta'"),
+    "wrong type": ([QUICKSTART, "rounds=many"], r"rounds: found \"many\""),
+    "impossible": ([QUICKSTART, "model.num_kv_heads=3"], r"num_kv_heads"),
+    "unknown environment": (
+        [QUICKSTART, "env.name=intercode_sqll"],
+        r"env\.name.*did you mean 'intercode_sql'",
+    ),
+    "unknown environment option": (
+        [QUICKSTART, "env.options.sead=1"],
+        r"env\.options\.sead.*did you mean 'seed'",
+    ),
+    "unknown loss": ([QUICKSTART, "target.loss=sigmoyd"], r"target\.loss.*did you mean 'sigmoid'"),
+    "too many devices": ([QUICKSTART, "mesh.data=64", "batch.rows=64"], r"needs 64 devices, found 8"),
+    "nothing given": ([], r"give either a config file or --resume"),
+    "resume of nothing": (["--resume", "nowhere"], r"nowhere: the folder does not exist"),
+}
+
+
+@pytest.mark.parametrize("case", sorted(BAD_INPUT))
+def test_bad_input_is_one_clear_error_and_nothing_is_written(case, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments, words = BAD_INPUT[case]
+    with pytest.raises(ConfigError, match=words):
+        main(arguments)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_user_error_exits_with_2_and_no_traceback(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["train", "nowhere.yaml"])
+    with pytest.raises(SystemExit) as stop:
+        run_command(main)
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: nowhere.yaml") and "Traceback" not in error
+
+
+def test_help_lists_every_option_with_its_doc(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    for words in ("target.pairs.expert_target", "Root of all randomness", "env.options of scienceworld"):
+        assert words in text
+
+
+@pytest.fixture
+def letters(monkeypatch):
+    monkeypatch.setitem(ENVIRONMENTS, "letters", LETTERS)
+
+
+DATABASE = {"database": "zoo", "tables": ["CREATE TABLE pet (name TEXT)"], "rows": [["pet", [["Rex"]]]]}
+TASK = {"id": "zoo/1", "split": "train", "db": "zoo", "question": "Who is there?", "family": "list"}
+BROKEN_LINES = {
+    "no JSON": ('{"id": "zoo/2",', "expected a JSON object"),
+    "a missing field": (json.dumps(TASK | {"id": "zoo/2"}), "gold: missing"),
+    "an unknown database": (
+        json.dumps(TASK | {"id": "zoo/2", "db": "zo", "gold": "x"}),
+        "did you mean 'zoo'",
+    ),
+    "a query that fails": (
+        json.dumps(TASK | {"id": "zoo/2", "gold": "SELECT age FROM pet"}),
+        "no such column",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", sorted(BROKEN_LINES))
+def test_a_broken_task_file_is_named_with_its_line(case, tmp_path):
+    line, words = BROKEN_LINES[case]
+    path = tmp_path / "tasks.jsonl"
+    good = [json.dumps(DATABASE), json.dumps(TASK | {"gold": "SELECT name FROM pet"})]
+    path.write_text("".join(text + "\n" for text in [*good, line]))
+    with pytest.raises(ConfigError, match=rf"tasks\.jsonl:3: .*{words}"):
+        main([QUICKSTART, f"env.options={{tasks_path: {path}}}", f"runs_dir={tmp_path / 'runs'}"])
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_full_disk_loses_nothing_and_the_run_goes_on(letters, tmp_path, monkeypatch, capsys):
+    import coevo_jax.manifest as manifest
+
+    config = write_config(tmp_path)
+    real, calls = manifest.write_whole, 0
+
+    def full_after_some(path, content):
+        nonlocal calls
+        calls += 1
+        if calls == 6:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        return real(path, content)
+
+    monkeypatch.setattr(manifest, "write_whole", full_after_some)
+    monkeypatch.setattr(sys, "argv", ["train", str(config), f"runs_dir={tmp_path / 'runs'}", "rounds=0"])
+    with pytest.raises(SystemExit) as stop:
+        run_command(main)
+    assert stop.value.code == 2
+    assert "No space left on device" in capsys.readouterr().err
+    main(["--resume", str(tmp_path / "runs" / "tiny")])
+    results = json.loads((tmp_path / "runs" / "tiny" / "results.json").read_text())
+    assert results["evaluations"][0]["n"] == 20
+
+
+def test_evaluate_leaves_the_run_as_it_is(letters, tmp_path, capsys):
+    config = write_config(tmp_path)
+    main([str(config), f"runs_dir={tmp_path / 'runs'}", "rounds=0"])
+    folder = tmp_path / "runs" / "tiny"
+    before = tree(folder)
+    evaluate_main([str(folder), "--agent", "target", "--split", "dev"])
+    after = tree(folder)
+    assert {name: after[name] for name in before} == before
+    found = json.loads((folder / "evaluations" / "target-dev.json").read_text())
+    results = json.loads((folder / "results.json").read_text())
+    assert found["mean_reward"] == results["evaluations"][0]["mean_reward"]
+    with pytest.raises(ConfigError, match="expected a slice"):
+        evaluate_main([str(folder), "--tasks", "first"])
+
+
+def without_time(folder: Path) -> dict:
+    results = json.loads((folder / "results.json").read_text())
+    for key in ("phases", "peak_memory_bytes", "environment", "config", "name"):
+        results.pop(key)
+    return results
+
+
+@pytest.mark.slow
+def test_kill_9_at_any_moment_ends_in_the_same_numbers(tmp_path):
+    """A real process, killed a little later every time until one survives; then against one never stopped."""
+    config = write_config(tmp_path)
+    command = [sys.executable, "-m", "tests.letters_train"]
+    whole = [*command, str(config), f"runs_dir={tmp_path / 'runs'}", "name=whole"]
+    start = time.monotonic()
+    subprocess.run(whole, cwd=ROOT, check=True, capture_output=True)
+    duration = time.monotonic() - start
+    folder = tmp_path / "runs" / "killed"
+    arguments, kills = [str(config), f"runs_dir={tmp_path / 'runs'}", "name=killed"], 0
+    for seconds in duration * np.geomspace(0.2, 10, 16):
+        output = tmp_path / f"{seconds:.1f}.txt"
+        with output.open("wb") as sink:
+            process = subprocess.Popen([*command, *arguments], cwd=ROOT, stdout=sink, stderr=sink)
+        try:
+            process.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            kills += 1
+        else:
+            assert process.returncode == 0, output.read_text()
+            break
+        if (folder / "manifest.json").exists():
+            arguments = ["--resume", str(folder)]
+    assert kills >= 3 and process.returncode == 0
+    assert without_time(folder) == without_time(tmp_path / "runs" / "whole")
