@@ -6,7 +6,8 @@ The rules are those of Co-Evolving Agents (arXiv 2511.22254) on top of ETO (arXi
     expert_failure   (b) expert over a trajectory of the failure agent
     failure_failure  (c) a failure over another failure of the same task with less reward
 
-A failure is a finished trajectory with reward < 1. An environment fault is never in a pair, nor is a tie.
+A failure is a finished trajectory with reward < 1. An environment fault is never in a pair, nor is a tie,
+nor an episode in which the agent wrote nothing (its prompt did not fit): there is nothing to learn from it.
 Everything is a function of the set of trajectories, not of the order in which they come.
 """
 
@@ -54,7 +55,7 @@ def target_pairs(
     Where an agent beats the expert, its trajectory is the chosen side (ETO). A rejected trajectory is cut to
     the turns of the task's expert plus `max_extra_turns`; None never cuts.
     """
-    expert_of = {expert.task_id: expert for expert in experts}
+    expert_of = {expert.task_id: expert for expert in experts if expert.agent_mask.any()}
     targets, failures = _by_task(target), _by_task(failure)
     candidates: list[_Candidate] = []
     for task_id in sorted({*targets, *failures}):
@@ -95,12 +96,15 @@ def failure_pairs(
 def add_trajectories(pair_set: PairSet, extra: Iterable[Trajectory]) -> tuple[PairSet, list[int]]:
     """Add trajectories that are learned from without a pair; returns the set and their indices in it.
 
-    One whose tokens are already in the set, or that comes twice, keeps one place.
+    One whose tokens are already in the set, or that comes twice, keeps one place; one without a token of
+    the agent is left out.
     """
     trajectories = list(pair_set.trajectories)
     places = {_key(trajectory): index for index, trajectory in enumerate(trajectories)}
     indices = []
     for trajectory in extra:
+        if not trajectory.agent_mask.any():
+            continue
         index = places.setdefault(_key(trajectory), len(trajectories))
         if index == len(trajectories):
             trajectories.append(trajectory)
@@ -128,10 +132,10 @@ def cut_turns(trajectory: Trajectory, turns: int) -> Trajectory:
 
 
 def _by_task(trajectories: Iterable[Trajectory]) -> dict[str, list[Trajectory]]:
-    """Group by task, in the order of the samples, without faults and repeated token sequences."""
+    """Group by task, in the order of the samples, without faults, silent agents and repeated tokens."""
     groups: dict[str, dict[bytes, Trajectory]] = {}
     for trajectory in sorted(trajectories, key=lambda t: (t.task_id, t.agent, t.sample)):
-        if trajectory.ending is not Ending.FAULT:
+        if trajectory.ending is not Ending.FAULT and trajectory.agent_mask.any():
             groups.setdefault(trajectory.task_id, {}).setdefault(trajectory.tokens.tobytes(), trajectory)
     return {task_id: list(group.values()) for task_id, group in groups.items()}
 

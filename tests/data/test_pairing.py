@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -79,6 +81,22 @@ def test_a_fault_is_in_no_pair():
     failure = [trajectory("failure", 0, 0.3)]
     assert names(target_pairs([EXPERT], [fault], failure, max_per_kind=9)) == [("expert_failure", "e0", "f0")]
     assert failure_pairs([fault], failure, cross_agent_only=False, max_per_kind=9).pairs == ()
+
+
+@pytest.mark.parametrize("prompt", [0, 2])
+def test_an_episode_without_an_agent_token_is_neither_paired_nor_imitated(prompt):
+    def silent(one):
+        """The same episode as if the agent had written nothing."""
+        cut = {name: getattr(one, name)[:prompt] for name in ("tokens", "agent_mask", "logps")}
+        return replace(one, turns=(), ending=Ending.TOKEN_LIMIT, **cut)
+
+    quiet = silent(trajectory("target", 0, 0.0))
+    failure = [trajectory("failure", 0, 0.3)]
+    assert names(target_pairs([EXPERT], [quiet], failure, max_per_kind=9)) == [("expert_failure", "e0", "f0")]
+    assert names(target_pairs([silent(EXPERT)], [], failure, max_per_kind=9)) == []
+    assert names(failure_pairs([quiet], failure, cross_agent_only=True, max_per_kind=9)) == []
+    paired = target_pairs([EXPERT], [], failure, max_per_kind=9)
+    assert add_trajectories(paired, [quiet]) == (paired, [])
 
 
 def test_the_failure_agent_sees_no_expert_and_no_success():
