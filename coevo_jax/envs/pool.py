@@ -116,10 +116,14 @@ class EnvPool:
                 self._finish(call, outcome)
 
     def _register(self, call: _Call, env: Env) -> None:
-        """Keep a new instance before its first call: one that hangs there is closed like any other."""
+        """Keep a new instance before its first call: one that hangs there is closed like any other.
+
+        Raises EnvFault where making it has taken so long that nobody waits for its first call any more.
+        """
         with self._changed:
-            if not call.abandoned:
-                self._instances[call.slot] = env
+            if call.abandoned:
+                raise EnvFault("made too late")
+            self._instances[call.slot] = env
 
     def _finish(self, call: _Call, outcome: Any) -> None:
         self.calls += 1
