@@ -62,7 +62,6 @@ def evaluate_stored(
     threshold = config.evaluate.hard_negative_threshold
     summary = summarize(trajectories, hard_negative_threshold=threshold, seed=config.seed)
     path = folder / "evaluations" / f"{agent}-{split}.json"
-    path.parent.mkdir(exist_ok=True)
     record: dict[str, Any] = {
         "agent": agent,
         "split": split,

@@ -1,6 +1,5 @@
 """Trajectories on disk: Parquet shards, one row a trajectory, readable by pandas, DuckDB and `datasets`."""
 
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from coevo_jax.config import ConfigError
+from coevo_jax.files import write_whole
 from coevo_jax.trajectory import Ending, Trajectory, Turn
 
 SCHEMA_VERSION = b"1"
@@ -46,18 +46,9 @@ def shard_name(name: str, index: int, count: int) -> str:
 def write_trajectories(path: Path, trajectories: Iterable[Trajectory]) -> None:
     """Write one shard; the file appears under its name only when it is complete and on disk."""
     rows = [_to_row(trajectory) for trajectory in trajectories]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), file, compression="zstd")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    shard = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), shard, compression="zstd")
+    write_whole(path, shard.getvalue().to_pybytes())
 
 
 def read_trajectories(paths: Sequence[Path]) -> list[Trajectory]:

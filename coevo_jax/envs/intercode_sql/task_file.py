@@ -12,6 +12,7 @@ from coevo_jax.config import ConfigError, StrictModel, validate
 from coevo_jax.envs.env import Task
 from coevo_jax.envs.intercode_sql.sandbox import Database, QueryLimits, Sandbox, SqlError
 from coevo_jax.envs.intercode_sql.tasks import SqlTask, TaskSet, make_task_set
+from coevo_jax.files import write_whole
 from coevo_jax.strict import nearest
 
 Cell = int | float | str | None
@@ -47,7 +48,6 @@ class TaskRecord(StrictModel):
 
 def write_tasks(path: str | os.PathLike[str], task_set: TaskSet) -> None:
     """Write databases and tasks as a file that `read_tasks` reads back to an equal set."""
-    target = Path(path)
     lines = [
         {"database": database.name, "tables": database.tables, "rows": database.rows}
         for database in task_set.databases.values()
@@ -63,11 +63,7 @@ def write_tasks(path: str | os.PathLike[str], task_set: TaskSet) -> None:
                 "family": one.task.family,
             }
         )
-    temporary = target.with_name(f"{target.name}.partial")
-    temporary.write_text(
-        "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8"
-    )
-    temporary.replace(target)
+    write_whole(Path(path), "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
 
 
 def read_tasks(path: str | os.PathLike[str], limits: QueryLimits) -> TaskSet:

@@ -29,6 +29,7 @@ from coevo_jax.envs.scienceworld.simulator import (
     check_package,
     find_java,
 )
+from coevo_jax.files import write_whole
 from coevo_jax.trajectory import SOLVED_REWARD, Demonstration, Turn
 
 HEADER = {"scienceworld_experts": 1, "simulator": SIMULATOR_VERSION, "simplifications": SIMPLIFICATIONS}
@@ -109,14 +110,11 @@ def read_experts(path: Path) -> dict[str, ExpertRow]:
 
 
 def write_experts(rows: Iterable[ExpertRow], path: Path) -> None:
-    """Write an expert file, sorted by task, under a temporary name that is then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write an expert file, sorted by task."""
     lines = [json.dumps(HEADER)]
     for row in sorted(rows, key=lambda row: parse_task_id(row.task_id)):
         lines.append(json.dumps(row.model_dump(exclude_defaults=True), ensure_ascii=False))
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_whole(path, "\n".join(lines) + "\n")
 
 
 def generate_experts(
