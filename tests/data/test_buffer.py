@@ -1,5 +1,6 @@
 import dataclasses
 
+import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -116,10 +117,25 @@ def test_a_broken_row_is_named(tmp_path, column, value, message):
         read_trajectories([path])
 
 
-def test_a_shard_opens_with_datasets(tmp_path):
-    datasets = pytest.importorskip("datasets")
-    path = tmp_path / shard_name("target", 0, 1)
-    write_trajectories(path, [trajectory()])
-    data = datasets.load_dataset("parquet", data_files=str(path), cache_dir=str(tmp_path / "cache"))["train"]
-    assert data[0]["tokens"] == [1, 5, 7]
-    assert data[0]["turns"][0]["observation"] == "日"
+def test_shards_open_with_datasets(tmp_path):
+    """All shards are one data set, with the rows that were written."""
+    shards = [[trajectory(), trajectory(sample=3, turns=())], [trajectory(agent="failure")]]
+    for index, written in enumerate(shards):
+        write_trajectories(tmp_path / shard_name("all", index, 2), written)
+    files, cache = str(tmp_path / "all-*.parquet"), str(tmp_path / "cache")
+    data = datasets.load_dataset("parquet", data_files=files, split="train", cache_dir=cache)
+    assert data.column_names == SCHEMA.names
+    assert list(data["sample"]) == [2, 3, 2]
+    assert list(data["agent"]) == ["target", "target", "failure"]
+    assert data[0] == {
+        "task_id": "db/1",
+        "agent": "target",
+        "sample": 2,
+        "prompt": "Question: é?",
+        "turns": [{"response": "Action: a", "action": "a", "observation": "日"}],
+        "reward": 0.1 + 0.2,
+        "ending": "failed",
+        "tokens": [1, 5, 7],
+        "agent_mask": [False, True, True],
+        "logps": [0.0, float(np.float32(-0.1)), float(np.float32(-1e-30))],
+    }
