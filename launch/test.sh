@@ -21,7 +21,7 @@ cd "$root"
 "$bin/pyright" --pythonpath "$bin/python"
 
 run_tests() {
-    "$bin/python" -m pytest -n "${COEVO_TEST_WORKERS:-2}" --dist loadgroup "$@"
+    "$bin/python" -m pytest -n "${COEVO_TEST_WORKERS:-2}" --dist worksteal "$@"  # neighbours share fixtures
 }
 
 run_tests -m "not slow" "$@"

@@ -454,7 +454,6 @@ def corrupted_rewards(env: InterCodeSqlEnv, corrupt) -> np.ndarray:
 @pytest.mark.parametrize(
     ("corrupt", "graded"),
     [(corrupt_threshold, 0.7), (drop_filter, 0.7), (flip_order, 0.2)],
-    ids=lambda v: str(v),
 )
 def test_systematic_failures_are_graded(corrupt, graded):
     rewards = corrupted_rewards(make_intercode_sql(InterCodeSqlOptions()), corrupt)
