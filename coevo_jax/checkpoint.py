@@ -1,5 +1,8 @@
 """Orbax checkpoints of both agents' states, as one composite per commit."""
 
+import errno
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +11,8 @@ import orbax.checkpoint as ocp
 
 from coevo_jax.config import ConfigError
 from coevo_jax.learning.train_state import TrainState
+
+SPARE_BYTES = 1 << 20  # indices and metadata beside the arrays
 
 
 class Checkpointer:
@@ -22,7 +27,14 @@ class Checkpointer:
         self._manager = ocp.CheckpointManager(self.folder, options=options)
 
     def save(self, number: int, agents: dict[str, TrainState]) -> Path:
-        """Write the states and wait until they are final. Returns the checkpoint's folder."""
+        """Write the states and wait until they are final. Returns the checkpoint's folder.
+
+        Raises:
+          OSError: the disk is full. Looked up beforehand: Orbax' writers fail one by one, each with a trace.
+        """
+        needed = sum(leaf.nbytes for leaf in jax.tree.leaves(agents)) + SPARE_BYTES
+        if shutil.disk_usage(self.folder).free < needed:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.folder / str(number)))
         items = {name: ocp.args.StandardSave(state) for name, state in agents.items()}
         self._manager.save(number, args=ocp.args.Composite(**items))
         self._manager.wait_until_finished()

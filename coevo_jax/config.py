@@ -3,13 +3,22 @@
 `coevo_jax.config_io` reads them from YAML, applies dotted overrides and refuses impossible combinations.
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field
 
 from coevo_jax.strict import ConfigError, StrictModel, validate
 
 __all__ = ["Config", "ConfigError", "StrictModel", "validate"]
+
+
+T = TypeVar("T")
+TaskSlice = Annotated[str, Field(pattern=r"^\d*:\d*$")]
+
+
+def of_round(values: tuple[T, ...], number: int) -> T:
+    """The value of round 1, 2, … of an option with one value per round; the last one repeats."""
+    return values[min(number, len(values)) - 1]
 
 
 class EnvConfig(StrictModel):
@@ -102,8 +111,8 @@ class WarmStartConfig(StrictModel):
 
 
 class ExploreConfig(StrictModel):
-    tasks: str = Field(default="300:900", pattern=r"^\d*:\d*$")
-    """Slice of the train split that is explored. An untrained model needs other tasks than warm_start."""
+    tasks: tuple[TaskSlice, ...] = ("300:900",)
+    """Slices of the train split, one per round, the last repeats. From scratch: none of warm_start's."""
     samples: int = Field(default=1, ge=1)
     """Roll-outs per task and agent."""
     temperature: float = Field(default=1.0, ge=0)

@@ -28,9 +28,11 @@ def _names_and_slices(config: Config) -> Iterator[str]:
         yield f"name: found {config.name!r}, expected the name of a folder, without slashes"
     slices = {
         "warm_start.tasks": config.warm_start.tasks,
-        "explore.tasks": config.explore.tasks,
         "evaluate.tasks": config.evaluate.tasks,
     }
+    slices |= {f"explore.tasks[{index}]": text for index, text in enumerate(config.explore.tasks)}
+    if not config.explore.tasks:
+        yield "explore.tasks: found no slice, expected one per round (the last repeats)"
     for key, text in slices.items():
         start, stop = slice_bounds(text)
         if stop is not None and (start or 0) >= stop:

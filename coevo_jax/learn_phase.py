@@ -11,7 +11,7 @@ import numpy as np
 
 from coevo_jax.batch import PreferenceBatch
 from coevo_jax.checkpoint import abstract_state
-from coevo_jax.config import LearnConfig
+from coevo_jax.config import LearnConfig, of_round
 from coevo_jax.data.buffer import read_trajectories
 from coevo_jax.data.packing import BatchPlan, pack, with_reference
 from coevo_jax.data.pairing import PairSet, add_trajectories, failure_pairs, target_pairs
@@ -60,7 +60,7 @@ def learn(run: Run, world: World, phase: Phase) -> None:
             fresh_state(state.params, world.optimizer, int(state.step)), world.shardings
         )
     batches, reference_path = _with_references(run, world, phase, config, plan, record.position)
-    peak = _of_round(config.learning_rate, phase.round)
+    peak = of_round(config.learning_rate, phase.round)
     record = optimize(
         run,
         world.train_steps[phase.agent],
@@ -68,7 +68,7 @@ def learn(run: Run, world: World, phase: Phase) -> None:
         record,
         batches,
         epochs=config.epochs,
-        beta=_of_round(config.beta, phase.round),
+        beta=of_round(config.beta, phase.round),
         rate=lambda step, steps: constant_rate(step, steps, peak, config.warmup_fraction),
         files=[pairs_path, reference_path],
     )
@@ -79,11 +79,6 @@ def learn(run: Run, world: World, phase: Phase) -> None:
 
 def _learn_config(run: Run, agent: str) -> LearnConfig:
     return run.config.target if agent == "target" else run.config.failure
-
-
-def _of_round(values: tuple[float, ...], number: int) -> float:
-    """The value of round 1, 2, …; the last one repeats."""
-    return values[min(number, len(values)) - 1]
 
 
 def _round_pairs(

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from coevo_jax.checkpoint import abstract_state
-from coevo_jax.config import ConfigError
+from coevo_jax.config import ConfigError, of_round
 from coevo_jax.data.buffer import read_trajectories, shard_name, write_trajectories
 from coevo_jax.data.chat import chat_format
 from coevo_jax.data.experts import expert_texts, load_experts
@@ -46,7 +46,9 @@ def prepare(run: Run) -> None:
             env.prepare_experts(list(tasks.values()), watch.counter("experts"))
         folder = run.folder / TOKENIZER_DIR
         if config.tokenizer.path is None:
-            texts = expert_texts(env, list(tasks.values()))
+            # The warm start's alone: runs that explore and runs that do not begin with the same tokenizer.
+            imitated = tasks_of(env, "train", config.warm_start.tasks, "warm_start.tasks")
+            texts = expert_texts(env, imitated)
             tokenizer = train_tokenizer(texts, config.tokenizer.vocab_size, folder)
         else:
             tokenizer = load_tokenizer(Path(config.tokenizer.path))
@@ -87,7 +89,8 @@ def _expert_tasks(run: Run, env: Env) -> list[Task]:
     config = run.config
     tasks = list(tasks_of(env, "train", config.warm_start.tasks, "warm_start.tasks"))
     if config.rounds > 0:
-        tasks += tasks_of(env, "train", config.explore.tasks, "explore.tasks")
+        for where in config.explore.tasks:
+            tasks += tasks_of(env, "train", where, "explore.tasks")
     tasks_of(env, config.evaluate.split, config.evaluate.tasks, "evaluate.tasks")  # refuse it now, not later
     return tasks
 
@@ -143,7 +146,8 @@ def _copy_of(state: TrainState, world: World) -> TrainState:
 def explore(run: Run, world: World, phase: Phase) -> None:
     """Roll out an agent on the training tasks, block by block."""
     config = run.config.explore
-    tasks = tasks_of(world.env, "train", config.tasks, "explore.tasks")
+    where = of_round(config.tasks, phase.round)
+    tasks = tasks_of(world.env, "train", where, "explore.tasks")
     name = phase.name.rpartition("explore_")[2]
     roll_out(
         run,
@@ -197,6 +201,7 @@ def roll_out(
             seed=config.seed,
             phase=phase.index,
             progress=CONSOLE,
+            label=f"{phase.name} {index + 1}/{len(blocks)}",
         )
         write_trajectories(paths[index], trajectories)
         values = {f"rollout/{key}": value for key, value in _stat_values(stats).items()}

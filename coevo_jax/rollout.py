@@ -76,6 +76,7 @@ def play(
     phase: int,
     script: Mapping[str, Sequence[Sequence[int]]] | None = None,
     progress: Console | None = None,
+    label: str = "roll-outs",
 ) -> tuple[list[Trajectory], RolloutStats]:
     """Play `samples` episodes of every task.
 
@@ -89,6 +90,7 @@ def play(
       script: tokens of the agent's turns by task id, written instead of drawn; their log-probabilities are
         recorded as if they had been drawn. Such turns know no `max_turn_tokens`.
       progress: where to show progress: a bar on a terminal, one line at the end elsewhere.
+      label: what the bar calls the work.
 
     Returns:
       One trajectory per episode, ordered by task, then sample, and the counts of this call. An episode that
@@ -109,7 +111,7 @@ def play(
             for sample in range(samples)
         ),
     )
-    with ProgressBar(progress, label=f"explore {agent}", total=len(tasks) * samples) as bar:
+    with ProgressBar(progress, label=label, total=len(tasks) * samples) as bar:
         block.run(bar)
     return [block.done[order] for order in range(len(tasks) * samples)], block.stats()
 

@@ -56,6 +56,7 @@ def evaluate_stored(
             seed=config.seed,
             phase=0,
             progress=CONSOLE,
+            label=f"{agent} agent, {split} split",
         )
     finally:
         world.close()

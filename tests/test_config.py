@@ -54,12 +54,12 @@ def test_yaml_scalars_are_those_of_yaml_1_2(write):
     config = load_config(
         write(
             COEVO.replace("target:\n", "target:\n  learning_rate: [1e-4, 1E3, 2, .5]\n")
-            + "name: no\nexplore: {tasks: 1:30}\nwarm_start: {tasks: 0:50, learning_rate: 1e-3}\n"
+            + "name: no\nevaluate: {tasks: 1:30}\nwarm_start: {tasks: 0:50, learning_rate: 1e-3}\n"
         )
     )
     assert config.target.learning_rate == (1e-4, 1000.0, 2.0, 0.5)
     assert config.warm_start.learning_rate == 1e-3
-    assert (config.name, config.explore.tasks, config.warm_start.tasks) == ("no", "1:30", "0:50")
+    assert (config.name, config.evaluate.tasks, config.warm_start.tasks) == ("no", "1:30", "0:50")
 
 
 def test_extends_merges_mappings_and_the_child_wins(write, tmp_path):
@@ -210,7 +210,7 @@ def test_extends_refuses_cycles_and_missing_parents(write):
             "warm_start: {learning_rate: .nan}",
             "warm_start.learning_rate: found NaN (number), expected a finite",
         ),
-        ("explore: {tasks: all}", 'explore.tasks: found "all" (string), expected a string that matches'),
+        ("explore: {tasks: [all]}", 'explore.tasks[0]: found "all" (string), expected a string that matches'),
         ("target: {beta: 0.1}", "target.beta: found 0.1 (number), expected a list"),
         ("target: {beta: [0.1, x]}", 'target.beta[1]: found "x" (string), expected a number'),
     ],
@@ -323,7 +323,7 @@ NO_FAILURE = ["failure.explore=false"]
         (["failure.learning_rate=[]"], "failure.learning_rate: the list is empty"),
         (["target.beta=[0.1, 0]"], "target.beta: found [0.1, 0.0], expected values above 0"),
         (["target.learning_rate=[-1]"], "target.learning_rate: found [-1.0], expected values above 0"),
-        (["explore.tasks='50:50'"], "explore.tasks: the slice 50:50 is empty"),
+        (["explore.tasks=['50:50']"], "explore.tasks[0]: the slice 50:50 is empty"),
         (["evaluate.tasks=':0'"], "evaluate.tasks: the slice :0 is empty"),
         (["name=a/b"], "name: found 'a/b', expected the name of a folder"),
         (["name=''"], "name: found '', expected the name of a folder"),
@@ -348,7 +348,7 @@ def test_impossible_combinations_are_refused(write, overrides, expected):
 @pytest.mark.parametrize(
     "overrides",
     [
-        ["warm_start.tasks='0:500'", "explore.tasks='0:500'"],
+        ["warm_start.tasks='0:500'", "explore.tasks=['0:500']"],
         ["target.pairs.failure_failure={}", "explore.samples=2", *NO_FAILURE],
         ["rounds=0", "target.pairs.expert_target=null", "failure.pairs.failure_failure=null"],
         ["failure.learn=false", "failure.pairs.failure_failure=null"],

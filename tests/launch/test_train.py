@@ -129,6 +129,23 @@ def test_a_full_disk_loses_nothing_and_the_run_goes_on(letters, tmp_path, monkey
     assert results["evaluations"][0]["n"] == 20
 
 
+def test_no_room_for_a_checkpoint_is_found_before_it_is_begun(letters, tmp_path, monkeypatch, capsys):
+    import coevo_jax.checkpoint as checkpoint
+
+    usage = type("Usage", (), {"free": 100_000})()
+    monkeypatch.setattr(sys, "argv", ["train", str(write_config(tmp_path)), f"runs_dir={tmp_path / 'runs'}"])
+    with monkeypatch.context() as full:
+        full.setattr(checkpoint.shutil, "disk_usage", lambda folder: usage)
+        with pytest.raises(SystemExit) as stop:
+            run_command(main)
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert "checkpoints/0" in error and "No space left on device" in error and "Traceback" not in error
+    folder = tmp_path / "runs" / "tiny"
+    assert not (folder / "checkpoints" / "0").exists()
+    assert json.loads((folder / "manifest.json").read_text())["checkpoint"] is None
+
+
 def test_evaluate_leaves_the_run_as_it_is(letters, tmp_path, capsys):
     config = write_config(tmp_path)
     main([str(config), f"runs_dir={tmp_path / 'runs'}", "rounds=0"])
