@@ -100,8 +100,10 @@ def test_a_broken_task_file_is_named_with_its_line(case, tmp_path):
     path = tmp_path / "tasks.jsonl"
     good = [json.dumps(DATABASE), json.dumps(TASK | {"gold": "SELECT name FROM pet"})]
     path.write_text("".join(text + "\n" for text in [*good, line]))
+    config = tmp_path / "run.yaml"
+    config.write_text(f"rounds: 0\nenv: {{name: intercode_sql, options: {{tasks_path: {path}}}}}\n")
     with pytest.raises(ConfigError, match=rf"tasks\.jsonl:3: .*{words}"):
-        main([QUICKSTART, f"env.options={{tasks_path: {path}}}", f"runs_dir={tmp_path / 'runs'}"])
+        main([str(config), f"runs_dir={tmp_path / 'runs'}"])
     assert not (tmp_path / "runs").exists()
 
 
