@@ -72,7 +72,7 @@ def markdown(comparison: Comparison, runs: Sequence[Results]) -> str:
     devices = ", ".join(runs[0]["environment"]["devices"])
     lines += [
         "",
-        f"Mean reward on the {comparison['split']} split ({'/'.join(map(str, sorted(tasks)))} tasks, greedy), "
+        f"Mean reward on the {comparison['split']} split ({max(tasks)} tasks, greedy), "
         f"± half of the 95 % t-interval over seeds; differences are paired by seed. Measured on {cpu()}, "
         f"{os.cpu_count()} cores, {devices}, jax {versions['jax']}, Python {platform.python_version()}.",
     ]

@@ -71,11 +71,11 @@ class ProgressBar:
         if console is not None and console.is_terminal and total:
             columns = (
                 TextColumn(label),
-                BarColumn(),
+                BarColumn(bar_width=24),
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[rates]}"),
             )
-            self._live = Progress(*columns, TimeRemainingColumn(), console=console, transient=False)
+            self._live = Progress(*columns, TimeRemainingColumn(), console=console, transient=True)
             self._task = self._live.add_task(label, total=total, rates="")
 
     def __enter__(self) -> "ProgressBar":

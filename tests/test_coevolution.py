@@ -11,6 +11,7 @@ from coevo_jax.data.buffer import read_trajectories
 from coevo_jax.envs.registry import ENVIRONMENTS
 from coevo_jax.manifest import read_manifest
 from coevo_jax.metrics import read_metrics
+from coevo_jax.report.html import write_report
 from coevo_jax.run import Run, create_run, open_run
 from coevo_jax.schedule import schedule
 from coevo_jax.strict import ConfigError
@@ -109,6 +110,12 @@ def test_a_run_leaves_what_it_promises(whole):
     assert [shard.name for shard in shards] == [f"target-0000{i}-of-00003.parquet" for i in range(3)]
     assert len(read_trajectories(shards)) == 40
     assert read_manifest(folder).running is None
+
+
+def test_the_report_of_a_real_run_shows_its_settings_trajectories_and_pairs(whole, tmp_path):
+    page = write_report(whole.folder, tmp_path / "report.html").read_text()
+    for words in ("40:60", "Preference pairs", "hard_negatives", "Copy"):
+        assert words in page
 
 
 def test_the_failure_agent_never_sees_an_expert_or_a_success(whole):

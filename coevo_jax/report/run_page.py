@@ -207,8 +207,8 @@ def _settings(results: Results) -> list[tuple[str, str]]:
         for part in key.split("."):
             value = value.get(part) if isinstance(value, dict) else None
         if value is not None:
-            text = ", ".join(f"{v:g}" for v in value) if isinstance(value, list | tuple) else str(value)
-            shown.append((label, text))
+            values = value if isinstance(value, list | tuple) else [value]
+            shown.append((label, ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in values)))
     return shown
 
 
