@@ -45,7 +45,7 @@ class Env(Protocol):
 
     name: str
     system_prompt: str  # first message of every conversation of this environment; may be ""
-    deterministic: bool  # same task and actions give the same observations (the reward always agrees)
+    deterministic: bool  # same task and actions give the same observations
 
     def tasks(self, split: str) -> Sequence[Task]:
         """Tasks of a split in a fixed, already shuffled order."""
