@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from coevo_jax.files import write_whole
-from coevo_jax.report.comparison import Comparison, Interval, compare
+from coevo_jax.report.comparison import Comparison, Interval, compare, final_evaluation
 from coevo_jax.report.results import Results, load_results
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -64,19 +64,31 @@ def markdown(comparison: Comparison, runs: Sequence[Results]) -> str:
         cells += [cell(measures[key]) for key in COLUMNS.values()]
         cells.append("–" if seconds is None else f"{seconds / 60:.1f}")
         lines.append("| " + " | ".join(cells) + " |")
-    lines.append("")
+    lines += [""] if comparison["differences"] else []
     for row in comparison["differences"]:
-        lines.append(f"Final mean reward, {row['method']} minus {row['other']}: {cell(row['final'])}.")
+        lines.append(f"- Final mean reward, {row['method']} minus {row['other']}: {cell(row['final'])}.")
     tasks = {e["n"] for run in runs for e in run["evaluations"]}
     versions = runs[0]["environment"]["packages"]
     devices = ", ".join(runs[0]["environment"]["devices"])
     lines += [
         "",
-        f"Mean reward on the {comparison['split']} split ({max(tasks)} tasks, greedy), "
-        f"± half of the 95 % t-interval over seeds; differences are paired by seed. Measured on {cpu()}, "
-        f"{os.cpu_count()} cores, {devices}, jax {versions['jax']}, Python {platform.python_version()}.",
+        f"Mean reward on the {comparison['split']} split ({max(tasks)} tasks, greedy), {spread(runs)}. "
+        f"Measured on {cpu()}, {os.cpu_count()} cores, {devices}, jax {versions['jax']}, "
+        f"Python {platform.python_version()}.",
     ]
     return "\n".join(lines)
+
+
+def spread(runs: Sequence[Results]) -> str:
+    """What stands behind the means: intervals over seeds, or over tasks where there is one seed."""
+    if len({run["seed"] for run in runs}) > 1:
+        return "± half of the 95 % t-interval over seeds; differences are paired by seed"
+    last = final_evaluation(runs[0])
+    interval = last["mean_reward_ci"] if last else None
+    words = "one seed, so no interval over seeds"
+    if interval:
+        words += f"; over tasks, the last round's 95 % bootstrap interval is {interval[0]:.3f} to {interval[1]:.3f}"
+    return words
 
 
 def cpu() -> str:
