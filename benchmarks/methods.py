@@ -87,7 +87,8 @@ def spread(runs: Sequence[Results]) -> str:
     interval = last["mean_reward_ci"] if last else None
     words = "one seed, so no interval over seeds"
     if interval:
-        words += f"; over tasks, the last round's 95 % bootstrap interval is {interval[0]:.3f} to {interval[1]:.3f}"
+        low, high = interval
+        words += f"; over tasks, the last round's 95 % bootstrap interval is {low:.3f} to {high:.3f}"
     return words
 
 
