@@ -5,9 +5,6 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-# Read when transformers is imported, which would warn that there is no PyTorch; none is needed.
-os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-
 import jax
 
 from coevo_jax.optimize import LearningDiverged
