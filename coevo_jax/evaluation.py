@@ -26,7 +26,7 @@ EMPTY_FAILURE_REWARD = 0.01
 """Collapse: failures earn less than this on average although they used to earn REWARD_FLOOR or more."""
 ALWAYS_SOLVED = 0.95
 """Collapse of a failure agent: it solves more than this share, so there are hardly any failures left."""
-CUT_SHARE = 0.5
+CUT_SHARE = 0.25
 """Collapse: more than this share of the episodes hit the token limit."""
 REPEATED_SEQUENCES = 0.05
 """Collapse: distinct action sequences per failure fall below this although they were three times as many."""
