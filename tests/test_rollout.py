@@ -358,7 +358,7 @@ def test_stats_add_up():
 @pytest.mark.parametrize("terminal", [False, True])
 def test_progress_on_a_terminal_and_elsewhere(terminal):
     out = io.StringIO()
-    play_with(tasks=2, progress=Console(file=out, force_terminal=terminal, width=120))
-    assert "explore target" in out.getvalue() and "2/2" in out.getvalue() and "tokens/s" in out.getvalue()
+    play_with(tasks=2, progress=Console(file=out, force_terminal=terminal, width=120), label="first round")
+    assert "first round" in out.getvalue() and "2/2" in out.getvalue() and "tokens/s" in out.getvalue()
     assert ("\x1b" in out.getvalue()) == terminal
     assert terminal or out.getvalue().count("\n") == 1
