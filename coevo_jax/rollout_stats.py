@@ -1,7 +1,6 @@
 """What a block of episodes cost and brought, as sums, and the progress shown while it is played."""
 
 import time
-from collections import Counter
 from dataclasses import dataclass, field
 from types import TracebackType
 
@@ -40,23 +39,6 @@ class RolloutStats:
     def occupancy(self) -> float:
         """Share of the slots' decode places that drew a token; 0 where nothing was decoded."""
         return self.agent_tokens / max(1, self.token_places)
-
-    def __add__(self, other: "RolloutStats") -> "RolloutStats":
-        endings = Counter(self.endings)
-        endings.update(other.endings)
-        return RolloutStats(
-            episodes=self.episodes + other.episodes,
-            turns=self.turns + other.turns,
-            agent_tokens=self.agent_tokens + other.agent_tokens,
-            token_places=self.token_places + other.token_places,
-            prefill_tokens=self.prefill_tokens + other.prefill_tokens,
-            seconds=self.seconds + other.seconds,
-            env_wait_seconds=self.env_wait_seconds + other.env_wait_seconds,
-            env_calls=self.env_calls + other.env_calls,
-            env_seconds=self.env_seconds + other.env_seconds,
-            reward_sum=self.reward_sum + other.reward_sum,
-            endings=dict(endings),
-        )
 
 
 class ProgressBar:

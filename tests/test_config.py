@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field
 
-from coevo_jax.config import Config, ConfigError, StrictModel, validate
+from coevo_jax.config import Config, ConfigError, EnvConfig, StrictModel, validate
 from coevo_jax.config_check import check, slice_bounds
 from coevo_jax.config_io import describe, help_text, load_config, to_yaml
 
@@ -119,7 +119,7 @@ def test_resolved_yaml_reads_back_unchanged(path, write):
 
 @given(name=st.text(min_size=1).filter(lambda s: not set(s) & set("/\\") and s not in (".", "..")))
 def test_any_text_survives_the_resolved_yaml(name, tmp_path_factory):
-    config = Config(rounds=0, name=name, env={"name": name, "options": {"text": name}})  # type: ignore[arg-type]
+    config = Config(rounds=0, name=name, env=EnvConfig(name=name, options={"text": name}))
     path = tmp_path_factory.mktemp("resolved") / "config.yaml"
     path.write_text(to_yaml(config), encoding="utf-8", newline="")
     assert load_config(path) == config

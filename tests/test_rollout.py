@@ -16,7 +16,6 @@ from coevo_jax.envs.pool import EnvPool
 from coevo_jax.learning.logps import token_logps
 from coevo_jax.models.transformer import output_logits
 from coevo_jax.rollout import force, play
-from coevo_jax.rollout_stats import RolloutStats
 from coevo_jax.trajectory import Demonstration, Ending, Turn
 from tests.scripted_env import MODEL, CharChat, ScriptedEnv, SlowEnv, make_engine, make_tasks, random_params
 
@@ -344,15 +343,6 @@ def test_zero_tasks():
     trajectories, stats = play_with(tasks=0)
     assert trajectories == []
     assert (stats.episodes, stats.mean_reward, stats.occupancy) == (0, 0.0, 0.0)
-
-
-def test_stats_add_up():
-    _, one = play_with(tasks=2)
-    _, two = play_with(tasks=3)
-    total = one + two + RolloutStats()
-    assert total.episodes == 5
-    assert total.endings == {name: one.endings[name] + two.endings[name] for name in one.endings}
-    assert total.reward_sum == one.reward_sum + two.reward_sum
 
 
 @pytest.mark.parametrize("terminal", [False, True])
