@@ -1,6 +1,9 @@
-"""Device pytrees: what one train step sees. Trajectories stand once, pairs are indices into them.
+"""Device pytrees: what one train step sees. Shared prefixes stand once, pairs are indices into views.
 
-Shapes: B rows, T tokens a row, N = B * segments per row trajectories, P pairs.
+Shapes: B rows, T tokens a row, K scored tokens a row, S views a row, N = B * S views, P pairs.
+
+A row holds packed prefix trees in depth-first order; a plain trajectory is a tree of one node. A *view* is
+one trajectory as a pair or the SFT term sees it: a weighted sum of the row's scored tokens.
 """
 
 import jax
@@ -14,25 +17,33 @@ Scalar = jax.Array | np.floating
 
 @struct.dataclass
 class TokenBatch:
-    """Packed rows of tokens. `segment_ids` 0 is padding; segment s (1-based) of row b is n = b*S + s-1."""
+    """Packed rows. Token q sees token k of its row exactly when k <= q < visible_until[k]."""
 
     tokens: Array  # int32 [B, T]
-    segment_ids: Array  # int32 [B, T]
-    positions: Array  # int32 [B, T], restarting at 0 in every segment
-    loss_mask: Array  # bool [B, T]: token t is trained on (the shift by one happens in learning.logps)
-    token_weight: Array  # float32 [B, T]: turn-level credit, 1 by default
+    positions: Array  # int32 [B, T], counted along the path from the root of the token's tree
+    visible_until: Array  # int32 [B, T]: end of the subtree of the token's node; k + 1 where k is padding
+    # Scored token j of a row has the id target[j] and is predicted at source[j], its parent in the tree: the
+    # shift by one, and where a branch begins, are data.
+    source: Array  # int32 [B, K], place in the row; 0 is padding
+    target: Array  # int32 [B, K], token id; 0 is padding
+    scored: Array  # int32 [B]: scored tokens of the row, the first ones of the K
 
 
 @struct.dataclass
 class PreferenceBatch:
-    """A `TokenBatch` with pairs by reference. All denominators of a step are folded into the weights."""
+    """One microbatch. All denominators of its optimizer step are folded into the weights.
+
+    View s of row b is n = b * S + s; its log-probability is sum_j view_weight[b, s, j] * logp(b, j).
+    """
 
     tokens: TokenBatch
-    reference_logps: Array  # float32 [N]: summed agent-token log-probabilities under the reference
+    view_weight: Array  # float32 [B, S, K]: loss mask, credit per turn and length desensitising in one
+    reference_logps: Array  # float32 [N]: the view's log-probability under the reference
     sft_weight: Array  # float32 [N]: multiplies -logps[n]; 0 where there is no SFT term
-    reward: Array  # float32 [N]
-    token_count: Array  # int32 [N]: trained tokens of the trajectory, 0 for an unused slot
+    reward: Array  # float32 [N]: the environment's
+    token_count: Array  # int32 [N]: scored tokens of the view, 0 for an unused one
     chosen: Array  # int32 [P], index into N
     rejected: Array  # int32 [P]
     weight: Array  # float32 [P]: multiplies the pair's loss; 0 is padding
     kind: Array  # int32 [P], index into trajectory.PAIR_KINDS
+    step_share: Array  # float32 []: 1 / microbatches of the optimizer step, so that metrics per step add up

@@ -14,6 +14,7 @@ __all__ = ["Config", "ConfigError", "StrictModel", "validate"]
 
 T = TypeVar("T")
 TaskSlice = Annotated[str, Field(pattern=r"^\d*:\d*$")]
+LossTerms = str | dict[str, float]
 
 
 def of_round(values: tuple[T, ...], number: int) -> T:
@@ -62,8 +63,9 @@ class ModelConfig(StrictModel):
     """Use the input embedding as output head."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Compute type of matrix products; log-probabilities are float32 always."""
-    remat: Literal["none", "full"] = "none"
-    """Rematerialisation of a block's activations in the backward pass."""
+    remat: Literal["none", "full", "dots", "attention"] = "none"
+    """What of a block the backward pass computes again: nothing, everything, all but matrix products, or
+    only the attention scores."""
 
 
 class MeshConfig(StrictModel):
@@ -80,10 +82,18 @@ class BatchConfig(StrictModel):
     """Rows of a microbatch (B)."""
     row_length: int = Field(default=512, ge=16)
     """Tokens of a row (T); also the longest trajectory that can be learned from."""
-    segments_per_row: int = Field(default=8, ge=1)
-    """Most trajectories packed into a row."""
+    views_per_row: int = Field(default=8, ge=1)
+    """Most trajectories packed into a row (S)."""
     pairs: int = Field(default=64, ge=1)
-    """Most preference pairs of an optimizer step (P)."""
+    """Most preference pairs of a microbatch (P)."""
+    step_pairs: int | None = Field(default=None, ge=1)
+    """Pairs of an optimizer step, accumulated over microbatches; null makes every microbatch a step."""
+    step_demonstrations: int | None = Field(default=None, ge=1)
+    """The same for steps without pairs: trajectories of a step of supervised fine-tuning."""
+    share_prefixes: bool = True
+    """Encode what trajectories of a task have in common once; changes the cost, not the numbers."""
+    too_long: Literal["drop", "cut"] = "drop"
+    """Trajectories longer than a row: leave them out with their pairs, or cut them after a whole turn."""
 
 
 class OptimizerConfig(StrictModel):
@@ -139,6 +149,8 @@ class KindWeights(StrictModel):
     """Weight of the preference loss of this kind of pair."""
     sft: float = Field(default=0.0, ge=0)
     """Weight of the SFT term on the chosen side of this kind of pair."""
+    loss: LossTerms | None = None
+    """Preference loss of this kind of pair; null takes the agent's."""
 
 
 class PairWeights(StrictModel):
@@ -165,8 +177,21 @@ class LearnConfig(StrictModel):
     """Weight of SFT on the experts of the explored tasks, pairs or not."""
     sft_reduction: Literal["mean", "sum"] = "mean"
     """SFT term of a trajectory: mean or sum over its agent tokens."""
-    loss: str = "sigmoid"
-    """Preference loss: a name of PREFERENCE_LOSSES."""
+    loss: LossTerms = "sigmoid"
+    """Preference loss: a name of PREFERENCE_LOSSES, your own as package.module:function, or a weighted
+    mixture {name: weight}."""
+    loss_options: dict[str, dict[str, float | int | str]] = Field(default={})
+    """Options of the losses in use, by the loss's name, such as {simpo: {gamma: 0.5}}."""
+    divergence: Literal["reverse_kl", "forward_kl", "js", "alpha"] = "reverse_kl"
+    """Divergence that ties the policy to the reference (f-DPO); DPO's own is reverse_kl."""
+    divergence_alpha: float = Field(default=0.5, gt=0)
+    """Alpha of the alpha-divergence."""
+    ld_alpha: float = Field(default=1.0, ge=0, le=1)
+    """Weight of a side's tokens beyond the length of the pair's shorter side (LD-DPO); 1 is plain."""
+    wpo: bool = False
+    """Weigh every pair by how likely the policy is to write both of its sides (WPO)."""
+    turn_discount: float = Field(default=1.0, gt=0, le=1)
+    """Credit per turn: the last turn counts 1, each one before it this factor less."""
     beta: tuple[float, ...] = (0.1, 0.5)
     """Strength of the tie to the reference, per round; the last value repeats."""
     learning_rate: tuple[float, ...] = (1e-4,)
@@ -177,6 +202,8 @@ class LearnConfig(StrictModel):
     """Passes over the round's pairs."""
     reference: Literal["round_start", "warm_start"] = "round_start"
     """Reference policy: the agent at the round's start (ETO) or the warm start (IPR)."""
+    reference_every: int | None = Field(default=None, ge=1)
+    """Make the agent as it stands its own reference again after every so many optimizer steps."""
     keep_optimizer: bool = False
     """Carry Adam's moments over from the last round instead of a fresh start."""
     max_extra_turns: int | None = 5

@@ -135,10 +135,10 @@ def _batch_room(config: Config) -> Iterator[str]:
     samples, batch = config.explore.samples, config.batch
     agents = 2 if config.failure.explore else 1
     trajectories = 1 + agents * samples
-    slots = batch.rows * batch.segments_per_row
+    slots = batch.rows * batch.views_per_row
     if slots < trajectories:
         yield (
-            f"batch.rows * batch.segments_per_row = {slots} trajectories in a microbatch cannot hold the "
+            f"batch.rows * batch.views_per_row = {slots} trajectories in a microbatch cannot hold the "
             f"{trajectories} of one task (expert and explore.samples per agent)"
         )
     for name, agent in (("target", config.target), ("failure", config.failure)):

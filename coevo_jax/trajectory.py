@@ -80,3 +80,5 @@ class PreferencePair:
     kind: str  # one of PAIR_KINDS
     chosen: int
     rejected: int
+    chosen_from: int = 0  # first turn of the chosen side whose tokens count, for step-wise methods
+    rejected_from: int = 0

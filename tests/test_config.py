@@ -186,7 +186,7 @@ def test_extends_refuses_cycles_and_missing_parents(write):
     [
         ("rouns: 1", "rouns: unknown key (did you mean 'rounds'?)"),
         ("target: {pairs: {expert_targt: null}}", "target.pairs.expert_targt: unknown key (did you mean"),
-        ("batch: {zzz: 1}", "batch.zzz: unknown key (valid: rows, row_length, segments_per_row, pairs)"),
+        ("batch: {zzz: 1}", "batch.zzz: unknown key (valid: rows, row_length, views_per_row, pairs)"),
         ("rounds: two", 'rounds: found "two" (string), expected an integer'),
         ("rounds: 1.0", "rounds: found 1.0 (number), expected an integer"),
         ("rounds: true", "rounds: found true (boolean), expected an integer"),
@@ -331,7 +331,7 @@ NO_FAILURE = ["failure.explore=false"]
             ["explore.samples=2", "explore.temperature=0"],
             "explore.samples 2 at explore.temperature 0 are identical",
         ),
-        (["batch.rows=1", "batch.segments_per_row=2"], "= 2 trajectories in a microbatch cannot hold the 3"),
+        (["batch.rows=1", "batch.views_per_row=2"], "= 2 trajectories in a microbatch cannot hold the 3"),
         (
             ["explore.samples=4", "batch.pairs=7", "target.pairs.expert_failure={}"],
             "batch.pairs 7 cannot hold the 8 pairs that one task may give the target agent",

@@ -12,7 +12,7 @@ rounds: 1
 env: {name: letters}
 tokenizer: {vocab_size: 300}
 model: {hidden_size: 32, num_layers: 2, num_heads: 2, num_kv_heads: 2, head_dim: 16, intermediate_size: 64}
-batch: {rows: 4, row_length: 128, segments_per_row: 4, pairs: 32}
+batch: {rows: 4, row_length: 128, views_per_row: 4, pairs: 32}
 warm_start: {tasks: "0:40", epochs: 10, learning_rate: 1e-2}
 explore: {tasks: ["40:60"], samples: 2, temperature: 1.0, block_tasks: 7}
 rollout: {slots: 4, max_tokens: 128, max_turn_tokens: 24, decode_block: 16}
