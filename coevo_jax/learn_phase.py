@@ -1,6 +1,5 @@
 """A round's learning: which pairs, which references, and the optimizer steps (METHOD, steps 3 and 5)."""
 
-import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -9,11 +8,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from coevo_jax.batch import PreferenceBatch
 from coevo_jax.checkpoint import abstract_state
 from coevo_jax.config import LearnConfig, of_round
 from coevo_jax.data.buffer import read_trajectories
-from coevo_jax.data.packing import BatchPlan, pack, with_reference
+from coevo_jax.data.packing import pack
 from coevo_jax.data.pairing import PairSet, add_trajectories, failure_pairs, target_pairs
 from coevo_jax.files import write_whole
 from coevo_jax.learning.optimizer import constant_rate
@@ -21,6 +19,7 @@ from coevo_jax.learning.train_state import fresh_state
 from coevo_jax.models.transformer import Params
 from coevo_jax.optimize import optimize
 from coevo_jax.progress import say
+from coevo_jax.references import References
 from coevo_jax.run import Run
 from coevo_jax.schedule import Phase
 from coevo_jax.trajectory import PAIR_KINDS, Trajectory
@@ -40,14 +39,18 @@ def learn(run: Run, world: World, phase: Phase) -> None:
         sft_reduction=config.sft_reduction,
         pad_id=world.chat.pad_id,
         seed=phase.seed(run.config.seed),
+        ld_alpha=config.ld_alpha,
+        turn_discount=config.turn_discount,
     )
     pairs_path = _write_pairs(run, phase, pair_set)
     records: dict[str, Any] = {
         "pairs": _pair_counts(pair_set),
         "trajectories": len(pair_set.trajectories),
         "too_long": list(plan.too_long),
+        "cut": plan.cut,
         "dropped_pairs": plan.dropped_pairs,
         "padding": plan.padding,
+        "shared": plan.shared,
     }
     record = replace(record, records=records)
     if not plan.batches:
@@ -59,22 +62,30 @@ def learn(run: Run, world: World, phase: Phase) -> None:
         run.agents[phase.agent] = jax.device_put(
             fresh_state(state.params, world.optimizer, int(state.step)), world.shardings
         )
-    batches, reference_path = _with_references(run, world, phase, config, plan, record.position)
+    references = References(
+        run.folder / "references",
+        f"round-{phase.round:02d}-{phase.agent}",
+        plan.batches,
+        every=config.reference_every,
+        score=lambda params, batch: world.score(params, run.frozen, batch),
+        first=lambda: _reference_params(run, world, phase.agent, config),
+    )
     peak = of_round(config.learning_rate, phase.round)
     record = optimize(
         run,
-        world.train_steps[phase.agent],
+        world.programs[phase.agent],
         phase,
         record,
-        batches,
+        plan.steps,
+        references.batches_at,
         epochs=config.epochs,
         beta=of_round(config.beta, phase.round),
         rate=lambda step, steps: constant_rate(step, steps, peak, config.warmup_fraction),
-        files=[pairs_path, reference_path],
+        files=lambda: [pairs_path, *references.files()],
     )
-    run.commit(record, files=[pairs_path, reference_path], states_changed=True, finished=True)
+    run.commit(record, files=[pairs_path, *references.files()], states_changed=True, finished=True)
     kinds = ", ".join(f"{kind['count']} {kind['kind']}" for kind in records["pairs"]) or "no pairs"
-    say(record, f"{kinds}; {record.position} steps, padding {plan.padding:.1%}")
+    say(record, f"{kinds}; {record.position} steps, padding {plan.padding:.1%}, shared {plan.shared:.1%}")
 
 
 def _learn_config(run: Run, agent: str) -> LearnConfig:
@@ -150,21 +161,6 @@ def _write_pairs(run: Run, phase: Phase, pair_set: PairSet) -> Path:
     path = run.folder / "pairs" / f"round-{phase.round:02d}-{phase.agent}.jsonl"
     write_whole(path, "".join(line + "\n" for line in lines))
     return path
-
-
-def _with_references(
-    run: Run, world: World, phase: Phase, config: LearnConfig, plan: BatchPlan, position: int
-) -> tuple[list[PreferenceBatch], Path]:
-    """Batches with the reference's log-probabilities: scored before the first update, then only read."""
-    path = run.folder / "references" / f"round-{phase.round:02d}-{phase.agent}.npy"
-    if position == 0:
-        params = _reference_params(run, world, phase.agent, config)
-        scores = np.stack([np.asarray(world.score(params, batch)) for batch in plan.batches])
-        buffer = io.BytesIO()
-        np.save(buffer, scores)
-        write_whole(path, buffer.getvalue())
-    scores = np.load(path)
-    return [with_reference(batch, logps) for batch, logps in zip(plan.batches, scores, strict=True)], path
 
 
 def _reference_params(run: Run, world: World, agent: str, config: LearnConfig) -> Params:

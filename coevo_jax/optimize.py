@@ -10,7 +10,8 @@ import numpy as np
 from coevo_jax.batch import PreferenceBatch
 from coevo_jax.data.packing import epoch_order
 from coevo_jax.learning.objective import Metrics
-from coevo_jax.learning.train_step import TrainStep
+from coevo_jax.learning.train_state import TrainState
+from coevo_jax.learning.train_step import StepPrograms, take_step
 from coevo_jax.manifest import PhaseRecord
 from coevo_jax.metrics import finalize
 from coevo_jax.progress import Stopwatch, progress_bar
@@ -22,34 +23,46 @@ class LearningDiverged(Exception):
     """A step's loss or gradient is not finite: nothing after it would mean anything."""
 
 
+# The microbatches as a step sees them, by the step's position in the phase and the state before it: their
+# references may be refreshed on the way.
+BatchSource = Callable[[int, TrainState], Sequence[PreferenceBatch]]
+
+
 def optimize(
     run: Run,
-    train_step: TrainStep,
+    programs: StepPrograms,
     phase: Phase,
     record: PhaseRecord,
-    batches: Sequence[PreferenceBatch],
+    plan_steps: Sequence[Sequence[int]],
+    batches_at: BatchSource,
     *,
     epochs: int,
     beta: float,
     rate: Callable[[int, int], float],
-    files: list[Path],
+    files: Callable[[], list[Path]],
 ) -> PhaseRecord:
     """Take every step of the phase that is not committed yet; leaves the last commit to the caller.
 
     Metrics of step n are fetched after step n + 1 is dispatched, so that the device never waits for the host.
+
+    Args:
+      plan_steps: microbatches of each step of an epoch.
+      files: what a commit on the way records beside the state.
     """
     watch = Stopwatch(record.seconds)
-    steps = epochs * len(batches)
+    steps = epochs * len(plan_steps)
     state = run.agents[phase.agent]
     log_step = int(state.step) - record.position
     pending: tuple[int, Metrics] | None = None
     with progress_bar() as bar:
         task = bar.add_task(phase.name, total=steps, completed=record.position, words="")
         for position in range(record.position, steps):
-            epoch, place = divmod(position, len(batches))
-            batch = batches[epoch_order(len(batches), phase.seed(run.config.seed), epoch)[place]]
+            epoch, place = divmod(position, len(plan_steps))
+            chosen = epoch_order(len(plan_steps), phase.seed(run.config.seed), epoch)[place]
+            batches = batches_at(position, state)
             scale = np.float32(rate(position, steps))
-            state, metrics = train_step(state, batch, np.float32(beta), scale)
+            own = [batches[number] for number in plan_steps[chosen]]
+            state, metrics = take_step(programs, state, run.frozen, own, np.float32(beta), scale)
             if pending is not None:
                 bar.update(task, completed=position, words=_log(run, phase, log_step, *pending))
             pending = (position, metrics | {"learning_rate": (scale, np.float32(1))})
@@ -59,7 +72,7 @@ def optimize(
                 pending = None
                 run.agents[phase.agent] = state
                 record = replace(record, position=done, seconds=watch.seconds)
-                record = run.commit(record, files=files, states_changed=True, finished=False)
+                record = run.commit(record, files=files(), states_changed=True, finished=False)
         if pending is not None:
             _log(run, phase, log_step, *pending)
     run.agents[phase.agent] = state

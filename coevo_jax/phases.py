@@ -120,14 +120,15 @@ def warm_start(run: Run, world: World, phase: Phase) -> None:
     )
     record = optimize(
         run,
-        world.train_steps[phase.agent],
+        world.programs[phase.agent],
         phase,
         record,
-        plan.batches,
+        plan.steps,
+        lambda _position, _state: plan.batches,
         epochs=config.epochs,
         beta=1.0,
         rate=lambda step, steps: cosine_rate(step, steps, config.learning_rate, config.warmup_fraction),
-        files=[],
+        files=list,
     )
     if run.config.failure.explore:
         run.agents["failure"] = _copy_of(run.agents["target"], world)

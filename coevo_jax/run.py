@@ -65,6 +65,7 @@ class Run:
         self.log = MetricsLog(folder / "metrics.jsonl")
         self.log.truncate(manifest.metrics_offset)
         self.agents: dict[str, TrainState] = {}
+        self.frozen: Any = {}  # what both agents' adapters adapt; empty where agents are whole
 
     def begin(self, name: str) -> PhaseRecord:
         """Where a phase stands: fresh, or as far as an interrupted run has committed it."""

@@ -16,14 +16,13 @@ from coevo_jax.data.tokenizer import load_tokenizer
 from coevo_jax.envs.env import Env, Task
 from coevo_jax.envs.pool import EnvPool
 from coevo_jax.envs.registry import make_env
+from coevo_jax.learning.agent_loss import agent_loss
 from coevo_jax.learning.optimizer import make_optimizer
-from coevo_jax.learning.preference_losses import PREFERENCE_LOSSES, PreferenceLoss
 from coevo_jax.learning.train_state import TrainState, state_shardings
-from coevo_jax.learning.train_step import ScoreStep, TrainStep, jit_score, jit_train_step
+from coevo_jax.learning.train_step import ScoreStep, StepPrograms, jit_score, jit_step
 from coevo_jax.models.transformer import Params, Transformer
 from coevo_jax.sampling.engine import Engine
 from coevo_jax.sharding import make_mesh
-from coevo_jax.strict import nearest
 from coevo_jax.trajectory import Trajectory
 
 EXPERTS_FILE = "trajectories/experts.parquet"
@@ -39,7 +38,7 @@ class World:
     model: Transformer
     optimizer: optax.GradientTransformation
     shardings: TrainState
-    train_steps: dict[str, TrainStep]  # per agent; one program where their losses agree
+    programs: dict[str, StepPrograms]  # per agent; the same where their losses agree
     score: ScoreStep
     env: Env  # for task lists; never played
     engine: Engine
@@ -71,26 +70,14 @@ def tasks_of(env: Env, split: str, where: str, key: str) -> Sequence[Task]:
     return selected
 
 
-def preference_loss(name: str, key: str) -> PreferenceLoss:
-    """A loss by name.
-
-    Raises:
-      ConfigError: there is no loss of that name.
-    """
-    if name not in PREFERENCE_LOSSES:
-        names = list(PREFERENCE_LOSSES)
-        raise ConfigError(f"{key}: found {name!r}, expected one of {', '.join(names)}{nearest(name, names)}")
-    return PREFERENCE_LOSSES[name]
-
-
 def check_world(config: Config) -> None:
     """Check what the schema cannot: environment and its options, losses, devices. Writes nothing.
 
     Raises:
       ConfigError: the first thing that cannot be used.
     """
-    preference_loss(config.target.loss, "target.loss")
-    preference_loss(config.failure.loss, "failure.loss")
+    agent_loss(config.target, "target")
+    agent_loss(config.failure, "failure")
     make_mesh(config.mesh)
     open_env(config)().close()
 
@@ -103,13 +90,9 @@ def build_world(config: Config, folder: Path) -> World:
     model = Transformer(config.model, chat.vocab_size)
     optimizer = make_optimizer(config.optimizer)
     shardings = state_shardings(model, optimizer, mesh)
-    losses = {
-        "target": preference_loss(config.target.loss, "target.loss"),
-        "failure": preference_loss(config.failure.loss, "failure.loss"),
-    }
+    losses = {name: agent_loss(getattr(config, name), name) for name in ("target", "failure")}
     programs = {
-        loss: jit_train_step(model, optimizer, loss, mesh, shardings)
-        for loss in dict.fromkeys(losses.values())
+        loss: jit_step(model, optimizer, loss, mesh, shardings, {}) for loss in dict.fromkeys(losses.values())
     }
     return World(
         config=config,
@@ -119,8 +102,8 @@ def build_world(config: Config, folder: Path) -> World:
         model=model,
         optimizer=optimizer,
         shardings=shardings,
-        train_steps={agent: programs[loss] for agent, loss in losses.items()},
-        score=jit_score(model, mesh, shardings),
+        programs={agent: programs[loss] for agent, loss in losses.items()},
+        score=jit_score(model, mesh, shardings, {}),
         env=make(),
         engine=Engine(model, config.rollout, chat.end_id),
         pool=EnvPool(make, workers=config.env.workers, step_timeout=config.env.step_timeout),

@@ -32,6 +32,7 @@ LAYERS = (
         "learn_phase",
         "optimize",
         "progress",
+        "references",
         "run",
         "schedule",
         "stored_agent",

@@ -1,6 +1,6 @@
-"""Log-probabilities of trajectories, chunk by chunk: [B, T, V] never exists, forward or backward.
+"""Log-probabilities of views: weighted sums over the scored tokens of packed prefix trees.
 
-Legend: B rows, T tokens, D hidden, V vocabulary, S segments per row, N = B * S trajectories.
+Legend: B rows, T tokens a row, K scored tokens a row, S views a row, N = B * S views, D hidden.
 """
 
 from typing import Any
@@ -8,46 +8,33 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from coevo_jax.batch import Array, TokenBatch
-from coevo_jax.models.transformer import Params, Transformer, output_logits
-
-HEAD_CHUNK = 128  # tokens per row whose logits exist at one time
-
-
-def token_logps(params: Params, hidden_BTD: jax.Array, tokens_BT: Array) -> jax.Array:
-    """Float32 log-probability of each token given those before it, [B, T-1]: entry t scores tokens[t + 1].
-
-    The shift by one happens here and nowhere else. Each chunk is recomputed in the backward pass.
-    """
-    B, T, D = hidden_BTD.shape
-    chunk = min(HEAD_CHUNK, T)
-    pad = -T % chunk
-    targets_BT = jnp.pad(tokens_BT[:, 1:], ((0, 0), (0, 1 + pad)))
-    hidden_BTD = jnp.pad(hidden_BTD, ((0, 0), (0, pad), (0, 0)))
-
-    @jax.checkpoint
-    def score(hidden_BCD: jax.Array, targets_BC: jax.Array) -> jax.Array:
-        logits_BCV = output_logits(params, hidden_BCD)
-        chosen_BC = jnp.take_along_axis(logits_BCV, targets_BC[..., None], axis=-1)[..., 0]
-        return chosen_BC - jax.nn.logsumexp(logits_BCV, axis=-1)
-
-    chunks = (
-        hidden_BTD.reshape(B, -1, chunk, D).swapaxes(0, 1),
-        targets_BT.reshape(B, -1, chunk).swapaxes(0, 1),
-    )
-    _, scored_CBc = jax.lax.scan(lambda carry, xs: (carry, score(*xs)), None, chunks)
-    return scored_CBc.swapaxes(0, 1).reshape(B, T + pad)[:, : T - 1]
+from coevo_jax.batch import PreferenceBatch
+from coevo_jax.learning.head import collisions, scored_logps
+from coevo_jax.models.lora import model_variables
+from coevo_jax.models.transformer import Params, Transformer, output_head
 
 
-def trajectory_logps(model: Transformer, params: Params, batch: TokenBatch, segments: int) -> jax.Array:
-    """Summed log-probability of each trajectory's trained tokens, float32 [N] (nats).
+def view_logps(
+    model: Transformer, params: Params, frozen: Params, batch: PreferenceBatch, *, confidence: bool = False
+) -> tuple[jax.Array, jax.Array | None]:
+    """Log-probability of every view, float32 [N] (nats), and how confidently the policy would write it.
 
     Per-row sums reshaped to [N], so that a data-sharded mesh later gathers N floats, never activations.
+
+    Args:
+      frozen: what adapters adapt; empty where `params` are all parameters.
+      confidence: also return the mean over a view's scored tokens of log p - log sum_v p_v^2, without a
+        gradient (WPO, arXiv 2406.11827, eq. 4); None otherwise.
     """
-    hidden: Any = model.apply({"params": params}, batch.tokens, batch.positions, batch.segment_ids)
-    logps_BT = token_logps(params, hidden, batch.tokens)
-    same_BT = batch.segment_ids[:, 1:] == batch.segment_ids[:, :-1]
-    trained_BT = batch.loss_mask[:, 1:] & same_BT
-    weighted_BT = jnp.where(trained_BT, logps_BT * batch.token_weight[:, 1:], 0.0)
-    member_BTS = batch.segment_ids[:, 1:, None] == jnp.arange(1, segments + 1)
-    return jnp.einsum("bt,bts->bs", weighted_BT, member_BTS.astype(jnp.float32)).reshape(-1)
+    tokens, variables = batch.tokens, model_variables(params, frozen)
+    hidden: Any = model.apply(variables, tokens.tokens, tokens.positions, tokens.visible_until)
+    parents_BKD = jnp.take_along_axis(hidden, jnp.asarray(tokens.source)[..., None], axis=1)
+    head_VD = output_head(variables["params"])
+    logps_BK = scored_logps(head_VD, parents_BKD, tokens.target, tokens.scored)
+    logps_N = jnp.einsum("bk,bsk->bs", logps_BK, batch.view_weight).reshape(-1)
+    if not confidence:
+        return logps_N, None
+    surplus_BK = jax.lax.stop_gradient(logps_BK) - collisions(head_VD, parents_BKD, tokens.scored)
+    seen_BSK = (jnp.asarray(batch.view_weight) > 0).astype(jnp.float32)
+    total_N = jnp.einsum("bk,bsk->bs", surplus_BK, seen_BSK).reshape(-1)
+    return logps_N, total_N / jnp.maximum(batch.token_count, 1)

@@ -1,56 +1,115 @@
-"""The objective of one step: weighted preference losses plus the SFT term, and metrics per kind of pair.
+"""The objective of one optimizer step: weighted preference losses plus the SFT term, and metrics per kind.
 
-Metrics are (numerator, denominator) so that sharding and accumulation never change them.
+Metrics are (numerator, denominator), so that sharding and accumulation over microbatches never change them.
 """
+
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 
 from coevo_jax.batch import Array, PreferenceBatch, Scalar
-from coevo_jax.learning.preference_losses import PreferenceLoss, logratio_margin
+from coevo_jax.learning.preference_losses import (
+    PreferenceLoss,
+    call_loss,
+    is_coupled,
+    logratio_margin,
+    wpo_weight,
+)
 from coevo_jax.trajectory import PAIR_KINDS
 
 Metrics = dict[str, tuple[Scalar, Scalar]]
+Sides = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentLoss:
+    """What an agent minimises over its pairs; equal ones share a compiled program."""
+
+    by_kind: tuple[PreferenceLoss, ...]  # one per trajectory.PAIR_KINDS
+    wpo: bool = False  # weigh pairs by the policy's confidence in both sides
+
+    @property
+    def coupled(self) -> bool:
+        """Whether a pair's loss depends on the other pairs of its optimizer step."""
+        return any(is_coupled(loss) for loss in self.by_kind)
+
+
+def one_loss(loss: PreferenceLoss) -> AgentLoss:
+    """The same loss for every kind of pair."""
+    return AgentLoss(by_kind=(loss,) * len(PAIR_KINDS))
 
 
 def objective(
-    policy_logps: jax.Array, batch: PreferenceBatch, *, beta: jax.Array, loss: PreferenceLoss
+    policy_logps: jax.Array,
+    confidence: jax.Array | None,
+    batch: PreferenceBatch,
+    *,
+    beta: jax.Array,
+    loss: AgentLoss,
 ) -> tuple[jax.Array, Metrics]:
-    """Sum of weight[p] * loss[p] over pairs minus sum of sft_weight[n] * logps[n] over trajectories.
+    """Sum of weight[p] * loss[p] over pairs minus sum of sft_weight[n] * logps[n] over views.
 
     With weights folded by `data.packing`, this is METHOD's
     lambda_dpo * mean DPO + lambda_sft * mean SFT(chosen) (arXiv 2511.22254; ETO, arXiv 2403.02502).
 
     Args:
       policy_logps: float32 [N] in nats.
+      confidence: float32 [N] where the loss weighs by WPO (see `logps.view_logps`), else None.
     """
-    sides = (
-        policy_logps[batch.chosen],
-        policy_logps[batch.rejected],
-        jnp.asarray(batch.reference_logps)[batch.chosen],
-        jnp.asarray(batch.reference_logps)[batch.rejected],
-    )
-    pair_losses = loss(*sides, beta=beta)
-    real = batch.weight > 0
+    sides = pair_sides(policy_logps, batch)
+    real = jnp.asarray(batch.weight) > 0
+    pair_losses = _pair_losses(sides, batch, beta, loss)
+    if loss.wpo:
+        assert confidence is not None
+        pair_losses *= wpo_weight(confidence[batch.chosen], confidence[batch.rejected])
     preference = jnp.sum(jnp.where(real, batch.weight * pair_losses, 0.0))
     sft = -jnp.sum(batch.sft_weight * policy_logps)
     total = preference + sft
     metrics = pair_metrics(sides, pair_losses, real, batch.kind, beta)
-    one = jnp.float32(1)
-    metrics |= {"loss": (total, one), "loss/preference": (preference, one), "loss/sft": (sft, one)}
-    imitated = batch.sft_weight > 0
+    share = jnp.asarray(batch.step_share)
+    metrics |= {"loss": (total, share), "loss/preference": (preference, share), "loss/sft": (sft, share)}
+    imitated = jnp.asarray(batch.sft_weight) > 0
     metrics["sft/token_logp"] = (
         jnp.sum(jnp.where(imitated, policy_logps, 0.0)),
         jnp.sum(jnp.where(imitated, batch.token_count, 0)).astype(jnp.float32),
     )
-    metrics["tokens"] = (jnp.sum(batch.token_count).astype(jnp.float32), one)
-    metrics["pairs"] = (jnp.sum(real).astype(jnp.float32), one)
+    metrics["tokens"] = (jnp.sum(batch.tokens.scored).astype(jnp.float32), share)
+    metrics["pairs"] = (jnp.sum(real).astype(jnp.float32), share)
     return total, metrics
 
 
-def pair_metrics(
-    sides: tuple[jax.Array, ...], pair_losses: jax.Array, real: Array, kind: Array, beta: jax.Array
-) -> Metrics:
+def pair_sides(policy_logps: jax.Array, batch: PreferenceBatch) -> Sides:
+    """Policy chosen and rejected, reference chosen and rejected, each [P]."""
+    reference = jnp.asarray(batch.reference_logps)
+    return (
+        policy_logps[batch.chosen],
+        policy_logps[batch.rejected],
+        reference[batch.chosen],
+        reference[batch.rejected],
+    )
+
+
+def _pair_losses(sides: Sides, batch: PreferenceBatch, beta: jax.Array, loss: AgentLoss) -> jax.Array:
+    """Each pair's loss by its kind, [P]; a loss sees only pairs of its own kinds with a weight above 0."""
+    tokens = jnp.asarray(batch.token_count).astype(jnp.float32)
+    reward, kind = jnp.asarray(batch.reward), jnp.asarray(batch.kind)
+    arrays = {
+        "chosen_tokens": tokens[batch.chosen],
+        "rejected_tokens": tokens[batch.rejected],
+        "chosen_reward": reward[batch.chosen],
+        "rejected_reward": reward[batch.rejected],
+    }
+    losses = jnp.zeros(kind.shape, jnp.float32)
+    for one in dict.fromkeys(loss.by_kind):
+        kinds = jnp.asarray([i for i, other in enumerate(loss.by_kind) if other == one])
+        own = (kind[:, None] == kinds).any(axis=1)
+        weight = jnp.where(own, batch.weight, 0.0)
+        losses = jnp.where(own, call_loss(one, sides, beta, arrays | {"weight": weight}), losses)
+    return losses
+
+
+def pair_metrics(sides: Sides, pair_losses: jax.Array, real: Array, kind: Array, beta: jax.Array) -> Metrics:
     """TRL's pair metrics over all pairs and, with the kind's name appended, over each kind of pair."""
     policy_chosen, policy_rejected, reference_chosen, reference_rejected = sides
     margin = beta * logratio_margin(*sides)

@@ -1,97 +1,236 @@
-"""The train step of either agent, and the scoring of references: pure functions, jitted once."""
+"""The optimizer step of either agent, and the scoring of references: pure functions, jitted once per shape.
 
-from collections.abc import Callable
+A step is one microbatch or several. Several add up their gradients; a loss that couples the pairs of a step
+is taken in two passes instead: all log-probabilities, their gradients, then each microbatch backward.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
 from coevo_jax.batch import PreferenceBatch, Scalar
-from coevo_jax.learning.logps import trajectory_logps
-from coevo_jax.learning.objective import Metrics, objective
-from coevo_jax.learning.preference_losses import PreferenceLoss
+from coevo_jax.learning.logps import view_logps
+from coevo_jax.learning.objective import AgentLoss, Metrics, objective
 from coevo_jax.learning.train_state import TrainState
 from coevo_jax.models.transformer import Params, Transformer
 from coevo_jax.sharding import batch_sharding, replicated
 
-TrainStep = Callable[[TrainState, PreferenceBatch, Scalar, Scalar], tuple[TrainState, Metrics]]
-ScoreStep = Callable[[Params, PreferenceBatch], jax.Array]
+ScoreStep = Callable[[Params, Params, PreferenceBatch], jax.Array]
 
 
-def segments_per_row(batch: PreferenceBatch) -> int:
-    return batch.token_count.shape[0] // batch.tokens.tokens.shape[0]
+@dataclass(frozen=True, kw_only=True)
+class StepPrograms:
+    """The compiled parts of an optimizer step; each compiles at its first use only."""
+
+    whole: Callable[..., Any]  # (state, frozen, batch, beta, rate) -> (state, metrics)
+    accumulate: Callable[..., Any]  # (gradients, params, frozen, batch, beta) -> (gradients, metrics)
+    score: Callable[..., Any]  # (params, frozen, batch) -> (logps [N], confidence [N] or None)
+    couple: Callable[..., Any]  # (logps, confidence, joined batch, beta) -> (d loss / d logps, metrics)
+    pull: Callable[..., Any]  # (gradients, params, frozen, batch, d loss / d logps [N]) -> gradients
+    apply: Callable[..., Any]  # (state, gradients, rate) -> (state, gradient norm)
+    zeros: Callable[..., Any]  # (params) -> gradients of zero
+    coupled: bool
 
 
 def train_step(
     model: Transformer,
     optimizer: optax.GradientTransformation,
-    loss: PreferenceLoss,
+    loss: AgentLoss,
     state: TrainState,
+    frozen: Params,
     batch: PreferenceBatch,
     beta: jax.Array,
     learning_rate: jax.Array,
 ) -> tuple[TrainState, Metrics]:
-    """One optimizer step on one batch, for either agent; SFT is a batch without pairs.
+    """One optimizer step on one microbatch, for either agent; SFT is a batch without pairs.
 
     Args:
+      frozen: the parameters that adapters adapt; empty where all parameters are trained.
       beta: float32 [], strength of the tie to the reference.
       learning_rate: float32 [].
 
     Returns:
       The next state, and metrics as (numerator, denominator).
     """
+    grads, metrics = gradients(model, loss, state.params, frozen, batch, beta)
+    state, norm = apply_gradients(optimizer, state, grads, learning_rate)
+    return state, metrics | {"grad_norm": (norm, jnp.float32(1))}
+
+
+def gradients(
+    model: Transformer,
+    loss: AgentLoss,
+    params: Params,
+    frozen: Params,
+    batch: PreferenceBatch,
+    beta: jax.Array,
+) -> tuple[Params, Metrics]:
+    """Gradient of one microbatch's share of the objective."""
 
     def loss_of(params: Params) -> tuple[jax.Array, Metrics]:
-        logps = trajectory_logps(model, params, batch.tokens, segments_per_row(batch))
-        return objective(logps, batch, beta=beta, loss=loss)
+        logps, confidence = view_logps(model, params, frozen, batch, confidence=loss.wpo)
+        return objective(logps, confidence, batch, beta=beta, loss=loss)
 
-    grads, metrics = jax.grad(loss_of, has_aux=True)(state.params)
+    return jax.grad(loss_of, has_aux=True)(params)
+
+
+def apply_gradients(
+    optimizer: optax.GradientTransformation, state: TrainState, grads: Params, learning_rate: jax.Array
+) -> tuple[TrainState, jax.Array]:
+    """The next state, and the gradient's global norm before it is clipped."""
     direction, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = jax.tree.map(lambda p, d: p - learning_rate * d, state.params, direction)
-    metrics["grad_norm"] = (optax.tree.norm(grads), jnp.float32(1))
-    return TrainState(step=state.step + 1, params=params, opt_state=opt_state), metrics
+    return TrainState(step=state.step + 1, params=params, opt_state=opt_state), optax.tree.norm(grads)
 
 
-def jit_train_step(
-    model: Transformer,
-    optimizer: optax.GradientTransformation,
-    loss: PreferenceLoss,
-    mesh: Mesh,
-    shardings: TrainState,
-) -> TrainStep:
-    """The compiled `train_step` under the mesh; the incoming state is donated."""
+def take_step(
+    programs: StepPrograms,
+    state: TrainState,
+    frozen: Params,
+    batches: Sequence[PreferenceBatch],
+    beta: Scalar,
+    learning_rate: Scalar,
+) -> tuple[TrainState, Metrics]:
+    """One optimizer step on all of its microbatches. The incoming state is donated."""
+    if len(batches) == 1:
+        return programs.whole(state, frozen, batches[0], beta, learning_rate)
+    grads = programs.zeros(state.params)
+    metrics: Metrics = {}
+    if programs.coupled:
+        scored = [programs.score(state.params, frozen, batch) for batch in batches]
+        logps = jnp.concatenate([one for one, _ in scored])
+        confidence = None if scored[0][1] is None else jnp.concatenate([one for _, one in scored])
+        d_logps, metrics = programs.couple(logps, confidence, join_batches(batches), beta)
+        for batch, d_logps_N in zip(batches, jnp.split(d_logps, len(batches)), strict=True):
+            grads = programs.pull(grads, state.params, frozen, batch, d_logps_N)
+    else:
+        for batch in batches:
+            grads, own = programs.accumulate(grads, state.params, frozen, batch, beta)
+            metrics = jax.tree.map(jnp.add, metrics, own) if metrics else own
+    state, norm = programs.apply(state, grads, learning_rate)
+    return state, metrics | {"grad_norm": (norm, np.float32(1))}
 
-    def step(state, batch, beta, learning_rate):
-        return train_step(model, optimizer, loss, state, batch, beta, learning_rate)
 
-    scalar = replicated(mesh)
-    return jax.jit(
-        step,
-        in_shardings=(shardings, batch_shardings(mesh), scalar, scalar),
-        out_shardings=(shardings, scalar),
-        donate_argnums=0,
+def join_batches(batches: Sequence[PreferenceBatch]) -> PreferenceBatch:
+    """The microbatches of one step as one batch of all their views and pairs, without rows of tokens."""
+
+    def joined(name: str) -> np.ndarray:
+        return np.concatenate([np.asarray(getattr(batch, name)) for batch in batches])
+
+    views = batches[0].token_count.shape[0]
+    offset = np.repeat(np.arange(len(batches)) * views, batches[0].weight.shape[0]).astype(np.int32)
+    tokens = jax.tree.map(lambda x: np.asarray(x)[:0], batches[0].tokens)
+    scored = np.concatenate([np.asarray(batch.tokens.scored) for batch in batches])
+    return PreferenceBatch(
+        tokens=tokens.replace(scored=scored),
+        view_weight=np.asarray(batches[0].view_weight)[:0],
+        reference_logps=joined("reference_logps"),
+        sft_weight=joined("sft_weight"),
+        reward=joined("reward"),
+        token_count=joined("token_count"),
+        chosen=joined("chosen") + offset,
+        rejected=joined("rejected") + offset,
+        weight=joined("weight"),
+        kind=joined("kind"),
+        step_share=np.float32(sum(float(batch.step_share) for batch in batches)),
     )
 
 
-def jit_score(model: Transformer, mesh: Mesh, shardings: TrainState) -> ScoreStep:
+def jit_step(
+    model: Transformer,
+    optimizer: optax.GradientTransformation,
+    loss: AgentLoss,
+    mesh: Mesh,
+    shardings: TrainState,
+    frozen_shardings: Params,
+) -> StepPrograms:
+    """The compiled parts of `take_step` under the mesh; states and gradients that go in are donated."""
+    rows, scalar = batch_shardings(mesh), replicated(mesh)
+    params, base = shardings.params, frozen_shardings
+
+    def whole(state, frozen, batch, beta, rate):
+        return train_step(model, optimizer, loss, state, frozen, batch, beta, rate)
+
+    def accumulate(grads, params, frozen, batch, beta):
+        own, metrics = gradients(model, loss, params, frozen, batch, beta)
+        return jax.tree.map(jnp.add, grads, own), metrics
+
+    def score(params, frozen, batch):
+        return view_logps(model, params, frozen, batch, confidence=loss.wpo)
+
+    def couple(logps, confidence, batch, beta):
+        return jax.grad(objective, has_aux=True)(logps, confidence, batch, beta=beta, loss=loss)
+
+    def pull(grads, params, frozen, batch, d_logps_N):
+        def weighted(params):
+            logps, _ = view_logps(model, params, frozen, batch)
+            return jnp.sum(logps * d_logps_N)
+
+        return jax.tree.map(jnp.add, grads, jax.grad(weighted)(params))
+
+    def apply(state, grads, rate):
+        return apply_gradients(optimizer, state, grads, rate)
+
+    def zeros(params):
+        return jax.tree.map(lambda p: jnp.zeros(p.shape, p.dtype), params)
+
+    return StepPrograms(
+        whole=jax.jit(
+            whole,
+            in_shardings=(shardings, base, rows, scalar, scalar),
+            out_shardings=(shardings, scalar),
+            donate_argnums=0,
+        ),
+        accumulate=jax.jit(
+            accumulate,
+            in_shardings=(params, params, base, rows, scalar),
+            out_shardings=(params, scalar),
+            donate_argnums=0,
+        ),
+        score=jax.jit(score, in_shardings=(params, base, rows), out_shardings=scalar),
+        couple=jax.jit(couple, out_shardings=scalar),
+        pull=jax.jit(
+            pull, in_shardings=(params, params, base, rows, scalar), out_shardings=params, donate_argnums=0
+        ),
+        apply=jax.jit(
+            apply,
+            in_shardings=(shardings, params, scalar),
+            out_shardings=(shardings, scalar),
+            donate_argnums=(0, 1),
+        ),
+        zeros=jax.jit(zeros, in_shardings=(params,), out_shardings=params),
+        coupled=loss.coupled,
+    )
+
+
+def jit_score(
+    model: Transformer, mesh: Mesh, shardings: TrainState, frozen_shardings: Params
+) -> ScoreStep:
     """Compiled log-probabilities [N] on the very rows that training uses: reference scores of a batch."""
 
-    def score(params: Params, batch: PreferenceBatch) -> jax.Array:
-        return trajectory_logps(model, params, batch.tokens, segments_per_row(batch))
+    def score(params: Params, frozen: Params, batch: PreferenceBatch) -> jax.Array:
+        return view_logps(model, params, frozen, batch)[0]
 
     return jax.jit(
-        score, in_shardings=(shardings.params, batch_shardings(mesh)), out_shardings=replicated(mesh)
+        score,
+        in_shardings=(shardings.params, frozen_shardings, batch_shardings(mesh)),
+        out_shardings=replicated(mesh),
     )
 
 
 def batch_shardings(mesh: Mesh) -> PreferenceBatch:
-    """Rows and trajectories are split over the batch axes, pairs are on every device."""
+    """Rows and views are split over the batch axes, pairs are on every device."""
     rows: Any = batch_sharding(mesh)
     everywhere: Any = replicated(mesh)
     return PreferenceBatch(
         tokens=rows,  # a prefix of the TokenBatch tree
+        view_weight=rows,
         reference_logps=rows,
         sft_weight=rows,
         reward=rows,
@@ -100,4 +239,5 @@ def batch_shardings(mesh: Mesh) -> PreferenceBatch:
         rejected=everywhere,
         weight=everywhere,
         kind=everywhere,
+        step_share=everywhere,
     )

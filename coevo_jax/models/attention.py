@@ -41,17 +41,21 @@ def _ungroup(out_BKGTh: jax.Array) -> jax.Array:
 
 
 def packed_attention(
-    q_BTHh: jax.Array, k_BTKh: jax.Array, v_BTKh: jax.Array, segment_ids_BT: jax.Array
+    q_BTHh: jax.Array, k_BTKh: jax.Array, v_BTKh: jax.Array, visible_until_BT: jax.Array
 ) -> jax.Array:
-    """Causal attention inside each segment of a packed row. Returns [B, T, H, h]."""
+    """Attention along the paths of packed prefix trees: q sees k when k <= q < visible_until[k].
+
+    Returns [B, T, H, h].
+    """
     T, kv_heads = q_BTHh.shape[1], k_BTKh.shape[2]
     q, k, v = _group(q_BTHh, kv_heads), k_BTKh.swapaxes(1, 2), v_BTKh.swapaxes(1, 2)
     blocks = []
     for start in range(0, T, QUERY_BLOCK):
         stop = min(start + QUERY_BLOCK, T)
-        causal = jnp.arange(start, stop)[:, None] >= jnp.arange(stop)[None, :]
-        same = segment_ids_BT[:, start:stop, None] == segment_ids_BT[:, None, :stop]
-        blocks.append(_attend(q[:, :, :, start:stop], k[:, :, :stop], v[:, :, :stop], causal & same))
+        query_t1 = jnp.arange(start, stop)[:, None]
+        causal = query_t1 >= jnp.arange(stop)
+        mask_Bts = causal & (query_t1 < visible_until_BT[:, None, :stop])
+        blocks.append(_attend(q[:, :, :, start:stop], k[:, :, :stop], v[:, :, :stop], mask_Bts))
     return _ungroup(jnp.concatenate(blocks, axis=3))
 
 

@@ -78,9 +78,9 @@ class Block(nn.Module):
         gated = nn.silu(y @ self.gate_DF.astype(y.dtype)) * (y @ self.up_DF.astype(y.dtype))
         return x + gated @ self.down_FD.astype(y.dtype)
 
-    def __call__(self, x_BTD: jax.Array, positions_BT: jax.Array, segment_ids_BT: jax.Array):
+    def __call__(self, x_BTD: jax.Array, positions_BT: jax.Array, visible_until_BT: jax.Array):
         q, k, v = self.project(x_BTD, positions_BT)
-        return self.finish(x_BTD, packed_attention(q, k, v, segment_ids_BT)), None
+        return self.finish(x_BTD, packed_attention(q, k, v, visible_until_BT)), None
 
 
 class Transformer(nn.Module):
@@ -116,8 +116,8 @@ class Transformer(nn.Module):
     def finish(self, x_BTD: jax.Array) -> jax.Array:
         return self.final_norm(x_BTD)
 
-    def __call__(self, tokens_BT: jax.Array, positions_BT: jax.Array, segment_ids_BT: jax.Array) -> jax.Array:
-        x_BTD, _ = self.layers(self.embed(tokens_BT), positions_BT, segment_ids_BT)
+    def __call__(self, tokens_BT: jax.Array, positions_BT: jax.Array, visible_until_BT: jax.Array) -> jax.Array:
+        x_BTD, _ = self.layers(self.embed(tokens_BT), positions_BT, visible_until_BT)
         return self.finish(x_BTD)
 
 
