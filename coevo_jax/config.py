@@ -24,7 +24,8 @@ def of_round(values: tuple[T, ...], number: int) -> T:
 
 class EnvConfig(StrictModel):
     name: str = "intercode_sql"
-    """Environment: a name of the registry (intercode_sql, scienceworld)."""
+    """Environment: a name of the registry (intercode_sql, webshop, ...), or your own as
+    package.module:make_function."""
     options: dict[str, Any] = Field(default={})
     """Options of that environment; its own schema checks them."""
     workers: int = Field(default=2, ge=1)
