@@ -43,7 +43,11 @@ LAYERS = (
 SAME_LAYER_ALLOWED = (0, 5, 6)
 DEVICE_PACKAGES = {"jax", "jaxlib", "flax", "optax", "orbax", "tensorstore"}
 IMPURE_MODULES = {"logging", "time", "datetime", "random", "tempfile", "shutil", "subprocess", "socket"}
-DISTRIBUTIONS = {"orbax": "orbax-checkpoint", "yaml": "PyYAML"}  # packages named otherwise than their import
+DISTRIBUTIONS = {
+    "orbax": "orbax-checkpoint",
+    "yaml": "PyYAML",
+    "Stemmer": "PyStemmer",
+}  # packages named otherwise than their import
 READS_FILES = {"coevo_jax.models.huggingface"}  # import and export of safetensors
 
 
