@@ -86,6 +86,23 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     return config
 
 
+def read_options(texts: Sequence[str]) -> dict[str, Any]:
+    """Options of an environment given as `key=value`, with the scalars of YAML; their schema is not checked.
+
+    Raises ConfigError that names the text.
+    """
+    data: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise ConfigError(f"option '{text}': expected key=value, such as seed=1")
+        nested: Any = _parse(value, f"option '{text}'")
+        for part in reversed(key.strip().split(".")):
+            nested = {part: nested}
+        _merge(data, nested, {}, text, "")
+    return data
+
+
 def to_yaml(config: Config) -> str:
     """Write the resolved configuration in the order of its fields; `load_config` reads it back unchanged."""
     dumped = config.model_dump(mode="json")
