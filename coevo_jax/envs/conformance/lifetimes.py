@@ -141,6 +141,9 @@ def killed_process(probe: Probe) -> str:
             raise NotApplicable("it starts no process")
         for pid in children:
             os.kill(pid, signal.SIGKILL)
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while children & set(child_processes()) and time.monotonic() < deadline:
+            time.sleep(0.01)
         outcome = _call(pool, lambda env: probe.step(env, task, expected.actions[-1]))
         if not isinstance(outcome, EnvFault) and outcome.done and outcome.reward > expected.reward:
             raise Violation(f"the step after the kill earned {outcome.reward:g} for task {task.id}")
@@ -169,7 +172,7 @@ def leaks(probe: Probe) -> str:
         before = footprint(folder)
         for _ in range(CYCLES):
             cycle()
-        grown = _settled(lambda: footprint(folder), before)
+        grown = _settled(lambda: footprint(folder), before, min(SETTLE_SECONDS, probe.call_timeout))
     if grown:
         raise Violation(
             f"after {CYCLES} more instances were closed, found {'; '.join(grown)} more, expected none"
@@ -213,9 +216,9 @@ def _close(probe: Probe, env: Env) -> None:
         return
 
 
-def _settled(measure: Callable[[], Footprint], before: Footprint) -> list[str]:
+def _settled(measure: Callable[[], Footprint], before: Footprint, seconds: float) -> list[str]:
     """What has grown, once what ends in the background had time to."""
-    deadline = time.monotonic() + SETTLE_SECONDS
+    deadline = time.monotonic() + seconds
     while (grown := measure().growth(before)) and time.monotonic() < deadline:
         time.sleep(0.05)
     return grown

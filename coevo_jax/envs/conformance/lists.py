@@ -89,7 +89,7 @@ def task_ids(probe: Probe) -> str:
 
 
 def disjoint_splits(probe: Probe) -> str:
-    """No task stands in two splits."""
+    """The splits are disjoint: no task stands in two of them."""
     env = probe.open()
     owner: dict[str, str] = {}
     for split in SPLITS:

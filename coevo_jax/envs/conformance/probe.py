@@ -241,8 +241,8 @@ class Probe:
                 raise Violation(
                     f"{where}: the episode took {len(found.actions)} turns, expected {len(expected.actions)}"
                 )
-        if abs(expected.reward - found.reward) > 1e-6:
-            raise Violation(f"{where}: found reward {found.reward:g}, expected {expected.reward:g}")
+        if expected.reward != found.reward and not abs(expected.reward - found.reward) < 1e-6:
+            raise Violation(f"{where}: found reward {found.reward}, expected {expected.reward}")
 
 
 def shorten(value: Any, length: int = 80) -> str:

@@ -18,12 +18,12 @@ CHECKS: dict[str, Check] = {
     for check in (
         lists.protocol,
         lists.task_lists,
-        lists.task_order,
         lists.task_ids,
         lists.disjoint_splits,
         lists.max_turns,
         episodes.first_observation,
         episodes.step_result,
+        lists.task_order,
         episodes.rewards,
         episodes.reward_at_limit,
         episodes.endings,
@@ -40,8 +40,8 @@ CHECKS: dict[str, Check] = {
         lifetimes.side_by_side,
         lifetimes.any_thread,
         lifetimes.faults,
-        lifetimes.killed_process,
         lifetimes.leaks,
+        lifetimes.killed_process,
     )
 }
 """Each takes a `Probe`, returns what it saw in a few words, and raises `Violation` or `NotApplicable`.
@@ -54,9 +54,11 @@ _PLAYABLE = (*_BASIC, "first_observation", "step_result")
 
 NEEDS: dict[str, tuple[str, ...]] = {
     "task_lists": ("protocol",),
-    **dict.fromkeys(("task_order", "task_ids", "disjoint_splits", "max_turns"), _BASIC),
+    **dict.fromkeys(("task_ids", "disjoint_splits", "max_turns"), _BASIC),
     **dict.fromkeys(("first_observation", "step_result"), _BASIC),
-    **dict.fromkeys(("rewards", "reward_at_limit", "same_actions", "malformed_actions"), _PLAYABLE),
+    **dict.fromkeys(
+        ("task_order", "rewards", "reward_at_limit", "same_actions", "malformed_actions"), _PLAYABLE
+    ),
     **dict.fromkeys(("endings", "experts"), (*_PLAYABLE, "max_turns")),
     **dict.fromkeys(("answer_length", "reset_in_mid_episode", "close_twice", "leaks"), _PLAYABLE),
     **dict.fromkeys(("step_outside_episode", "use_after_close", "close_is_local"), _PLAYABLE),
