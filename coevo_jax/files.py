@@ -1,6 +1,7 @@
 """Writing files so that nothing is ever lost."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -10,11 +11,17 @@ def write_whole(path: Path, content: str | bytes) -> Path:
     Returns the path, once the content and the name are on disk. Of two processes that write the same file,
     the later one wins. Text is written as UTF-8.
     """
+    return write_parts(path, [content.encode() if isinstance(content, str) else content])
+
+
+def write_parts(path: Path, parts: Iterable[bytes]) -> Path:
+    """`write_whole` for a content too large for the memory; a part that raises leaves the old file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as handle:
-            handle.write(content.encode() if isinstance(content, str) else content)
+            for part in parts:
+                handle.write(part)
             handle.flush()
             os.fsync(handle.fileno())
         os.replace(temporary, path)

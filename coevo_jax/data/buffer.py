@@ -1,6 +1,6 @@
 """Trajectories on disk: Parquet shards, one row a trajectory, readable by pandas, DuckDB and `datasets`."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from coevo_jax.trajectory import Ending, Trajectory, Turn
 
 SCHEMA_VERSION = b"1"
 VERSION_KEY = b"coevo_jax.trajectories"
+ROWS_AT_ONCE = 256
 TURN = pa.struct(
     [
         pa.field("response", pa.string(), nullable=False),
@@ -58,33 +59,51 @@ def read_trajectories(paths: Sequence[Path]) -> list[Trajectory]:
     """
     trajectories = []
     for path in paths:
-        for index, row in enumerate(_read_table(path).to_pylist()):
-            try:
-                trajectories.append(_from_row(row))
-            except ValueError as error:
-                raise ConfigError(f"{path}: row {index}: {error}") from None
+        for index, row in enumerate(checked_rows(path)):
+            if isinstance(row, ValueError):
+                raise ConfigError(f"{path}: row {index}: {row}")
+            trajectories.append(row)
     return trajectories
 
 
-def _read_table(path: Path) -> pa.Table:
+def checked_rows(path: Path) -> Iterator[Trajectory | ValueError]:
+    """Yield the trajectories of a shard, and for a broken row what is wrong with it; a batch in memory.
+
+    Raises ConfigError for a file that is missing, broken or of another schema.
+    """
     try:
-        table = pq.ParquetFile(path).read()
+        file = pq.ParquetFile(path)
+        _check_schema(path, file.schema_arrow)
+        for batch in file.iter_batches(batch_size=ROWS_AT_ONCE):
+            for row in batch.to_pylist():
+                try:
+                    yield _from_row(row)
+                except ValueError as error:
+                    yield error
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
     except (OSError, pa.ArrowException) as error:
         raise ConfigError(f"{path}: cannot be read as a Parquet file: {error}") from None
-    version = (table.schema.metadata or {}).get(VERSION_KEY)
+
+
+def is_trajectory_file(path: Path) -> bool:
+    """Whether a file is a Parquet file that says it holds trajectories."""
+    try:
+        return VERSION_KEY in (pq.read_schema(path).metadata or {})
+    except (OSError, pa.ArrowException):
+        return False
+
+
+def _check_schema(path: Path, schema: pa.Schema) -> None:
+    version = (schema.metadata or {}).get(VERSION_KEY)
     if version != SCHEMA_VERSION:
         found = "none" if version is None else version.decode(errors="replace")
         raise ConfigError(
             f"{path}: schema version: found {found}, expected {SCHEMA_VERSION.decode()} "
             "(a file of trajectories written by this version)"
         )
-    if not table.schema.equals(SCHEMA):
-        raise ConfigError(
-            f"{path}: columns: found {table.schema.names}, expected {SCHEMA.names} and their types"
-        )
-    return table
+    if not schema.equals(SCHEMA):
+        raise ConfigError(f"{path}: columns: found {schema.names}, expected {SCHEMA.names} and their types")
 
 
 def _to_row(trajectory: Trajectory) -> dict[str, Any]:

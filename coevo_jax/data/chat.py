@@ -64,19 +64,19 @@ class ChatFormat:
 
 
 def render(
-    chat: ChatFormat, system: str, prompt: str, turns: Sequence[Turn]
+    chat: ChatFormat, system: str, prompt: str, turns: Sequence[Turn], learned: Sequence[bool] | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Turn a conversation into tokens and the mask of those the agent produced.
 
     Returns tokens int32 [L] and agent_mask bool [L]. The end token of a turn is the agent's. The observation
-    of the last turn is left out: the agent never saw it.
+    of the last turn is left out: the agent never saw it. Turns whose `learned` is False are not in the mask.
     """
     ids = chat.prompt_ids(system, prompt)
     mask = [False] * len(ids)
     for index, turn in enumerate(turns):
         response = chat.response_ids(turn.response)
         ids += response
-        mask += [True] * len(response)
+        mask += [learned is None or learned[index]] * len(response)
         if index < len(turns) - 1:
             observation = chat.observation_ids(turn.observation)
             ids += observation
