@@ -64,6 +64,9 @@ class ModelConfig(StrictModel):
     """Use the input embedding as output head."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Compute type of matrix products; log-probabilities are float32 always."""
+    attention: Literal["auto", "dense", "blocks"] = "auto"
+    """Attention over packed rows: whole products with a mask, or visible blocks only; auto takes the
+    platform's fastest."""
     remat: Literal["none", "full", "dots", "attention"] = "none"
     """What of a block the backward pass computes again: nothing, everything, all but matrix products, or
     only the attention scores."""
@@ -112,7 +115,12 @@ class OptimizerConfig(StrictModel):
 
 class WarmStartConfig(StrictModel):
     tasks: str = Field(default="0:300", pattern=r"^\d*:\d*$")
-    """Slice of the train split whose experts are imitated."""
+    """Slice of the train split whose experts are imitated, or of the rows of data."""
+    data: str | None = None
+    """Experts to imitate instead of the environment's: a file or folder of any format that launch.data reads,
+    or hub:owner/name."""
+    data_errors: Literal["refuse", "skip"] = "refuse"
+    """What a broken row of data does: refuse the set, or be left out and counted."""
     epochs: int = Field(default=3, ge=1)
     """Passes over the experts."""
     learning_rate: float = Field(default=2e-3, gt=0)

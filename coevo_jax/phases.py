@@ -13,10 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from coevo_jax.checkpoint import abstract_state
-from coevo_jax.config import ConfigError, of_round
+from coevo_jax.config import Config, ConfigError, of_round
+from coevo_jax.config_check import slice_bounds
 from coevo_jax.data.buffer import read_trajectories, shard_name, write_trajectories
 from coevo_jax.data.chat import chat_format
-from coevo_jax.data.experts import expert_texts, load_experts
+from coevo_jax.data.experts import Experts, expert_texts, imported_texts, load_experts, load_imported
+from coevo_jax.data.interchange import Conversation, Problems, read_conversations
 from coevo_jax.data.packing import pack_sft
 from coevo_jax.data.tokenizer import load_tokenizer, train_tokenizer
 from coevo_jax.envs.env import Env, PreparesExperts, Task
@@ -31,7 +33,15 @@ from coevo_jax.rollout import play
 from coevo_jax.rollout_stats import RolloutStats
 from coevo_jax.run import Run
 from coevo_jax.schedule import Phase
-from coevo_jax.world import EXPERTS_FILE, TOKENIZER_DIR, World, open_env, rollout_params, tasks_of
+from coevo_jax.world import (
+    EXPERTS_FILE,
+    IMPORTED_FILE,
+    TOKENIZER_DIR,
+    World,
+    open_env,
+    rollout_params,
+    tasks_of,
+)
 
 
 def prepare(run: Run) -> None:
@@ -45,26 +55,32 @@ def prepare(run: Run) -> None:
         if isinstance(env, PreparesExperts):
             env.prepare_experts(list(tasks.values()), watch.counter("experts"))
         folder = run.folder / TOKENIZER_DIR
+        imported = _imported_rows(run)
         if config.tokenizer.path is None:
             # The warm start's alone: runs that explore and runs that do not begin with the same tokenizer.
-            imitated = tasks_of(env, "train", config.warm_start.tasks, "warm_start.tasks")
-            texts = expert_texts(env, imitated)
+            if imported is None:
+                imitated = tasks_of(env, "train", config.warm_start.tasks, "warm_start.tasks")
+                texts = expert_texts(env, imitated)
+            else:
+                texts = imported_texts(imported, env.system_prompt)
             tokenizer = train_tokenizer(texts, config.tokenizer.vocab_size, folder)
         else:
             tokenizer = load_tokenizer(Path(config.tokenizer.path))
             tokenizer.save_pretrained(folder)
         chat = chat_format(tokenizer)
-        experts = load_experts(env, chat, list(tasks.values()), max_tokens=config.batch.row_length)
+        row_length, prompt = config.batch.row_length, env.system_prompt
+        experts = load_experts(env, chat, list(tasks.values()), max_tokens=row_length)
+        extra = None if imported is None else load_imported(imported, chat, prompt, max_tokens=row_length)
     finally:
         env.close()
-    if not experts.trajectories:
-        raise ConfigError(
-            f"{config.env.name}: none of {len(tasks)} tasks has an expert that fits "
-            f"({experts.missing} missing, {experts.too_long} longer than batch.row_length)"
-        )
-    path = run.folder / EXPERTS_FILE
-    write_trajectories(path, experts.trajectories)
-    lengths = [len(expert.tokens) for expert in experts.trajectories]
+    _require_experts(config, len(tasks), experts, extra)
+    paths = [run.folder / EXPERTS_FILE]
+    write_trajectories(paths[0], experts.trajectories)
+    if extra is not None:
+        paths.append(run.folder / IMPORTED_FILE)
+        write_trajectories(paths[1], extra.trajectories)
+    imitable = [*experts.trajectories, *(extra.trajectories if extra else ())]
+    lengths = [len(expert.tokens) for expert in imitable]
     model = Transformer(config.model, chat.vocab_size)
     shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
     records = {
@@ -75,8 +91,10 @@ def prepare(run: Run) -> None:
         "vocab_size": chat.vocab_size,
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(shapes)),
     }
+    if extra is not None:
+        records |= {"imported": len(extra.trajectories), "imported_too_long": extra.too_long}
     record = replace(run.begin("prepare"), records=records, seconds=watch.seconds)
-    files = [path, *(entry for entry in folder.iterdir() if entry.is_file())]
+    files = [*paths, *(entry for entry in folder.iterdir() if entry.is_file())]
     run.commit(record, files=files, states_changed=False, finished=True)
     say(
         record,
@@ -85,9 +103,40 @@ def prepare(run: Run) -> None:
     )
 
 
+def _imported_rows(run: Run) -> list[Conversation] | None:
+    """The rows of warm_start.data that are imitated; None where the environment's experts are."""
+    config = run.config.warm_start
+    if config.data is None:
+        return None
+    problems = Problems(config.data_errors)
+    rows = read_conversations(config.data, None, "train", problems)
+    start, stop = slice_bounds(config.tasks)
+    selected = rows[start:stop]
+    if not selected:
+        raise ConfigError(f"warm_start.tasks: {config.tasks!r} selects none of the {len(rows)} rows of data")
+    CONSOLE.print(
+        f"{config.data}: {len(selected)} of {len(rows)} rows, {problems.count} broken rows left out"
+    )
+    for problem in problems.first:
+        CONSOLE.print(f"  {problem}")
+    return selected
+
+
+def _require_experts(config: Config, tasks: int, experts: Experts, imported: Experts | None) -> None:
+    found, source = (experts, config.env.name) if imported is None else (imported, config.warm_start.data)
+    if not found.trajectories:
+        of = f"{tasks} tasks has an expert" if imported is None else "the rows is a solution"
+        raise ConfigError(
+            f"{source}: none of {of} that fits "
+            f"({found.missing} missing, {found.too_long} longer than batch.row_length)"
+        )
+
+
 def _expert_tasks(run: Run, env: Env) -> list[Task]:
     config = run.config
-    tasks = list(tasks_of(env, "train", config.warm_start.tasks, "warm_start.tasks"))
+    tasks: list[Task] = []
+    if config.warm_start.data is None:
+        tasks += tasks_of(env, "train", config.warm_start.tasks, "warm_start.tasks")
     if config.rounds > 0:
         for where in config.explore.tasks:
             tasks += tasks_of(env, "train", where, "explore.tasks")
@@ -113,8 +162,11 @@ def warm_start(run: Run, world: World, phase: Phase) -> None:
     """SFT of one shared checkpoint on the experts; both agents start from it."""
     config = run.config.warm_start
     record = run.begin(phase.name)
-    tasks = tasks_of(world.env, "train", config.tasks, "warm_start.tasks")
-    experts = [world.experts[task.id] for task in tasks if task.id in world.experts]
+    if config.data is None:
+        tasks = tasks_of(world.env, "train", config.tasks, "warm_start.tasks")
+        experts = [world.experts[task.id] for task in tasks if task.id in world.experts]
+    else:
+        experts = read_trajectories([run.folder / IMPORTED_FILE])
     plan = pack_sft(
         experts, batch=run.config.batch, pad_id=world.chat.pad_id, seed=phase.seed(run.config.seed)
     )

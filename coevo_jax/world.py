@@ -12,6 +12,7 @@ from coevo_jax.config import Config, ConfigError
 from coevo_jax.config_check import slice_bounds
 from coevo_jax.data.buffer import read_trajectories
 from coevo_jax.data.chat import ChatFormat, chat_format
+from coevo_jax.data.interchange.sets import open_set
 from coevo_jax.data.tokenizer import load_tokenizer
 from coevo_jax.envs.env import Env, Task
 from coevo_jax.envs.pool import EnvPool
@@ -20,12 +21,14 @@ from coevo_jax.learning.agent_loss import agent_loss
 from coevo_jax.learning.optimizer import make_optimizer
 from coevo_jax.learning.train_state import TrainState, state_shardings
 from coevo_jax.learning.train_step import ScoreStep, StepPrograms, jit_score, jit_step
+from coevo_jax.models.attention_kinds import choose_attention
 from coevo_jax.models.transformer import Params, Transformer
 from coevo_jax.sampling.engine import Engine
 from coevo_jax.sharding import make_mesh
 from coevo_jax.trajectory import Trajectory
 
 EXPERTS_FILE = "trajectories/experts.parquet"
+IMPORTED_FILE = "trajectories/imported.parquet"
 TOKENIZER_DIR = "tokenizer"
 
 
@@ -80,6 +83,8 @@ def check_world(config: Config) -> None:
     agent_loss(config.failure, "failure")
     make_mesh(config.mesh)
     open_env(config)().close()
+    if config.warm_start.data is not None:
+        open_set(config.warm_start.data)
 
 
 def build_world(config: Config, folder: Path) -> World:
@@ -87,7 +92,8 @@ def build_world(config: Config, folder: Path) -> World:
     make = open_env(config)
     chat = chat_format(load_tokenizer(folder / TOKENIZER_DIR))
     mesh = make_mesh(config.mesh)
-    model = Transformer(config.model, chat.vocab_size)
+    attention = choose_attention(config.model.attention, mesh)
+    model = Transformer(config.model, chat.vocab_size, attention)
     optimizer = make_optimizer(config.optimizer)
     shardings = state_shardings(model, optimizer, mesh)
     losses = {name: agent_loss(getattr(config, name), name) for name in ("target", "failure")}

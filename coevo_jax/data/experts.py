@@ -6,8 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from coevo_jax.data.chat import ChatFormat, render
+from coevo_jax.data.interchange.convert import render_conversation
+from coevo_jax.data.interchange.records import Conversation, to_demonstration
 from coevo_jax.envs.env import Env, Task
-from coevo_jax.trajectory import SOLVED_REWARD, Ending, Trajectory
+from coevo_jax.trajectory import SOLVED_REWARD, Demonstration, Ending, Trajectory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +63,34 @@ def expert_texts(env: Env, tasks: Sequence[Task]) -> Iterator[str]:
             continue
         if env.system_prompt:
             yield env.system_prompt
-        yield demonstration.prompt
-        for index, turn in enumerate(demonstration.turns):
-            yield turn.response
-            if index < len(demonstration.turns) - 1:
-                yield turn.observation
+        yield from _texts(demonstration)
+
+
+def load_imported(
+    conversations: Sequence[Conversation], chat: ChatFormat, system_prompt: str, *, max_tokens: int
+) -> Experts:
+    """Render an imported expert set; rows beyond `max_tokens` are left out.
+
+    Every conversation gets `system_prompt`, the environment's, in place of its own: the agent will play under
+    that one. `agent_mask` leaves out turns that the set marks as not to be learned from.
+    """
+    rendered = [render_conversation(chat, row, system_prompt) for row in conversations]
+    kept = tuple(trajectory for trajectory in rendered if len(trajectory.tokens) <= max_tokens)
+    return Experts(trajectories=kept, missing=0, too_long=len(rendered) - len(kept))
+
+
+def imported_texts(conversations: Sequence[Conversation], system_prompt: str) -> Iterator[str]:
+    """Yield every message of an imported set's conversations, as often as training sees it."""
+    for row in conversations:
+        if system_prompt:
+            yield system_prompt
+        demonstration, _ = to_demonstration(row)
+        yield from _texts(demonstration)
+
+
+def _texts(demonstration: Demonstration) -> Iterator[str]:
+    yield demonstration.prompt
+    for index, turn in enumerate(demonstration.turns):
+        yield turn.response
+        if index < len(demonstration.turns) - 1:
+            yield turn.observation

@@ -188,7 +188,7 @@ def _behind(window: _Window, index: int) -> Iterator[Row]:
 
 
 def _element_end(window: _Window) -> tuple[int, bool, bool]:
-    """Where the window's first element ends, whether it is the last, and whether a comma or bracket ends it."""
+    """Where the window's first element ends, whether it is the last, and whether it ends properly."""
     position, depth = window.start, 0
     while True:
         lexeme = LEXEME.search(window.data, position)

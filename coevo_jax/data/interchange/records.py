@@ -106,7 +106,8 @@ def to_demonstration(conversation: Conversation) -> tuple[Demonstration, tuple[b
 
     Human messages in a row are joined by a line break; between two of the agent's in a row stands an empty
     observation. A conversation that the agent begins has an empty prompt. A text of the agent without
-    "Action:" is its action as it stands. Without a reward the conversation counts as solved, as in ETO's expert sets.
+    "Action:" is its action as it stands. Without a reward the conversation counts as solved, as in ETO's
+    expert sets.
     """
     heard: list[str] = []
     prompt: str | None = None

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import datasets.exceptions
 import pyarrow as pa
 import pyarrow.parquet as pq
 

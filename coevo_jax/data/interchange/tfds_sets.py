@@ -1,7 +1,8 @@
 """TFDS builders of expert and trajectory sets: ArrayRecord shards, written and read without TensorFlow.
 
 `write_*` makes a folder that any program opens by
-`tfds.builder_from_directory(folder).as_data_source(split="train")`. Texts come back as UTF-8 bytes, and TFDS keeps floats with 32 bits, so that exact values stand beside them as text.
+`tfds.builder_from_directory(folder).as_data_source(split="train")`. Texts come back as UTF-8 bytes, and TFDS
+keeps floats with 32 bits, so that exact values stand beside them as text.
 """
 
 import contextlib
@@ -126,7 +127,7 @@ def open_set(folder: Path, split: str) -> tuple[str, Any]:
     Raises ConfigError when files are broken or missing, or there is no such split.
     """
     try:
-        builder = tfds.builder_from_directory(str(folder))
+        builder: Any = tfds.builder_from_directory(str(folder))
         splits = list(builder.info.splits)
         if split not in splits:
             raise ConfigError(f"{folder}: found no split {split!r}{nearest(split, splits)}")
@@ -181,7 +182,7 @@ READERS: dict[str, Callable[[dict[str, Any]], Conversation | Trajectory]] = {
 
 
 def _write(
-    builder_class: type[_RowsBuilder], name: str, folder: Path, split: str, rows: Iterable[dict[str, Any]]
+    builder_class: Callable[..., Any], name: str, folder: Path, split: str, rows: Iterable[dict[str, Any]]
 ) -> Path:
     if list((folder / name).glob(f"*/{DESCRIPTION_FILE}")):
         raise ConfigError(f"{folder / name}: there is a TFDS set already; expected a folder without one")
