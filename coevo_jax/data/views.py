@@ -1,0 +1,92 @@
+"""Views: one trajectory as one pair, or the SFT term, weighs its tokens."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from coevo_jax.data.prefix_tree import scored_tokens
+from coevo_jax.trajectory import PreferencePair, Trajectory
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """A trajectory and the weight of each of its scored tokens; equal views stand once in a microbatch."""
+
+    trajectory: int  # index into the trajectories of the plan
+    weights: bytes  # float32 [scored tokens]
+
+    @property
+    def token_weights(self) -> np.ndarray:
+        return np.frombuffer(self.weights, np.float32)
+
+    @property
+    def token_count(self) -> int:
+        """Tokens that count: the length of the trajectory as losses see it."""
+        return int(np.count_nonzero(self.token_weights))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Link:
+    """A pair and the views it needs."""
+
+    pair: PreferencePair
+    chosen: View
+    rejected: View
+    imitated: View | None  # the chosen side as the SFT term sees it; None without one
+
+
+def turn_of_token(trajectory: Trajectory) -> np.ndarray:
+    """Turn of every scored token, counted from 0; a turn is a run of agent tokens."""
+    mask = trajectory.agent_mask
+    starts = mask & ~np.concatenate([[False], mask[:-1]])
+    return (np.cumsum(starts) - 1)[scored_tokens(trajectory)]
+
+
+def turn_count(trajectory: Trajectory) -> int:
+    """Number of turns: runs of agent tokens."""
+    mask = trajectory.agent_mask
+    return int((mask & ~np.concatenate([[False], mask[:-1]])).sum())
+
+
+def turn_credit(trajectory: Trajectory, discount: float, first_turn: int = 0) -> np.ndarray:
+    """Weight of every scored token, float32: discount ** (turns after its own), 0 before `first_turn`."""
+    turns = turn_of_token(trajectory)
+    credit = float(discount) ** (turn_count(trajectory) - 1 - turns)
+    return np.where(turns >= first_turn, credit, 0.0).astype(np.float32)
+
+
+def length_desensitised(weights: np.ndarray, shorter: int, alpha: float) -> np.ndarray:
+    """Multiply the weights of the counting tokens beyond the first `shorter` by alpha.
+
+    LD-DPO (arXiv 2409.06411, eq. 9): beyond the length of the pair's shorter side, a token counts alpha.
+    """
+    beyond = np.cumsum(weights != 0) > shorter
+    return np.where(beyond, weights * np.float32(alpha), weights).astype(np.float32)
+
+
+def link_pair(
+    pair: PreferencePair,
+    chosen: Trajectory,
+    rejected: Trajectory,
+    *,
+    imitated: bool,
+    ld_alpha: float,
+    turn_discount: float,
+) -> Link:
+    """The views of a pair: credit per turn, from the pair's first turns on, length desensitised."""
+    ours = turn_credit(chosen, turn_discount, pair.chosen_from)
+    theirs = turn_credit(rejected, turn_discount, pair.rejected_from)
+    shorter = min(np.count_nonzero(ours), np.count_nonzero(theirs))
+    ours, theirs = (length_desensitised(side, shorter, ld_alpha) for side in (ours, theirs))
+    plain = plain_view(pair.chosen, chosen, turn_discount) if imitated else None
+    return Link(
+        pair=pair,
+        chosen=View(trajectory=pair.chosen, weights=ours.tobytes()),
+        rejected=View(trajectory=pair.rejected, weights=theirs.tobytes()),
+        imitated=plain,
+    )
+
+
+def plain_view(index: int, trajectory: Trajectory, turn_discount: float = 1.0) -> View:
+    """The view of the SFT term: every scored token with its turn's credit."""
+    return View(trajectory=index, weights=turn_credit(trajectory, turn_discount).tobytes())
