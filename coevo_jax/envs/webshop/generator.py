@@ -27,8 +27,8 @@ from coevo_jax.files import write_whole
 
 PRODUCT_STREAM = 0
 GENERATED = "generated catalogue"
-# An asin is B0 and four of these pairs; few pairs keep it short in the tokens of a small vocabulary.
-PAIRS = tuple(letter + digit for letter in "CDFHJKLMNPQRTVWX" for digit in "23456789")
+# An asin is B0 and four of these syllables, which a small vocabulary holds as one token each.
+SYLLABLES = tuple(first + vowel for first in "BGJLMNRTVXZ" for vowel in "AEIOU")
 RANGE_SHARE = 0.3  # of the products have a price range
 NO_OPTION_SHARE = 0.3  # of the instructions leave an option open
 
@@ -88,7 +88,7 @@ def generate_webshop(options: WebShopOptions, out: Path, on_progress: Callable[[
 
 def _asin(rng: np.random.Generator, taken: dict[str, Any]) -> str:
     while True:
-        asin = "B0" + "".join(PAIRS[i] for i in rng.integers(len(PAIRS), size=4))
+        asin = "B0" + "".join(SYLLABLES[i] for i in rng.integers(len(SYLLABLES), size=4))
         if asin not in taken:
             return asin
 
@@ -103,7 +103,7 @@ def _product(
     attributes = _some(rng, department.attributes, int(rng.integers(4, 7)))
     choices = {name.replace("-", " "): _draw_values(rng, name.replace("-", " ")) for name in kind.options}
     words = {"brand": brand, "kind": kind.query, "first": attributes[0], "second": attributes[1]}
-    title = _one(rng, TITLES).format(**words | {"kind": kind.query.title(), "first": attributes[0].title()})
+    title = _one(rng, TITLES).format(**words | {"kind": kind.query.title()})
     bullets = [
         _one(rng, BULLETS).format(attribute=one, kind=kind.query).capitalize() for one in attributes[1:4]
     ]

@@ -41,12 +41,12 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "dimensions": _words("12 inch, 16 inch, 20 inch, 24 inch, 36 inch, 48 inch"),
     "length": _words("3 feet, 6 feet, 10 feet, 15 feet, 25 feet"),
     "volume": _words("2 ounce, 4 ounce, 8 ounce, 16 ounce, 32 ounce"),
-    "scent": _words("lavender, vanilla, citrus, peppermint, eucalyptus, jasmine, unscented"),
+    "scent": _words("lavender, vanilla, citrus, mint, eucalyptus, jasmine, unscented"),
     "flavor": _words("chocolate, strawberry, caramel, honey, cinnamon, salted, spicy, original"),
     "count": _words("pack of 1, pack of 2, pack of 3, pack of 6, pack of 12"),
     "material": _words("oak, bamboo, aluminum, ceramic, leather, canvas"),
     "pet": _words("puppy, adult dog, senior dog, kitten, adult cat"),
-    "model": _words("compact, standard, deluxe, travel"),
+    "model": _words("compact, classic, deluxe, travel"),
 }
 
 DEPARTMENTS: dict[str, Department] = {
