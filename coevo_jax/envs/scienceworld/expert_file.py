@@ -64,7 +64,7 @@ class Scan:
     """What a file holds: the rows that can be used, and its broken lines with what is wrong with each."""
 
     rows: dict[str, ExpertRow]
-    broken: tuple[tuple[bytes, str], ...]
+    broken: list[tuple[bytes, str]]
 
 
 def default_experts_path() -> Path:
@@ -82,7 +82,7 @@ def scan_experts(path: Path) -> Scan:
     try:
         lines = path.read_bytes().removesuffix(b"\n").split(b"\n")
     except FileNotFoundError:
-        return Scan(rows={}, broken=())
+        return Scan(rows={}, broken=[])
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error}), expected a file of expert solutions") from None
     header = _parse(lines[0], f"{path}: line 1")
@@ -102,7 +102,7 @@ def scan_experts(path: Path) -> Scan:
             rows[row.task_id] = row
         except ConfigError as error:
             broken.append((line, str(error)))
-    return Scan(rows=rows, broken=tuple(broken))
+    return Scan(rows=rows, broken=broken)
 
 
 def read_experts(path: Path) -> dict[str, ExpertRow]:

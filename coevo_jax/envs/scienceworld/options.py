@@ -8,10 +8,18 @@ from coevo_jax.config import StrictModel
 from coevo_jax.envs.scienceworld.families import check_family
 
 
+def _not_empty(families: tuple[str, ...]) -> tuple[str, ...]:
+    if not families:
+        raise ValueError("at least one family or group")
+    return families
+
+
 class ScienceWorldOptions(StrictModel):
     """Which task families are played, how many variations of each, and what the agent sees."""
 
-    families: tuple[Annotated[str, AfterValidator(check_family)], ...] = Field(("short",), min_length=1)
+    families: Annotated[
+        tuple[Annotated[str, AfterValidator(check_family)], ...], AfterValidator(_not_empty)
+    ] = Field(("short",))
     """Task families as the simulator names them, or groups: short (10), eto (24), all (30)."""
     seed: int = Field(0, ge=0)
     """Seed of the order of the tasks, and of which variations stay under the limits below."""
