@@ -81,8 +81,7 @@ def step_mean(values: jax.Array, weight: jax.Array) -> jax.Array:
 
 def bounded_expm1(x: jax.Array) -> jax.Array:
     """exp(x) - 1 up to x = 30, and its tangent there beyond: finite, and never without a gradient."""
-    below = jnp.minimum(x, EXP_LIMIT)
-    return jnp.expm1(below) + jnp.exp(EXP_LIMIT) * (x - below)
+    return jnp.expm1(jnp.minimum(x, EXP_LIMIT)) + jnp.exp(EXP_LIMIT) * jax.nn.relu(x - EXP_LIMIT)
 
 
 def nll(policy_chosen: jax.Array, chosen_tokens: jax.Array, weight: jax.Array, average: str) -> jax.Array:
