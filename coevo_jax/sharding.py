@@ -3,6 +3,7 @@
 Models name logical axes ("embed", "heads", …); this file maps them to the mesh axes data, fsdp and tensor.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -58,3 +59,12 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 def replicated(mesh: Mesh) -> NamedSharding:
     """One copy on every device."""
     return NamedSharding(mesh, PartitionSpec())
+
+
+def over_heads(mesh: Mesh, attention: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """Attention of each device on its own rows [B, ...] and heads [B, T, H, h], without communication."""
+    heads = PartitionSpec(BATCH_AXES, None, "tensor", None)
+    rows = PartitionSpec(BATCH_AXES, None)
+    return jax.shard_map(
+        attention, mesh=mesh, in_specs=(heads, heads, heads, rows), out_specs=heads, check_vma=False
+    )

@@ -1,14 +1,11 @@
 """From an agent's options to the loss it minimises."""
 
-import functools
-
 from coevo_jax.config import LearnConfig, LossTerms
+from coevo_jax.learning.loss_options import mixture, resolve_loss, with_divergence
 from coevo_jax.learning.objective import AgentLoss
-from coevo_jax.learning.preference_losses import PreferenceLoss, mixture, resolve_loss, with_divergence
+from coevo_jax.learning.preference_losses import PreferenceLoss
 from coevo_jax.strict import ConfigError, nearest
 from coevo_jax.trajectory import PAIR_KINDS
-
-Options = tuple[tuple[str, float | int | str], ...]
 
 
 def agent_loss(config: LearnConfig, key: str) -> AgentLoss:
@@ -45,25 +42,16 @@ def _resolve_at(terms: LossTerms, config: LearnConfig, key: str) -> PreferenceLo
     weights = _weights(terms)
     if not weights or min(weights.values()) <= 0:
         raise ConfigError(f"{key}: found {terms!r}, expected a loss or a mixture with weights above 0")
-    parts = tuple(
-        (name, weight, tuple(sorted(config.loss_options.get(name, {}).items())))
-        for name, weight in weights.items()
-    )
     try:
-        return _resolve(parts, config.divergence, config.divergence_alpha)
+        losses = [
+            (weight, resolve_loss(name, config.loss_options.get(name, {})))
+            for name, weight in weights.items()
+        ]
+        if config.divergence != "reverse_kl":
+            losses = [
+                (weight, with_divergence(loss, config.divergence, config.divergence_alpha))
+                for weight, loss in losses
+            ]
     except ConfigError as error:
         raise ConfigError(f"{key}: {error}") from None
-
-
-@functools.lru_cache
-def _resolve(
-    parts: tuple[tuple[str, float, Options], ...], divergence: str, divergence_alpha: float
-) -> PreferenceLoss:
-    """Cached, so that equal options give the same function object."""
-    losses = []
-    for name, weight, options in parts:
-        loss = resolve_loss(name, dict(options))
-        if divergence != "reverse_kl":
-            loss = with_divergence(loss, divergence, divergence_alpha)
-        losses.append((weight, loss))
-    return losses[0][1] if len(losses) == 1 and losses[0][0] == 1.0 else mixture(tuple(losses))
+    return mixture(losses)

@@ -40,10 +40,10 @@ def _ungroup(out_BKGTh: jax.Array) -> jax.Array:
     return out_BKGTh.transpose(0, 3, 1, 2, 4).reshape(B, T, K * G, h)
 
 
-def packed_attention(
+def dense_attention(
     q_BTHh: jax.Array, k_BTKh: jax.Array, v_BTKh: jax.Array, visible_until_BT: jax.Array
 ) -> jax.Array:
-    """Attention along the paths of packed prefix trees: q sees k when k <= q < visible_until[k].
+    """Attention in which q sees k when k <= q < visible_until[k], as products of whole rows and a mask.
 
     Returns [B, T, H, h].
     """

@@ -5,6 +5,7 @@ Legend: B rows, T tokens, D hidden, H query heads, K key/value heads, h head wid
 V vocabulary.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -12,7 +13,9 @@ import jax
 import jax.numpy as jnp
 
 from coevo_jax.config import ModelConfig
-from coevo_jax.models.attention import packed_attention, rotate
+from coevo_jax.models.attention import rotate
+from coevo_jax.models.linear import linear
+from coevo_jax.models.tree_attention import tree_attention
 
 Params = Any
 
@@ -24,6 +27,12 @@ def _weight(
     init = nn.with_logical_partitioning(nn.initializers.truncated_normal(fan_in**-0.5), axes)
     weight: Any = module.param(name, init, shape, jnp.float32)  # unboxed, unlike its initializer's type
     return weight
+
+
+def _heads(x_BTD: jax.Array, weight_DHh: jax.Array) -> jax.Array:
+    """Project to heads: [B, T, D] -> [B, T, H, h]."""
+    D, H, h = weight_DHh.shape
+    return linear(x_BTD, weight_DHh.reshape(D, H * h)).reshape(*x_BTD.shape[:2], H, h)
 
 
 class RMSNorm(nn.Module):
@@ -44,6 +53,7 @@ class Block(nn.Module):
     """One transformer block, split at the attention so that rows and caches share all of its weights."""
 
     config: ModelConfig
+    attention: Callable[..., jax.Array] = tree_attention
 
     def setup(self) -> None:
         c = self.config
@@ -64,23 +74,22 @@ class Block(nn.Module):
     def project(self, x_BTD: jax.Array, positions_BT: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Rotated queries [B, T, H, h] and keys, and values [B, T, K, h]."""
         c, x = self.config, self.attention_norm(x_BTD)
-        q = jnp.einsum("btd,dnh->btnh", x, self.query_DHh.astype(x.dtype))
-        k = jnp.einsum("btd,dnh->btnh", x, self.key_DKh.astype(x.dtype))
-        v = jnp.einsum("btd,dnh->btnh", x, self.value_DKh.astype(x.dtype))
+        q, k, v = (_heads(x, weight) for weight in (self.query_DHh, self.key_DKh, self.value_DKh))
         if c.qk_norm:
             q, k = self.query_norm(q), self.key_norm(k)
         return rotate(q, positions_BT, c.rope_theta), rotate(k, positions_BT, c.rope_theta), v
 
     def finish(self, x_BTD: jax.Array, attended_BTHh: jax.Array) -> jax.Array:
         """Output projection, residual and feed-forward."""
-        x = x_BTD + jnp.einsum("bthk,hkd->btd", attended_BTHh, self.output_HhD.astype(x_BTD.dtype))
+        B, T, D = x_BTD.shape
+        x = x_BTD + linear(attended_BTHh.reshape(B, T, -1), self.output_HhD.reshape(-1, D))
         y = self.mlp_norm(x)
-        gated = nn.silu(y @ self.gate_DF.astype(y.dtype)) * (y @ self.up_DF.astype(y.dtype))
-        return x + gated @ self.down_FD.astype(y.dtype)
+        gated = nn.silu(linear(y, self.gate_DF)) * linear(y, self.up_DF)
+        return x + linear(gated, self.down_FD)
 
     def __call__(self, x_BTD: jax.Array, positions_BT: jax.Array, visible_until_BT: jax.Array):
         q, k, v = self.project(x_BTD, positions_BT)
-        return self.finish(x_BTD, packed_attention(q, k, v, visible_until_BT)), None
+        return self.finish(x_BTD, self.attention(q, k, v, visible_until_BT)), None
 
 
 class Transformer(nn.Module):
@@ -88,6 +97,7 @@ class Transformer(nn.Module):
 
     config: ModelConfig
     vocab_size: int
+    attention: Callable[..., jax.Array] = tree_attention  # see models.attention_kinds
 
     def setup(self) -> None:
         c = self.config
@@ -107,7 +117,7 @@ class Transformer(nn.Module):
             length=c.num_layers,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
-        self.layers = scanned(c)
+        self.layers = scanned(c, self.attention)
         self.final_norm = RMSNorm(c.rms_norm_eps)
 
     def embed(self, tokens_BT: jax.Array) -> jax.Array:
@@ -116,7 +126,9 @@ class Transformer(nn.Module):
     def finish(self, x_BTD: jax.Array) -> jax.Array:
         return self.final_norm(x_BTD)
 
-    def __call__(self, tokens_BT: jax.Array, positions_BT: jax.Array, visible_until_BT: jax.Array) -> jax.Array:
+    def __call__(
+        self, tokens_BT: jax.Array, positions_BT: jax.Array, visible_until_BT: jax.Array
+    ) -> jax.Array:
         x_BTD, _ = self.layers(self.embed(tokens_BT), positions_BT, visible_until_BT)
         return self.finish(x_BTD)
 
