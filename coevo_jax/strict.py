@@ -89,6 +89,7 @@ def _show(value: Any) -> str:
         return "null"
     names = {bool: "boolean", int: "integer", float: "number", str: "string", list: "list", dict: "mapping"}
     text = json.dumps(value, ensure_ascii=False, default=repr)
+    text = re.sub(r"(://[^:/@\s\"]*):[^/\s\"]*@", r"\1:***@", text)  # the password of a URL
     if len(text) > 60:
         text = text[:57] + "..."
     return f"{text} ({names.get(type(value), type(value).__name__)})"

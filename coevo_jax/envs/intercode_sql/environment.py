@@ -2,19 +2,26 @@
 
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from coevo_jax.envs.env import StepResult, Task, format_response
+from coevo_jax.envs.env import EnvFault, StepResult, Task, format_response
+from coevo_jax.envs.intercode_sql.mysql.server import ServerConnection, ServerSandbox, parse_dsn
 from coevo_jax.envs.intercode_sql.options import InterCodeSqlOptions
 from coevo_jax.envs.intercode_sql.reward import intercode_reward
-from coevo_jax.envs.intercode_sql.sandbox import QueryLimits, Sandbox, SqlError
-from coevo_jax.envs.intercode_sql.task_file import read_tasks
+from coevo_jax.envs.intercode_sql.sandbox import QueryLimits, Sandbox, SqlBackend, SqlError
+from coevo_jax.envs.intercode_sql.spider import Spider, load_spider
+from coevo_jax.envs.intercode_sql.task_file import read_tasks, write_tasks
 from coevo_jax.envs.intercode_sql.tasks import TaskSet, generate_tasks, query_limits
+from coevo_jax.strict import ConfigError
 from coevo_jax.trajectory import Demonstration, Turn
 
 INVALID_ACTION = "Invalid action: expected execute[SQL] or submit."
 EXECUTE = re.compile(r"execute\s*\[(.*)\]", re.IGNORECASE | re.DOTALL)
+EXPERT_EXTRA_TURNS = 3  # SHOW TABLES, the gold query, submit
+KEYWORD_TABLES = frozenset(
+    {"show", "read", "keys", "use", "option", "condition", "range", "describe", "lock"}
+)
 FENCE = re.compile(r"```(?:sql\b)?(.*)```", re.IGNORECASE | re.DOTALL)
 
 
@@ -35,20 +42,30 @@ def is_submit(action: str) -> bool:
 
 
 class InterCodeSqlEnv:
-    """One instance: its own in-memory databases, opened when first needed; tasks are shared.
+    """One instance: its own databases, opened when first needed; tasks are shared.
 
     Source of the rules: InterCode (arXiv 2306.14898); turn limit, reward 0 at the limit and the cut of
-    observations: IPR (arXiv 2406.11176).
+    observations: IPR (arXiv 2406.11176). A server's rows without ORDER BY may come in another order, so with a
+    `dsn` the environment does not promise to be deterministic.
     """
 
     name = "intercode_sql"
     system_prompt = "Answer by execute[SQL], then submit."
     deterministic = True
 
-    def __init__(self, options: InterCodeSqlOptions, task_set: TaskSet):
+    def __init__(
+        self,
+        options: InterCodeSqlOptions,
+        task_set: TaskSet,
+        open_database: Callable[[str], SqlBackend] | None = None,
+    ):
+        """`open_database` gives the database of a name; without it the task set holds the databases."""
         self._options = options
         self._task_set = task_set
-        self._sandboxes: dict[str, Sandbox] = {}
+        self._open_database = open_database or self._generated_database
+        self._error_words = "Error: " if options.spider_path is None else "Error executing query: "
+        self.deterministic = options.dsn is None
+        self._sandboxes: dict[str, SqlBackend] = {}
         self._task: Task | None = None
         self._answer: list[tuple] | None = None  # rows of the last query; None before one, and after an error
 
@@ -84,20 +101,30 @@ class InterCodeSqlEnv:
         return 0.0
 
     def expert(self, task: Task) -> Demonstration:
-        """Show the tables, describe those of the gold query, run it, submit; a running episode goes on."""
+        """Show the tables, describe those of the gold query, run it, submit; a running episode goes on.
+
+        Tables are left out from the last one on where all would not fit into the turns.
+        """
         gold = self._task_set.tasks[task.id].gold
-        sandbox = self._sandbox(task)
-        words = [word.lower() for word in re.findall(r"\w+", gold)]
-        used = [table for table in sandbox.tables if table.lower() in words]
-        used.sort(key=lambda table: words.index(table.lower()))
+        described = self._used_tables(task, gold)[: max(0, self._options.max_turns - EXPERT_EXTRA_TURNS)]
+        queries = ["SHOW TABLES", *(f"DESC {table}" for table in described), gold]
         turns, answer = [], None
-        for sql in ("SHOW TABLES", *(f"DESC {table}" for table in used), gold):
+        for sql in queries[-max(1, self._options.max_turns - 1) :]:
             observation, answer = self._execute(task, sql)
             turns.append(_turn(f"execute[{sql}]", observation))
         turns.append(_turn("submit", "Submitted."))
         return Demonstration(
             task_id=task.id, prompt=self._prompt(task), turns=tuple(turns), reward=self._reward(task, answer)
         )
+
+    def _used_tables(self, task: Task, gold: str) -> list[str]:
+        """Tables that the gold query names, in its order; in backticks where MySQL wants them."""
+        words = [word.lower() for word in re.findall(r"\w+", gold)]
+        used = [table for table in self._sandbox(task).tables if table.lower() in words]
+        used.sort(key=lambda table: words.index(table.lower()))
+        if self._options.spider_path is None:
+            return used
+        return [f"`{table}`" if table.lower() in KEYWORD_TABLES else table for table in used]
 
     def close(self) -> None:
         """Free the databases; they open again when needed."""
@@ -110,22 +137,29 @@ class InterCodeSqlEnv:
         one = self._task_set.tasks[task.id]
         return f"Database {one.database}. Question: {one.question}"
 
-    def _sandbox(self, task: Task) -> Sandbox:
-        database = self._task_set.databases[self._task_set.tasks[task.id].database]
-        if database.name not in self._sandboxes:
-            self._sandboxes[database.name] = Sandbox(database, query_limits(self._options))
-        return self._sandboxes[database.name]
+    def _sandbox(self, task: Task) -> SqlBackend:
+        name = self._task_set.tasks[task.id].database
+        if name not in self._sandboxes:
+            self._sandboxes[name] = self._open_database(name)
+        return self._sandboxes[name]
+
+    def _generated_database(self, name: str) -> SqlBackend:
+        return Sandbox(self._task_set.databases[name], query_limits(self._options))
 
     def _execute(self, task: Task, sql: str) -> tuple[str, list[tuple] | None]:
         """Observation, cut, and the whole rows; None for the rows after an error."""
         try:
             rows = self._sandbox(task).run(sql)
         except SqlError as error:
-            return f"Error: {error}"[: self._options.observation_chars], None
+            return f"{self._error_words}{error}"[: self._options.observation_chars], None
         return str(rows)[: self._options.observation_chars], rows
 
     def _reward(self, task: Task, answer: list[tuple] | None) -> float:
-        return intercode_reward(answer, self._sandbox(task).run(self._task_set.tasks[task.id].gold))
+        try:
+            gold = self._sandbox(task).run(self._task_set.tasks[task.id].gold)
+        except SqlError as error:
+            raise EnvFault(f"the gold query of {task.id} failed: {error}") from error
+        return intercode_reward(answer, gold)
 
 
 def _turn(action: str, observation: str) -> Turn:
@@ -133,7 +167,14 @@ def _turn(action: str, observation: str) -> Turn:
 
 
 def make_intercode_sql(options: InterCodeSqlOptions) -> InterCodeSqlEnv:
-    """A new instance. Tasks are made once for equal options, or read once for one state of the task file."""
+    """A new instance. Tasks are made once for equal options, or read once for one state of their files.
+
+    Raises ConfigError for files that cannot be used, and for a server that cannot be reached.
+    """
+    if options.spider_path is not None:
+        limits = query_limits(options)
+        spider = load_spider(options.spider_path, options.seed, limits)
+        return InterCodeSqlEnv(options, spider.tasks, _spider_databases(options, spider, limits))
     if options.tasks_path is None:
         return InterCodeSqlEnv(options, generate_tasks(options))
     path = Path(options.tasks_path)
@@ -141,6 +182,30 @@ def make_intercode_sql(options: InterCodeSqlOptions) -> InterCodeSqlEnv:
     return InterCodeSqlEnv(options, _read_once(options.tasks_path, modified, query_limits(options)))
 
 
+def _spider_databases(
+    options: InterCodeSqlOptions, spider: Spider, limits: QueryLimits
+) -> Callable[[str], SqlBackend]:
+    if options.dsn is None:
+        return lambda name: spider.open(name, limits)
+    connection = ServerConnection(parse_dsn(options.dsn), limits)
+    connection.check([schema.name for schema in spider.dump.databases])
+    return lambda name: ServerSandbox(connection, name, spider.tables(name))
+
+
 @functools.lru_cache(maxsize=4)
 def _read_once(path: str, _modified: int, limits: QueryLimits) -> TaskSet:
     return read_tasks(path, limits)
+
+
+def generate_intercode_sql(
+    options: InterCodeSqlOptions, out: Path, on_progress: Callable[[int, int], None]
+) -> None:
+    """Write the generated databases and tasks of the options as `out`/tasks.jsonl, for `tasks_path`.
+
+    Equal options give equal bytes. Raises ConfigError for options that name tasks instead of generating them.
+    """
+    if options.spider_path is not None or options.tasks_path is not None:
+        raise ConfigError("options: found tasks_path or spider_path, expected only options of the generator")
+    on_progress(0, 1)
+    write_tasks(out / "tasks.jsonl", generate_tasks(options))
+    on_progress(1, 1)

@@ -11,6 +11,8 @@ PLAY_OPTIONS = frozenset(
     {"tasks_path", "max_turns", "observation_chars", "row_cap", "query_instructions", "query_seconds"}
 )
 """Options that also hold for tasks read from a file; all others steer the generator."""
+SPIDER_OPTIONS = (PLAY_OPTIONS - {"tasks_path"}) | {"spider_path", "dsn", "seed"}
+"""Options that hold for the Spider tasks."""
 
 
 class InterCodeSqlOptions(StrictModel):
@@ -18,8 +20,13 @@ class InterCodeSqlOptions(StrictModel):
 
     tasks_path: str | None = None
     """Task file (JSON lines, see `write_tasks`) to play instead of generated tasks; null generates them."""
+    spider_path: str | None = None
+    """Folder with ic_spider_dev.json and ic_spider_dbs.sql, InterCode's real tasks, to play instead."""
+    dsn: str | None = None
+    """Server that runs the queries of spider_path instead of the built-in emulation of MySQL:
+    mysql://user:password@host:port, or better $COEVO_SQL_DSN, which keeps the password out of the run's files."""
     seed: int = Field(0, ge=0)
-    """Seed of the generated databases and questions."""
+    """Seed of the generated databases and questions; with spider_path, of the split by database."""
     train_databases: int = Field(40, ge=1)
     """Generated databases of the train split."""
     dev_databases: int = Field(6, ge=1)
@@ -46,10 +53,11 @@ class InterCodeSqlOptions(StrictModel):
     """Turns after which an episode is cut with reward 0."""
     observation_chars: int = Field(350, ge=20)
     """Characters an observation is cut to (not so for the reward); below 150 schemas are cut too."""
-    row_cap: int = Field(100, ge=2)
-    """Most rows fetched from a query; every gold answer has fewer."""
-    query_instructions: int = Field(1_000_000, ge=10_000)
-    """Most SQLite virtual-machine instructions of a query: the same limit on every machine."""
+    row_cap: int | None = Field(None, ge=2)
+    """Most rows fetched from a query; every gold answer has fewer. Null: 100, with spider_path 10,000."""
+    query_instructions: int | None = Field(None, ge=10_000)
+    """Most SQLite virtual-machine instructions of a query: the same limit on every machine. Null: 1,000,000,
+    with spider_path 20,000,000."""
     query_seconds: float = Field(2.0, gt=0)
     """Most wall-clock seconds of a query, for the rare one whose single instructions are slow."""
 
@@ -57,8 +65,15 @@ class InterCodeSqlOptions(StrictModel):
     def _check(self) -> Self:
         if self.min_rows > self.max_rows:
             raise ValueError(f"min_rows at most max_rows ({self.max_rows})")
-        if self.tasks_path is None:
-            if self.row_cap <= self.max_rows:
+        if self.spider_path is not None:
+            if idle := sorted(self.model_fields_set - SPIDER_OPTIONS):
+                raise ValueError(f"only spider_path's options (these would do nothing: {', '.join(idle)})")
+            if self.dsn is not None and self.query_instructions is not None:
+                raise ValueError("no query_instructions beside dsn (a server is cut by query_seconds alone)")
+        elif self.dsn is not None:
+            raise ValueError("spider_path beside dsn (the folder with the questions and the dump)")
+        elif self.tasks_path is None:
+            if self.row_cap is not None and self.row_cap <= self.max_rows:
                 raise ValueError(f"row_cap greater than max_rows ({self.max_rows})")
         elif idle := sorted(self.model_fields_set - PLAY_OPTIONS):
             raise ValueError(

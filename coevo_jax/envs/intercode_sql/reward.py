@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+TAU_BLOCK = 256
+
 
 def intercode_reward(answer: Sequence[tuple] | None, gold: Sequence[tuple]) -> float:
     """Reward in [0, 1] of the rows `answer` against the rows `gold`; None (an error, or no query) earns 0.
@@ -33,12 +35,17 @@ def intercode_reward(answer: Sequence[tuple] | None, gold: Sequence[tuple]) -> f
 def kendall_tau(x: Sequence[str], y: Sequence[str]) -> float | None:
     """Kendall's tau-b (Kendall 1945) between paired texts by alphabet; None where not defined."""
     ranks_x, ranks_y = (np.unique(np.asarray(v), return_inverse=True)[1].ravel() for v in (x, y))
-    sign_x = np.sign(ranks_x[:, None] - ranks_x[None, :])
-    sign_y = np.sign(ranks_y[:, None] - ranks_y[None, :])
-    untied_x, untied_y = np.count_nonzero(sign_x), np.count_nonzero(sign_y)
+    agreement, untied_x, untied_y = 0, 0, 0
+    for start in range(0, len(ranks_x), TAU_BLOCK):  # all pairs, in blocks that fit into memory
+        block = slice(start, start + TAU_BLOCK)
+        sign_x = np.sign(ranks_x[block, None] - ranks_x[None, :])
+        sign_y = np.sign(ranks_y[block, None] - ranks_y[None, :])
+        agreement += int(np.sum(sign_x * sign_y))
+        untied_x += np.count_nonzero(sign_x)
+        untied_y += np.count_nonzero(sign_y)
     if not untied_x or not untied_y:
         return None
-    return float(np.sum(sign_x * sign_y) / np.sqrt(float(untied_x) * float(untied_y)))
+    return float(agreement / np.sqrt(float(untied_x) * float(untied_y)))
 
 
 def _in_order(rows: list[str], shared: Counter[str]) -> list[str]:

@@ -4,6 +4,7 @@ import re
 import sqlite3
 import time
 from dataclasses import dataclass
+from typing import Protocol
 
 READS = frozenset(
     {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
@@ -51,6 +52,20 @@ class QueryLimits:
     rows: int
     instructions: int
     seconds: float
+
+
+class SqlBackend(Protocol):
+    """A database that answers queries: here in memory, a converted MySQL dump, or a server."""
+
+    tables: tuple[str, ...]
+
+    def run(self, sql: str) -> list[tuple]:
+        """Rows of one statement; raises `SqlError`."""
+        ...
+
+    def close(self) -> None:
+        """Free what it holds; safe to call twice."""
+        ...
 
 
 class Sandbox:

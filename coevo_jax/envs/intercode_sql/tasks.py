@@ -54,9 +54,12 @@ def make_task_set(databases: Mapping[str, Database], tasks: list[SqlTask]) -> Ta
 
 
 def query_limits(options: InterCodeSqlOptions) -> QueryLimits:
-    """Where the options cut a query."""
+    """Where the options cut a query; the real tasks have larger tables and answers."""
+    rows, instructions = (100, 1_000_000) if options.spider_path is None else (10_000, 20_000_000)
     return QueryLimits(
-        rows=options.row_cap, instructions=options.query_instructions, seconds=options.query_seconds
+        rows=rows if options.row_cap is None else options.row_cap,
+        instructions=instructions if options.query_instructions is None else options.query_instructions,
+        seconds=options.query_seconds,
     )
 
 

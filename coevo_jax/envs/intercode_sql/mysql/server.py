@@ -1,0 +1,274 @@
+"""A real MySQL or MariaDB server that holds the databases, read-only and limited, behind the sandbox's interface."""
+
+import os
+import urllib.parse
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pymysql
+import pymysql.cursors
+from pymysql.constants import ER
+from sqlglot.errors import TokenError
+
+from coevo_jax.envs.env import EnvFault
+from coevo_jax.envs.intercode_sql.mysql.dates import NOW
+from coevo_jax.envs.intercode_sql.mysql.errors import USER, syntax_error
+from coevo_jax.envs.intercode_sql.mysql.sandbox import FETCH, MAX_RESULT_CHARS, TOO_LONG
+from coevo_jax.envs.intercode_sql.mysql.translate import MAX_SQL_CHARS, MySqlDialect
+from coevo_jax.envs.intercode_sql.sandbox import QueryLimits, SqlError
+from coevo_jax.strict import ConfigError
+
+EXPECTED = "expected mysql://user:password@host:port, or $NAME of an environment variable that holds it"
+SQL_MODE = "IGNORE_SPACE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION"  # without ONLY_FULL_GROUP_BY
+CONNECT_SECONDS = 10
+STARTS = frozenset(["select", "with", "show", "desc", "describe", "explain", "use"])
+DENIED_WORDS = frozenset(
+    [
+        "into",
+        "outfile",
+        "dumpfile",
+        "sleep",
+        "benchmark",
+        "get_lock",
+        "release_lock",
+        "release_all_locks",
+        "is_free_lock",
+        "is_used_lock",
+        "load_file",
+        "rand",
+        "uuid",
+        "uuid_short",
+        "connection_id",
+        "sys_exec",
+        "sys_eval",
+        "master_pos_wait",
+        "source_pos_wait",
+        "wait_for_executed_gtid_set",
+        "nextval",
+        "setval",
+        "lastval",
+        "grants",
+        "processlist",
+        "analyze",
+    ]
+)
+DENIED_DATABASES = frozenset({"mysql", "performance_schema", "sys"})
+TIMEOUT_CODES = frozenset({1969, 3024, 1317})  # MariaDB's and MySQL's word for a statement cut by its time
+LOST_CODES = frozenset({2002, 2003, 2006, 2013, 2014, 2055, 1927, ER.SERVER_SHUTDOWN})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dsn:
+    """Where a server is and who asks. The password never shows in its text."""
+
+    user: str
+    password: str = field(repr=False)
+    host: str
+    port: int
+    socket: str | None  # path of a Unix socket instead of host and port
+
+
+def parse_dsn(text: str) -> Dsn:
+    """A DSN `mysql://user:password@host:port`, with `?unix_socket=PATH` for a socket, or `$NAME`.
+
+    Raises ConfigError, which never shows the password.
+    """
+    if text.startswith("$"):
+        value = os.environ.get(text[1:])
+        if not value:
+            raise ConfigError(f"config: env.options.dsn: found {text}, which is not set, {EXPECTED}")
+        text = value
+    try:
+        parts = urllib.parse.urlsplit(text)
+        port = parts.port or 3306
+    except ValueError:
+        raise ConfigError(
+            f"config: env.options.dsn: found a DSN whose port is no number, {EXPECTED}"
+        ) from None
+    query = dict(urllib.parse.parse_qsl(parts.query))
+    if parts.scheme not in ("mysql", "mariadb") or not parts.username or not (parts.hostname or query):
+        raise ConfigError(f"config: env.options.dsn: found a DSN without scheme, user or host, {EXPECTED}")
+    if unknown := sorted(set(query) - {"unix_socket"}):
+        raise ConfigError(f"config: env.options.dsn: found {unknown[0]!r} after '?', expected unix_socket")
+    return Dsn(
+        user=urllib.parse.unquote(parts.username),
+        password=urllib.parse.unquote(parts.password or ""),
+        host=parts.hostname or "localhost",
+        port=port,
+        socket=query.get("unix_socket"),
+    )
+
+
+def check_statement(sql: str) -> None:
+    """Refuse what a reader has no need of. Raises SqlError in MySQL's words.
+
+    The server refuses writes itself (START TRANSACTION READ ONLY); this keeps out locks, sleeps, files, clocks
+    and chance, comments that run, and the server's own tables.
+    """
+    if len(sql) > MAX_SQL_CHARS:
+        raise SqlError("Got a packet bigger than 'max_allowed_packet' bytes")
+    if "\0" in sql or "/*!" in sql or "/*M!" in sql:
+        raise syntax_error(sql.replace("\0", "\\0"))
+    try:
+        tokens = MySqlDialect().tokenize(sql)
+    except (TokenError, RecursionError):
+        raise syntax_error(sql) from None
+    plain = [token.text.lower() if sql[token.start] not in "'\"`" else "" for token in tokens]
+    if not plain:
+        raise SqlError("Query was empty")
+    while plain and plain[-1] == ";":
+        plain.pop()
+    first = next((word for word in plain if word != "("), "")
+    if ";" in plain:
+        raise syntax_error(sql[tokens[plain.index(";")].end + 1 :].strip())
+    if first not in STARTS:
+        raise SqlError(f"{first.upper() or 'This'} command denied to user {USER}")
+    _check_words(plain, [token.text.lower() for token in tokens])
+
+
+def _check_words(plain: Sequence[str], names: Sequence[str]) -> None:
+    for place, word in enumerate(plain):
+        following = plain[place + 1] if place + 1 < len(plain) else ""
+        if word in DENIED_WORDS and (word not in ("rand", "uuid", "sleep") or following == "("):
+            raise SqlError(f"{word.upper()} command denied to user {USER}")
+        if (word, following) in (
+            ("for", "update"),
+            ("for", "share"),
+            ("lock", "in"),
+            ("create", "user"),
+            (":", "="),
+        ):
+            raise SqlError(f"{word.upper()} {following.upper()} command denied to user {USER}")
+        if names[place] in DENIED_DATABASES and following == ".":
+            raise SqlError(
+                f"SELECT command denied to user {USER} for table '{names[min(place + 2, len(names) - 1)]}'"
+            )
+        if place and plain[place - 1] == "use" and names[place] in DENIED_DATABASES:
+            raise SqlError(f"Access denied for user {USER} to database '{names[place]}'")
+
+
+class ServerConnection:
+    """One connection of one environment instance, opened when first needed."""
+
+    def __init__(self, dsn: Dsn, limits: QueryLimits):
+        self._dsn = dsn
+        self._limits = limits
+        self._connection: pymysql.Connection | None = None
+
+    def check(self, databases: Sequence[str]) -> None:
+        """Raises ConfigError where the server cannot be reached or lacks one of the databases."""
+        where = self._dsn.socket or f"{self._dsn.host}:{self._dsn.port}"
+        try:
+            with self._open().cursor() as cursor:
+                cursor.execute("SHOW DATABASES")
+                found = {str(row[0]).lower() for row in cursor.fetchall()}
+        except (pymysql.Error, OSError) as error:
+            code = error.args[0] if error.args else ""
+            reason = "access denied" if code == ER.ACCESS_DENIED_ERROR else "no connection"
+            raise ConfigError(
+                f"config: env.options.dsn: {reason} at {where} for user {self._dsn.user} (error {code}), expected a "
+                "MySQL or MariaDB server that holds the databases of ic_spider_dbs.sql"
+            ) from None
+        if missing := [name for name in databases if name.lower() not in found]:
+            raise ConfigError(
+                f"config: env.options.dsn: the server at {where} lacks the database {missing[0]!r}"
+                f"{f' and {len(missing) - 1} more' if len(missing) > 1 else ''}; load the dump first: "
+                "mariadb < ic_spider_dbs.sql"
+            )
+
+    def run(self, database: str, sql: str) -> list[tuple]:
+        """Rows of one statement in a database, at most `limits.rows`.
+
+        Raises SqlError with the server's message, and EnvFault where the server is lost.
+        """
+        check_statement(sql)
+        try:
+            connection = self._open()
+            with connection.cursor() as cursor:
+                cursor.execute("ROLLBACK")
+                cursor.execute("USE `" + database.replace("`", "``") + "`")
+                cursor.execute("START TRANSACTION READ ONLY")
+            return self._fetch(connection, sql)
+        except (pymysql.Error, OSError) as error:
+            code, *words = error.args or (0,)
+            if code in TIMEOUT_CODES:
+                raise SqlError(TOO_LONG) from None
+            if code in LOST_CODES or isinstance(error, pymysql.InterfaceError | OSError) or not words:
+                self.close()
+                raise EnvFault(f"the SQL server is lost: error {code}") from None
+            raise SqlError(str(words[0])) from None
+        except UnicodeError as error:
+            raise SqlError(str(error)) from None
+
+    def _fetch(self, connection: pymysql.Connection, sql: str) -> list[tuple]:
+        cursor = connection.cursor(
+            pymysql.cursors.SSCursor
+        )  # rows come as they are asked for, not all at once
+        cursor.execute(sql)
+        if cursor.description is None:
+            cursor.close()
+            return []
+        rows: list[tuple] = []
+        chars = 0
+        while len(rows) < self._limits.rows and chars <= MAX_RESULT_CHARS:
+            part = cursor.fetchmany(min(FETCH, self._limits.rows - len(rows)))
+            if not part:
+                break
+            chars += sum(len(value) for row in part for value in row if isinstance(value, str | bytes))
+            rows += part
+        if len(rows) < self._limits.rows and chars <= MAX_RESULT_CHARS:
+            cursor.close()
+        else:  # to close the cursor would read the rest, which may be endless
+            cursor.connection = None  # pyright: ignore[reportAttributeAccessIssue]
+            self.close()
+        if chars > MAX_RESULT_CHARS:
+            raise SqlError("Got a packet bigger than 'max_allowed_packet' bytes")
+        return rows
+
+    def _open(self) -> pymysql.Connection:
+        if self._connection is not None and self._connection.open:
+            return self._connection
+        place = (
+            {"unix_socket": self._dsn.socket}
+            if self._dsn.socket
+            else {"host": self._dsn.host, "port": self._dsn.port}
+        )
+        self._connection = pymysql.connect(
+            user=self._dsn.user,
+            password=self._dsn.password,
+            charset="utf8mb4",
+            connect_timeout=CONNECT_SECONDS,
+            read_timeout=int(self._limits.seconds) + CONNECT_SECONDS,
+            **place,  # pyright: ignore[reportArgumentType]
+        )
+        with self._connection.cursor() as cursor:
+            if "mariadb" in str(self._connection.get_server_info()).lower():
+                cursor.execute("SET SESSION max_statement_time = %s", (self._limits.seconds,))
+            else:
+                cursor.execute("SET SESSION max_execution_time = %s", (int(self._limits.seconds * 1000),))
+            cursor.execute("SET SESSION sql_mode = %s, time_zone = '+00:00'", (SQL_MODE,))
+            cursor.execute("SET SESSION timestamp = UNIX_TIMESTAMP(%s)", (NOW.strftime("%Y-%m-%d %H:%M:%S"),))
+        return self._connection
+
+    def close(self) -> None:
+        """Close the connection; it opens again when needed. Safe to call twice."""
+        connection, self._connection = self._connection, None
+        if connection is not None and connection.open:
+            connection.close()
+
+
+class ServerSandbox:
+    """One database of a server; the connection belongs to the instance and serves all of them."""
+
+    def __init__(self, connection: ServerConnection, database: str, tables: tuple[str, ...]):
+        self.tables = tables
+        self._connection = connection
+        self._database = database
+
+    def run(self, sql: str) -> list[tuple]:
+        """Rows of one statement; raises `SqlError`, and `EnvFault` where the server is lost."""
+        return self._connection.run(self._database, sql.strip())
+
+    def close(self) -> None:
+        """Close the connection; safe to call twice."""
+        self._connection.close()
