@@ -3,11 +3,15 @@
 Only sizes are known here. A group's parts lie in any rows, but all in one microbatch.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 # Groups among which a microbatch chooses: more leave less padding, fewer keep more of the shuffle.
-WINDOW = 256
+WINDOW = 64
+ATTEMPTS = 6  # shuffles tried, each in every order below
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,14 +24,19 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Bundle:
-    """What lies in one microbatch."""
+    """What lies in one microbatch, and the ways to cut it into parts, the cheapest first."""
 
-    parts: tuple[Part, ...]
+    layouts: tuple[tuple[Part, ...], ...]
     pairs: int
 
     @property
     def size(self) -> int:
-        return sum(part.size for part in self.parts)
+        return sum(part.size for part in self.layouts[0])
+
+    @property
+    def whole(self) -> bool:
+        """Whether one row can hold it."""
+        return len(self.layouts[0]) == 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +49,18 @@ class Shape:
     pairs: int  # of the microbatch
 
 
-# Bundles of a microbatch by their index, each with the row of each of its parts.
-Filling = list[tuple[int, tuple[int, ...]]]
+@dataclass(frozen=True, kw_only=True)
+class Placed:
+    """A bundle in a microbatch."""
+
+    bundle: int
+    layout: int
+    rows: tuple[int, ...]  # of each part
+
+
+Order = Callable[[Bundle], int]
+# Which bundle of a window is placed first: as they come (a stable sort), or the largest.
+ORDERS: dict[str, Order] = {"shuffled": lambda _bundle: 0, "largest": lambda bundle: -bundle.size}
 
 
 class _Room:
@@ -52,14 +71,14 @@ class _Room:
         self.views = [shape.views] * shape.rows
         self.pairs = shape.pairs
 
-    def find(self, bundle: Bundle) -> tuple[int, ...] | None:
+    def find(self, parts: Sequence[Part]) -> tuple[int, ...] | None:
         """A row for each part, the largest first, each where it leaves least (best-fit decreasing)."""
-        if bundle.pairs > self.pairs or bundle.size > sum(self.tokens):
+        if sum(part.size for part in parts) > sum(self.tokens):
             return None
         tokens, views = list(self.tokens), list(self.views)
-        rows = [0] * len(bundle.parts)
-        for i in sorted(range(len(rows)), key=lambda i: -bundle.parts[i].size):
-            part = bundle.parts[i]
+        rows = [0] * len(parts)
+        for i in sorted(range(len(rows)), key=lambda i: -parts[i].size):
+            part = parts[i]
             fitting = [r for r in range(len(tokens)) if tokens[r] >= part.size and views[r] >= part.views]
             if not fitting:
                 return None
@@ -68,8 +87,8 @@ class _Room:
             views[rows[i]] -= part.views
         return tuple(rows)
 
-    def take(self, bundle: Bundle, rows: tuple[int, ...]) -> None:
-        for part, row in zip(bundle.parts, rows, strict=True):
+    def take(self, bundle: Bundle, placed: Placed) -> None:
+        for part, row in zip(bundle.layouts[placed.layout], placed.rows, strict=True):
             self.tokens[row] -= part.size
             self.views[row] -= part.views
         self.pairs -= bundle.pairs
@@ -77,42 +96,70 @@ class _Room:
 
 def fits(bundle: Bundle, shape: Shape) -> bool:
     """Whether a microbatch holds the bundle."""
-    return _Room(shape).find(bundle) is not None
+    empty = _Room(shape)
+    return bundle.pairs <= shape.pairs and any(empty.find(parts) is not None for parts in bundle.layouts)
 
 
-def assemble(bundles: Sequence[Bundle], shape: Shape) -> list[Filling]:
-    """Lay bundles, each of which fits, into microbatches; the first of the rest begins the next one."""
-    waiting = list(range(len(bundles)))
+def assemble(bundles: Sequence[Bundle], shape: Shape, attempts: int = ATTEMPTS) -> list[list[Placed]]:
+    """Lay bundles, each of which fits, into microbatches: as few as the best of several attempts needs."""
+    least = math.ceil(sum(bundle.size for bundle in bundles) / max(shape.rows * shape.tokens, 1))
+    best: list[list[Placed]] | None = None
+    for attempt in range(attempts):
+        order = np.random.default_rng([attempt]).permutation(len(bundles)) if attempt else range(len(bundles))
+        for key in ORDERS.values():
+            fillings = _assemble(bundles, [int(index) for index in order], shape, key)
+            if best is None or len(fillings) < len(best):
+                best = fillings
+            if len(best) <= least:
+                return best
+    assert best is not None
+    return best
+
+
+def _assemble(bundles: Sequence[Bundle], waiting: list[int], shape: Shape, key: Order) -> list[list[Placed]]:
     fillings = []
     while waiting:
-        filling = _fill(bundles, waiting[:WINDOW], shape)
+        window = sorted(waiting[:WINDOW], key=lambda i: key(bundles[i]))
+        filling = _fill(bundles, window, shape)
         fillings.append(filling)
-        taken = {index for index, _ in filling}
+        taken = {placed.bundle for placed in filling}
         waiting = [index for index in waiting if index not in taken]
     return fillings
 
 
-def _fill(bundles: Sequence[Bundle], window: list[int], shape: Shape) -> Filling:
+def _fill(bundles: Sequence[Bundle], window: list[int], shape: Shape) -> list[Placed]:
     """Fill one microbatch: place one bundle, fill its rows as well as the others can, place the next."""
-    room, filling, left = _Room(shape), Filling(), list(window)
-    while True:
-        found = next(((i, rows) for i in left if (rows := room.find(bundles[i])) is not None), None)
-        if found is None:
-            return filling
-        room.take(bundles[found[0]], found[1])
-        filling.append(found)
-        left.remove(found[0])
-        for row in sorted(set(found[1])):
+    room, filling, left = _Room(shape), [], list(window)
+
+    def take(placed: Placed) -> None:
+        room.take(bundles[placed.bundle], placed)
+        filling.append(placed)
+        left.remove(placed.bundle)
+
+    while (placed := _next(bundles, left, room)) is not None:
+        take(placed)
+        for row in sorted(set(placed.rows)):
             for index in _top_up(bundles, left, room, row):
-                room.take(bundles[index], (row,))
-                filling.append((index, (row,)))
-                left.remove(index)
+                take(Placed(bundle=index, layout=0, rows=(row,)))
+    return filling
+
+
+def _next(bundles: Sequence[Bundle], left: list[int], room: _Room) -> Placed | None:
+    """The first bundle that fits as it is, or else the first that fits cut into more parts."""
+    allowed = [index for index in left if bundles[index].pairs <= room.pairs]
+    for layouts in (slice(0, 1), slice(1, None)):
+        for index in allowed:
+            for number, parts in enumerate(bundles[index].layouts[layouts], layouts.start):
+                rows = room.find(parts)
+                if rows is not None:
+                    return Placed(bundle=index, layout=number, rows=rows)
+    return None
 
 
 def _top_up(bundles: Sequence[Bundle], left: list[int], room: _Room, row: int) -> list[int]:
     """Those bundles of one part that fill a row best."""
-    small = [i for i in left if len(bundles[i].parts) == 1 and bundles[i].size <= room.tokens[row]]
-    parts = [bundles[i].parts[0] for i in small]
+    small = [i for i in left if bundles[i].whole and bundles[i].size <= room.tokens[row]]
+    parts = [bundles[i].layouts[0][0] for i in small]
     chosen = [small[k] for k in best_subset(parts, room.tokens[row], room.views[row])]
     while sum(bundles[i].pairs for i in chosen) > room.pairs:
         chosen.pop()

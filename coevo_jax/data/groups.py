@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from coevo_jax.data.bins import Bundle, Part, Shape, fits
 from coevo_jax.data.prefix_tree import common_prefix, token_codes
@@ -16,6 +17,7 @@ class Unit:
     task_id: str
     views: tuple[View, ...]
     link: Link | None = None
+    counts: bool = True  # among the units of a step of an exact number; the others are riders
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +34,7 @@ class Group:
     """Units of one task in one microbatch."""
 
     units: tuple[Unit, ...]
-    parts: tuple[TreePart, ...]
+    layouts: tuple[tuple[TreePart, ...], ...]  # ways to lay its views into rows, the cheapest first
 
     @property
     def links(self) -> tuple[Link, ...]:
@@ -40,8 +42,10 @@ class Group:
 
     @property
     def bundle(self) -> Bundle:
-        parts = tuple(Part(size=part.size, views=len(part.views)) for part in self.parts)
-        return Bundle(parts=parts, pairs=len(self.links))
+        layouts = tuple(
+            tuple(Part(size=part.size, views=len(part.views)) for part in parts) for parts in self.layouts
+        )
+        return Bundle(layouts=layouts, pairs=len(self.links))
 
 
 class Planter:
@@ -73,27 +77,43 @@ class Planter:
                 if fits(joined.bundle, self.shape):
                     groups[-1] = joined
                     continue
-            alone = self._group((unit,))
-            if fits(alone.bundle, self.shape):
-                groups.append(alone)
+            if self.holds(unit):
+                groups.append(self._group((unit,)))
         return groups
 
+    def holds(self, unit: Unit) -> bool:
+        """Whether a microbatch holds the unit."""
+        return fits(self._group((unit,)).bundle, self.shape)
+
     def _group(self, units: tuple[Unit, ...]) -> Group:
-        """Lay the units' views into parts in the order of the tree, a new one where a row would be full."""
         views = dict.fromkeys(view for unit in units for view in unit.views)
-        parts: list[TreePart] = []
-        for view in sorted(views, key=lambda view: (self._keys[view.trajectory], view.trajectory)):
-            length = len(self._codes[view.trajectory])
-            last = parts[-1] if parts else None
-            if last is not None:
-                common = self._shared(last.views[-1].trajectory, view.trajectory)
-                size = last.size + length - max(common, self.preamble)
-                same_tree = self._share or common > 0
-                if same_tree and size <= self.shape.tokens and len(last.views) < self.shape.views:
-                    parts[-1] = TreePart(views=(*last.views, view), shared=(*last.shared, common), size=size)
-                    continue
-            parts.append(TreePart(views=(view,), shared=(self.preamble,), size=length - self.preamble))
-        return Group(units=units, parts=tuple(parts))
+        ordered = sorted(views, key=lambda view: (self._keys[view.trajectory], view.trajectory))
+        starts = [0]  # of the parts
+        for i in range(1, len(ordered)):
+            if not self._joins(ordered[starts[-1] : i + 1]):
+                starts.append(i)
+        layouts = [self._parts(ordered, starts)]
+        if self._share and len(starts) == 1:
+            halves = [self._parts(ordered, [0, i]) for i in range(1, len(ordered))]
+            layouts += sorted(halves, key=lambda parts: sum(part.size for part in parts))
+        if self._share and len(ordered) > 2:
+            layouts.append(self._parts(ordered, range(len(ordered))))
+        return Group(units=units, layouts=tuple(layouts))
+
+    def _joins(self, views: Sequence[View]) -> bool:
+        """Whether views that follow each other in the order of the tree can be one part."""
+        if not self._share and views[0].trajectory != views[-1].trajectory:
+            return False
+        return self._part(views).size <= self.shape.tokens and len(views) <= self.shape.views
+
+    def _parts(self, views: Sequence[View], starts: Sequence[int]) -> tuple[TreePart, ...]:
+        return tuple(self._part(views[start:end]) for start, end in pairwise([*starts, len(views)]))
+
+    def _part(self, views: Sequence[View]) -> TreePart:
+        indices = [view.trajectory for view in views]
+        shared = [self.preamble, *(self._shared(one, other) for one, other in pairwise(indices))]
+        size = sum(len(self._codes[i]) - common for i, common in zip(indices, shared, strict=True))
+        return TreePart(views=tuple(views), shared=tuple(shared), size=size)
 
     def _shared(self, first: int, second: int) -> int:
         """First tokens that two trajectories share; without sharing only one's own views share any."""

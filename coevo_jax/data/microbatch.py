@@ -15,17 +15,18 @@ from coevo_jax.trajectory import PAIR_KINDS, Trajectory
 
 @dataclass(frozen=True, kw_only=True)
 class Microbatch:
-    """Groups, and the row of each of their parts."""
+    """Groups, their parts and the row of each of these."""
 
     groups: tuple[Group, ...]
+    parts: tuple[tuple[TreePart, ...], ...]
     rows: tuple[tuple[int, ...], ...]
 
     def row_parts(self, row: int) -> list[tuple[int, TreePart]]:
         """The parts of a row with the number of their group."""
         return [
             (number, part)
-            for number, (group, rows) in enumerate(zip(self.groups, self.rows, strict=True))
-            for part, place in zip(group.parts, rows, strict=True)
+            for number, (parts, rows) in enumerate(zip(self.parts, self.rows, strict=True))
+            for part, place in zip(parts, rows, strict=True)
             if place == row
         ]
 
@@ -33,6 +34,11 @@ class Microbatch:
         """Token places that a row uses: its parts, and once what all trajectories of the plan share."""
         parts = [part for _, part in self.row_parts(row)]
         return sum(part.size for part in parts) + (parts[0].shared[0] if parts else 0)
+
+    @property
+    def tokens(self) -> int:
+        """Token places that all rows use."""
+        return sum(self.tokens_of(row) for row in {row for rows in self.rows for row in rows})
 
     def places(self, batch: BatchConfig) -> dict[tuple[int, View], int]:
         """Index n of every view, by the number of its group."""

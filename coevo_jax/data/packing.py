@@ -12,7 +12,7 @@ but supervised fine-tuning (`pack_sft`) has sft_weight[n] = 1 / (trained tokens 
 All of a task's trajectories lie in one microbatch, unless they fit none, or a step takes part of its pairs.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
@@ -21,11 +21,12 @@ import numpy as np
 
 from coevo_jax.batch import PreferenceBatch
 from coevo_jax.config import BatchConfig, KindWeights, PairWeights
-from coevo_jax.data.bins import Shape, assemble
-from coevo_jax.data.groups import Group, Planter, Unit
+from coevo_jax.data.bins import Shape
+from coevo_jax.data.groups import Planter, Unit
 from coevo_jax.data.microbatch import Microbatch, StepWeights, build
 from coevo_jax.data.pairing import PairSet
 from coevo_jax.data.records import cut_to_rows, name_of, pair_problem, trajectory_problem
+from coevo_jax.data.steps import counted_steps, one_microbatch_steps
 from coevo_jax.data.views import Link, View, link_pair, plain_view
 from coevo_jax.trajectory import Trajectory
 
@@ -65,7 +66,7 @@ def pack(
     kinds = kind_weights(pair_weights)
     check(pair_set, kinds, sft_extra)
     trajectories, cut, usable = cut_to_rows(pair_set.trajectories, batch.row_length, batch.too_long)
-    units: dict[str, list[Unit]] = {}
+    tasks: dict[str, list[Unit]] = {}
     for pair in pair_set.pairs:
         if not (usable[pair.chosen] and usable[pair.rejected]):
             continue
@@ -77,34 +78,23 @@ def pack(
             ld_alpha=ld_alpha,
             turn_discount=turn_discount,
         )
-        views = [view for view in (link.imitated, link.chosen, link.rejected) if view is not None]
-        if cut and _is_empty(link, trajectories):
-            continue
-        unit = Unit(task_id=pair.task_id, views=tuple(views), link=link)
-        units.setdefault(pair.task_id, []).append(unit)
+        if not (cut and _is_empty(link, trajectories)):
+            tasks.setdefault(pair.task_id, []).append(Unit(task_id=pair.task_id, views=link.views, link=link))
+    has_pairs = bool(tasks)
     extra = {index: sft_extra[index] for index in sorted(sft_extra) if usable[index]}
-    for index in extra:
-        task_id = trajectories[index].task_id
-        view = plain_view(index, trajectories[index], turn_discount)
-        units.setdefault(task_id, []).append(Unit(task_id=task_id, views=(view,)))
-    planter = _planter(trajectories, units, batch)
-    groups = [group for task_id in sorted(units) for group in planter.groups(units[task_id])]
-    rng = np.random.default_rng([seed])
-    groups = [groups[index] for index in rng.permutation(len(groups))]
-    steps = [[micro] for micro in lay_out(groups, planter.shape)]
+    _add_extra(tasks, extra, trajectories, turn_discount)
+    planter = _planter(trajectories, tasks.values(), batch)
+    count = batch.step_pairs if has_pairs else batch.step_demonstrations
+    steps = _steps([tasks[task_id] for task_id in sorted(tasks)], planter, seed, count)
     batches: list[PreferenceBatch] = []
     for step in steps:
-        count = sum(len(group.links) for micro in step for group in micro.groups)
+        pairs = sum(len(group.links) for micro in step for group in micro.groups)
         own = [_take_extra(micro, extra) for micro in step]
-        denominator = count or sum(len(weights) for weights in own)
+        denominator = pairs or sum(len(weights) for weights in own)
         for micro, weights in zip(step, own, strict=True):
-            terms = _sft_terms(micro, weights, kinds, batch)
-            sft = {n: weight / denominator for n, weight in terms.items()}
-            if sft_reduction == "mean":
-                sizes = {n: view.token_count for (_, view), n in micro.places(batch).items()}
-                sft = {n: weight / max(sizes[n], 1) for n, weight in sft.items()}
-            step_weights = StepWeights(sft=sft, kinds=kinds, pairs=max(count, 1), microbatches=len(step))
-            batches.append(build(micro, step_weights, trajectories, batch, pad_id))
+            sft = _sft_weights(micro, weights, kinds, sft_reduction, denominator, batch)
+            terms = StepWeights(sft=sft, kinds=kinds, pairs=max(pairs, 1), microbatches=len(step))
+            batches.append(build(micro, terms, trajectories, batch, pad_id))
     return _plan(batches, steps, trajectories, usable, cut, len(pair_set.pairs), batch)
 
 
@@ -112,23 +102,21 @@ def pack_sft(trajectories: Sequence[Trajectory], *, batch: BatchConfig, pad_id: 
     """Pack trajectories for supervised fine-tuning: a step's loss is its token mean, and P is all padding."""
     check(PairSet(trajectories=tuple(trajectories), pairs=()), {}, {})
     trajectories, cut, usable = cut_to_rows(trajectories, batch.row_length, batch.too_long)
-    views = [plain_view(index, trajectories[index]) for index, fits in enumerate(usable) if fits]
-    units = {
-        str(view.trajectory): [Unit(task_id=trajectories[view.trajectory].task_id, views=(view,))]
-        for view in views
-    }
-    planter = _planter(trajectories, units, batch)
-    groups = [group for own in units.values() for group in planter.groups(own)]
-    groups = [groups[index] for index in np.random.default_rng([seed]).permutation(len(groups))]
-    steps = [[micro] for micro in lay_out(groups, planter.shape)]
+    tasks = [
+        [Unit(task_id=trajectory.task_id, views=(plain_view(index, trajectory),))]
+        for index, trajectory in enumerate(trajectories)
+        if usable[index]
+    ]
+    planter = _planter(trajectories, tasks, batch)
+    steps = _steps(tasks, planter, seed, batch.step_demonstrations)
     batches: list[PreferenceBatch] = []
     for step in steps:
         places = [micro.places(batch) for micro in step]
         total = sum(view.token_count for own in places for _, view in own)
         for micro, own in zip(step, places, strict=True):
             sft = dict.fromkeys(own.values(), 1 / max(total, 1))
-            step_weights = StepWeights(sft=sft, kinds={}, pairs=1, microbatches=len(step))
-            batches.append(build(micro, step_weights, trajectories, batch, pad_id))
+            terms = StepWeights(sft=sft, kinds={}, pairs=1, microbatches=len(step))
+            batches.append(build(micro, terms, trajectories, batch, pad_id))
     return _plan(batches, steps, trajectories, usable, cut, 0, batch)
 
 
@@ -180,20 +168,37 @@ def check(pair_set: PairSet, kinds: Mapping[str, KindWeights], sft_extra: Mappin
             )
 
 
-def lay_out(groups: Sequence[Group], shape: Shape) -> list[Microbatch]:
-    """Lay groups into microbatches, as many as they take."""
-    return [
-        Microbatch(groups=tuple(groups[i] for i, _ in filling), rows=tuple(rows for _, rows in filling))
-        for filling in assemble([group.bundle for group in groups], shape)
-    ]
+def _steps(
+    tasks: Sequence[Sequence[Unit]], planter: Planter, seed: int, count: int | None
+) -> list[list[Microbatch]]:
+    if count is None:
+        return one_microbatch_steps(tasks, planter, seed)
+    return counted_steps(tasks, planter, seed, count=count)
 
 
 def _planter(
-    trajectories: Sequence[Trajectory], units: Mapping[str, Sequence[Unit]], batch: BatchConfig
+    trajectories: Sequence[Trajectory], tasks: Iterable[Sequence[Unit]], batch: BatchConfig
 ) -> Planter:
-    used = {view.trajectory for own in units.values() for unit in own for view in unit.views}
+    used = {view.trajectory for units in tasks for unit in units for view in unit.views}
     shape = Shape(rows=batch.rows, tokens=batch.row_length, views=batch.views_per_row, pairs=batch.pairs)
     return Planter(trajectories, sorted(used), shape, batch.share_prefixes)
+
+
+def _add_extra(
+    tasks: dict[str, list[Unit]],
+    extra: Mapping[int, float],
+    trajectories: Sequence[Trajectory],
+    turn_discount: float,
+) -> None:
+    """Add a unit for every trajectory learned from alone; one that is also in a pair follows that pair."""
+    alone = not tasks
+    for index in extra:
+        task_id = trajectories[index].task_id
+        view = plain_view(index, trajectories[index], turn_discount)
+        units = tasks.setdefault(task_id, [])
+        unit = Unit(task_id=task_id, views=(view,), counts=alone)
+        used = [i for i, other in enumerate(units) if index in {view.trajectory for view in other.views}]
+        units.insert(used[0] + 1 if used else len(units), unit)
 
 
 def _is_empty(link: Link, trajectories: Sequence[Trajectory]) -> bool:
@@ -212,21 +217,24 @@ def _take_extra(micro: Microbatch, extra: dict[int, float]) -> dict[tuple[int, V
     }
 
 
-def _sft_terms(
+def _sft_weights(
     micro: Microbatch,
     extra: Mapping[tuple[int, View], float],
     kinds: Mapping[str, KindWeights],
+    reduction: Literal["mean", "sum"],
+    denominator: int,
     batch: BatchConfig,
 ) -> dict[int, float]:
-    """The numerators of the module's docstring, by n."""
-    places = micro.places(batch)
-    terms = {places[key]: weight for key, weight in extra.items()}
+    """The formula of the module's docstring, by n."""
+    terms = dict(extra)
     for number, group in enumerate(micro.groups):
         for link in group.links:
             if link.imitated is not None:
-                n = places[number, link.imitated]
-                terms[n] = terms.get(n, 0.0) + kinds[link.pair.kind].sft
-    return terms
+                key = (number, link.imitated)
+                terms[key] = terms.get(key, 0.0) + kinds[link.pair.kind].sft
+    places = micro.places(batch)
+    tokens = {key: max(key[1].token_count, 1) if reduction == "mean" else 1 for key in terms}
+    return {places[key]: term / denominator / tokens[key] for key, term in terms.items()}
 
 
 def _plan(
@@ -246,7 +254,7 @@ def _plan(
         for (_, view), n in places.items():
             locations[view.trajectory].setdefault(number, n)
         plain += sum(len(trajectories[index].tokens) for index in {view.trajectory for _, view in places})
-        used += sum(micro.tokens_of(row) for row in range(batch.rows))
+        used += micro.tokens
     total = len(batches) * batch.rows * batch.row_length
     bounds = np.cumsum([0, *(len(step) for step in steps)])
     return BatchPlan(

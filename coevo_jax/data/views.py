@@ -34,6 +34,11 @@ class Link:
     rejected: View
     imitated: View | None  # the chosen side as the SFT term sees it; None without one
 
+    @property
+    def views(self) -> tuple[View, ...]:
+        plain = () if self.imitated is None else (self.imitated,)
+        return (*plain, self.chosen, self.rejected)
+
 
 def turn_of_token(trajectory: Trajectory) -> np.ndarray:
     """Turn of every scored token, counted from 0; a turn is a run of agent tokens."""
