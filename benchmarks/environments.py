@@ -217,9 +217,9 @@ def markdown(rows: Sequence[Measurement], command: str) -> str:
         lines.append("| " + " | ".join([*cells, str(row.faults)]) + " |")
     lines += [
         "",
-        f"Half of the episodes replay experts, half play their actions in random order; a worker is a "
-        f"thread with an instance of its own. Memory counts the Python process and all it starts. Measured on {cpu()}, "
-        f"{os.cpu_count()} cores, Python {platform.python_version()}, by `{command}`.",
+        "Half of the episodes replay experts, half play their actions in random order; a worker is a thread "
+        "with an instance of its own. Memory counts the Python process and all it starts. Measured on "
+        f"{cpu()}, {os.cpu_count()} cores, Python {platform.python_version()}, by `{command}`.",
     ]
     return "\n".join(lines)
 

@@ -98,7 +98,7 @@ def test_a_sound_environment_passes(make):
     assert not failures(results)
     killed = next(result for result in results if result.name == "killed_process")
     if make is broken_envs.Mortal:
-        assert (killed.status, killed.message) == ("passed", "1 processes killed, the step gave a fault")
+        assert (killed.status, killed.message) == ("passed", "processes killed: 1; the step gave a fault")
     else:
         assert killed.status == "skipped"
 

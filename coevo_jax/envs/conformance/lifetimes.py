@@ -130,9 +130,9 @@ def killed_process(probe: Probe) -> str:
     if not supported():
         raise NotApplicable("this system does not tell which processes an environment starts")
     task = probe.sample()[0]
-    expected = _reference(probe, task)
+    expected, timeout = _reference(probe, task), _timeout(probe, task)
     probe.close_all()
-    with EnvPool(probe.make_env, workers=1, step_timeout=_timeout(probe, task)) as pool:
+    with EnvPool(probe.make_env, workers=1, step_timeout=timeout) as pool:
         outcome = _call(pool, lambda env: _begin(probe, env, task))
         if isinstance(outcome, EnvFault):
             raise Violation(f"before anything was killed: {outcome}")
@@ -149,7 +149,7 @@ def killed_process(probe: Probe) -> str:
             raise Violation(f"the step after the kill earned {outcome.reward:g} for task {task.id}")
         _expect_next(probe, pool, expected, "the next episode after the kill")
     ending = "a fault" if isinstance(outcome, EnvFault) else "an answer"
-    return f"{len(children)} processes killed, the step gave {ending}"
+    return f"processes killed: {len(children)}; the step gave {ending}"
 
 
 def leaks(probe: Probe) -> str:
