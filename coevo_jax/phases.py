@@ -109,7 +109,7 @@ def _imported_rows(run: Run) -> list[Conversation] | None:
     if config.data is None:
         return None
     problems = Problems(config.data_errors)
-    rows = read_conversations(config.data, None, "train", problems)
+    rows = read_conversations(config.data, None, None, problems)
     start, stop = slice_bounds(config.tasks)
     selected = rows[start:stop]
     if not selected:

@@ -92,7 +92,7 @@ def _set_arguments(commands: Any) -> None:
         command = commands.add_parser(name, help=help_text)
         command.add_argument("sets", nargs="+", metavar="SET", help="file, folder or hub:owner/name")
         command.add_argument("--from", dest="source_format", choices=FORMATS, help="default: by the content")
-        command.add_argument("--split", default="train", help="split of a hub or TFDS set (default: train)")
+        command.add_argument("--split", help="split of a hub or TFDS set (default: train, or the only one)")
         if name == "convert":
             _output_arguments(command)
             command.add_argument("--system-prompt", default="", metavar="TEXT", help="for rows without one")
@@ -195,7 +195,7 @@ def convert_sets(args: argparse.Namespace) -> None:
         args.out,
         args.to,
         problems=problems,
-        split=args.split,
+        split=args.split or "train",
         system_prompt=args.system_prompt,
         chat=_chat(args.tokenizer),
     )
@@ -268,7 +268,7 @@ def _chat(tokenizer: Path | None) -> ChatFormat | None:
 def progress(label: str) -> Iterator[Callable[[int, int | None], None]]:
     """A bar while the block runs, and a callback (done, total) that moves it; nothing without a terminal."""
     bar = Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=40),
         TaskProgressColumn(show_speed=False),
         TimeRemainingColumn(),

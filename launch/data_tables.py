@@ -113,23 +113,22 @@ def _sample(number: int, record: Record) -> Panel:
     if isinstance(record, Conversation):
         reward = "" if record.reward is None else f", reward {record.reward:.3g}"
         title = f"row {number}: {record.id}{reward}"
-        body = Group(*_system(record.system_prompt), *_dialogue(record.messages))
+        body = _dialogue(record.messages, record.system_prompt)
     elif isinstance(record, TextPair):
         title = f"pair {number}: {record.id}"
         body = Group(
-            *_system(record.system_prompt),
-            *_dialogue(record.prompt),
+            _dialogue(record.prompt, record.system_prompt),
             Text("chosen", "bold green"),
-            *_dialogue(record.chosen),
+            _dialogue(record.chosen),
             Text("rejected", "bold red"),
-            *_dialogue(record.rejected),
+            _dialogue(record.rejected),
         )
     else:
         title = (
             f"trajectory {number}: {record.task_id}, {record.agent}, sample {record.sample}, "
             f"{record.ending.value}, reward {record.reward:.3g}, {len(record.tokens)} tokens"
         )
-        body = Group(*_dialogue(_messages(record)))
+        body = _dialogue(_messages(record))
     return Panel(body, title=Text(title), title_align="left", border_style="dim")
 
 
@@ -141,25 +140,23 @@ def _messages(trajectory: Trajectory) -> list[Message]:
     return messages
 
 
-def _system(text: str) -> list[Text]:
-    return [Text.assemble(("system  ", "bold magenta"), _cut(text))] if text else []
-
-
-def _dialogue(messages: Sequence[Message]) -> list[Text]:
-    shown = list(messages)
-    hidden = len(shown) - MOST_MESSAGES
-    lines = []
-    for index, message in enumerate(shown):
-        if hidden > 0 and index == MOST_MESSAGES - 2:
-            lines.append(Text(f"        … {hidden} messages …", "dim"))
-        if hidden > 0 and MOST_MESSAGES - 2 <= index < len(shown) - 2:
+def _dialogue(messages: Sequence[Message], system_prompt: str = "") -> Table:
+    """One row a message, the speaker on the left; the middle of a long dialogue is left out."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(min_width=6)
+    grid.add_column(overflow="fold")
+    if system_prompt:
+        grid.add_row(Text("system", "bold magenta"), _cut(system_prompt))
+    hidden = range(MOST_MESSAGES - 2, len(messages) - 2) if len(messages) > MOST_MESSAGES + 1 else range(0)
+    for index, message in enumerate(messages):
+        if hidden and index == hidden.start:
+            grid.add_row("", Text(f"… {len(hidden)} messages …", "dim"))
+        if index in hidden:
             continue
         word = f"{message.speaker.value}*" if message.skipped else message.speaker.value
-        lines.append(Text.assemble((f"{word:<8}", f"bold {STYLES[message.speaker]}"), _cut(message.text)))
-    return lines
+        grid.add_row(Text(word, f"bold {STYLES[message.speaker]}"), _cut(message.text))
+    return grid
 
 
-def _cut(text: str) -> str:
-    text = text if len(text) <= LONGEST_MESSAGE else text[:LONGEST_MESSAGE] + " …"
-    lines = text.split("\n")
-    return "\n        ".join(lines)
+def _cut(text: str) -> Text:
+    return Text(text if len(text) <= LONGEST_MESSAGE else text[:LONGEST_MESSAGE] + " …")

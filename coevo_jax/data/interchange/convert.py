@@ -103,7 +103,9 @@ def as_trajectories(
             yield render_conversation(chat, conversation, conversation.system_prompt)
 
 
-def read_conversations(name: str, format: str | None, split: str, problems: Problems) -> list[Conversation]:
+def read_conversations(
+    name: str, format: str | None, split: str | None, problems: Problems
+) -> list[Conversation]:
     """Read a whole set as conversations: pairs give their chosen side, trajectories their text.
 
     Raises ConfigError when nothing usable is in it.

@@ -68,12 +68,12 @@ class Problems:
             self.first.append(f"{where}: {problem}")
 
 
-def open_set(name: str, format: str | None = None, split: str = "train") -> DataSet:
+def open_set(name: str, format: str | None = None, split: str | None = None) -> DataSet:
     """Open a file, a folder or a hub set; without a format its content tells it.
 
     `name` is a path or `hub:owner/name`. `split` chooses among the splits of a hub set, a folder that
-    `datasets` opens, or a TFDS set. Raises ConfigError for what is missing, cannot be read or is in no known
-    format.
+    `datasets` opens, or a TFDS set; None takes train, or the only one. Raises ConfigError for what is
+    missing, cannot be read or is in no known format.
     """
     if format is not None and format not in FORMATS:
         raise ConfigError(
@@ -136,7 +136,7 @@ def _json(path: Path, format: str | None) -> DataSet:
     return _of_rows(str(path), json_rows(path), path.stat().st_size, format)
 
 
-def _table(name: str, format: str | None, split: str) -> DataSet:
+def _table(name: str, format: str | None, split: str | None) -> DataSet:
     from coevo_jax.data.interchange.tables import open_table, table_rows  # `datasets` takes a second to load
 
     table = open_table(name, split)
@@ -204,7 +204,7 @@ def _trajectories(name: str, paths: list[Path], format: str | None) -> DataSet:
     return DataSet(name=name, format=TRAJECTORIES, total=None, outcomes=outcomes())
 
 
-def _tfds(name: str, folder: Path, format: str | None, split: str) -> DataSet:
+def _tfds(name: str, folder: Path, format: str | None, split: str | None) -> DataSet:
     from coevo_jax.data.interchange import tfds_sets
 
     builder, rows = tfds_sets.open_set(folder, split)

@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 
 from coevo_jax.config import ConfigError
 from coevo_jax.data.interchange.json_rows import Row
+from coevo_jax.data.interchange.splits import choose_split
 from coevo_jax.files import write_whole
-from coevo_jax.strict import nearest
 
 HUB = "hub:"
 EXTRA = "extra"  # column of all keys beyond a row's own, as JSON text
@@ -47,7 +47,7 @@ class Table:
     total: int | None
 
 
-def open_table(source: str, split: str) -> Table:
+def open_table(source: str, split: str | None) -> Table:
     """Open one split of a hub set, a saved data set's folder, a folder of data files, or a Parquet file.
 
     Parquet files and folders of data files are streamed. Raises ConfigError when there is no such set or
@@ -68,9 +68,7 @@ def open_table(source: str, split: str) -> Table:
     except UNUSABLE as error:
         raise ConfigError(_why(source, error)) from None
     if isinstance(found, Mapping):
-        if split not in found:
-            raise ConfigError(f"{source}: found no split {split!r}{nearest(split, list(found))}")
-        found = found[split]
+        found = found[choose_split(source, split, list(found))]
     return Table(rows=found, total=len(found) if isinstance(found, datasets.Dataset) else None)
 
 

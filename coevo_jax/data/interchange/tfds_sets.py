@@ -19,7 +19,7 @@ import tensorflow_datasets as tfds
 
 from coevo_jax.config import ConfigError
 from coevo_jax.data.interchange.records import Conversation, Message, Speaker
-from coevo_jax.strict import nearest
+from coevo_jax.data.interchange.splits import choose_split
 from coevo_jax.trajectory import Ending, Trajectory, Turn
 
 DESCRIPTION_FILE = "dataset_info.json"
@@ -121,16 +121,14 @@ def find_set(folder: Path) -> Path | None:
     return None
 
 
-def open_set(folder: Path, split: str) -> tuple[str, Any]:
+def open_set(folder: Path, split: str | None) -> tuple[str, Any]:
     """Name of the set's builder, and its rows as a data source (a sequence that reads a row when asked).
 
     Raises ConfigError when files are broken or missing, or there is no such split.
     """
     try:
         builder: Any = tfds.builder_from_directory(str(folder))
-        splits = list(builder.info.splits)
-        if split not in splits:
-            raise ConfigError(f"{folder}: found no split {split!r}{nearest(split, splits)}")
+        split = choose_split(str(folder), split, list(builder.info.splits))
         return builder.name, builder.as_data_source(split=split)
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, NotImplementedError) as error:
         first = str(error).strip().split("\n")[0]
