@@ -13,7 +13,7 @@ GROUP_CONCAT_MAX_LEN = 1024
 
 
 class _GroupConcat:
-    """GROUP_CONCAT(distinct, separator, directions, value, keys ...), a direction "a" or "d" for every key."""
+    """GROUP_CONCAT(distinct, separator, directions, value, keys ...); a direction is "a" or "d"."""
 
     def __init__(self) -> None:
         self._rows: list[tuple[str, tuple]] = []

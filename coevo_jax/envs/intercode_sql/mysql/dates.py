@@ -1,4 +1,4 @@
-"""MySQL's functions for dates and times. Dates are texts as MySQL writes them: 2020-01-31, 2020-01-31 23:59:59."""
+"""MySQL's functions for dates and times, which are texts as MySQL writes them: 2020-01-31 23:59:59."""
 
 import calendar
 import re
@@ -31,8 +31,8 @@ def moment_of(value: Any) -> datetime:
     found = STAMP.match(text)
     if found is None:
         raise ValueError(f"no date: {text[:40]!r}")
-    fraction = (found[7] or "").ljust(6, "0")
-    return datetime(*(int(part or 0) for part in found.groups()[:6]), int(fraction))  # pyright: ignore[reportArgumentType]
+    year, month, day, hour, minute, second = (int(part or 0) for part in found.groups()[:6])
+    return datetime(year, month, day, hour, minute, second, int((found[7] or "").ljust(6, "0")))
 
 
 def has_time(value: Any) -> bool:
@@ -167,6 +167,10 @@ def _part(name: str) -> Callable[[Any], int]:
 def _last_day(value: Any) -> str:
     moment = moment_of(value)
     return f"{moment:%Y-%m-}{calendar.monthrange(moment.year, moment.month)[1]:02}"
+
+
+def _moment_number(value: Any) -> int:
+    return int(moment_of(value).strftime("%Y%m%d%H%M%S" if has_time(value) else "%Y%m%d"))
 
 
 FUNCTIONS: Mapping[str, Callable[..., Any]] = {

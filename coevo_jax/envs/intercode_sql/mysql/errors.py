@@ -9,7 +9,7 @@ from coevo_jax.envs.intercode_sql.sandbox import SqlError
 USER = "'agent'@'localhost'"
 NEAR_CHARS = 80
 
-CLAUSES: dict[type[exp.Expression], str] = {
+CLAUSES: dict[type[exp.Expr], str] = {
     exp.Where: "where clause",
     exp.Having: "having clause",
     exp.Group: "group statement",
@@ -21,8 +21,8 @@ CLAUSES: dict[type[exp.Expression], str] = {
 def syntax_error(near: str, line: int = 1) -> SqlError:
     """Error 1064."""
     return SqlError(
-        "You have an error in your SQL syntax; check the manual that corresponds to your MySQL server version for "
-        f"the right syntax to use near '{near[:NEAR_CHARS]}' at line {line}"
+        "You have an error in your SQL syntax; check the manual that corresponds to your MySQL server "
+        f"version for the right syntax to use near '{near[:NEAR_CHARS]}' at line {line}"
     )
 
 
@@ -56,7 +56,7 @@ def not_supported(what: str) -> SqlError:
     return SqlError(f"This version of MySQL doesn't yet support '{what}'")
 
 
-def from_sqlite(message: str, statement: exp.Expression, sql: str) -> SqlError:
+def from_sqlite(message: str, statement: exp.Expr, sql: str) -> SqlError:
     """SQLite's message in MySQL's words; `statement` is the query as the agent wrote it."""
     if found := re.match(r"no such column: (.*)", message):
         name = re.sub(r"[`\"]", "", found[1])
@@ -91,7 +91,7 @@ _MESSAGES = {
 }
 
 
-def _clause(name: str, statement: exp.Expression) -> str:
+def _clause(name: str, statement: exp.Expr) -> str:
     """Words for the clause in which a column stands first."""
     for column in statement.find_all(exp.Column, bfs=False):
         written = f"{column.table}.{column.name}" if column.table else column.name

@@ -1,7 +1,7 @@
 """MySQL's functions for texts, numbers and conditions, as SQLite calls them.
 
-Every one returns None for arguments it can do nothing with, as MySQL does, and NULL in gives NULL out unless it
-says otherwise. No result is longer than LONGEST_TEXT.
+Every one returns None for arguments it can do nothing with, as MySQL does, and NULL in gives NULL out but for
+those in NULL_AWARE. No result is longer than LONGEST_TEXT.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Rewrites a parsed MySQL query for SQLite: functions, operators and comparisons that mean something else there."""
+"""Rewrites a parsed MySQL query for SQLite: functions, operators and comparisons that differ there."""
 
 from collections.abc import Callable
 
@@ -10,61 +10,24 @@ from coevo_jax.envs.intercode_sql.mysql.schema import COLLATION
 from coevo_jax.envs.intercode_sql.mysql.types import Types
 from coevo_jax.envs.intercode_sql.sandbox import SqlError
 
-INTERNAL = frozenset(
-    [
-        "TEXT",
-        "NUMBER",
-        "SIGNED",
-        "DOUBLE",
-        "XOR",
-        "BITXOR",
-        "TUPLE_KEY",
-        "DATE_SHIFT",
-        "MOMENT_NUMBER",
-        "EXTRACT",
-    ]
-)
+INTERNAL_WORDS = "TEXT NUMBER SIGNED DOUBLE XOR BITXOR TUPLE_KEY DATE_SHIFT MOMENT_NUMBER EXTRACT"
+INTERNAL = frozenset(INTERNAL_WORDS.split())
 CALLABLE: dict[str, Function] = {
     name: function for name, function in FUNCTIONS.items() if name not in INTERNAL
 }
-NATIVE = frozenset(
-    [
-        "COUNT",
-        "SUM",
-        "AVG",
-        "MIN",
-        "MAX",
-        "ROW_NUMBER",
-        "RANK",
-        "DENSE_RANK",
-        "PERCENT_RANK",
-        "CUME_DIST",
-        "NTILE",
-        "LAG",
-        "LEAD",
-        "FIRST_VALUE",
-        "LAST_VALUE",
-        "NTH_VALUE",
-    ]
+NATIVE_WORDS = (
+    "COUNT SUM AVG MIN MAX ROW_NUMBER RANK DENSE_RANK PERCENT_RANK CUME_DIST NTILE LAG LEAD FIRST_VALUE "
+    "LAST_VALUE NTH_VALUE"
 )
-SPREADS = frozenset(["STD", "STDDEV", "STDDEV_POP", "STDDEV_SAMP", "VARIANCE", "VAR_POP", "VAR_SAMP"])
+NATIVE = frozenset(NATIVE_WORDS.split())
+SPREADS_WORDS = "STD STDDEV STDDEV_POP STDDEV_SAMP VARIANCE VAR_POP VAR_SAMP"
+SPREADS = frozenset(SPREADS_WORDS.split())
 AGGREGATES = NATIVE | SPREADS
-SPECIAL = frozenset(
-    [
-        "DATE_ADD",
-        "DATE_SUB",
-        "ADDDATE",
-        "SUBDATE",
-        "DATABASE",
-        "SCHEMA",
-        "VERSION",
-        "USER",
-        "CURRENT_USER",
-        "REGEXP_LIKE",
-        "TIMESTAMPDIFF",
-        "ROW",
-    ]
+SPECIAL_WORDS = (
+    "DATE_ADD DATE_SUB ADDDATE SUBDATE DATABASE SCHEMA VERSION USER CURRENT_USER REGEXP_LIKE "
+    "TIMESTAMPDIFF ROW"
 )
+SPECIAL = frozenset(SPECIAL_WORDS.split())
 VERSION = "8.0.32"
 CLOCKS = (
     exp.CurrentDate,
@@ -78,23 +41,23 @@ COMPARISONS = (exp.EQ, exp.NEQ, exp.GT, exp.GTE, exp.LT, exp.LTE, exp.NullSafeEQ
 FLIPPED = {exp.EQ: "=", exp.NEQ: "<>", exp.GT: ">", exp.GTE: ">=", exp.LT: "<", exp.LTE: "<="}
 
 
-def call(name: str, *arguments: exp.Expression) -> exp.Anonymous:
+def call(name: str, *arguments: exp.Expr) -> exp.Anonymous:
     """A call of one of our functions."""
     return exp.Anonymous(this=f"{PREFIX}{name.upper()}", expressions=list(arguments))
 
 
-def rewrite(query: exp.Expression, types: Types, database: str) -> exp.Expression:
+def rewrite(query: exp.Expr, types: Types, database: str) -> exp.Expr:
     """The query in words that SQLite understands as MySQL does; `query` itself stays as it is.
 
     Nodes are replaced from the leaves up in a copy; `types` still answers for the original ones.
     """
-    copies: dict[int, exp.Expression] = {}
+    copies: dict[int, exp.Expr] = {}
     copy = query.copy()
     for original, twin in zip(query.walk(bfs=False), copy.walk(bfs=False), strict=True):
         copies[id(twin)] = original
     nodes = list(copy.walk(bfs=False))
     originals = [copies[id(node)] for node in nodes]
-    root: exp.Expression = copy
+    root: exp.Expr = copy
     for node, original in zip(reversed(nodes), reversed(originals), strict=True):
         changed = _rewrite_node(node, original, types, database)
         if changed is not node:
@@ -105,9 +68,7 @@ def rewrite(query: exp.Expression, types: Types, database: str) -> exp.Expressio
     return root
 
 
-def _rewrite_node(
-    node: exp.Expression, original: exp.Expression, types: Types, database: str
-) -> exp.Expression:
+def _rewrite_node(node: exp.Expr, original: exp.Expr, types: Types, database: str) -> exp.Expr:
     if isinstance(node, exp.Anonymous):
         return _rewrite_function(node, original, types, database)
     if isinstance(node, COMPARISONS):
@@ -119,9 +80,7 @@ def _rewrite_node(
     return node if rule is None else rule(node)
 
 
-def _rewrite_function(
-    node: exp.Anonymous, original: exp.Expression, types: Types, database: str
-) -> exp.Expression:
+def _rewrite_function(node: exp.Anonymous, original: exp.Expr, types: Types, database: str) -> exp.Expr:
     name = node.name.upper()
     arguments = node.expressions
     if name in ("DATABASE", "SCHEMA", "VERSION", "USER", "CURRENT_USER"):
@@ -154,15 +113,15 @@ def _rewrite_function(
     return _collated(called) if types.of(original).kind == "text" and name not in SPREADS else called
 
 
-def _count_moments(node: exp.Anonymous, original: exp.Expression, types: Types) -> None:
+def _count_moments(node: exp.Anonymous, original: exp.Expr, types: Types) -> None:
     """SUM and AVG of dates add up numbers such as 20200131235959."""
     inside = original.expressions[0]
     if types.of(inside).kind in ("date", "datetime") and not isinstance(inside, exp.Distinct):
         node.set("expressions", [call("MOMENT_NUMBER", node.expressions[0])])
 
 
-def _has_bare_columns(function: exp.Expression) -> bool:
-    """Whether the SELECT of a MIN or MAX shows a column that is neither grouped by nor inside an aggregate."""
+def _has_bare_columns(function: exp.Expr) -> bool:
+    """Whether the SELECT of a MIN or MAX shows a column neither grouped by nor inside an aggregate."""
     select = function.find_ancestor(exp.Select)
     if select is None or function.find_ancestor(exp.Select, exp.Having, exp.Order) is not select:
         return False
@@ -177,7 +136,7 @@ def _has_bare_columns(function: exp.Expression) -> bool:
     return False
 
 
-def _typed_extreme(node: exp.Anonymous, original: exp.Expression, types: Types) -> exp.Expression:
+def _typed_extreme(node: exp.Anonymous, original: exp.Expr, types: Types) -> exp.Expr:
     """MIN or MAX without SQLite's habit of showing other columns of the row where it was found."""
     called = call(f"{node.name}_ALONE", *[argument.copy() for argument in node.expressions])
     return _collated(called) if types.of(original).kind == "text" else called
@@ -190,15 +149,15 @@ def _one_key(node: exp.Anonymous) -> None:
         distinct.set("expressions", [call("TUPLE_KEY", *distinct.expressions)])
 
 
-def _collated(node: exp.Expression) -> exp.Expression:
+def _collated(node: exp.Expr) -> exp.Expr:
     return exp.Paren(this=exp.Collate(this=node, expression=exp.var(COLLATION)))
 
 
-def _is_collated(node: exp.Expression) -> bool:
+def _is_collated(node: exp.Expr) -> bool:
     return isinstance(node, exp.Paren) and isinstance(node.this, exp.Collate)
 
 
-def _operands(node: exp.Expression) -> list[exp.Expression]:
+def _operands(node: exp.Expr) -> list[exp.Expr]:
     if isinstance(node, exp.In):
         return [node.this, *node.expressions]
     if isinstance(node, exp.Between):
@@ -206,7 +165,7 @@ def _operands(node: exp.Expression) -> list[exp.Expression]:
     return [node.this, node.expression]
 
 
-def _rewrite_comparison(node: exp.Expression, original: exp.Expression, types: Types) -> exp.Expression:
+def _rewrite_comparison(node: exp.Expr, original: exp.Expr, types: Types) -> exp.Expr:
     """Texts beside numbers compare as numbers, texts that are no columns by MySQL's collation."""
     if not isinstance(node, exp.In | exp.Between) and isinstance(node.expression, exp.All | exp.Any):
         return _quantified(node)
@@ -236,7 +195,7 @@ def _rewrite_comparison(node: exp.Expression, original: exp.Expression, types: T
     return node
 
 
-def _quantified(node: exp.Expression) -> exp.Expression:
+def _quantified(node: exp.Expr) -> exp.Expr:
     """`a > ALL (q)` and `a > ANY (q)`, which SQLite lacks, as NOT EXISTS and EXISTS."""
     quantifier = node.expression
     inner = quantifier.this.unnest() if isinstance(quantifier.this, exp.Subquery) else quantifier.this
@@ -254,7 +213,7 @@ def _quantified(node: exp.Expression) -> exp.Expression:
     return exp.Not(this=exists) if every else exists
 
 
-def _shift(value: exp.Expression, interval: exp.Expression, sign: int) -> exp.Expression:
+def _shift(value: exp.Expr, interval: exp.Expr, sign: int) -> exp.Expr:
     unit = interval.args.get("unit")
     amount = interval.this
     if unit is None or amount is None:
@@ -263,7 +222,7 @@ def _shift(value: exp.Expression, interval: exp.Expression, sign: int) -> exp.Ex
     return call("DATE_SHIFT", value.copy(), amount.copy(), exp.Literal.string(unit.name.upper()), count)
 
 
-def _sum(node: exp.Expression) -> exp.Expression:
+def _sum(node: exp.Expr) -> exp.Expr:
     sign = 1 if isinstance(node, exp.Add) else -1
     if isinstance(node.expression, exp.Interval):
         return _shift(node.this, node.expression, sign)
@@ -272,7 +231,7 @@ def _sum(node: exp.Expression) -> exp.Expression:
     return node
 
 
-def _cast(node: exp.Expression) -> exp.Expression:
+def _cast(node: exp.Expr) -> exp.Expr:
     kind = node.args["to"].this
     name = kind.name.lower() if isinstance(kind, exp.DataType.Type) else ""
     if name == "decimal":
@@ -297,19 +256,19 @@ def _cast(node: exp.Expression) -> exp.Expression:
     return _collated(called) if names[name] == "TEXT" else called
 
 
-def _collate(node: exp.Expression) -> exp.Expression:
+def _collate(node: exp.Expr) -> exp.Expr:
     binary = node.expression.name.lower().endswith(("_bin", "binary", "_cs"))
     node.set("expression", exp.var("BINARY" if binary else COLLATION))
     return node
 
 
-def _like(node: exp.Expression) -> exp.Expression:
+def _like(node: exp.Expr) -> exp.Expr:
     if isinstance(node.parent, exp.Escape) or "\\" not in node.expression.sql():
         return node
     return exp.Escape(this=node.copy(), expression=exp.Literal.string("\\"))
 
 
-def _group_concat(node: exp.Expression) -> exp.Expression:
+def _group_concat(node: exp.Expr) -> exp.Expr:
     inner, keys = node.this, []
     if isinstance(inner, exp.Order):
         keys, inner = inner.expressions, inner.this
@@ -328,13 +287,13 @@ def _group_concat(node: exp.Expression) -> exp.Expression:
     )
 
 
-def _join(node: exp.Expression) -> exp.Expression:
+def _join(node: exp.Expr) -> exp.Expr:
     if (node.args.get("kind") or "").upper() == "STRAIGHT_JOIN":
         node.set("kind", None)
     return node
 
 
-def _table(node: exp.Expression) -> exp.Expression:
+def _table(node: exp.Expr) -> exp.Expr:
     if node.args.get("db") and node.args["db"].name.lower() != "information_schema":
         node.set("db", None)
     for unknown in ("hints", "partition", "when", "version"):
@@ -342,12 +301,12 @@ def _table(node: exp.Expression) -> exp.Expression:
     return node
 
 
-def _column(node: exp.Expression) -> exp.Expression:
+def _column(node: exp.Expr) -> exp.Expr:
     node.set("db", None)
     return node
 
 
-def _select(node: exp.Expression) -> exp.Expression:
+def _select(node: exp.Expr) -> exp.Expr:
     source = node.args.get("from_")
     if (
         source is not None
@@ -360,7 +319,7 @@ def _select(node: exp.Expression) -> exp.Expression:
     return node
 
 
-def _if(node: exp.Expression) -> exp.Expression:
+def _if(node: exp.Expr) -> exp.Expr:
     if isinstance(node.parent, exp.Case):  # a branch of CASE
         return node
     return call(
@@ -368,13 +327,13 @@ def _if(node: exp.Expression) -> exp.Expression:
     )
 
 
-def _interval(node: exp.Expression) -> exp.Expression:
+def _interval(node: exp.Expr) -> exp.Expr:
     if isinstance(node.parent, exp.Add | exp.Sub | exp.Anonymous):
         return node
     raise SqlError("Incorrect usage of INTERVAL")
 
 
-RULES: dict[type[exp.Expression], Callable[[exp.Expression], exp.Expression]] = {
+RULES: dict[type[exp.Expr], Callable[[exp.Expr], exp.Expr]] = {
     exp.If: _if,
     exp.RegexpLike: lambda node: call("REGEXP", node.this.copy(), node.expression.copy()),
     exp.Extract: lambda node: call("EXTRACT", exp.Literal.string(node.name.upper()), node.expression.copy()),

@@ -180,12 +180,13 @@ REPLIES: Mapping[re.Pattern[str], Callable[[list, DatabaseSchema], Rows]] = {
 
 INFORMATION: Mapping[str, str] = {
     "SCHEMATA": "CATALOG_NAME, SCHEMA_NAME, DEFAULT_CHARACTER_SET_NAME, DEFAULT_COLLATION_NAME",
-    "TABLES": "TABLE_CATALOG, TABLE_SCHEMA, TABLE_NAME, TABLE_TYPE, ENGINE, TABLE_ROWS, TABLE_COLLATION, TABLE_COMMENT",
-    "COLUMNS": "TABLE_CATALOG, TABLE_SCHEMA, TABLE_NAME, COLUMN_NAME, ORDINAL_POSITION, COLUMN_DEFAULT, IS_NULLABLE, "
-    "DATA_TYPE, CHARACTER_MAXIMUM_LENGTH, NUMERIC_SCALE, COLLATION_NAME, COLUMN_TYPE, COLUMN_KEY, EXTRA, "
-    "COLUMN_COMMENT",
-    "KEY_COLUMN_USAGE": "CONSTRAINT_SCHEMA, CONSTRAINT_NAME, TABLE_SCHEMA, TABLE_NAME, COLUMN_NAME, ORDINAL_POSITION, "
-    "REFERENCED_TABLE_SCHEMA, REFERENCED_TABLE_NAME, REFERENCED_COLUMN_NAME",
+    "TABLES": "TABLE_CATALOG, TABLE_SCHEMA, TABLE_NAME, TABLE_TYPE, ENGINE, TABLE_ROWS, TABLE_COLLATION, "
+    "TABLE_COMMENT",
+    "COLUMNS": "TABLE_CATALOG, TABLE_SCHEMA, TABLE_NAME, COLUMN_NAME, ORDINAL_POSITION, COLUMN_DEFAULT, "
+    "IS_NULLABLE, DATA_TYPE, CHARACTER_MAXIMUM_LENGTH, NUMERIC_SCALE, COLLATION_NAME, COLUMN_TYPE, "
+    "COLUMN_KEY, EXTRA, COLUMN_COMMENT",
+    "KEY_COLUMN_USAGE": "CONSTRAINT_SCHEMA, CONSTRAINT_NAME, TABLE_SCHEMA, TABLE_NAME, COLUMN_NAME, "
+    "ORDINAL_POSITION, REFERENCED_TABLE_SCHEMA, REFERENCED_TABLE_NAME, REFERENCED_COLUMN_NAME",
 }
 """Tables of information_schema and their columns."""
 
@@ -218,19 +219,10 @@ def _column_rows(schema: DatabaseSchema, table: TableSchema) -> Rows:
         word, scale = split_type(column.type)
         is_text = column.sql_type.kind == "text"
         length = re.search(r"\((\d+)\)", column.type)
-        rows.append(
-            (
-                "def",
-                schema.name,
-                table.name,
-                column.name,
-                place,
-                column.default,
-                "YES" if column.nullable else "NO",
-            )
-            + (word, (int(length[1]) if length else 65535) if is_text else None, None if is_text else scale)
-            + (COLLATION if is_text else None, column.type, column.key, column.extra, "")
-        )
+        size = (int(length[1]) if length else 65535) if is_text else None
+        own = ("def", schema.name, table.name, column.name, place, column.default)
+        kind = (word, size, None if is_text else scale, COLLATION if is_text else None, column.type)
+        rows.append((*own, "YES" if column.nullable else "NO", *kind, column.key, column.extra, ""))
     return rows
 
 

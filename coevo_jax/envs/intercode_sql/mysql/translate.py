@@ -31,26 +31,11 @@ KEPT_PARSERS = (
     "SUBSTR",
     "TRIM",
 )
-WRITES = frozenset(
-    [
-        "insert",
-        "update",
-        "delete",
-        "replace",
-        "create",
-        "drop",
-        "alter",
-        "truncate",
-        "rename",
-        "grant",
-        "revoke",
-        "lock",
-        "load",
-        "call",
-    ]
-)
+WRITES_WORDS = "insert update delete replace create drop alter truncate rename grant revoke lock load call"
+WRITES = frozenset(WRITES_WORDS.split())
 READS = frozenset({"select", "with"})
-RESERVED = frozenset(["SHOW", "READ", "KEYS", "USE", "OPTION", "CONDITION", "RANGE", "DESCRIBE", "LOCK"])
+RESERVED_WORDS = "SHOW READ KEYS USE OPTION CONDITION RANGE DESCRIBE LOCK"
+RESERVED = frozenset(RESERVED_WORDS.split())
 """Words that MySQL takes for a table's name in backticks only, and the parser without."""
 
 
@@ -77,10 +62,10 @@ class Translated:
 
     sql: str
     types: tuple[SqlType, ...]  # of the columns, as far as they are known
-    parsed: exp.Expression  # as the agent wrote it
+    parsed: exp.Expr  # as the agent wrote it
 
 
-def parse(sql: str) -> exp.Expression:
+def parse(sql: str) -> exp.Expr:
     """The one query of a text. Raises SqlError in MySQL's words for anything else."""
     if len(sql) > MAX_SQL_CHARS:
         raise SqlError("Got a packet bigger than 'max_allowed_packet' bytes")
@@ -157,7 +142,7 @@ def _syntax_error(error: ParseError, sql: str) -> SqlError:
     return errors.syntax_error(near, int(found.get("line") or 1))
 
 
-def _check(query: exp.Expression, schema: DatabaseSchema) -> None:
+def _check(query: exp.Expr, schema: DatabaseSchema) -> None:
     """Refuse what MySQL refuses and SQLite does not, and what cannot be emulated."""
     known = {cte.alias.lower() for cte in query.find_all(exp.CTE)}
     for node in query.walk(bfs=False):

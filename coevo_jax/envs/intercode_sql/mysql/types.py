@@ -27,13 +27,13 @@ Columns = list[tuple[str, SqlType]]
 DIVISION_DIGITS = 4  # MySQL's div_precision_increment
 
 _NAMES_BY_TYPE = {
-    INT: "count row_number rank dense_rank ntile length octet_length char_length character_length locate position "
-    "instr year quarter month day dayofmonth dayofweek dayofyear weekday week weekofyear hour minute second "
-    "microsecond datediff timestampdiff to_days ascii sign strcmp find_in_set field isnull unix_timestamp floor "
-    "ceil ceiling regexp_like signed xor bitxor",
+    INT: "count row_number rank dense_rank ntile length octet_length char_length character_length locate "
+    "position instr year quarter month day dayofmonth dayofweek dayofyear weekday week weekofyear "
+    "hour minute second microsecond datediff timestampdiff to_days ascii sign strcmp find_in_set "
+    "field isnull unix_timestamp floor ceil ceiling regexp_like signed xor bitxor",
     TEXT: "concat concat_ws left right upper lower ucase lcase trim ltrim rtrim substring substr mid "
-    "substring_index replace reverse repeat space lpad rpad insert hex format date_format monthname dayname "
-    "database schema version user current_user elt group_concat char text",
+    "substring_index replace reverse repeat space lpad rpad insert hex format date_format monthname "
+    "dayname database schema version user current_user elt group_concat char text",
     DOUBLE: "sqrt pow power exp ln log log2 log10 sin cos tan radians degrees pi std stddev stddev_pop "
     "stddev_samp variance var_pop var_samp double",
     DATE: "curdate current_date utc_date date last_day",
@@ -43,23 +43,10 @@ _NAMES_BY_TYPE = {
 FUNCTION_TYPES: Mapping[str, SqlType] = {
     name: kind for kind, names in _NAMES_BY_TYPE.items() for name in names.split()
 }
-SAME_AS_FIRST = frozenset(
-    [
-        "min",
-        "max",
-        "abs",
-        "any_value",
-        "nullif",
-        "lag",
-        "lead",
-        "first_value",
-        "last_value",
-        "nth_value",
-        "truncate",
-        "round",
-        "mod",
-    ]
+SAME_AS_FIRST_WORDS = (
+    "min max abs any_value nullif lag lead first_value last_value nth_value truncate round mod"
 )
+SAME_AS_FIRST = frozenset(SAME_AS_FIRST_WORDS.split())
 SAME_AS_ALL = frozenset(["ifnull", "coalesce", "greatest", "least"])
 
 
@@ -81,17 +68,17 @@ class Types:
         self._schema = schema
         self._known: dict[int, SqlType] = {}
 
-    def of(self, node: exp.Expression | None) -> SqlType:
+    def of(self, node: exp.Expr | None) -> SqlType:
         """Type of an expression that was looked at; UNKNOWN for others."""
         return self._known.get(id(node), UNKNOWN)
 
-    def query(self, query: exp.Expression, outer: Scope | None, ctes: Mapping[str, Columns]) -> Columns:
+    def query(self, query: exp.Expr, outer: Scope | None, ctes: Mapping[str, Columns]) -> Columns:
         """Names and types of the columns of a query, all of its expressions looked at."""
         found = self._query(query, outer, ctes)
         self._known[id(query)] = found[0][1] if found else UNKNOWN
         return found
 
-    def _query(self, query: exp.Expression, outer: Scope | None, ctes: Mapping[str, Columns]) -> Columns:
+    def _query(self, query: exp.Expr, outer: Scope | None, ctes: Mapping[str, Columns]) -> Columns:
         known = dict(ctes)
         for cte in (query.args.get("with_") and query.args["with_"].expressions) or ():
             self._common_table(cte, outer, known)
@@ -111,7 +98,7 @@ class Types:
             return self._select(query, outer, known)
         return []
 
-    def _common_table(self, cte: exp.Expression, outer: Scope | None, known: dict[str, Columns]) -> None:
+    def _common_table(self, cte: exp.Expr, outer: Scope | None, known: dict[str, Columns]) -> None:
         alias = cte.args.get("alias")
         given = [column.name for column in alias.columns] if alias else []
         if isinstance(cte.this, exp.SetOperation):  # a recursive one has the types of its first query
@@ -137,7 +124,7 @@ class Types:
                 self._look(part, scope, ctes)
         return columns
 
-    def _add_source(self, scope: Scope, source: exp.Expression, ctes: Mapping[str, Columns]) -> None:
+    def _add_source(self, scope: Scope, source: exp.Expr, ctes: Mapping[str, Columns]) -> None:
         alias = source.alias_or_name.lower()
         if isinstance(source, exp.Table):
             table = self._schema.table(source.name)
@@ -156,7 +143,7 @@ class Types:
             self._add_source(scope, join.this, ctes)
             self._look(join.args.get("on"), scope, ctes)
 
-    def _item(self, item: exp.Expression, scope: Scope, ctes: Mapping[str, Columns]) -> Columns:
+    def _item(self, item: exp.Expr, scope: Scope, ctes: Mapping[str, Columns]) -> Columns:
         if isinstance(item, exp.Star):
             return [column for _, columns in scope.tables for column in columns] or [("*", UNKNOWN)]
         if isinstance(item, exp.Column) and isinstance(item.this, exp.Star):
@@ -166,7 +153,7 @@ class Types:
 
     def _look(self, node: Any, scope: Scope, ctes: Mapping[str, Columns]) -> SqlType:
         """Type of an expression; looks at everything below it."""
-        if not isinstance(node, exp.Expression):
+        if not isinstance(node, exp.Expr):
             return UNKNOWN
         if isinstance(node, exp.Subquery | exp.Select | exp.SetOperation):
             columns = self.query(node, scope, ctes)
@@ -176,7 +163,7 @@ class Types:
         self._known[id(node)] = kind = self._kind(node, scope)
         return kind
 
-    def _kind(self, node: exp.Expression, scope: Scope) -> SqlType:
+    def _kind(self, node: exp.Expr, scope: Scope) -> SqlType:
         if isinstance(node, exp.Column):
             return _column(node, scope)
         if isinstance(
@@ -249,7 +236,7 @@ def _merged(kinds: Sequence[SqlType]) -> SqlType:
     return DATETIME if all(kind.kind in ("date", "datetime") for kind in present) else TEXT
 
 
-def _arithmetic(node: exp.Expression, left: SqlType, right: SqlType) -> SqlType:
+def _arithmetic(node: exp.Expr, left: SqlType, right: SqlType) -> SqlType:
     if isinstance(node, exp.IntDiv):
         return INT
     if isinstance(node, exp.Add | exp.Sub) and isinstance(node.expression, exp.Interval):
@@ -267,7 +254,7 @@ def _arithmetic(node: exp.Expression, left: SqlType, right: SqlType) -> SqlType:
     return SqlType(kind="decimal", scale=sum(scales) if isinstance(node, exp.Mul) else max(scales))
 
 
-def _rounded(first: SqlType, digits: Sequence[exp.Expression]) -> SqlType:
+def _rounded(first: SqlType, digits: Sequence[exp.Expr]) -> SqlType:
     if first.kind in ("double", "float"):
         return DOUBLE
     if not digits or first.kind == "int":
@@ -295,7 +282,7 @@ def _cast(node: exp.Cast) -> SqlType:
     }.get(name, UNKNOWN)
 
 
-def _leaf(node: exp.Expression) -> SqlType:
+def _leaf(node: exp.Expr) -> SqlType:
     if isinstance(node, exp.Literal):
         if node.is_string:
             return TEXT
@@ -316,7 +303,7 @@ def _leaf(node: exp.Expression) -> SqlType:
 
 
 def as_client(value: Any, kind: SqlType) -> Any:
-    """A value of SQLite as MySQL's Python client returns it: Decimal, date and datetime where MySQL has them."""
+    """A value of SQLite as MySQL's Python client returns it, with Decimal, date and datetime."""
     if value is None or kind.kind in ("unknown", "null", "time"):
         return value
     try:
