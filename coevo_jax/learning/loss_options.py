@@ -78,7 +78,7 @@ def _own_loss(name: str) -> Callable:
 def _first_line(error: Exception) -> str:
     text = str(error).strip().splitlines()
     detail = text[0] if text else type(error).__name__
-    return detail if isinstance(error, (TypeError, ValueError)) else f"{type(error).__name__}: {detail}"
+    return detail if type(error) in (TypeError, ValueError) else f"{type(error).__name__}: {detail}"
 
 
 def mixture(parts: Sequence[tuple[float, PreferenceLoss]]) -> Loss:

@@ -182,7 +182,10 @@ def test_values_and_gradients_agree_with_trl(theirs):
         value, grad = jax.value_and_grad(our_loss)(policy, case, data)
         expected = np.asarray(result["grad"], np.float32)
         off = abs(float(value) - result["value"]) / abs(result["value"])
-        grad_off = float(np.max(np.abs(grad - expected)) / np.max(np.abs(expected)))
+        # Entry by entry: one pair's gradient may be a million times another's under forward KL. DiscoPOP's
+        # changes sign near a margin of 0, a difference of larger terms that no float32 has to 1e-5.
+        floor = (1e-2 if "discopop" in case.get("loss", ()) else 1e-6) * np.max(np.abs(expected))
+        grad_off = float(np.max(np.abs(grad - expected) / np.maximum(np.abs(expected), floor)))
         name = label(case)
         before = worst.get(name, (0.0, 0.0))
         worst[name] = (max(before[0], off), max(before[1], grad_off))
