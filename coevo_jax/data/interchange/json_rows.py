@@ -2,6 +2,7 @@
 
 An array is cut into its elements by a scanner that knows strings and brackets only, so that a broken element
 is reported and the next one still read. A string ends at a line break at the latest, where JSON ends it too.
+Where brackets do not close, the next element is looked for at a line that begins as the broken one did.
 """
 
 import json
@@ -14,6 +15,7 @@ from typing import Any, BinaryIO
 from coevo_jax.config import ConfigError
 
 CHUNK = 1 << 20
+MOST_BYTES = 64 << 20  # of an element; a longer one counts as never closed
 LEXEME = re.compile(rb'"[^"\\\n]*(?:\\[^\n][^"\\\n]*)*"|["{}\[\],]')
 WRONG_ENCODINGS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"\x1f\x8b": "gzip", b"PK": "zip"}
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -153,10 +155,13 @@ def _elements(handle: BinaryIO, chunk: int) -> Iterator[Row]:
     index, last = 0, False
     while not last:
         end, last, closed = _element_end(window)
+        resumed = None if closed else _next_start(window)
+        if resumed is not None:
+            end, last = resumed, False
         text = window.data[window.start : end]
         body = text.lstrip()
         line = window.line + text.count(b"\n", 0, len(text) - len(body))
-        window.advance(end + 1)
+        window.advance(end + (resumed is None))
         value, problem = None, None
         if body.strip():
             value, problem = parse(body, line)
@@ -165,10 +170,8 @@ def _elements(handle: BinaryIO, chunk: int) -> Iterator[Row]:
         else:
             problem = "broken JSON: expected a row here"
         if not closed:
-            problem = (
-                f"{problem or 'broken JSON: no closing bracket'}; the file ends without closing the array"
-            )
-            value = None
+            value, problem = None, problem or "broken JSON: no closing bracket"
+            problem += "; what follows cannot be told apart" if resumed is None else ""
         where = f"element {index} (line {line})"
         yield Row(where=where, index=index, done=window.done, value=value, problem=problem)
         index += 1
@@ -197,7 +200,7 @@ def _element_end(window: _Window) -> tuple[int, bool, bool]:
             line_end = -1 if lexeme is None else window.data.find(b"\n", lexeme.end())
             if line_end >= 0:
                 position = line_end
-            elif window.at_end:
+            elif window.at_end or len(window.data) - window.start > MOST_BYTES:
                 return len(window.data), True, False
             else:
                 position = len(window.data) if lexeme is None else lexeme.start()
@@ -208,7 +211,24 @@ def _element_end(window: _Window) -> tuple[int, bool, bool]:
             depth += 1
         elif depth and kind in (b"}", b"]"):
             depth -= 1
-        elif not depth and kind == b"]":
+        elif not depth and kind == b"]" and not _goes_on(window, position):
             return lexeme.start(), True, True
         elif not depth and kind == b",":
             return lexeme.start(), False, True
+
+
+def _goes_on(window: _Window, position: int) -> bool:
+    """Whether a bracket that should end the array is one too many: a comma or brace follows."""
+    return window.data[position : position + CHUNK].lstrip()[:1] in (b",", b"}")
+
+
+def _next_start(window: _Window) -> int | None:
+    """Where the next element begins behind one that never closes: a line that begins like the broken one."""
+    text = window.data[window.start : window.start + CHUNK]
+    blank = text[: len(text) - len(text.lstrip())]
+    line_start = blank.rfind(b"\n")
+    if line_start < 0:
+        return None
+    mark = blank[line_start:] + text[len(blank) : len(blank) + 1]
+    found = window.data.find(mark, window.start + len(blank))
+    return found if found >= 0 else None
