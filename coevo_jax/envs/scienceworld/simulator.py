@@ -216,6 +216,7 @@ class Simulator:
                 return int(line), token
             self._output.append(line.rstrip())
         process.stdout.close()
+        self.close()
         raise EnvFault(f"{self._java} ended before the simulator was ready{self._last_words()}")
 
     def _last_words(self) -> str:
