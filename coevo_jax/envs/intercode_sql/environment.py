@@ -45,7 +45,7 @@ class InterCodeSqlEnv:
     """One instance: its own databases, opened when first needed; tasks are shared.
 
     Source of the rules: InterCode (arXiv 2306.14898); turn limit, reward 0 at the limit and the cut of
-    observations: IPR (arXiv 2406.11176). A server's rows without ORDER BY may come in another order, so with a
+    observations: IPR (arXiv 2406.11176). A server may give rows without ORDER BY in another order, so with a
     `dsn` the environment does not promise to be deterministic.
     """
 

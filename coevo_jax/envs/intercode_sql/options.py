@@ -24,7 +24,8 @@ class InterCodeSqlOptions(StrictModel):
     """Folder with ic_spider_dev.json and ic_spider_dbs.sql, InterCode's real tasks, to play instead."""
     dsn: str | None = None
     """Server that runs the queries of spider_path instead of the built-in emulation of MySQL:
-    mysql://user:password@host:port, or better $COEVO_SQL_DSN, which keeps the password out of the run's files."""
+    mysql://user:password@host:port, or better $COEVO_SQL_DSN (read from the environment, and the password
+    stays out of the run's files). The server must hold the dump."""
     seed: int = Field(0, ge=0)
     """Seed of the generated databases and questions; with spider_path, of the split by database."""
     train_databases: int = Field(40, ge=1)

@@ -1,4 +1,4 @@
-"""The real InterCode-SQL tasks: Spider's development questions over 20 databases (arXiv 1809.08887, 2306.14898).
+"""The real InterCode-SQL tasks: Spider's 1034 development questions (arXiv 1809.08887, 2306.14898).
 
 A folder holds `ic_spider_dev.json` and `ic_spider_dbs.sql`, as InterCode publishes them (CC BY-SA 4.0).
 """
@@ -67,10 +67,10 @@ class Spider:
 def load_spider(folder: str, seed: int, limits: QueryLimits) -> Spider:
     """The tasks of a folder, split by database; equal calls on unchanged files give the same object.
 
-    Splits: the databases are shuffled by the seed; the first ones up to a fifth of the tasks are test, the next up
-    to a tenth dev, the rest train. No database stands in two of them: dev and test are both unseen. With seed 0 and
-    InterCode's files: train 621 tasks of 11 databases, dev 132 of 3, test 281 of 6. Task ids are
-    "database/row", the row counted from 0 in the file; the family is Spider's hardness.
+    Splits: the databases are shuffled by the seed; the first ones up to a fifth of the tasks are test, the
+    next up to a tenth dev, the rest train. No database stands in two of them: dev and test are both unseen.
+    With seed 0 and InterCode's files: train 621 tasks of 11 databases, dev 132 of 3, test 281 of 6. Task ids
+    are "database/row", the row counted from 0 in the file; the family is Spider's hardness.
 
     Raises ConfigError for a missing or broken file, an unknown database, and a gold query that does not run
     within the limits; golds are run once per state of both files.
@@ -99,7 +99,8 @@ def _load_once(folder: str, seed: int, limits: QueryLimits, _stamps: tuple[int, 
     for number, row in enumerate(rows):
         if row.db not in names:
             raise ConfigError(
-                f"{path}: row {number}: db: found {row.db!r}, expected a database of {DUMP}{nearest(row.db, names)}"
+                f"{path}: row {number}: db: found {row.db!r}, expected a database of {DUMP}"
+                f"{nearest(row.db, names)}"
             )
     splits = split_databases({row.db: sum(one.db == row.db for one in rows) for row in rows}, seed, str(path))
     golds = _checked_golds(path, content, rows, dump, limits)

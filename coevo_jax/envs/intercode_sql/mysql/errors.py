@@ -68,6 +68,8 @@ def from_sqlite(message: str, statement: exp.Expr, sql: str) -> SqlError:
         return SqlError(f"Unknown table '{found[1]}'")
     if found := re.match(r"cannot join using column (\w+)", message):
         return SqlError(f"Unknown column '{found[1]}' in 'from clause'")
+    if message in ("incomplete input", "datatype mismatch"):
+        return syntax_error("")
     if found := re.match(r'near "(.*)": syntax error', message, re.DOTALL):
         place = sql.lower().find(found[1].lower())
         return syntax_error(sql[max(place, 0) :])
@@ -88,6 +90,9 @@ _MESSAGES = {
     r"sub-select returns \d+ columns - expected (\d+)": r"Operand should contain \1 column(s)",
     r"row value misused": "Operand should contain 1 column(s)",
     r"no tables specified": "No tables used",
+    r"wrong number of arguments to function (?:MYSQL_)?(\w+)": (
+        r"Incorrect parameter count in the call to native function '\1'"
+    ),
 }
 
 

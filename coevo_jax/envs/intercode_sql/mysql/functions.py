@@ -328,7 +328,7 @@ def _guarded(function: Function, null_aware: bool) -> Function:
             return None
         try:
             result = function(*values)
-        except (ValueError, ArithmeticError, IndexError):
+        except (ValueError, ArithmeticError, LookupError):
             return None
         return result if not isinstance(result, str) or len(result) <= LONGEST_TEXT else result[:LONGEST_TEXT]
 

@@ -46,11 +46,11 @@ def answer(sql: str, schema: DatabaseSchema) -> Rows | None:
     sql = COMMENTS.sub(" ", sql).strip() if not re.search(r"['\"`]", sql) else sql
     if not STATEMENT.match(sql):
         return None
-    for pattern, reply in REPLIES.items():
-        if found := pattern.fullmatch(sql):
-            return reply([group for group in found.groups()], schema)
     if QUERY_WORDS.match(sql):
         raise errors.not_supported("EXPLAIN of a query")
+    for pattern, reply in REPLIES.items():
+        if found := pattern.fullmatch(sql):
+            return reply(list(found.groups()), schema)
     if re.match(
         r"show\s+(?:variables|status|processlist|grants|engines|warnings|errors|triggers|events|table)",
         sql,

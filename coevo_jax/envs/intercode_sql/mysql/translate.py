@@ -14,7 +14,7 @@ from sqlglot.dialects.sqlite import SQLite
 from sqlglot.errors import ParseError, SqlglotError, TokenError
 
 from coevo_jax.envs.intercode_sql.mysql import errors
-from coevo_jax.envs.intercode_sql.mysql.rewrite import AGGREGATES, CALLABLE, SPECIAL, rewrite
+from coevo_jax.envs.intercode_sql.mysql.rewrite import AGGREGATES, CALLABLE, ONE_ARGUMENT, SPECIAL, rewrite
 from coevo_jax.envs.intercode_sql.mysql.schema import DatabaseSchema, SqlType
 from coevo_jax.envs.intercode_sql.mysql.types import Types
 from coevo_jax.envs.intercode_sql.sandbox import SqlError
@@ -37,6 +37,14 @@ READS = frozenset({"select", "with"})
 RESERVED_WORDS = "SHOW READ KEYS USE OPTION CONDITION RANGE DESCRIBE LOCK"
 RESERVED = frozenset(RESERVED_WORDS.split())
 """Words that MySQL takes for a table's name in backticks only, and the parser without."""
+
+
+ODD_SHAPES = (ValueError, TypeError, AttributeError, LookupError)
+"""What a parser raises over texts that are no SQL at all, and what its trees of half a query lead to."""
+
+
+NOT_EMULATED = (exp.Rollup, exp.JSONExtract, exp.JSONExtractScalar, exp.MatchAgainst, exp.Parameter)
+COLLATIONS = re.compile(r"utf8(mb[34])?_\w+|latin1_\w+|binary", re.IGNORECASE)
 
 
 class MySqlDialect(MySQL):
@@ -89,7 +97,7 @@ def parse(sql: str) -> exp.Expr:
         statements = [found for found in MySqlDialect().parse(sql) if found is not None]
     except ParseError as error:
         raise _syntax_error(error, sql) from None
-    except (SqlglotError, RecursionError, ValueError, TypeError, AttributeError, IndexError):
+    except (SqlglotError, RecursionError, *ODD_SHAPES):
         raise errors.syntax_error(sql) from None
     if len(statements) != 1:
         place = next((token.end + 1 for token in tokens if token.text == ";"), 0)
@@ -110,7 +118,7 @@ def translate(sql: str, schema: DatabaseSchema) -> Translated:
         text = SqliteDialect().generate(
             rewritten, copy=False, identify=True, comments=False, unsupported_level=ErrorLevel.IGNORE
         )
-    except (SqlglotError, RecursionError):
+    except (SqlglotError, RecursionError, *ODD_SHAPES):
         raise errors.syntax_error(sql) from None
     return Translated(sql=text, types=tuple(kind for _, kind in columns), parsed=parsed)
 
@@ -148,24 +156,30 @@ def _check(query: exp.Expr, schema: DatabaseSchema) -> None:
     for node in query.walk(bfs=False):
         if isinstance(node, exp.Table):
             _check_table(node, schema, known)
-        elif (
-            isinstance(node, exp.Subquery) and isinstance(node.parent, exp.From | exp.Join) and not node.alias
-        ):
-            raise SqlError("Every derived table must have its own alias")
         elif isinstance(node, exp.Anonymous):
             _check_function(node, schema.name)
         elif isinstance(node, exp.Into | exp.Lock):
-            raise SqlError(f"Access denied for user {errors.USER} (using password: YES)")
+            raise errors.denied("UPDATE" if isinstance(node, exp.Lock) else "FILE", schema.name)
+        elif isinstance(node, NOT_EMULATED):
+            raise errors.not_supported(node.key.upper())
         elif isinstance(node, exp.SessionParameter):
             raise SqlError(f"Unknown system variable '{node.name}'")
-        elif isinstance(
-            node, exp.Rollup | exp.JSONExtract | exp.JSONExtractScalar | exp.MatchAgainst | exp.Parameter
-        ):
-            raise errors.not_supported(node.key.upper())
-        elif isinstance(node, exp.Collate) and not re.fullmatch(
-            r"utf8(mb[34])?_\w+|latin1_\w+|binary", node.expression.name
-        ):
+        elif isinstance(node, exp.Collate) and not COLLATIONS.fullmatch(node.expression.name):
             raise SqlError(f"Unknown collation: '{node.expression.name}'")
+        else:
+            _check_shape(node)
+
+
+def _check_shape(node: exp.Expr) -> None:
+    """Half queries that the parser lets through."""
+    if isinstance(node, exp.Select) and not node.expressions:
+        raise errors.syntax_error("")
+    if isinstance(node, exp.In) and not (node.expressions or node.args.get("query")):
+        raise errors.syntax_error(")")
+    if not isinstance(node, exp.Subquery) or not isinstance(node.this, exp.Query):
+        return
+    if isinstance(node.parent, exp.From | exp.Join) and not node.alias:
+        raise SqlError("Every derived table must have its own alias")
 
 
 def _check_table(node: exp.Table, schema: DatabaseSchema, known: set[str]) -> None:
@@ -184,6 +198,8 @@ def _check_table(node: exp.Table, schema: DatabaseSchema, known: set[str]) -> No
 
 def _check_function(node: exp.Anonymous, database: str) -> None:
     name = node.name.upper()
+    if name in ONE_ARGUMENT and len(node.expressions) != 1:
+        raise errors.syntax_error(")")
     if name in AGGREGATES or name in SPECIAL:
         return
     if name not in CALLABLE:
