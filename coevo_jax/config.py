@@ -67,9 +67,9 @@ class ModelConfig(StrictModel):
     attention: Literal["auto", "dense", "blocks"] = "auto"
     """Attention over packed rows: whole products with a mask, or visible blocks only; auto takes the
     platform's fastest."""
-    remat: Literal["none", "full", "dots", "attention"] = "none"
-    """What of a block the backward pass computes again: nothing, everything, all but matrix products, or
-    only the attention scores."""
+    remat: Literal["none", "dots", "feed_forward", "full"] = "none"
+    """What of a block the backward pass computes again: nothing; all but matrix products and attention; the
+    feed-forward too; or everything."""
 
 
 class MeshConfig(StrictModel):

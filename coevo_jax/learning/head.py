@@ -71,7 +71,7 @@ def _scored_forward(head_VD, hidden_BKD, target_BK, scored_B):
 def _scored_backward(kept, cotangents):
     """d logp / d logits = onehot(target) - softmax: the softmax chunk by chunk, the one-hot as rows."""
     head_VD, hidden_BKD, target_BK, scored_B, lse_BK = kept
-    B, K, D = hidden_BKD.shape
+    B, K, _ = hidden_BKD.shape
     weights_VD = head_VD.astype(hidden_BKD.dtype)
     size, chunks = _chunks(B, K, scored_B)
     g_BK = jnp.where(_real(K, scored_B), cotangents[0], 0.0)
@@ -82,12 +82,8 @@ def _scored_backward(kept, cotangents):
         hidden_BcD = _slice(padded_hidden, i, size)
         softmax_BcV = jnp.exp(_logits(weights_VD, hidden_BcD) - _slice(padded_lse, i, size)[..., None])
         d_logits_BcV = (-_slice(padded_g, i, size)[..., None] * softmax_BcV).astype(hidden_BcD.dtype)
-        d_chunk_BcD = jnp.einsum(
-            "bcv,vd->bcd", d_logits_BcV, weights_VD, preferred_element_type=jnp.float32
-        )
-        d_head_VD += jnp.einsum(
-            "bcv,bcd->vd", d_logits_BcV, hidden_BcD, preferred_element_type=jnp.float32
-        )
+        d_chunk_BcD = jnp.einsum("bcv,vd->bcd", d_logits_BcV, weights_VD, preferred_element_type=jnp.float32)
+        d_head_VD += jnp.einsum("bcv,bcd->vd", d_logits_BcV, hidden_BcD, preferred_element_type=jnp.float32)
         return d_head_VD, _put(d_hidden_BKD, d_chunk_BcD, i, size)
 
     zeros = jnp.zeros(head_VD.shape, jnp.float32), jnp.zeros(padded_hidden.shape, jnp.float32)

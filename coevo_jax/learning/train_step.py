@@ -209,9 +209,7 @@ def jit_step(
     )
 
 
-def jit_score(
-    model: Transformer, mesh: Mesh, shardings: TrainState, frozen_shardings: Params
-) -> ScoreStep:
+def jit_score(model: Transformer, mesh: Mesh, shardings: TrainState, frozen_shardings: Params) -> ScoreStep:
     """Compiled log-probabilities [N] on the very rows that training uses: reference scores of a batch."""
 
     def score(params: Params, frozen: Params, batch: PreferenceBatch) -> jax.Array:

@@ -5,6 +5,9 @@ Legend: B rows or slots, T new tokens, C cache length, H query heads, K key/valu
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+
+from coevo_jax.models.remat import ATTENDED
 
 QUERY_BLOCK = 128  # a block stops at the diagonal; measured about twice as fast as one full product on CPU
 MASKED = -1e30
@@ -56,7 +59,7 @@ def dense_attention(
         causal = query_t1 >= jnp.arange(stop)
         mask_Bts = causal & (query_t1 < visible_until_BT[:, None, :stop])
         blocks.append(_attend(q[:, :, :, start:stop], k[:, :, :stop], v[:, :, :stop], mask_Bts))
-    return _ungroup(jnp.concatenate(blocks, axis=3))
+    return checkpoint_name(_ungroup(jnp.concatenate(blocks, axis=3)), ATTENDED)
 
 
 def cached_attention(

@@ -11,10 +11,12 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from coevo_jax.config import ModelConfig
 from coevo_jax.models.attention import rotate
 from coevo_jax.models.linear import linear
+from coevo_jax.models.remat import HIDDEN, QKV, remat
 from coevo_jax.models.tree_attention import tree_attention
 
 Params = Any
@@ -74,7 +76,8 @@ class Block(nn.Module):
     def project(self, x_BTD: jax.Array, positions_BT: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Rotated queries [B, T, H, h] and keys, and values [B, T, K, h]."""
         c, x = self.config, self.attention_norm(x_BTD)
-        q, k, v = (_heads(x, weight) for weight in (self.query_DHh, self.key_DKh, self.value_DKh))
+        weights = (self.query_DHh, self.key_DKh, self.value_DKh)
+        q, k, v = (checkpoint_name(_heads(x, weight), QKV) for weight in weights)
         if c.qk_norm:
             q, k = self.query_norm(q), self.key_norm(k)
         return rotate(q, positions_BT, c.rope_theta), rotate(k, positions_BT, c.rope_theta), v
@@ -84,8 +87,8 @@ class Block(nn.Module):
         B, T, D = x_BTD.shape
         x = x_BTD + linear(attended_BTHh.reshape(B, T, -1), self.output_HhD.reshape(-1, D))
         y = self.mlp_norm(x)
-        gated = nn.silu(linear(y, self.gate_DF)) * linear(y, self.up_DF)
-        return x + linear(gated, self.down_FD)
+        gate, up = (checkpoint_name(linear(y, weight), HIDDEN) for weight in (self.gate_DF, self.up_DF))
+        return x + linear(nn.silu(gate) * up, self.down_FD)
 
     def __call__(self, x_BTD: jax.Array, positions_BT: jax.Array, visible_until_BT: jax.Array):
         q, k, v = self.project(x_BTD, positions_BT)
@@ -108,9 +111,8 @@ class Transformer(nn.Module):
             self.head_VD = _weight(
                 self, "head", (self.vocab_size, c.hidden_size), ("vocab", "embed"), c.hidden_size
             )
-        block = nn.remat(Block, prevent_cse=False) if c.remat == "full" else Block
         scanned = nn.scan(
-            block,
+            remat(Block, c.remat),
             variable_axes={"params": 0},
             split_rngs={"params": True},
             in_axes=(nn.broadcast, nn.broadcast),  # pyright: ignore[reportArgumentType]  # its type says int

@@ -11,6 +11,9 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+
+from coevo_jax.models.remat import ATTENDED
 
 BLOCK = 128  # tokens; measured on CPU
 MASKED = -1e30
@@ -80,14 +83,14 @@ def _attend_forward(q, k, v, until_Bnt):
     shape = (B, n, K, G, t)
     start = jnp.zeros((*shape, h), jnp.float32), jnp.full(shape, MASKED), jnp.zeros(shape, jnp.float32)
     out, peak, total = jax.lax.fori_loop(0, count, visit, start)
-    out = (out / total[..., None]).astype(q.dtype)
-    return out, (q, k, v, until_Bnt, out, peak + jnp.log(total))
+    out = checkpoint_name((out / total[..., None]).astype(q.dtype), ATTENDED)
+    normaliser = checkpoint_name(peak + jnp.log(total), ATTENDED)
+    return out, (q, k, v, until_Bnt, out, normaliser)
 
 
 def _attend_backward(kept, d_out):
     q, k, v, until_Bnt, out, normaliser = kept
-    B, n, K, G, t, h = q.shape
-    pairs, count = visible_blocks(until_Bnt.reshape(B, n * t), t)
+    pairs, count = visible_blocks(until_Bnt.reshape(until_Bnt.shape[0], -1), until_Bnt.shape[-1])
     inner = jnp.sum(d_out.astype(jnp.float32) * out.astype(jnp.float32), axis=-1)
     dot = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
 

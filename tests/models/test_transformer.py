@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 
 from coevo_jax.config import ModelConfig
-from coevo_jax.models.attention import packed_attention
+from coevo_jax.models.attention import dense_attention
 from coevo_jax.models.kv_cache import forward_cached, init_cache
+from coevo_jax.models.linear import linear
+from coevo_jax.models.remat import KEPT
 from coevo_jax.models.transformer import Transformer, init_params, output_logits
+from coevo_jax.models.tree_attention import tree_attention, visible_blocks
 
 CONFIG = ModelConfig(
     hidden_size=32, num_layers=3, num_heads=4, num_kv_heads=2, head_dim=8, intermediate_size=48
@@ -29,21 +32,33 @@ def params(model):
 
 def forward(model, params, tokens):
     positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
-    return model.apply({"params": params}, tokens, positions, jnp.ones_like(tokens))
+    return model.apply({"params": params}, tokens, positions, jnp.full_like(tokens, tokens.shape[1]))
 
 
 def random_tokens(seed, *shape):
     return np.random.default_rng(seed).integers(0, VOCAB, shape).astype(np.int32)
 
 
-def test_packed_segments_equal_separate_rows(model, params):
+def test_packed_trajectories_equal_separate_rows(model, params):
     first, second = random_tokens(1, 1, 150), random_tokens(2, 1, 60)
     packed = np.concatenate([first, second, np.zeros((1, 14), np.int32)], axis=1)
-    segment_ids = np.repeat([1, 2, 0], [150, 60, 14])[None].astype(np.int32)
+    visible = np.concatenate([np.full(150, 150), np.full(60, 210), np.arange(210, 224) + 1])[None]
     positions = np.concatenate([np.arange(150), np.arange(60), np.arange(14)])[None].astype(np.int32)
-    hidden = model.apply({"params": params}, packed, positions, segment_ids)
+    hidden = model.apply({"params": params}, packed, positions, visible.astype(np.int32))
     np.testing.assert_allclose(hidden[:, :150], forward(model, params, first), atol=2e-5)
     np.testing.assert_allclose(hidden[:, 150:210], forward(model, params, second), atol=2e-5)
+
+
+def test_branches_of_a_shared_prefix_equal_whole_rows(model, params):
+    """A prefix of 70 with branches of 80 and 50: each branch sees the prefix and itself, never its sibling."""
+    prefix, first, second = (random_tokens(seed, 1, count) for seed, count in ((1, 70), (2, 80), (3, 50)))
+    packed = np.concatenate([prefix, first, second], axis=1)
+    visible = np.repeat([200, 150, 200], [70, 80, 50])[None].astype(np.int32)
+    positions = np.concatenate([np.arange(150), np.arange(70, 120)])[None].astype(np.int32)
+    hidden = model.apply({"params": params}, packed, positions, visible)
+    whole = [forward(model, params, np.concatenate([prefix, branch], axis=1)) for branch in (first, second)]
+    np.testing.assert_allclose(hidden[:, :150], whole[0], atol=2e-5)
+    np.testing.assert_allclose(hidden[:, 150:], whole[1][:, 70:], atol=2e-5)
 
 
 def test_attention_is_causal(model, params):
@@ -55,18 +70,81 @@ def test_attention_is_causal(model, params):
     assert np.abs(np.asarray(before[:, 140:] - after[:, 140:])).max() > 1e-3
 
 
-def test_blocked_attention_equals_the_plain_formula():
-    rng = np.random.default_rng(4)
-    q, k, v = (rng.normal(size=(2, 300, heads, 8)).astype(np.float32) for heads in (4, 2, 2))
-    segment_ids = np.sort(rng.integers(1, 4, (2, 300)), axis=1).astype(np.int32)
-    found = packed_attention(jnp.asarray(q), jnp.asarray(k), jnp.asarray(v), jnp.asarray(segment_ids))
-    k, v = np.repeat(k, 2, axis=2), np.repeat(v, 2, axis=2)
-    scores = np.einsum("bthd,bshd->bhts", q, k) / np.sqrt(8)
-    visible = np.tril(np.ones((300, 300), bool)) & (segment_ids[:, :, None] == segment_ids[:, None, :])
-    scores = np.where(visible[:, None], scores, -np.inf)
-    weights = np.exp(scores - scores.max(-1, keepdims=True))
-    weights /= weights.sum(-1, keepdims=True)
-    np.testing.assert_allclose(found, np.einsum("bhts,bshd->bthd", weights, v), atol=1e-5)
+def random_trees(rng, rows, length):
+    """visible_until of rows of random forests in depth-first order, padding at the end."""
+
+    def fill(visible, start, stop):
+        while start < stop:
+            end = int(rng.integers(start + 1, stop + 1))
+            own = int(rng.integers(start + 1, end + 1))
+            visible[start:own] = end
+            fill(visible, own, end)
+            start = end
+
+    visible = np.tile(np.arange(length, dtype=np.int32) + 1, (rows, 1))
+    for row in visible:
+        fill(row, 0, int(rng.integers(1, length + 1)))
+    return visible
+
+
+def plain_attention(q, k, v, visible_until):
+    """The formula on whole matrices."""
+    k, v = (jnp.repeat(x, q.shape[2] // k.shape[2], axis=2) for x in (k, v))
+    scores = jnp.einsum("bthd,bshd->bhts", q, k) / np.sqrt(q.shape[-1])
+    place = np.arange(q.shape[1])
+    visible = (place[:, None] >= place) & (place[:, None] < visible_until[:, None, :])
+    weights = jax.nn.softmax(jnp.where(visible[:, None], scores, -jnp.inf), axis=-1)
+    return jnp.einsum("bhts,bshd->bthd", weights, v)
+
+
+@pytest.mark.parametrize("attention", [tree_attention, dense_attention])
+@pytest.mark.parametrize(("length", "heads", "kv_heads"), [(300, 4, 2), (128, 2, 2), (40, 3, 1)])
+def test_attention_equals_the_plain_formula_with_its_gradient(attention, length, heads, kv_heads):
+    rng = np.random.default_rng(length)
+    shapes = [(2, length, heads, 8), (2, length, kv_heads, 8), (2, length, kv_heads, 8)]
+    q, k, v = (rng.normal(size=shape).astype(np.float32) for shape in shapes)
+    visible = random_trees(rng, 2, length)
+    target = rng.normal(size=shapes[0]).astype(np.float32)
+
+    def value_and_gradient(function):
+        def total(q, k, v):
+            out = function(q, k, v, visible)
+            return jnp.sum(out * target), out
+
+        return jax.jit(jax.value_and_grad(total, argnums=(0, 1, 2), has_aux=True))(q, k, v)
+
+    (_, found), found_gradient = value_and_gradient(attention)
+    (_, expected), expected_gradient = value_and_gradient(plain_attention)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    for one, other in zip(found_gradient, expected_gradient, strict=True):
+        np.testing.assert_allclose(one, other, atol=3e-5)
+
+
+def test_only_blocks_with_something_to_see_are_visited():
+    visible = random_trees(np.random.default_rng(9), 3, 64)
+    pairs, count = visible_blocks(jnp.asarray(visible), 8)
+    place = np.arange(64)
+    seen = (place[:, None] >= place) & (place[:, None] < visible[:, None, :])
+    expected = np.argwhere(seen.reshape(3, 8, 8, 8, 8).any(axis=(2, 4)))
+    np.testing.assert_array_equal(pairs[: int(count)], expected)
+    siblings = np.concatenate([np.full(64, 64), np.full(64, 128)])[None].astype(np.int32)
+    assert int(visible_blocks(jnp.asarray(siblings), 32)[1]) == 6  # three for each of two trajectories
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_linear_and_its_backward_pass_equal_automatic_differentiation(dtype):
+    rng = np.random.default_rng(0)
+    for inner, outer in ((6, 10), (10, 6)):
+        x = jnp.asarray(rng.normal(size=(2, 5, inner)), dtype)
+        weight = jnp.asarray(rng.normal(size=(inner, outer)), jnp.float32)
+        dy = jnp.asarray(rng.normal(size=(2, 5, outer)), dtype)
+        found, pull = jax.vjp(linear, x, weight)
+        expected, plain_pull = jax.vjp(lambda x, w: x @ w.astype(x.dtype), x, weight)
+        tolerance = {"rtol": 2e-2, "atol": 5e-2} if dtype == "bfloat16" else {"rtol": 1e-5, "atol": 1e-5}
+        np.testing.assert_allclose(found, expected, **tolerance)
+        for one, other in zip(pull(dy), plain_pull(dy), strict=True):
+            assert one.dtype == other.dtype
+            np.testing.assert_allclose(one.astype(np.float32), other.astype(np.float32), **tolerance)
 
 
 def test_cached_decode_equals_the_full_forward(model, params):
@@ -96,7 +174,7 @@ def test_slots_advance_on_their_own_and_never_write_past_the_end(model, params):
     np.testing.assert_allclose(out[1], full[1, 3:], atol=2e-5)
 
 
-@pytest.mark.parametrize("changes", [{"remat": "full"}, {"tie_embeddings": False}, {"qk_norm": False}])
+@pytest.mark.parametrize("changes", [{"tie_embeddings": False}, {"qk_norm": False}])
 def test_switches_build_and_differ_only_where_they_should(changes):
     other = Transformer(CONFIG.model_copy(update=changes), VOCAB)
     params = nn.unbox(init_params(other, jax.random.key(0)))
@@ -104,9 +182,25 @@ def test_switches_build_and_differ_only_where_they_should(changes):
     logits = output_logits(params, forward(other, params, tokens))
     assert logits.shape == (2, 20, VOCAB) and np.isfinite(logits).all()
     assert ("head" in params) == (changes.get("tie_embeddings") is False)
-    if changes == {"remat": "full"}:
-        plain = Transformer(CONFIG, VOCAB)
-        np.testing.assert_allclose(forward(other, params, tokens), forward(plain, params, tokens), atol=1e-6)
+
+
+@pytest.mark.parametrize("attention", [tree_attention, dense_attention])
+def test_a_remat_policy_changes_what_is_kept_and_nothing_else(params, attention):
+    tokens = random_tokens(7, 2, 20)
+
+    def compiled(policy):
+        model = Transformer(CONFIG.model_copy(update={"remat": policy}), VOCAB, attention)
+        gradient = jax.jit(jax.grad(lambda params: jnp.square(forward(model, params, tokens)).sum()))
+        program = gradient.lower(params).compile()
+        return program(params), program.memory_analysis().temp_size_in_bytes
+
+    expected, everything = compiled("none")
+    sizes = []
+    for policy in KEPT:
+        found, size = compiled(policy)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4, rtol=1e-5), found, expected)
+        sizes.append(size)
+    assert everything > sizes[0] > sizes[1] > sizes[2]
 
 
 def test_bfloat16_computes_close_to_float32_with_float32_logits(model, params):
