@@ -22,7 +22,6 @@ FAST = {
     "tests.letters_env:make_letters": {},
     "intercode_sql": {"train_databases": 2, "dev_databases": 1, "test_databases": 1, "train_tasks": 40},
     "webshop": {},
-    "textworld": {},
 }
 
 
@@ -37,6 +36,22 @@ def test_the_environment_passes_every_check(name):
     assert [result.name for result in results] == list(CHECKS)
     skipped = {result.name for result in results if result.status == "skipped"}
     assert skipped <= {"killed_process"}
+
+
+@pytest.mark.slow
+def test_textworld_passes_every_check():
+    options = {"train_games": 8, "dev_games": 4, "test_games": 4}
+    assert not failures(run_checks(make_env("textworld", options), tasks_per_split=1))
+
+
+@pytest.mark.slow
+def test_alfworld_passes_every_check_where_its_games_are():
+    make = make_env("alfworld", {})
+    try:
+        make().close()
+    except ConfigError as error:
+        pytest.skip(str(error))
+    assert not failures(run_checks(make, tasks_per_split=1))
 
 
 @pytest.mark.slow

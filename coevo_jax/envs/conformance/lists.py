@@ -101,16 +101,13 @@ def disjoint_splits(probe: Probe) -> str:
 
 
 def max_turns(probe: Probe) -> str:
-    """`max_turns` of every task is a whole number of at least 1."""
+    """`max_turns` of a task is a whole number of at least 1."""
     env, found = probe.open(), []
-    for split in SPLITS:
-        for task in _tasks(probe, env, split):
-            limit: Any = probe.max_turns(env, task)
-            if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
-                raise Violation(
-                    f"max_turns of task {task.id}: found {limit!r}, expected a whole number above 0"
-                )
-            found.append(limit)
+    for task in probe.sample():
+        limit: Any = probe.max_turns(env, task)
+        if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
+            raise Violation(f"max_turns of task {task.id}: found {limit!r}, expected a whole number above 0")
+        found.append(limit)
     return f"{min(found)} to {max(found)} turns"
 
 
