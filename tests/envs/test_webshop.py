@@ -255,7 +255,13 @@ def test_odd_searches_end_in_a_page(env, words):
 def test_step_outside_an_episode_is_refused(small):
     with pytest.raises(RuntimeError, match="reset"):
         small.step("search[a]")
-    small.reset(small.tasks("train")[0])
+    task = small.tasks("train")[0]
+    small.reset(task)
+    for turn in small.expert(task).turns:
+        small.step(turn.action)
+    with pytest.raises(RuntimeError, match="reset"):  # bought: the episode is over
+        small.step("click[Buy Now]")
+    small.reset(task)
     small.close()
     small.close()
     with pytest.raises(RuntimeError, match="reset"):
