@@ -76,7 +76,7 @@ def _open(path: Path) -> BinaryIO:
 
 def _refuse_one_object(path: Path, start: bytes) -> None:
     first, newline, _ = start.partition(b"\n")
-    if newline and first.strip() in (b"{", b"{}"):
+    if newline and first.strip() == b"{":
         raise ConfigError(
             f"{path}: line 1: found one JSON object over several lines, expected an array of rows, or one "
             "object a line"
@@ -162,6 +162,8 @@ def _elements(handle: BinaryIO, chunk: int) -> Iterator[Row]:
         body = text.lstrip()
         line = window.line + text.count(b"\n", 0, len(text) - len(body))
         window.advance(end + (resumed is None))
+        if resumed is not None:
+            body = body.rstrip().removesuffix(b",")
         value, problem = None, None
         if body.strip():
             value, problem = parse(body, line)

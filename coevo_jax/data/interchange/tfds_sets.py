@@ -129,7 +129,10 @@ def open_set(folder: Path, split: str | None) -> tuple[str, Any]:
     try:
         builder: Any = tfds.builder_from_directory(str(folder))
         split = choose_split(str(folder), split, list(builder.info.splits))
-        return builder.name, builder.as_data_source(split=split)
+        rows = builder.as_data_source(split=split)
+        if len(rows):
+            rows[0]  # opens the shards, which are missing or broken now rather than in the middle
+        return builder.name, rows
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, NotImplementedError) as error:
         first = str(error).strip().split("\n")[0]
         raise ConfigError(f"{folder}: cannot be opened as a TFDS set: {first}") from None

@@ -1,0 +1,195 @@
+"""The data command as a user meets it: what it prints, what it writes and how it refuses."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from coevo_jax.data.interchange import Problems, open_set, read_conversations, read_records
+from coevo_jax.envs.registry import ENVIRONMENTS, EnvSpec
+from coevo_jax.strict import ConfigError
+from launch.cli import run_command
+from launch.data import main
+from tests.letters_env import LettersEnv, LettersOptions
+from tests.tiny import LETTERS
+
+PREPARED: list[str] = []
+
+
+class SlowLetters(LettersEnv):
+    """Letters whose experts must be prepared; every tenth task has none."""
+
+    def prepare_experts(self, tasks, on_progress):
+        for done, task in enumerate(tasks, start=1):
+            PREPARED.append(task.id)
+            on_progress(done, len(tasks))
+
+    def expert(self, task):
+        return super().expert(task) if task.id in PREPARED and not task.id.endswith("0") else None
+
+
+def make_slow_letters(options: LettersOptions) -> SlowLetters:
+    return SlowLetters(options)
+
+
+def generate_letters(options: LettersOptions, out: Path, on_progress) -> None:
+    (out / "words.txt").write_text(f"seed {options.seed}")
+    on_progress(1, 1)
+
+
+@pytest.fixture(autouse=True)
+def letters(monkeypatch):
+    spec = EnvSpec(module=LETTERS.module, options_name=LETTERS.options_name, make_name=LETTERS.make_name)
+    monkeypatch.setitem(ENVIRONMENTS, "letters", spec)
+    generating = EnvSpec(
+        module=__name__,
+        options_name="LettersOptions",
+        make_name="make_slow_letters",
+        generate_name="generate_letters",
+    )
+    monkeypatch.setitem(ENVIRONMENTS, "slow_letters", generating)
+    PREPARED.clear()
+
+
+def experts(path, *more, env="letters", format="eto-sft"):
+    main(["experts", env, "--tasks", "0:12", "--to", format, "--out", str(path), *more])
+    return path
+
+
+def test_experts_are_exported_with_their_family(tmp_path, capsys):
+    path = experts(tmp_path / "experts.json", "seed=3")
+    rows = json.loads(path.read_text())
+    assert len(rows) == 12
+    assert rows[0]["conversations"][0] == {"from": "human", "value": "Copy"}
+    assert (rows[0]["family"], rows[0]["split"], rows[0]["reward"]) == ("copy", "train", 1.0)
+    env = LettersEnv(LettersOptions(seed=3))
+    assert rows[5]["conversations"][-1]["value"] == env.expert(env.tasks("train")[5]).turns[-1].response
+    assert "12 experts of 12 tasks written to" in capsys.readouterr().out
+
+
+def test_experts_are_prepared_first_and_missing_ones_named(tmp_path, capsys):
+    path = experts(tmp_path / "e.jsonl", env="slow_letters", format="agenttraj")
+    assert len(PREPARED) == 12
+    assert len(path.read_text().splitlines()) == 10
+    printed = capsys.readouterr().out
+    assert "10 experts of 12 tasks" in printed
+    assert "no expert: train/0, train/10" in printed
+
+
+def test_a_set_goes_through_every_format_and_back(tmp_path):
+    start = experts(tmp_path / "0.json")
+    expected = read_conversations(str(start), None, None, Problems("refuse"))
+    last = start
+    for format, name in (
+        ("agenttraj", "1.jsonl"),
+        ("tfds-experts", "2"),
+        ("messages", "3.parquet"),
+        ("eto-sft", "4.jsonl"),
+        ("tfds-experts", "5"),
+        ("eto-sft", "6.json"),
+    ):
+        main(["convert", str(last), "--to", format, "--out", str(tmp_path / name)])
+        last = tmp_path / name
+        assert read_conversations(str(last), None, None, Problems("refuse")) == expected
+    assert last.read_bytes() == start.read_bytes()
+
+
+def test_several_sets_become_one_and_inspect_shows_it(tmp_path, capsys):
+    one = experts(tmp_path / "1.json")
+    two = tmp_path / "2.json"
+    rows = json.loads(one.read_text())
+    for row in rows:
+        row["reward"] = 0.5
+        row["conversations"][-1]["value"] = "Action: c c c c c"
+    two.write_text(json.dumps(rows))
+    main(["convert", str(one), str(two), "--to", "eto-pairs", "--out", str(tmp_path / "p.json")])
+    capsys.readouterr()
+    main(["inspect", str(tmp_path / "p.json"), str(two), "--samples", "1"])
+    printed = capsys.readouterr().out
+    assert "eto-pairs, 12 rows" in printed
+    assert "eto-sft, 12 rows" in printed
+    assert "Rewards: mean 0.500, solved 0.0%" in printed
+    assert "Action: c c c c c" in printed
+    assert all(len(line) <= 120 for line in printed.splitlines())
+
+
+def test_validate_lists_places_and_exits_with_2(tmp_path, capsys, monkeypatch):
+    path = experts(tmp_path / "e.json")
+    main(["validate", str(path)])
+    assert "eto-sft, 12 rows, all good" in capsys.readouterr().out
+    lines = path.read_text().splitlines()
+    lines[3] = lines[3].replace('"gpt"', '"gtp"', 1)
+    path.write_text("\n".join(lines))
+    monkeypatch.setattr("sys.argv", ["data", "validate", str(path)])
+    with pytest.raises(SystemExit) as stop:
+        run_command(main)
+    assert stop.value.code == 2
+    printed = capsys.readouterr()
+    assert (
+        f"{path}: element 2 (line 4): conversations[1]: found the speaker 'gtp' (did you mean 'gpt'?)"
+        in printed.out
+    )
+    assert printed.err == "error: 1 broken rows, 11 good ones\n"
+
+
+def test_a_broken_row_is_refused_or_left_out_as_chosen(tmp_path, capsys):
+    path = experts(tmp_path / "e.jsonl")
+    path.write_text(path.read_text() + '{"id": 1}\n')
+    out = tmp_path / "out.json"
+    with pytest.raises(ConfigError, match=r"e\.jsonl: line 13: no key 'conversations or messages'"):
+        main(["convert", str(path), "--to", "agenttraj", "--out", str(out)])
+    assert not out.exists()
+    main(["convert", str(path), "--to", "agenttraj", "--out", str(out), "--on-error", "skip"])
+    printed = capsys.readouterr().out
+    assert "12 rows written to" in printed
+    assert "1 broken rows left out:" in printed
+    assert len(list(read_records(open_set(str(out)), Problems("refuse")))) == 12
+
+
+def test_generate_writes_what_the_environment_generates(tmp_path, capsys):
+    main(["generate", "slow_letters", "--out", str(tmp_path / "a"), "seed=4"])
+    assert (tmp_path / "a" / "words.txt").read_text() == "seed 4"
+    assert "words.txt" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="holds files already"):
+        main(["generate", "slow_letters", "--out", str(tmp_path / "a")])
+    with pytest.raises(ConfigError, match=r"sead: unknown key \(did you mean 'seed'"):
+        main(["generate", "slow_letters", "--out", str(tmp_path / "b"), "sead=4"])
+    with pytest.raises(ConfigError, match="'letters', which generates no data"):
+        main(["generate", "letters", "--out", str(tmp_path / "b")])
+    assert not (tmp_path / "b").exists()
+
+
+def test_bad_input_is_refused_before_anything_is_written(tmp_path):
+    path = experts(tmp_path / "e.json")
+    before = path.read_bytes()
+    for arguments, message in (
+        (["experts", "letters", "--to", "eto-sft", "--out", str(path)], "exists already"),
+        (
+            ["experts", "letters", "--tasks", "900:", "--to", "eto-sft", "--out", str(tmp_path / "n.json")],
+            "selects none",
+        ),
+        (
+            ["experts", "letters", "--tasks", "a:b", "--to", "eto-sft", "--out", str(tmp_path / "n.json")],
+            "expected a slice",
+        ),
+        (
+            ["experts", "leters", "--to", "eto-sft", "--out", str(tmp_path / "n.json")],
+            "did you mean 'letters'",
+        ),
+        (
+            ["convert", str(path), "--to", "trajectories", "--out", str(tmp_path / "n.json")],
+            "expected .parquet",
+        ),
+        (["convert", str(path), "--to", "trajectories", "--out", str(tmp_path / "n.parquet")], "--tokenizer"),
+        (
+            ["convert", str(path), "--to", "tfds-experts", "--out", str(tmp_path / "n.json")],
+            "name of a folder",
+        ),
+        (["inspect", str(tmp_path / "none.json")], "no such file or folder"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            main(arguments)
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["e.json"]
+    with pytest.raises(SystemExit, match="2"):
+        main(["validate", str(path), "--sample"])
