@@ -6,12 +6,13 @@ Only sizes are known here. A group's parts lie in any rows, but all in one micro
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
 # Groups among which a microbatch chooses: more leave less padding, fewer keep more of the shuffle.
-WINDOW = 64
-ATTEMPTS = 6  # shuffles tried, each in every order below
+WINDOWS = (32, 64)
+ATTEMPTS = 6  # shuffles tried, each with every window and order
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,8 +107,8 @@ def assemble(bundles: Sequence[Bundle], shape: Shape, attempts: int = ATTEMPTS) 
     best: list[list[Placed]] | None = None
     for attempt in range(attempts):
         order = np.random.default_rng([attempt]).permutation(len(bundles)) if attempt else range(len(bundles))
-        for key in ORDERS.values():
-            fillings = _assemble(bundles, [int(index) for index in order], shape, key)
+        for window, key in product(WINDOWS, ORDERS.values()):
+            fillings = _assemble(bundles, [int(index) for index in order], shape, window, key)
             if best is None or len(fillings) < len(best):
                 best = fillings
             if len(best) <= least:
@@ -116,10 +117,12 @@ def assemble(bundles: Sequence[Bundle], shape: Shape, attempts: int = ATTEMPTS) 
     return best
 
 
-def _assemble(bundles: Sequence[Bundle], waiting: list[int], shape: Shape, key: Order) -> list[list[Placed]]:
+def _assemble(
+    bundles: Sequence[Bundle], waiting: list[int], shape: Shape, reach: int, key: Order
+) -> list[list[Placed]]:
     fillings = []
     while waiting:
-        window = sorted(waiting[:WINDOW], key=lambda i: key(bundles[i]))
+        window = sorted(waiting[:reach], key=lambda i: key(bundles[i]))
         filling = _fill(bundles, window, shape)
         fillings.append(filling)
         taken = {placed.bundle for placed in filling}

@@ -60,8 +60,8 @@ def pack(
 ) -> BatchPlan:
     """Pack pairs and their trajectories; `sft_extra` maps an index to its weight of SFT without a pair.
 
-    A task too large for a microbatch is split by pairs; a trajectory in both parts is then repeated, and its
-    extra weight counts in the first. Raises ValueError that names the record for input that is broken.
+    A task too large for a microbatch is split by pairs; a trajectory in both parts is then repeated, but its
+    extra weight counts once. Raises ValueError that names the record for input that is broken.
     """
     kinds = kind_weights(pair_weights)
     check(pair_set, kinds, sft_extra)
@@ -125,7 +125,9 @@ def with_reference(batch: PreferenceBatch, logps: np.ndarray) -> PreferenceBatch
 
     Raises ValueError where they are not finite numbers, one for each view.
     """
-    reference = np.asarray(logps, np.float32).reshape(batch.reference_logps.shape)
+    reference, views = np.asarray(logps, np.float32), batch.reference_logps.size
+    if reference.shape != (views,):
+        raise ValueError(f"reference log-probabilities: found shape {reference.shape}, expected ({views},)")
     if not np.isfinite(reference).all():
         n = int(np.flatnonzero(~np.isfinite(reference))[0])
         row, view = divmod(n, batch.view_weight.shape[1])

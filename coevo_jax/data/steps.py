@@ -1,6 +1,7 @@
 """Optimizer steps: one microbatch each, or an exact number of pairs in as many microbatches as they take."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import accumulate
 
 import numpy as np
@@ -31,6 +32,8 @@ def counted_steps(tasks: Sequence[Sequence[Unit]], planter: Planter, seed: int, 
     """
     rng = np.random.default_rng([seed])
     tasks = [[unit for unit in units if planter.holds(unit)] for units in tasks]
+    if not any(unit.counts for units in tasks for unit in units):
+        tasks = [[replace(unit, counts=True) for unit in units] for units in tasks if units]
     waiting = [units for units in tasks if any(unit.counts for unit in units)]
     waiting = [waiting[index] for index in rng.permutation(len(waiting))]
     spread = [unit for units in tasks if not any(unit.counts for unit in units) for unit in units]

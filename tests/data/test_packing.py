@@ -1,252 +1,427 @@
-import math
+import dataclasses
+from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coevo_jax.config import BatchConfig, KindWeights, PairWeights
-from coevo_jax.data.packing import epoch_order, pack, pack_sft, with_reference
-from coevo_jax.data.pairing import PairSet
-from coevo_jax.trajectory import PAIR_KINDS, Ending, PreferencePair, Trajectory
+from coevo_jax.data.packing import epoch_order, pack_sft, with_reference
+from coevo_jax.trajectory import PAIR_KINDS
+from tests.data.packed import DPO, PAD, SFT, corpus, packed, pair, seen_from, trajectory
 
-PAD = 9
-WEIGHTS = PairWeights(
-    expert_target=KindWeights(dpo=0.5, sft=0.5),
-    expert_failure=KindWeights(dpo=0.25, sft=0.125),
-    failure_failure=KindWeights(dpo=1.0, sft=0.0),
-)
-
-
-def trajectory(mask, *, task="t", agent="target", sample=0, reward=0.0, first=100):
-    """Tokens count up from `first`; `mask` is a string of 0 and 1."""
-    mask = np.array([char == "1" for char in mask])
-    return Trajectory(
-        task_id=task,
-        agent=agent,
-        sample=sample,
-        prompt="",
-        turns=(),
-        reward=reward,
-        ending=Ending.FAILED,
-        tokens=np.arange(first, first + len(mask), dtype=np.int32),
-        agent_mask=mask,
-        logps=np.zeros(len(mask), np.float32),
-    )
-
-
-def pair(chosen, rejected, kind="expert_target", task="t"):
-    return PreferencePair(task_id=task, kind=kind, chosen=chosen, rejected=rejected)
-
-
-def packed(trajectories, links, *, extra=None, reduction="mean", seed=0, **batch):
-    return pack(
-        PairSet(trajectories=tuple(trajectories), pairs=tuple(links)),
-        batch=BatchConfig(**batch),
-        pair_weights=WEIGHTS,
-        sft_extra=extra or {},
-        sft_reduction=reduction,
-        pad_id=PAD,
-        seed=seed,
-    )
-
-
+# Two prompt tokens, an agent token all but the last share, and branches.
 HAND = [
-    trajectory("0011011", agent="expert", reward=1.0, first=100),
-    trajectory("0011", reward=0.5, first=200),
-    trajectory("00111001110", agent="failure", reward=0.25, first=300),
+    trajectory([10, 11, 12, 13, 14, 15], "001101", agent="expert", reward=1.0),
+    trajectory([10, 11, 12, 20, 21], "00110", reward=0.5),
+    trajectory([10, 11, 30, 31], "0011", agent="failure", reward=0.25),
 ]
 HAND_PAIRS = [pair(0, 1), pair(0, 2, "expert_failure"), pair(1, 2, "failure_failure")]
+HAND_SHAPE = {"rows": 1, "row_length": 16, "views_per_row": 4, "pairs": 4}
 
 
-def test_a_microbatch_by_hand():
-    plan = packed(HAND, HAND_PAIRS, rows=2, row_length=16, segments_per_row=3, pairs=4)
-    (batch,) = plan.batches
+def test_a_shared_prefix_by_hand():
+    (batch,) = packed(HAND, HAND_PAIRS, **HAND_SHAPE).batches
     tokens = batch.tokens
-    assert tokens.tokens.tolist() == [
-        [*range(300, 311), *range(200, 204), PAD],
-        [*range(100, 107), *[PAD] * 9],
+    assert tokens.tokens.tolist() == [[10, 11, 12, 13, 14, 15, 20, 21, 30, 31, *[PAD] * 6]]
+    assert tokens.positions.tolist() == [[0, 1, 2, 3, 4, 5, 3, 4, 2, 3, *[0] * 6]]
+    assert tokens.visible_until.tolist() == [[10, 10, 8, 6, 6, 6, 8, 8, 10, 10, *range(11, 17)]]
+    assert tokens.scored.tolist() == [6]
+    assert tokens.source.tolist() == [[1, 2, 4, 2, 1, 8, *[0] * 10]]
+    assert tokens.target.tolist() == [[12, 13, 15, 20, 30, 31, *[0] * 10]]
+    assert batch.view_weight.tolist() == [
+        [
+            [1, 1, 1, *[0] * 13],
+            [1, 0, 0, 1, *[0] * 12],
+            [0, 0, 0, 0, 1, 1, *[0] * 10],
+            [0] * 16,
+        ]
     ]
-    assert tokens.segment_ids.tolist() == [[1] * 11 + [2] * 4 + [0], [1] * 7 + [0] * 9]
-    assert tokens.positions.tolist() == [[*range(11), *range(4), 0], [*range(7), *[0] * 9]]
-    assert tokens.loss_mask.astype(int).tolist() == [
-        [0, 0, 1, 1, 1, 0, 0, 1, 1, 1, 0, 0, 0, 1, 1, 0],
-        [0, 0, 1, 1, 0, 1, 1, *[0] * 9],
-    ]
-    assert (tokens.token_weight == 1).all()
-    # n = b * 3 + s: the failure is 0, the target 1, the expert 3
-    assert plan.locations == (((0, 3),), ((0, 1),), ((0, 0),))
-    assert batch.chosen.tolist() == [3, 3, 1, 0]
-    assert batch.rejected.tolist() == [1, 0, 0, 0]
+
+
+def test_the_pairs_and_weights_of_a_microbatch_by_hand():
+    plan = packed(HAND, HAND_PAIRS, **HAND_SHAPE)
+    (batch,) = plan.batches
+    assert (plan.steps, plan.locations) == (((0,),), (((0, 0),), ((0, 1),), ((0, 2),)))
+    assert batch.chosen.tolist() == [0, 0, 1, 0]
+    assert batch.rejected.tolist() == [1, 2, 2, 0]
     assert batch.kind.tolist() == [0, 1, 2, 0]
     np.testing.assert_allclose(batch.weight, np.array([0.5, 0.25, 1.0, 0]) / 3, rtol=1e-6)
-    # the expert is chosen twice: (0.5 + 0.125) / 3 pairs, over its 4 agent tokens
-    np.testing.assert_allclose(batch.sft_weight, [0, 0, 0, 0.625 / 3 / 4, 0, 0], rtol=1e-6)
-    assert batch.reward.tolist() == [0.25, 0.5, 0, 1, 0, 0]
-    assert batch.token_count.tolist() == [6, 2, 0, 4, 0, 0]
-    assert batch.reference_logps.tolist() == [0] * 6
-    assert (plan.too_long, plan.dropped_pairs, plan.padding) == ((), 0, 10 / 32)
+    # the expert is chosen twice: (0.5 + 0.125) / 3 pairs, over its 3 agent tokens
+    np.testing.assert_allclose(batch.sft_weight, [0.625 / 3 / 3, 0, 0, 0], rtol=1e-6)
+    assert batch.reward.tolist() == [1, 0.5, 0.25, 0]
+    assert batch.token_count.tolist() == [3, 2, 2, 0]
+    assert batch.step_share == 1
+    assert (plan.padding, plan.shared) == (pytest.approx(6 / 16), pytest.approx(5 / 15))
+    assert (plan.cut, plan.dropped_pairs, plan.too_long) == (0, 0, ())
 
 
-def test_every_array_has_the_type_of_its_field():
-    (batch,) = packed(HAND, HAND_PAIRS, rows=2, row_length=16, segments_per_row=3, pairs=4).batches
-    types = {"loss_mask": bool, "token_weight": np.float32, "reference_logps": np.float32}
-    types |= dict.fromkeys(("sft_weight", "reward", "weight"), np.float32)
-    fields = {**vars(batch.tokens), **vars(batch)}
+def test_without_sharing_every_trajectory_is_its_own_tree():
+    plan = packed(HAND, HAND_PAIRS, share_prefixes=False, **HAND_SHAPE)
+    tokens = plan.batches[0].tokens
+    assert tokens.tokens[0].tolist() == [10, 11, 12, 13, 14, 15, 10, 11, 12, 20, 21, 10, 11, 30, 31, PAD]
+    assert tokens.visible_until[0].tolist() == [*[6] * 6, *[11] * 5, *[15] * 4, 16]
+    assert tokens.source[0, :7].tolist() == [1, 2, 4, 7, 8, 12, 13]
+    assert plan.shared == 0
+
+
+def test_one_trajectory_with_one_agent_token_after_the_first():
+    (batch,) = pack_sft(
+        [trajectory([10, 11], "11")], batch=BatchConfig(rows=1, row_length=16), pad_id=PAD, seed=0
+    ).batches
+    assert batch.tokens.target[0, :2].tolist() == [11, 0]  # nothing predicts the first token
+    assert batch.token_count.sum() == batch.tokens.scored.sum() == 1
+
+
+def test_array_types():
+    (batch,) = packed(HAND, HAND_PAIRS, **HAND_SHAPE).batches
+    fields = {**vars(batch), **vars(batch.tokens), "token_ids": batch.tokens.tokens}
     del fields["tokens"]
-    fields["token_ids"] = batch.tokens.tokens
+    floats = {"view_weight", "reference_logps", "sft_weight", "reward", "weight", "step_share"}
     assert {name: array.dtype for name, array in fields.items()} == {
-        name: np.dtype(types.get(name, np.int32)) for name in fields
+        name: np.dtype(np.float32 if name in floats else np.int32) for name in fields
     }
 
 
+def view_of(plan, side, index):
+    """Weights of the tokens that count in one side of a pair, in the order of the row."""
+    (batch,) = plan.batches
+    n = int(getattr(batch, side)[index])
+    weights = batch.view_weight.reshape(-1, batch.view_weight.shape[-1])[n]
+    assert batch.token_count[n] == (weights > 0).sum()
+    return weights[weights > 0].tolist()
+
+
+def test_credit_per_turn_and_length_desensitising():
+    plan = packed(HAND, HAND_PAIRS[:1], credit={"ld_alpha": 0.25, "turn_discount": 0.5}, **HAND_SHAPE)
+    assert view_of(plan, "chosen", 0) == [
+        0.5,
+        0.5,
+        0.25,
+    ]  # two turns; the third token is beyond the other side
+    assert view_of(plan, "rejected", 0) == [1, 1]
+    (batch,) = plan.batches
+    (plain,) = np.flatnonzero(batch.sft_weight)  # the SFT term never desensitises
+    assert batch.view_weight[0, plain, :3].tolist() == [0.5, 0.5, 1]
+    assert plain == plan.locations[0][0][1] != batch.chosen[0]
+    assert batch.sft_weight[plain] == pytest.approx(0.5 / 3)
+
+
+def test_a_pair_may_count_from_a_later_turn_on():
+    late = pair(0, 1, chosen_from=1)
+    plan = packed(HAND, [late], credit={"ld_alpha": 0.5}, **HAND_SHAPE)
+    assert view_of(plan, "chosen", 0) == [1]
+    assert view_of(plan, "rejected", 0) == [1, 0.5]
+    assert sorted(plan.batches[0].token_count.tolist()) == [0, 1, 2, 3]  # the third is the SFT term's
+
+
+def test_equal_views_stand_once():
+    plan = packed(HAND, [*HAND_PAIRS, pair(0, 1, chosen_from=1)], **HAND_SHAPE)
+    assert sorted(plan.batches[0].token_count.tolist()) == [1, 2, 2, 3]
+
+
 def test_the_sum_reduction_does_not_divide_by_the_tokens():
-    (batch,) = packed(HAND, HAND_PAIRS, reduction="sum", rows=2, row_length=16, pairs=4).batches
+    (batch,) = packed(HAND, HAND_PAIRS, reduction="sum", **HAND_SHAPE).batches
     assert batch.sft_weight.sum() == pytest.approx(0.625 / 3)
 
 
 def test_extra_sft_beside_pairs_and_alone():
-    success = trajectory("00001111", task="u", reward=1.0)
-    shape = {"rows": 3, "row_length": 16, "pairs": 4}
+    success = trajectory([50, 51, 52, 53], "0011", task="u", reward=1.0)
+    shape = HAND_SHAPE | {"rows": 2}
     plan = packed([*HAND, success], HAND_PAIRS, extra={3: 0.3, 0: 0.6}, **shape)
     place = [places[0][1] for places in plan.locations]
     weights = plan.batches[0].sft_weight
-    assert weights[place[3]] == pytest.approx(0.3 / 3 / 4)
-    assert weights[place[0]] == pytest.approx((0.625 + 0.6) / 3 / 4)
+    assert weights[place[3]] == pytest.approx(0.3 / 3 / 2)
+    assert weights[place[0]] == pytest.approx((0.625 + 0.6) / 3 / 3)
     alone = packed([success, HAND[0]], [], extra={0: 0.3, 1: 0.3}, **shape)
-    assert alone.batches[0].sft_weight.sum() == pytest.approx(0.3 / 2 / 4 + 0.3 / 2 / 4)
+    assert alone.batches[0].sft_weight.sum() == pytest.approx(0.3 / 2 / 2 + 0.3 / 2 / 3)
     assert alone.batches[0].weight.sum() == 0
 
 
 def test_supervised_weights_give_the_token_mean_of_the_step():
-    plan = pack_sft(HAND, batch=BatchConfig(rows=2, row_length=16, pairs=4), pad_id=PAD, seed=0)
+    plan = pack_sft(HAND, batch=BatchConfig(**HAND_SHAPE), pad_id=PAD, seed=0)
     (batch,) = plan.batches
     used = batch.token_count > 0
-    np.testing.assert_allclose(batch.sft_weight[used], 1 / 12, rtol=1e-6)
+    np.testing.assert_allclose(batch.sft_weight[used], 1 / 7, rtol=1e-6)
     assert (batch.sft_weight[~used] == 0).all()
-    assert (batch.sft_weight * batch.token_count).sum() == pytest.approx(1)
     assert batch.weight.tolist() == [0] * 4
 
 
+def test_a_tree_longer_than_a_row_takes_two_rows_of_the_microbatch():
+    expert = trajectory([10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 40, 41, 42, 43], "00" + "1" * 12)
+    branches = [
+        trajectory(
+            [*expert.tokens[:8], *range(20 + 10 * k, 26 + 10 * k)], expert.agent_mask.astype(str), sample=k
+        )
+        for k in (1, 2)
+    ]
+    branches = [dataclasses.replace(one, agent_mask=expert.agent_mask) for one in branches]
+    shape = {"rows": 2, "row_length": 20, "views_per_row": 2, "pairs": 4}
+    plan = packed([expert, *branches], [pair(0, 1), pair(0, 2)], **shape)
+    (batch,) = plan.batches
+    assert batch.tokens.tokens[:, :8].tolist() == [list(range(10, 18))] * 2
+    assert sorted((batch.tokens.tokens != PAD).sum(axis=1).tolist()) == [14, 20]
+    assert plan.dropped_pairs == 0
+    wide = packed([expert, *branches], [pair(0, 1), pair(0, 2)], **shape | {"row_length": 32})
+    rows = sorted((wide.batches[0].token_count > 0).reshape(2, 2).sum(axis=1).tolist())
+    assert rows == [1, 2]  # two views a row
+
+
+def test_a_system_prompt_stands_once_in_a_row():
+    tasks = [
+        trajectory([10, 11, 12, 30 + k, 31, 32], "000011", task=f"t{k}", agent="expert") for k in range(3)
+    ]
+    plan = pack_sft(tasks, batch=BatchConfig(rows=1, row_length=16), pad_id=PAD, seed=0)
+    assert sorted(plan.batches[0].tokens.tokens[0, 3:12].tolist()) == [30, 31, 31, 31, 31, 32, 32, 32, 32]
+    assert plan.padding == pytest.approx(4 / 16)
+    assert plan.batches[0].tokens.visible_until[0, :4].tolist() == [12, 12, 12, 6]
+
+
 def test_too_long_trajectories_and_their_pairs_are_dropped_and_named():
-    long = trajectory("0" * 17, agent="failure", sample=3)
+    long = trajectory(range(10, 27), "0" * 15 + "11", agent="failure", sample=3)
     plan = packed([*HAND[:2], long], [pair(0, 1), pair(0, 2)], rows=2, row_length=16, pairs=4)
     assert plan.too_long == ("t (failure, sample 3)",)
-    assert plan.dropped_pairs == 1
-    assert plan.locations[2] == ()
+    assert (plan.dropped_pairs, plan.cut, plan.locations[2]) == (1, 0, ())
     np.testing.assert_allclose(plan.batches[0].weight, [0.5, 0, 0, 0])
-    assert pack_sft([long], batch=BatchConfig(row_length=16), pad_id=PAD, seed=0).batches == []
+    sft = pack_sft([long], batch=BatchConfig(row_length=16), pad_id=PAD, seed=0)
+    assert (sft.batches, sft.steps, sft.padding) == ([], (), 0)
+
+
+def test_too_long_trajectories_are_cut_after_a_whole_turn():
+    long = trajectory(range(30, 50), "00110001110000110011", agent="failure")
+    assert len(long.tokens) == 20
+    plan = packed([HAND[0], long], [pair(0, 1)], rows=2, row_length=16, pairs=4, too_long="cut")
+    assert (plan.cut, plan.too_long, plan.dropped_pairs) == (1, (), 0)
+    tokens = plan.batches[0].tokens.tokens
+    assert sorted(tokens[tokens >= 30].tolist()) == list(range(30, 46))
+    assert plan.batches[0].token_count[plan.locations[1][0][1]] == 7
+    no_turn = trajectory(range(30, 50), "0" * 18 + "11")
+    plan = packed([HAND[0], no_turn], [pair(0, 1)], rows=2, row_length=16, pairs=4, too_long="cut")
+    assert (plan.cut, plan.too_long, plan.dropped_pairs) == (0, ("t (target, sample 0)",), 1)
+
+
+def test_a_pair_whose_sides_are_the_same_after_cutting_is_dropped_and_counted():
+    sides = [trajectory([*range(10, 26), 30 + k], "0" * 12 + "11001", sample=k) for k in (0, 1)]
+    shape = {"rows": 2, "row_length": 16, "pairs": 4, "too_long": "cut"}
+    plan = packed(sides, [pair(0, 1)], **shape)
+    assert (plan.batches, plan.cut, plan.dropped_pairs) == ([], 2, 1)
+    late = packed([sides[0], HAND[0]], [pair(0, 1, chosen_from=1)], **shape)
+    assert (late.batches, late.cut, late.dropped_pairs) == ([], 1, 1)  # its only turn that counts is cut off
 
 
 def test_a_pair_that_fits_no_microbatch_is_dropped_and_counted():
-    plan = packed([HAND[0], HAND[2]], [pair(0, 1)], rows=1, row_length=16)
+    sides = [trajectory(range(10 * k, 10 * k + 12), "0" * 10 + "11") for k in (1, 3)]
+    plan = packed(sides, [pair(0, 1)], rows=1, row_length=16)
     assert (plan.batches, plan.dropped_pairs, plan.too_long) == ([], 1, ())
 
 
+def test_no_pairs_give_no_steps():
+    plan = packed([], [], rows=1, row_length=16)
+    assert (plan.batches, plan.steps, plan.padding, plan.shared, plan.dropped_pairs) == ([], (), 0, 0, 0)
+
+
 def test_a_task_too_large_for_one_microbatch_is_split_by_pairs():
-    failures = [trajectory("0" * 6 + "11", first=200 + 10 * k, sample=k) for k in range(3)]
-    expert = trajectory("0" * 6 + "11", agent="expert", first=100)
+    failures = [trajectory(range(20 * k, 20 * k + 8), "0" * 6 + "11", sample=k) for k in (2, 3, 4)]
+    expert = trajectory(range(10, 18), "0" * 6 + "11", agent="expert")
     pairs = [pair(0, k) for k in (1, 2, 3)]
     plan = packed([expert, *failures], pairs, extra={0: 1.0}, rows=1, row_length=24, pairs=4)
-    assert [int((batch.weight > 0).sum()) for batch in plan.batches] == [2, 1] or [
-        int((batch.weight > 0).sum()) for batch in plan.batches
-    ] == [1, 2]
+    counts = [int((batch.weight > 0).sum()) for batch in plan.batches]
+    assert sorted(counts) == [1, 2]
     assert [len(places) for places in plan.locations] == [2, 1, 1, 1]  # the expert is repeated
     assert plan.dropped_pairs == 0
-    sft = sorted(float(batch.sft_weight.sum() * 2) for batch in plan.batches)
-    counts = [int((batch.weight > 0).sum()) for batch in plan.batches]
-    first = counts[plan.locations[0][0][0]]  # the extra weight counts once, where the expert stands first
-    assert sum(sft) == pytest.approx(0.5 + 0.5 + 1.0 / first)
+    # k times a step's weights of the expert's two tokens: 0.5 for each pair, and 1 once
+    total = sum(
+        count * float(batch.sft_weight.sum()) * 2 for count, batch in zip(counts, plan.batches, strict=True)
+    )
+    assert total == pytest.approx(3 * 0.5 + 1.0)
 
 
 def test_pairs_of_a_microbatch_are_limited():
-    plan = packed(HAND, HAND_PAIRS, rows=4, row_length=16, pairs=2)
+    plan = packed(HAND, HAND_PAIRS, **HAND_SHAPE | {"pairs": 2, "rows": 4})
     assert sorted(int((batch.weight > 0).sum()) for batch in plan.batches) == [1, 2]
 
 
+def test_steps_of_an_exact_number_of_pairs():
+    trajectories, pairs = corpus(np.random.default_rng(0), 30, 3, prompt=(10, 30), turn=(4, 12))
+    extra = dict.fromkeys(range(0, len(trajectories), 5), 1.0)
+    # and eleven trajectories of tasks without a pair
+    lonely = [trajectory(range(10, 30), "0" * 15 + "1" * 5, task=f"u{k:02d}") for k in range(11)]
+    extra |= {len(trajectories) + k: 2.0 for k in range(11)}
+    shape = {"rows": 2, "row_length": 128, "pairs": 16, "step_pairs": 12}
+    plan = packed([*trajectories, *lonely], pairs, extra=extra, reduction="sum", **shape)
+    assert [number for step in plan.steps for number in step] == list(range(len(plan.batches)))
+    counts = [sum(int((plan.batches[i].weight > 0).sum()) for i in step) for step in plan.steps]
+    assert counts[:-1] == [12] * (len(counts) - 1)
+    assert sum(counts) == len(pairs)
+    assert max(len(step) for step in plan.steps) > 1
+    total = 0.0
+    for step, count in zip(plan.steps, counts, strict=True):
+        own = [plan.batches[i] for i in step]
+        kinds = np.concatenate([batch.kind[batch.weight > 0] for batch in own])
+        expected = np.mean([DPO[PAIR_KINDS[kind]] for kind in kinds])
+        assert sum(batch.weight.sum() for batch in own) == pytest.approx(expected)
+        assert all(batch.step_share == np.float32(1 / len(step)) for batch in own)
+        imitated = sum(SFT[PAIR_KINDS[kind]] for kind in kinds)
+        total += count * sum(float(batch.sft_weight.sum()) for batch in own) - imitated
+    assert total == pytest.approx(sum(extra.values()), rel=1e-5)
+    steps_of_lonely = [
+        next(i for i, step in enumerate(plan.steps) if places[0][0] in step)
+        for places in plan.locations[len(trajectories) :]
+    ]
+    spread = np.bincount(steps_of_lonely, minlength=len(plan.steps))
+    assert spread.max() - spread.min() <= 1
+
+
+def test_steps_of_an_exact_number_of_demonstrations():
+    trajectories, _ = corpus(np.random.default_rng(0), 20, 1, prompt=(10, 30), turn=(4, 12))
+    batch = BatchConfig(rows=1, row_length=128, step_demonstrations=7)
+    plan = pack_sft(trajectories, batch=batch, pad_id=PAD, seed=0)
+    counts = [sum(int((plan.batches[i].token_count > 0).sum()) for i in step) for step in plan.steps]
+    assert counts == [7] * (len(trajectories) // 7) + [len(trajectories) % 7] * (len(trajectories) % 7 > 0)
+    for step in plan.steps:
+        own = [plan.batches[i] for i in step]
+        assert sum(float((one.sft_weight * one.token_count).sum()) for one in own) == pytest.approx(1)
+        assert len({float(one.sft_weight.max()) for one in own}) == 1
+
+
 def test_reference_logps_are_stored_with_a_microbatch():
-    (batch,) = packed(HAND, HAND_PAIRS, rows=2, row_length=16, segments_per_row=3, pairs=4).batches
-    stored = with_reference(batch, np.arange(6.0))
-    assert stored.reference_logps.tolist() == [0, 1, 2, 3, 4, 5]
+    (batch,) = packed(HAND, HAND_PAIRS, **HAND_SHAPE).batches
+    stored = with_reference(batch, np.arange(4.0))
+    assert stored.reference_logps.tolist() == [0, 1, 2, 3]
     assert stored.reference_logps.dtype == np.float32
-    assert batch.reference_logps.tolist() == [0] * 6
-    with pytest.raises(ValueError):
-        with_reference(batch, np.arange(5.0))
+    assert batch.reference_logps.tolist() == [0] * 4
+    with pytest.raises(ValueError, match=r"found shape \(3,\), expected \(4,\)"):
+        with_reference(batch, np.arange(3.0))
+    with pytest.raises(ValueError, match="view 2 of row 0"):
+        with_reference(batch, np.array([0, 0, np.nan, 0]))
 
 
-def test_an_epoch_visits_every_microbatch_in_an_order_of_its_own():
+def test_an_epoch_visits_every_step_in_an_order_of_its_own():
     orders = [epoch_order(20, seed, epoch).tolist() for seed in (0, 1) for epoch in (0, 1)]
     assert all(sorted(order) == list(range(20)) for order in orders)
     assert len({tuple(order) for order in orders}) == 4
     assert epoch_order(20, 0, 1).tolist() == orders[1]
 
 
-def corpus(rng, tasks, low, high, samples=4):
-    """Tasks with an expert and 1 to `samples` failures, every token unique, and pairs of every kind."""
-    trajectories, pairs = [], []
-    for task in range(tasks):
-        start, count = len(trajectories), int(rng.integers(1, samples + 1))
-        for k in range(count + 1):
-            length = int(rng.integers(low, high + 1))
-            mask = "0" + "".join(rng.choice(["0", "1"], length - 1))
-            first = 1000 * len(trajectories) + 10
-            trajectories.append(trajectory(mask, task=f"t{task:04d}", sample=k, first=first))
-        for k in range(1, count + 1):
-            pairs.append(pair(start, start + k, PAIR_KINDS[k % 2], f"t{task:04d}"))
-        if count > 1:
-            pairs.append(pair(start + 1, start + 2, "failure_failure", f"t{task:04d}"))
-    return trajectories, pairs
+BROKEN = {
+    "tokens, agent_mask, logps": {"agent_mask": np.ones(3, bool)},
+    "token 1: found id -4": {"tokens": np.array([10, -4, 12, 13, 14, 15], np.int32)},
+    "log-probability of token 2: found nan": {"logps": np.array([0, 0, np.nan, 0, 0, 0], np.float32)},
+    "reward: found inf": {"reward": float("inf")},
+}
 
 
+@pytest.mark.parametrize("problem", BROKEN)
+def test_a_broken_trajectory_is_refused_by_name(problem):
+    broken = dataclasses.replace(HAND[0], **BROKEN[problem])
+    with pytest.raises(ValueError, match=rf"t \(expert, sample 0\): {problem}"):
+        packed([broken, *HAND[1:]], HAND_PAIRS, **HAND_SHAPE)
+    with pytest.raises(ValueError, match=rf"t \(expert, sample 0\): {problem}"):
+        pack_sft([broken], batch=BatchConfig(**HAND_SHAPE), pad_id=PAD, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("broken", "problem"),
+    [
+        (pair(0, 3), "rejected: found trajectory 3, expected one of 3"),
+        (pair(-1, 1), "chosen: found trajectory -1"),
+        (
+            pair(0, 1, task="u"),
+            r"chosen: found t \(expert, sample 0\), expected a trajectory of the pair's task",
+        ),
+        (pair(0, 1, "failure_failure"), "this kind has no weights, only expert_target has"),
+        (pair(0, 1, rejected_from=1), r"rejected_from: found turn 1, .* 1 of t \(target, sample 0\)"),
+    ],
+)
+def test_a_broken_pair_is_refused_by_name(broken, problem):
+    weights = PairWeights(expert_target=KindWeights())
+    with pytest.raises(ValueError, match=rf"pair 1 \(.* of task .\): {problem}"):
+        packed(HAND, [HAND_PAIRS[0], broken], weights=weights, **HAND_SHAPE)
+    with pytest.raises(ValueError, match="sft_extra: found trajectory 7"):
+        packed(HAND, [], extra={7: 1.0}, **HAND_SHAPE)
+
+
+def check_views(plan, trajectories, count=lambda one: int(one.agent_mask[1:].sum())):
+    """Every scored token of every view sees its trajectory's own tokens before it, and nothing else."""
+    for index, places in enumerate(plan.locations):
+        own = trajectories[index]
+        for number, n in places:
+            tokens, (row, s) = (
+                plan.batches[number].tokens,
+                divmod(n, plan.batches[number].view_weight.shape[1]),
+            )
+            entries = np.flatnonzero(plan.batches[number].view_weight[row, s])
+            assert len(entries) == count(own) == plan.batches[number].token_count[n]
+            assert (entries < tokens.scored[row]).all()
+            for j, place in zip(entries, np.flatnonzero(own.agent_mask[1:]) + 1, strict=True):
+                path = seen_from(tokens, row, int(tokens.source[row, j]))
+                assert tokens.tokens[row, path].tolist() == own.tokens[:place].tolist()
+                assert tokens.positions[row, path].tolist() == list(range(place))
+                assert tokens.target[row, j] == own.tokens[place]
+
+
+@settings(max_examples=30)
 @given(
     st.integers(0, 2**32 - 1),
-    st.integers(0, 8),
+    st.integers(0, 6),
     st.integers(1, 4),
-    st.integers(1, 4),
-    st.integers(1, 4),
+    st.integers(1, 3),
+    st.integers(1, 5),
     st.integers(1, 6),
+    st.booleans(),
+    st.sampled_from([None, 1, 3]),
 )
-def test_nothing_is_lost_or_torn_apart(seed, tasks, samples, rows, segments, pair_limit):
+def test_nothing_is_lost_or_torn_apart(seed, tasks, samples, rows, views, pair_limit, share, step_pairs):
     rng = np.random.default_rng(seed)
-    trajectories, pairs = corpus(rng, tasks, 2, 36, samples)
-    extra = {index: 1.0 for index in range(0, len(trajectories), 3)}
-    shape = {"rows": rows, "row_length": 32, "segments_per_row": segments, "pairs": pair_limit}
-    plan = packed(trajectories, pairs, extra=extra, seed=seed, **shape)
-    owner = {(number, n): index for index, places in enumerate(plan.locations) for number, n in places}
+    trajectories, pairs = corpus(rng, tasks, samples, prompt=(1, 6), turn=(1, 6), system=2, max_turns=5)
+    extra = dict.fromkeys(range(0, len(trajectories), 3), 1.0)
+    shape = {"rows": rows, "row_length": 28, "views_per_row": views, "pairs": pair_limit}
+    plan = packed(
+        trajectories, pairs, extra=extra, seed=seed, share_prefixes=share, step_pairs=step_pairs, **shape
+    )
+    check_views(plan, trajectories)
     seen = []
-    for number, batch in enumerate(plan.batches):
-        tokens, real = batch.tokens, batch.weight > 0
-        for b in range(rows):
-            for s in range(segments):
-                inside = tokens.segment_ids[b] == s + 1
-                index = owner.get((number, b * segments + s))
-                expected = trajectories[index].tokens if index is not None else []
-                assert tokens.tokens[b, inside].tolist() == list(expected)
-                if index is not None:
-                    assert tokens.loss_mask[b, inside].tolist() == trajectories[index].agent_mask.tolist()
-                    assert tokens.positions[b, inside].tolist() == list(range(len(expected)))
-        padding = tokens.segment_ids == 0
-        assert (tokens.tokens[padding] == PAD).all()
-        assert not tokens.loss_mask[padding].any()
-        for chosen, rejected, kind in zip(
-            batch.chosen[real], batch.rejected[real], batch.kind[real], strict=True
-        ):
-            seen.append((owner[number, int(chosen)], owner[number, int(rejected)], PAIR_KINDS[kind]))
-        if real.any():
-            dpo = {"expert_target": 0.5, "expert_failure": 0.25, "failure_failure": 1.0}
-            mean = np.mean([dpo[PAIR_KINDS[kind]] for kind in batch.kind[real]])
-            assert batch.weight.sum() == pytest.approx(mean)
-    assert len(seen) == len(set(seen))
-    assert set(seen) <= {(one.chosen, one.rejected, one.kind) for one in pairs}
-    assert len(seen) + plan.dropped_pairs == len(pairs)
-    fitting = [index for index in extra if len(trajectories[index].tokens) <= 32]
-    assert all(plan.locations[index] for index in fitting)
-    used = sum(int((batch.tokens.segment_ids > 0).sum()) for batch in plan.batches)
-    assert plan.padding == pytest.approx(1 - used / (len(plan.batches) * rows * 32) if plan.batches else 0)
+    for batch in plan.batches:
+        real = batch.weight > 0
+        sides = [[told_by(batch, int(n)) for n in side[real]] for side in (batch.chosen, batch.rejected)]
+        seen += list(zip(*sides, batch.kind[real].tolist(), strict=True))
+        padding = batch.tokens.tokens == PAD
+        assert (batch.tokens.visible_until[padding] == np.nonzero(padding)[1] + 1).all()
+        assert (batch.tokens.scored <= (~padding).sum(axis=1)).all()
+    fits = [len(one.tokens) <= 28 for one in trajectories]
+    assert sorted(plan.too_long) == sorted(
+        f"{one.task_id} ({one.agent}, sample {one.sample})"
+        for one, fit in zip(trajectories, fits, strict=True)
+        if not fit
+    )
+    assert len(seen) == len(pairs) - plan.dropped_pairs
+    known = [
+        (said(trajectories[p.chosen]), said(trajectories[p.rejected]), PAIR_KINDS.index(p.kind))
+        for p in pairs
+    ]
+    assert not Counter(seen) - Counter(known)
+    assert all(plan.locations[index] for index in extra if fits[index])
+    used = sum(int((batch.tokens.tokens != PAD).sum()) for batch in plan.batches)
+    places = sum(batch.tokens.tokens.size for batch in plan.batches)
+    assert plan.padding == pytest.approx(1 - used / places if places else 0)
+
+
+def said(one):
+    """A trajectory's tokens up to the agent's last one."""
+    return tuple(one.tokens[: np.flatnonzero(one.agent_mask)[-1] + 1].tolist())
+
+
+def told_by(batch, n):
+    """The same from a view."""
+    row, s = divmod(n, batch.view_weight.shape[1])
+    j = np.flatnonzero(batch.view_weight[row, s])[-1]
+    path = seen_from(batch.tokens, row, int(batch.tokens.source[row, j]))
+    return (*batch.tokens.tokens[row, path].tolist(), int(batch.tokens.target[row, j]))
 
 
 def test_a_task_that_fits_stays_in_one_microbatch():
-    trajectories, pairs = corpus(np.random.default_rng(0), 40, 100, 250)
+    trajectories, pairs = corpus(np.random.default_rng(0), 20, 4, prompt=(20, 80), turn=(10, 30))
     plan = packed(trajectories, pairs)
     assert all(len(places) == 1 for places in plan.locations)
     for one in pairs:
@@ -254,17 +429,29 @@ def test_a_task_that_fits_stays_in_one_microbatch():
 
 
 def test_padding_is_small_on_a_realistic_mix():
-    trajectories, pairs = corpus(np.random.default_rng(0), 600, 100, 250)
-    plan = packed(trajectories, pairs)
-    total = sum(len(one.tokens) for one in trajectories)
+    rng = np.random.default_rng(0)
+    trajectories, pairs = corpus(rng, 120, 3, prompt=(20, 50), turn=(6, 20), system=13)
+    shape = {"rows": 2, "row_length": 512, "views_per_row": 16, "pairs": 32}
+    plan = packed(trajectories, pairs, **shape)
     assert plan.padding < 0.05
-    assert len(plan.batches) <= 1.06 * math.ceil(total / (8 * 512))
+    assert plan.shared > 0.3
+    plain = packed(trajectories, pairs, share_prefixes=False, **shape)
+    assert len(plan.batches) < 0.8 * len(plain.batches)
 
 
 def test_the_same_seed_gives_the_same_plan_and_another_seed_another():
-    trajectories, pairs = corpus(np.random.default_rng(0), 60, 100, 250)
-    plans = [packed(trajectories, pairs, seed=seed) for seed in (0, 0, 1)]
-    assert plans[0].locations == plans[1].locations != plans[2].locations
-    for one, other in zip(plans[0].batches, plans[1].batches, strict=True):
-        np.testing.assert_array_equal(one.tokens.tokens, other.tokens.tokens)
-        np.testing.assert_array_equal(one.chosen, other.chosen)
+    trajectories, pairs = corpus(np.random.default_rng(0), 30, 3, prompt=(20, 80), turn=(10, 30))
+    extra = dict.fromkeys(range(0, len(trajectories), 3), 1.0)
+    reordered = dict(reversed(extra.items()))
+    plans = [
+        packed(trajectories, pairs, extra=own, seed=seed, rows=2, step_pairs=steps)
+        for steps in (None, 10)
+        for own, seed in ((extra, 0), (reordered, 0), (extra, 1))
+    ]
+    for first, again, other in (plans[:3], plans[3:]):
+        assert first.locations == again.locations != other.locations
+        assert first.steps == again.steps
+        for one, two in zip(first.batches, again.batches, strict=True):
+            np.testing.assert_array_equal(one.tokens.tokens, two.tokens.tokens)
+            np.testing.assert_array_equal(one.view_weight, two.view_weight)
+            np.testing.assert_array_equal(one.sft_weight, two.sft_weight)

@@ -1,0 +1,81 @@
+"""Trajectories, pairs and plans for the tests of packing."""
+
+import numpy as np
+
+from coevo_jax.config import BatchConfig, KindWeights, PairWeights
+from coevo_jax.data.packing import pack
+from coevo_jax.data.pairing import PairSet
+from coevo_jax.trajectory import PAIR_KINDS, Ending, PreferencePair, Trajectory
+
+PAD = 9
+DPO = {"expert_target": 0.5, "expert_failure": 0.25, "failure_failure": 1.0}
+SFT = {"expert_target": 0.5, "expert_failure": 0.125, "failure_failure": 0.0}
+WEIGHTS = PairWeights(**{kind: KindWeights(dpo=DPO[kind], sft=SFT[kind]) for kind in PAIR_KINDS})
+
+
+def trajectory(tokens, mask, *, task="t", agent="target", sample=0, reward=0.0):
+    """`mask` is a string of 0 and 1."""
+    return Trajectory(
+        task_id=task,
+        agent=agent,
+        sample=sample,
+        prompt="",
+        turns=(),
+        reward=reward,
+        ending=Ending.FAILED,
+        tokens=np.array(tokens, np.int32),
+        agent_mask=np.array([char == "1" for char in mask]),
+        logps=np.zeros(len(mask), np.float32),
+    )
+
+
+def pair(chosen, rejected, kind="expert_target", task="t", **first_turns):
+    return PreferencePair(task_id=task, kind=kind, chosen=chosen, rejected=rejected, **first_turns)
+
+
+def packed(
+    trajectories, links, *, extra=None, reduction="mean", seed=0, weights=WEIGHTS, credit=None, **batch
+):
+    return pack(
+        PairSet(trajectories=tuple(trajectories), pairs=tuple(links)),
+        batch=BatchConfig(**batch),
+        pair_weights=weights,
+        sft_extra=extra or {},
+        sft_reduction=reduction,
+        pad_id=PAD,
+        seed=seed,
+        **(credit or {}),
+    )
+
+
+def corpus(rng, tasks, samples, *, prompt, turn, system=0, max_turns=6, sometimes=1.0):
+    """Tasks with an expert and 1 to `samples` failures that follow it for some turns, and pairs of all kinds.
+
+    `prompt` and `turn` are (least, most) tokens; half of a turn is the agent's. Tokens are 10 or more.
+    """
+    trajectories, pairs = [], []
+    common = rng.integers(10, 50, system).tolist()
+    for task in range(tasks):
+        start = len(trajectories)
+        opening = [*common, *rng.integers(10, 50, rng.integers(*prompt, endpoint=True)).tolist()]
+        turns = []
+        for k in range(int(rng.integers(1, samples + 1)) + 1):
+            followed = int(rng.integers(0, len(turns) + 1)) if rng.random() < sometimes else 0
+            turns = turns[:followed]
+            for _ in range(int(rng.integers(1, max_turns + 1))):
+                size = int(rng.integers(*turn, endpoint=True))
+                mask = "1" * (size - size // 2) + "0" * (size // 2)
+                turns = [*turns, (rng.integers(10, 50, size).tolist(), mask)][:max_turns]
+            tokens = [*opening, *(token for ids, _ in turns for token in ids)]
+            mask = "0" * len(opening) + "".join(mask for _, mask in turns)
+            trajectories.append(trajectory(tokens, mask, task=f"t{task:04d}", sample=k))
+        for k in range(start + 1, len(trajectories)):
+            pairs.append(pair(start, k, PAIR_KINDS[k % 2], f"t{task:04d}"))
+        if len(trajectories) > start + 2:
+            pairs.append(pair(start + 1, start + 2, "failure_failure", f"t{task:04d}"))
+    return trajectories, pairs
+
+
+def seen_from(tokens, row, place):
+    """Places of the row that the token at `place` sees."""
+    return [k for k in range(place + 1) if place < tokens.visible_until[row, k]]
