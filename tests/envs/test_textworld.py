@@ -13,6 +13,8 @@ from coevo_jax.envs.env import SPLITS, Env, EnvFault, PreparesExperts
 from coevo_jax.envs.registry import make_env
 from coevo_jax.envs.textworld import TextWorldOptions, generate_textworld, make_textworld
 from coevo_jax.envs.textworld.games import cache_folder, game_request, planned_tasks
+from coevo_jax.envs.textworld.generate import make_game
+from coevo_jax.envs.textworld.interpreter import Interpreter
 from coevo_jax.envs.textworld.making import SPLIT_QUARTERS, without_detours
 from coevo_jax.envs.textworld.text import clean, refused, with_commands
 
@@ -225,18 +227,16 @@ def test_bad_folders(tmp_path, folder):
         generate_textworld(TextWorldOptions(games_path="x"), tmp_path, print)
 
 
-@pytest.mark.slow
 def test_settings_without_a_game_are_an_error(tmp_path):
-    options = TextWorldOptions(
-        families=("treasure",),
-        world_size=(1, 1),
-        quest_length=(9, 9),
-        train_games=1,
-        dev_games=0,
-        test_games=0,
-    )
-    with pytest.raises(ConfigError, match="found no treasure game of settings"):
-        generate_textworld(options, tmp_path, lambda done, total: None)
+    class NoGame(Interpreter):
+        def call(self, request):
+            return None
+
+    task = planned_tasks(MADE)["train"][0]
+    with pytest.raises(
+        ConfigError, match=r"found no quest game of settings .*'quest_length': [23].*world_size"
+    ):
+        make_game(NoGame(), MADE, task, tmp_path)
 
 
 @pytest.mark.slow

@@ -121,6 +121,7 @@ def game_request(options: TextWorldOptions, task: Task, folder: Path) -> dict:
     if task.family == "coin":  # rooms off the path: at most three to each on it
         settings["rooms"] = min(max(rooms, length), 4 * length)
     elif task.family == "treasure":
+        settings["rooms"] = max(rooms, length + 1)  # an easy one is all walking
         settings["mode"] = ("easy", "medium", "hard")[drawn(0, 2)]
     elif task.family == "cooking":
         ingredients = min(3, max(1, length // 2))

@@ -43,8 +43,8 @@ class TextWorldOptions(StrictModel):
     """Kinds of games: quest (any goal), coin (find it in a maze), treasure (one object, a wrong one loses),
     cooking (read a recipe, prepare and eat; the test split has food of its own)."""
     world_size: tuple[int, int] = (3, 6)
-    """Fewest and most rooms of a game; a coin game has at least as many as its quest is long, and cooking has
-    one room, or six where the most are six or more."""
+    """Fewest and most rooms of a game; coin and treasure games have at least as many as their quest is
+    long, and cooking has one room, or six where the most are six or more."""
     nb_objects: tuple[int, int] = (4, 8)
     """Fewest and most objects of a quest game."""
     quest_length: tuple[int, int] = (2, 5)
