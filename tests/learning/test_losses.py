@@ -316,6 +316,13 @@ def test_a_mixture_is_the_weighted_sum():
     assert mixture(parts).arrays == ("chosen_tokens", "rejected_tokens", "chosen_reward", "rejected_reward")
 
 
+def test_odpo_takes_a_gap_of_zero_or_less_for_the_smallest():
+    tied = ARRAYS | {"rejected_reward": ARRAYS["chosen_reward"] + jnp.array([0.0, 0.5, 0.0])}
+    offset = np.log(1e-6)
+    expected = [nls(1.5 - offset), nls(-0.5 - offset), nls(-offset)]
+    np.testing.assert_allclose(value(PREFERENCE_LOSSES["odpo"], arrays=tied), expected, rtol=1e-4)
+
+
 def test_wpo_weight_is_clipped_and_without_gradient():
     chosen, rejected = jnp.array([-1.0, 2.0]), jnp.array([-0.5, 1.0])
     np.testing.assert_allclose(wpo_weight(chosen, rejected), [np.exp(-1.5), 1.0], rtol=1e-6)
