@@ -30,6 +30,7 @@ from coevo_jax.envs.intercode_sql.sandbox import INSTRUCTIONS_PER_CHECK, READS, 
 
 MAX_RESULT_CHARS = 4_000_000
 FETCH = 200
+REGEX_SECONDS = 0.5  # of CPU, for one match; it holds the interpreter all the while
 TOO_LONG = "Query execution was interrupted, maximum statement execution time exceeded"
 SIZE_LIMITS = (
     (sqlite3.SQLITE_LIMIT_LENGTH, 4 * LONGEST_TEXT),
@@ -79,7 +80,7 @@ class MySqlSandbox:
         if text is None or pattern is None:
             return None
         try:
-            left = max(0.001, self._deadline - time.monotonic())
+            left = min(REGEX_SECONDS, max(0.001, self._deadline - time.monotonic()))
             found = regex.search(text_of(pattern), text_of(text), regex.IGNORECASE, timeout=left)
         except TimeoutError:
             self._timed_out = True

@@ -24,7 +24,7 @@ CONNECT_SECONDS = 10
 STARTS_WORDS = "select with show desc describe explain use"
 STARTS = frozenset(STARTS_WORDS.split())
 DENIED_WORDS_WORDS = (
-    "into outfile dumpfile sleep benchmark get_lock release_lock release_all_locks is_free_lock "
+    ":= into outfile dumpfile sleep benchmark get_lock release_lock release_all_locks is_free_lock "
     "is_used_lock load_file rand uuid uuid_short connection_id sys_exec sys_eval master_pos_wait "
     "source_pos_wait wait_for_executed_gtid_set nextval setval lastval grants processlist analyze"
 )
@@ -79,7 +79,7 @@ def parse_dsn(text: str) -> Dsn:
 def check_statement(sql: str) -> None:
     """Refuse what a reader has no need of. Raises SqlError in MySQL's words.
 
-    The server refuses writes itself (START TRANSACTION READ ONLY); this keeps out locks, sleeps, files and
+    The server refuses writes itself (TRANSACTION READ ONLY); this keeps out locks, sleeps, files and
     chance, comments that run, and the server's own tables.
     """
     if len(sql) > MAX_SQL_CHARS:
@@ -91,10 +91,10 @@ def check_statement(sql: str) -> None:
     except (TokenError, RecursionError):
         raise syntax_error(sql) from None
     plain = [token.text.lower() if sql[token.start] not in "'\"`" else "" for token in tokens]
-    if not plain:
-        raise SqlError("Query was empty")
     while plain and plain[-1] == ";":
         plain.pop()
+    if not plain:
+        raise SqlError("Query was empty")
     first = next((word for word in plain if word != "("), "")
     if ";" in plain:
         raise syntax_error(sql[tokens[plain.index(";")].end + 1 :].strip())
@@ -196,8 +196,10 @@ class ServerConnection:
         if len(rows) < self._limits.rows and chars <= MAX_RESULT_CHARS:
             cursor.close()
         else:  # to close the cursor would read the rest, which may be endless
-            cursor.connection = None  # pyright: ignore[reportAttributeAccessIssue]
+            result, cursor.connection = cursor._result, None  # pyright: ignore[reportAttributeAccessIssue]
             self.close()
+            if result is not None:
+                result.unbuffered_active = False
         if chars > MAX_RESULT_CHARS:
             raise SqlError("Got a packet bigger than 'max_allowed_packet' bytes")
         return rows
@@ -205,6 +207,8 @@ class ServerConnection:
     def _open(self) -> pymysql.Connection:
         if self._connection is not None and self._connection.open:
             return self._connection
+        if self._dsn.socket and not os.path.exists(self._dsn.socket):  # pymysql would leave its socket open
+            raise pymysql.OperationalError(2002, "no such socket")
         self._connection = pymysql.connect(
             user=self._dsn.user,
             password=self._dsn.password,
@@ -220,6 +224,9 @@ class ServerConnection:
                 cursor.execute("SET SESSION max_statement_time = %s", (self._limits.seconds,))
             else:
                 cursor.execute("SET SESSION max_execution_time = %s", (int(self._limits.seconds * 1000),))
+            cursor.execute(
+                "SET SESSION TRANSACTION READ ONLY"
+            )  # a DROP would end START TRANSACTION READ ONLY
             cursor.execute("SET SESSION sql_mode = %s, time_zone = '+00:00'", (SQL_MODE,))
             cursor.execute("SET SESSION timestamp = UNIX_TIMESTAMP(%s)", (NOW.strftime("%Y-%m-%d %H:%M:%S"),))
         return self._connection
