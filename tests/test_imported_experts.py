@@ -38,19 +38,21 @@ def write_set(path, count):
     return path
 
 
-def test_the_warm_start_learns_from_the_imported_set_alone(tmp_path, capsys):
+def prepared(tmp_path):
+    """A run with six imported rows and a broken one, of which four are imitated; after `prepare`."""
     path = write_set(tmp_path / "sft.json", 6)
     path.write_text(path.read_text()[:-1] + ', {"id": "broken"}]')
-    config = tiny_config(
-        tmp_path,
-        f"warm_start.data={path}",
-        "warm_start.data_errors=skip",
-        'warm_start.tasks="1:5"',
-        "warm_start.epochs=1",
-    )
+    overrides = [f"warm_start.data={path}", "warm_start.data_errors=skip", 'warm_start.tasks="1:5"']
+    config = tiny_config(tmp_path, *overrides, "warm_start.epochs=1")
     check_world(config)
     run = create_run(config)
     prepare(run)
+    return run
+
+
+def test_the_imported_set_is_rendered_and_trains_the_tokenizer(tmp_path, capsys):
+    run = prepared(tmp_path)
+    run.close()
     imported = read_trajectories([run.folder / IMPORTED_FILE])
     assert [trajectory.task_id for trajectory in imported] == [f"theirs/{number}" for number in range(1, 5)]
     chat = chat_format(load_tokenizer(run.folder / "tokenizer"))
@@ -60,10 +62,15 @@ def test_the_warm_start_learns_from_the_imported_set_alone(tmp_path, capsys):
     explored = {trajectory.task_id for trajectory in read_trajectories([run.folder / EXPERTS_FILE])}
     assert explored == {f"train/{number}" for number in range(40, 60)}
     assert "4 of 6 rows, 1 broken rows left out" in capsys.readouterr().out
-    world = build_world(config, run.folder)
+
+
+@pytest.mark.slow
+def test_the_warm_start_learns_from_the_imported_set_alone(tmp_path):
+    run = prepared(tmp_path)
+    world = build_world(run.config, run.folder)
     try:
         restore_agents(run, world)
-        warm_start(run, world, next(phase for phase in schedule(config) if phase.name == "warm_start"))
+        warm_start(run, world, next(phase for phase in schedule(run.config) if phase.name == "warm_start"))
     finally:
         world.close()
         run.close()
