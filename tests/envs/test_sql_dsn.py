@@ -1,4 +1,4 @@
-"""A server's DSN, the options beside it, and the guard before it: what is refused, and that no password shows."""
+"""A server's DSN, the options beside it and the guard before it; no password ever shows."""
 
 import pytest
 
