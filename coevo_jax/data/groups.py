@@ -116,11 +116,9 @@ class Planter:
         return TreePart(views=tuple(views), shared=tuple(shared), size=size)
 
     def _shared(self, first: int, second: int) -> int:
-        """First tokens that two trajectories share; without sharing only one's own views share any."""
+        """First tokens that two trajectories of a part share: all, where they are one."""
         if first == second:
             return len(self._codes[first])
-        if not self._share:
-            return 0
         if (first, second) not in self._common:
             self._common[first, second] = common_prefix(self._codes[first], self._codes[second])
         return self._common[first, second]

@@ -89,7 +89,7 @@ def pack(
     batches: list[PreferenceBatch] = []
     for step in steps:
         pairs = sum(len(group.links) for micro in step for group in micro.groups)
-        own = [_take_extra(micro, extra) for micro in step]
+        own = [_own_extra(micro, extra) for micro in step]
         denominator = pairs or sum(len(weights) for weights in own)
         for micro, weights in zip(step, own, strict=True):
             sft = _sft_weights(micro, weights, kinds, sft_reduction, denominator, batch)
@@ -209,13 +209,13 @@ def _is_empty(link: Link, trajectories: Sequence[Trajectory]) -> bool:
     return np.array_equal(chosen, rejected) or not (link.chosen.token_count and link.rejected.token_count)
 
 
-def _take_extra(micro: Microbatch, extra: dict[int, float]) -> dict[tuple[int, View], float]:
-    """The extra weights that count in this microbatch, by group and view; takes them out of `extra`."""
+def _own_extra(micro: Microbatch, extra: Mapping[int, float]) -> dict[tuple[int, View], float]:
+    """The extra weights that count in this microbatch, by group and view."""
     return {
-        (number, unit.views[0]): extra.pop(unit.views[0].trajectory)
+        (number, unit.views[0]): extra[unit.views[0].trajectory]
         for number, group in enumerate(micro.groups)
         for unit in group.units
-        if unit.link is None and unit.views[0].trajectory in extra
+        if unit.link is None
     }
 
 

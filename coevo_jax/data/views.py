@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from coevo_jax.data.prefix_tree import scored_tokens
+from coevo_jax.learning.length_weights import length_desensitised_weights
 from coevo_jax.trajectory import PreferencePair, Trajectory
 
 
@@ -60,13 +61,12 @@ def turn_credit(trajectory: Trajectory, discount: float, first_turn: int = 0) ->
     return np.where(turns >= first_turn, credit, 0.0).astype(np.float32)
 
 
-def length_desensitised(weights: np.ndarray, shorter: int, alpha: float) -> np.ndarray:
-    """Multiply the weights of the counting tokens beyond the first `shorter` by alpha.
-
-    LD-DPO (arXiv 2409.06411, eq. 9): beyond the length of the pair's shorter side, a token counts alpha.
-    """
-    beyond = np.cumsum(weights != 0) > shorter
-    return np.where(beyond, weights * np.float32(alpha), weights).astype(np.float32)
+def length_desensitised(weights: np.ndarray, other: np.ndarray, alpha: float) -> np.ndarray:
+    """Weigh the counting tokens of one side of a pair by how many of the other side count (LD-DPO)."""
+    counting = weights > 0
+    desensitised = weights.copy()
+    desensitised[counting] *= length_desensitised_weights(int(counting.sum()), int((other > 0).sum()), alpha)
+    return desensitised
 
 
 def link_pair(
@@ -81,8 +81,7 @@ def link_pair(
     """The views of a pair: credit per turn, from the pair's first turns on, length desensitised."""
     ours = turn_credit(chosen, turn_discount, pair.chosen_from)
     theirs = turn_credit(rejected, turn_discount, pair.rejected_from)
-    shorter = min(np.count_nonzero(ours), np.count_nonzero(theirs))
-    ours, theirs = (length_desensitised(side, shorter, ld_alpha) for side in (ours, theirs))
+    ours, theirs = length_desensitised(ours, theirs, ld_alpha), length_desensitised(theirs, ours, ld_alpha)
     plain = plain_view(pair.chosen, chosen, turn_discount) if imitated else None
     return Link(
         pair=pair,

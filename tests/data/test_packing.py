@@ -196,6 +196,9 @@ def test_too_long_trajectories_are_cut_after_a_whole_turn():
     tokens = plan.batches[0].tokens.tokens
     assert sorted(tokens[tokens >= 30].tolist()) == list(range(30, 46))
     assert plan.batches[0].token_count[plan.locations[1][0][1]] == 7
+    one_more = trajectory(range(30, 47), "0" * 10 + "11" + "0000" + "1")
+    plan = packed([HAND[0], one_more], [pair(0, 1)], rows=2, row_length=16, pairs=4, too_long="cut")
+    assert (plan.cut, plan.batches[0].token_count[plan.locations[1][0][1]]) == (1, 2)
     no_turn = trajectory(range(30, 50), "0" * 18 + "11")
     plan = packed([HAND[0], no_turn], [pair(0, 1)], rows=2, row_length=16, pairs=4, too_long="cut")
     assert (plan.cut, plan.too_long, plan.dropped_pairs) == (0, ("t (target, sample 0)",), 1)
