@@ -79,3 +79,13 @@ def corpus(rng, tasks, samples, *, prompt, turn, system=0, max_turns=6, sometime
 def seen_from(tokens, row, place):
     """Places of the row that the token at `place` sees."""
     return [k for k in range(place + 1) if place < tokens.visible_until[row, k]]
+
+
+# Two prompt tokens, an agent token all but the last share, and branches.
+HAND = [
+    trajectory([10, 11, 12, 13, 14, 15], "001101", agent="expert", reward=1.0),
+    trajectory([10, 11, 12, 20, 21], "00110", reward=0.5),
+    trajectory([10, 11, 30, 31], "0011", agent="failure", reward=0.25),
+]
+HAND_PAIRS = [pair(0, 1), pair(0, 2, "expert_failure"), pair(1, 2, "failure_failure")]
+HAND_SHAPE = {"rows": 1, "row_length": 16, "views_per_row": 4, "pairs": 4}
