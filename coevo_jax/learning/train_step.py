@@ -202,7 +202,7 @@ def jit_step(
             apply,
             in_shardings=(shardings, params, scalar),
             out_shardings=(shardings, scalar),
-            donate_argnums=(0, 1),
+            donate_argnums=0,  # there is one result for the state's and the gradients' buffers
         ),
         zeros=jax.jit(zeros, in_shardings=(params,), out_shardings=params),
         coupled=loss.coupled,

@@ -138,7 +138,8 @@ class Transformer(nn.Module):
 def init_params(model: Transformer, key: jax.Array) -> Params:
     """Random parameters, boxed with their logical axes (`nn.unbox` gives the plain tree)."""
     one = jnp.ones((1, 1), jnp.int32)
-    return model.init(key, one, one, one)["params"]
+    alone = model.clone(attention=tree_attention)  # one row cannot be split over devices
+    return alone.init(key, one, one, one)["params"]
 
 
 def output_head(params: Params) -> jax.Array:

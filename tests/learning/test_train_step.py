@@ -1,5 +1,6 @@
-"""The train step on real packed batches: ln 2 at the start, invariances, meshes and compile counts."""
+"""The train step on packed batches: ln 2 at first, what must change nothing, meshes, compile counts."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import flax.linen as nn
@@ -9,54 +10,28 @@ import numpy as np
 import optax
 import pytest
 
-from coevo_jax.batch import PreferenceBatch, TokenBatch
-from coevo_jax.config import MeshConfig, ModelConfig, OptimizerConfig
-from coevo_jax.learning.logps import token_logps, trajectory_logps
-from coevo_jax.learning.objective import objective
+from coevo_jax.config import BatchConfig, MeshConfig, ModelConfig, OptimizerConfig
+from coevo_jax.data.packing import pack_sft
+from coevo_jax.learning import head
+from coevo_jax.learning.logps import view_logps
+from coevo_jax.learning.objective import AgentLoss, objective, one_loss
 from coevo_jax.learning.optimizer import constant_rate, cosine_rate, make_optimizer
-from coevo_jax.learning.preference_losses import sigmoid
+from coevo_jax.learning.preference_losses import PREFERENCE_LOSSES
 from coevo_jax.learning.train_state import init_state, state_shardings
-from coevo_jax.learning.train_step import jit_score, jit_train_step
+from coevo_jax.learning.train_step import jit_score, jit_step, join_batches, take_step
+from coevo_jax.models.attention_kinds import choose_attention
 from coevo_jax.models.transformer import Transformer, init_params, output_logits
 from coevo_jax.sharding import make_mesh
 from coevo_jax.strict import ConfigError
+from tests.learning.packed import VOCAB, one_batch, packed, random_pairs
 
 CONFIG = ModelConfig(
     hidden_size=32, num_layers=2, num_heads=4, num_kv_heads=4, head_dim=8, intermediate_size=64
 )
-VOCAB, ROWS, LENGTH, SEGMENTS, PAIRS = 64, 8, 96, 4, 8
 OPTIMIZER = make_optimizer(OptimizerConfig())
-
-
-def random_batch(seed: int = 0, *, rows: int = ROWS, length: int = LENGTH) -> PreferenceBatch:
-    """Rows with 2 to 4 segments of random length, about half of the tokens trained, and random pairs."""
-    rng = np.random.default_rng(seed)
-    tokens = rng.integers(0, VOCAB, (rows, length)).astype(np.int32)
-    segment_ids, positions = np.zeros((rows, length), np.int32), np.zeros((rows, length), np.int32)
-    for b in range(rows):
-        start = 0
-        for s in range(rng.integers(2, SEGMENTS + 1)):
-            count = int(rng.integers(8, 24))
-            segment_ids[b, start : start + count] = s + 1
-            positions[b, start : start + count] = np.arange(count)
-            start += count
-    loss_mask = (rng.random((rows, length)) < 0.5) & (segment_ids > 0)
-    members = segment_ids[:, :, None] == np.arange(1, SEGMENTS + 1)
-    token_count = (loss_mask[:, :, None] & members).sum(1).reshape(-1).astype(np.int32)
-    used = np.flatnonzero(token_count)
-    weight = np.full(PAIRS, 0.5 / 6, np.float32)
-    weight[6:] = 0
-    return PreferenceBatch(
-        tokens=TokenBatch(tokens, segment_ids, positions, loss_mask, np.ones((rows, length), np.float32)),
-        reference_logps=np.zeros(rows * SEGMENTS, np.float32),
-        sft_weight=np.where(np.isin(np.arange(rows * SEGMENTS), used[:4]), 0.01, 0).astype(np.float32),
-        reward=np.zeros(rows * SEGMENTS, np.float32),
-        token_count=token_count,
-        chosen=rng.choice(used, PAIRS).astype(np.int32),
-        rejected=rng.choice(used, PAIRS).astype(np.int32),
-        weight=weight,
-        kind=(np.arange(PAIRS) % 3).astype(np.int32),
-    )
+PLAIN = optax.identity()  # Adam's quotient of tiny numbers turns 1e-9 of noise into 1e-4
+SIGMOID = one_loss(PREFERENCE_LOSSES["sigmoid"])
+BETA, RATE = np.float32(0.1), np.float32(1e-3)
 
 
 @pytest.fixture(scope="module")
@@ -69,136 +44,265 @@ def params(model):
     return nn.unbox(init_params(model, jax.random.key(1)))
 
 
-def programs(model, optimizer=OPTIMIZER, **axes):
+def programs(optimizer=OPTIMIZER, loss=SIGMOID, **axes):
+    """Compiled parts, scoring and a fresh state on a mesh."""
     mesh = make_mesh(MeshConfig(**axes))
+    model = Transformer(CONFIG, VOCAB, choose_attention("auto", mesh))
     shardings = state_shardings(model, optimizer, mesh)
-    step = jit_train_step(model, optimizer, sigmoid, mesh, shardings)
-    return step, jit_score(model, mesh, shardings), init_state(model, optimizer, shardings, 3)
+    step = jit_step(model, optimizer, loss, mesh, shardings, {})
+    return step, jit_score(model, mesh, shardings, {}), init_state(model, optimizer, shardings, 3)
 
 
-def test_chunked_logps_equal_the_full_softmax(model, params):
-    batch = random_batch(length=300).tokens
-    hidden = model.apply({"params": params}, batch.tokens, batch.positions, batch.segment_ids)
-    full = jax.nn.log_softmax(output_logits(params, hidden), axis=-1)
-    expected = np.take_along_axis(np.asarray(full[:, :-1]), batch.tokens[:, 1:, None], axis=-1)[..., 0]
-    np.testing.assert_allclose(token_logps(params, hidden, batch.tokens), expected, atol=1e-5)
-
-
-def test_a_trajectory_counts_its_own_agent_tokens_and_nothing_else(model, params):
-    """By hand: row of two segments, trained tokens 2, 3 of the first and 1 of the second."""
-    tokens = np.array([[5, 6, 7, 8, 9, 10, 11, 0]], np.int32)
-    segment_ids = np.array([[1, 1, 1, 1, 2, 2, 2, 0]], np.int32)
-    positions = np.array([[0, 1, 2, 3, 0, 1, 2, 0]], np.int32)
-    loss_mask = np.array([[0, 0, 1, 1, 1, 1, 0, 1]], bool)  # token 0 of a segment has no prediction
-    batch = TokenBatch(tokens, segment_ids, positions, loss_mask, np.ones((1, 8), np.float32))
-    found = trajectory_logps(model, params, batch, 3)
-
-    def score(ids, at):
-        ids = np.array([ids], np.int32)
-        hidden = model.apply({"params": params}, ids, np.arange(ids.shape[1])[None], np.ones_like(ids))
-        logps = jax.nn.log_softmax(output_logits(params, hidden), axis=-1)
-        return float(sum(logps[0, t - 1, ids[0, t]] for t in at))
-
-    np.testing.assert_allclose(found, [score([5, 6, 7, 8], [2, 3]), score([9, 10, 11], [1]), 0.0], atol=1e-5)
-
-
-def test_first_step_of_dpo_is_ln_2(model):
-    step, score, state = programs(model)
-    batch = random_batch()
-    batch = batch.replace(reference_logps=np.asarray(score(state.params, batch)))
-    _, metrics = step(state, batch, np.float32(0.1), np.float32(1e-3))
-    total, count = metrics["loss/pair"]
-    assert abs(float(total) / float(count) - np.log(2)) < 1e-3
-    assert float(count) == 6  # padding pairs do not count
-    total, count = metrics["rewards/margins/expert_failure"]
-    assert float(count) == 2 and abs(float(total)) < 1e-3
-
-
-def test_padding_garbage_and_pair_order_change_nothing(model, params):
-    batch = random_batch(2)
-
-    def loss(batch):
-        logps = trajectory_logps(model, params, batch.tokens, SEGMENTS)
-        return objective(logps, batch, beta=jnp.float32(0.1), loss=sigmoid)[0]
-
-    padding = np.asarray(batch.tokens.segment_ids) == 0
-    garbage = np.where(padding, 13, batch.tokens.tokens)
-    changed = batch.replace(
-        tokens=batch.tokens.replace(tokens=garbage, loss_mask=batch.tokens.loss_mask | padding)
-    )
-    np.testing.assert_allclose(loss(batch), loss(changed), rtol=1e-6)
-    order = np.random.default_rng(0).permutation(PAIRS)
-    fields = {name: getattr(batch, name)[order] for name in ("chosen", "rejected", "weight", "kind")}
-    np.testing.assert_allclose(loss(batch), loss(batch.replace(**fields)), rtol=1e-6)
-
-
-def test_rows_in_another_order_give_the_same_gradient(model, params):
-    batch = random_batch(3)
-    order = np.random.default_rng(1).permutation(ROWS)
-    place = np.argsort(order)
-
-    def moved(index):
-        return (place[index // SEGMENTS] * SEGMENTS + index % SEGMENTS).astype(np.int32)
-
-    per_row = {
-        name: getattr(batch, name).reshape(ROWS, SEGMENTS)[order].reshape(-1)
-        for name in ("reference_logps", "sft_weight", "reward", "token_count")
-    }
-    shuffled = batch.replace(
-        tokens=jax.tree.map(lambda x: x[order], batch.tokens),
-        chosen=moved(batch.chosen),
-        rejected=moved(batch.rejected),
-        **per_row,
-    )
+def loss_and_gradient(model, params, batches, loss=SIGMOID):
+    """Of one step's microbatches together: losses and gradients add up."""
 
     @jax.jit
-    def gradient(batch):
-        def loss(params):
-            logps = trajectory_logps(model, params, batch.tokens, SEGMENTS)
-            return objective(logps, batch, beta=jnp.float32(0.1), loss=sigmoid)[0]
+    def one(params, batch):
+        def total(params):
+            logps, confidence = view_logps(model, params, {}, batch, confidence=loss.wpo)
+            return objective(logps, confidence, batch, beta=jnp.float32(0.1), loss=loss)[0]
 
-        return jax.grad(loss)(params)
+        return jax.value_and_grad(total)(params)
 
+    parts = [one(params, batch) for batch in batches]
+    return jax.tree.map(lambda *leaves: sum(leaves), *parts)
+
+
+def assert_same(found, expected, tolerance=1e-5):
+    (loss, gradient), (other_loss, other_gradient) = found, expected
+    np.testing.assert_allclose(loss, other_loss, rtol=tolerance)
+    scale = float(optax.tree.norm(other_gradient))
     jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), gradient(batch), gradient(shuffled)
+        lambda a, b: np.testing.assert_allclose(a, b, atol=tolerance * scale), gradient, other_gradient
     )
 
 
-def test_sft_is_a_batch_without_pairs_and_learns_it(model):
-    step, _, state = programs(model)
-    batch = random_batch(4)
-    total = batch.token_count.sum()
-    batch = batch.replace(
-        weight=np.zeros(PAIRS, np.float32),
-        sft_weight=np.where(batch.token_count > 0, 1 / total, 0).astype(np.float32),
+def referenced(plan, seed=0):
+    """The plan's microbatches with a made-up reference that depends on the trajectory alone."""
+    batches = [replace(batch, reference_logps=batch.reference_logps.copy()) for batch in plan.batches]
+    for index, places in enumerate(plan.locations):
+        for number, n in places:
+            batches[number].reference_logps[n] = -60 + np.random.default_rng([seed, index]).normal()
+    return batches
+
+
+def test_a_view_counts_its_own_agent_tokens_and_nothing_else(model, params):
+    """Every trajectory's log-probability against the full softmax over its own tokens, one by one."""
+    pair_set = random_pairs(0)
+    plan = packed(pair_set)
+    found = [np.asarray(view_logps(model, params, {}, batch)[0]) for batch in plan.batches]
+    longest = max(len(trajectory.tokens) for trajectory in pair_set.trajectories)
+
+    @jax.jit
+    def every_logp(ids):
+        positions, visible = jnp.arange(longest)[None], jnp.full((1, longest), longest)
+        hidden = model.apply({"params": params}, ids, positions, visible)
+        return jax.nn.log_softmax(output_logits(params, hidden), axis=-1)[0]
+
+    for trajectory, places in zip(pair_set.trajectories, plan.locations, strict=True):
+        ids = np.pad(trajectory.tokens, (0, longest - len(trajectory.tokens)))[None]
+        logps = np.asarray(every_logp(ids))
+        trained = np.flatnonzero(trajectory.agent_mask)
+        expected = sum(float(logps[t - 1, trajectory.tokens[t]]) for t in trained)
+        for number, n in places:
+            assert found[number][n] == pytest.approx(expected, abs=1e-4)
+
+
+def test_credit_per_turn_weighs_the_tokens_of_a_view(model, params):
+    pair_set = random_pairs(1, tasks=1)
+    (plain,), (discounted,) = (packed(pair_set, turn_discount=d).batches for d in (1.0, 0.5))
+    weights = np.asarray(discounted.view_weight)
+    assert set(np.unique(weights)) >= {0.0, 0.25, 0.5, 1.0}
+    np.testing.assert_array_equal(weights > 0, np.asarray(plain.view_weight) > 0)
+    assert not np.allclose(
+        view_logps(model, params, {}, plain)[0], view_logps(model, params, {}, discounted)[0]
     )
+
+
+def test_the_first_step_of_dpo_is_ln_2():
+    step, score, state = programs()
+    batch = one_batch()
+    batch = replace(batch, reference_logps=np.asarray(score(state.params, {}, batch)))
+    _, metrics = take_step(step, state, {}, [batch], BETA, RATE)
+    total, count = metrics["loss/pair"]
+    assert abs(float(total) / float(count) - np.log(2)) < 1e-3
+    assert float(count) == len(random_pairs(0).pairs)  # padding pairs do not count
+    total, count = metrics["rewards/margins/expert_failure"]
+    assert float(count) == 8 and abs(float(total)) < 1e-3
+
+
+def test_equal_arrays_give_exactly_ln_2():
+    batch = one_batch()
+    one_pair = replace(batch, weight=np.where(np.arange(len(batch.weight)) == 0, batch.weight, 0))
+    _, metrics = objective(jnp.asarray(batch.reference_logps), None, one_pair, beta=BETA, loss=SIGMOID)
+    assert [float(x) for x in metrics["loss/pair"]] == [np.float32(np.log(2)), 1]
+
+
+def test_swapping_the_sides_negates_every_margin(model, params):
+    batch = one_batch(1)
+    logps, _ = view_logps(model, params, {}, batch)
+    swapped = replace(batch, chosen=batch.rejected, rejected=batch.chosen)
+    margins = [
+        objective(logps, None, one, beta=BETA, loss=SIGMOID)[1]["rewards/margins"][0]
+        for one in (batch, swapped)
+    ]
+    assert float(margins[0]) == -float(margins[1]) != 0
+
+
+def test_padding_garbage_and_the_order_of_pairs_change_nothing(model, params):
+    batch = one_batch(2)
+    expected = loss_and_gradient(model, params, [batch])
+    tokens = batch.tokens
+    place = np.arange(tokens.tokens.shape[1])
+    padding = (tokens.visible_until == place + 1) & (tokens.positions == 0)
+    garbage = replace(tokens, tokens=np.where(padding, 13, tokens.tokens))
+    unused = place >= tokens.scored[:, None]
+    garbage = replace(
+        garbage, target=np.where(unused, 17, tokens.target), source=np.where(unused, 3, tokens.source)
+    )
+    assert padding.any() and unused.any()
+    assert_same(loss_and_gradient(model, params, [replace(batch, tokens=garbage)]), expected)
+    order = np.random.default_rng(0).permutation(len(batch.weight))
+    fields = {name: getattr(batch, name)[order] for name in ("chosen", "rejected", "weight", "kind")}
+    assert_same(loss_and_gradient(model, params, [replace(batch, **fields)]), expected)
+
+
+def test_the_type_of_ids_changes_nothing(model, params):
+    batch = one_batch(2)
+    narrow = jax.tree.map(lambda x: x.astype(np.uint8) if x.max() < 256 else x, batch.tokens)
+    narrow = replace(batch, tokens=replace(batch.tokens, tokens=narrow.tokens, target=narrow.target))
+    assert narrow.tokens.tokens.dtype == np.uint8
+    assert_same(loss_and_gradient(model, params, [narrow]), loss_and_gradient(model, params, [batch]), 1e-7)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_shared_prefixes_change_neither_loss_nor_gradient(model, params, reduction):
+    pair_set = random_pairs(3)
+    shared, whole = (packed(pair_set, share_prefixes=share, reduction=reduction) for share in (True, False))
+    assert shared.shared > 0.3 and whole.shared == 0
+    assert len(shared.batches) == len(whole.batches) == 1
+    assert_same(
+        loss_and_gradient(model, params, referenced(shared)),
+        loss_and_gradient(model, params, referenced(whole)),
+    )
+
+
+def test_shapes_and_accumulation_change_neither_loss_nor_gradient(model, params):
+    """The same pairs as one step: in one microbatch, in several smaller ones, in other rows."""
+    pair_set = random_pairs(4, tasks=6)
+    count = len(pair_set.pairs)
+    expected = loss_and_gradient(model, params, referenced(packed(pair_set, rows=16, pairs=count)))
+    for shape in (
+        {"rows": 2},
+        {"rows": 1, "row_length": 200},
+        {"rows": 3, "row_length": 130, "views_per_row": 3},
+    ):
+        plan = packed(pair_set, step_pairs=count, pairs=8, **shape)
+        assert plan.steps == (tuple(range(len(plan.batches))),) and len(plan.batches) > 1
+        assert_same(loss_and_gradient(model, params, referenced(plan)), expected)
+
+
+@pytest.mark.parametrize("chunk", [8, 100])
+def test_the_size_of_a_chunk_changes_nothing(model, params, chunk, monkeypatch):
+    batch = one_batch(5)
+    expected = loss_and_gradient(model, params, [batch])
+    monkeypatch.setattr(head, "CHUNK_TOKENS", chunk)
+    assert_same(loss_and_gradient(model, params, [batch]), expected)
+
+
+def step_over(plan, batches, optimizer=PLAIN, loss=SIGMOID, rate=0.1):
+    step, _, state = programs(optimizer, loss)
+    for numbers in plan.steps:
+        own = [batches[number] for number in numbers]
+        state, metrics = take_step(step, state, {}, own, BETA, np.float32(rate))
+    return jax.device_get(state.params), {k: float(a) / max(float(b), 1e-9) for k, (a, b) in metrics.items()}
+
+
+@pytest.mark.parametrize("name", ["sigmoid", "aot", "kto"])
+def test_a_step_of_several_microbatches_equals_one(name):
+    """Uncoupled losses add gradients up; coupled ones take two passes. Parameters and metrics agree."""
+    loss = one_loss(PREFERENCE_LOSSES[name])
+    assert loss.coupled == (name != "sigmoid")
+    pair_set = random_pairs(6)
+    count = len(pair_set.pairs)
+    one, several = packed(pair_set, rows=16), packed(pair_set, rows=2, pairs=8, step_pairs=count)
+    assert len(one.steps[0]) == 1 < len(several.steps[0])
+    expected, expected_metrics = step_over(one, referenced(one), loss=loss)
+    found, metrics = step_over(several, referenced(several), loss=loss)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found, expected)
+    assert metrics == pytest.approx(expected_metrics, rel=1e-4, abs=1e-5)
+
+
+def test_wpo_weighs_pairs_by_the_policys_confidence(model, params):
+    """By hand: the mean over scored tokens of log p - log sum p^2, both sides, exponentiated, at most 1."""
+    batch = one_batch(7)
+    loss = AgentLoss(by_kind=SIGMOID.by_kind, wpo=True)
+    logps, confidence = view_logps(model, params, {}, batch, confidence=True)
+    _, metrics = objective(logps, confidence, batch, beta=BETA, loss=loss)
+    margin = (logps - batch.reference_logps)[batch.chosen] - (logps - batch.reference_logps)[batch.rejected]
+    weight = np.minimum(
+        1, np.exp(np.asarray(confidence)[batch.chosen] + np.asarray(confidence)[batch.rejected])
+    )
+    expected = np.sum((weight * -np.asarray(jax.nn.log_sigmoid(BETA * margin)))[batch.weight > 0])
+    assert float(metrics["loss/pair"][0]) == pytest.approx(float(expected), rel=1e-5)
+    assert not np.allclose(weight, 1)
+
+
+def test_every_kind_of_pair_has_a_loss_of_its_own(model, params):
+    batch = one_batch(8)
+    logps, _ = view_logps(model, params, {}, batch)
+    names = ("sigmoid", "ipo", "hinge")
+    mixed = AgentLoss(by_kind=tuple(PREFERENCE_LOSSES[name] for name in names))
+    _, metrics = objective(logps, None, batch, beta=BETA, loss=mixed)
+    for name, kind in zip(names, ("expert_target", "expert_failure", "failure_failure"), strict=True):
+        _, alone = objective(logps, None, batch, beta=BETA, loss=one_loss(PREFERENCE_LOSSES[name]))
+        assert float(metrics[f"loss/pair/{kind}"][0]) == pytest.approx(float(alone[f"loss/pair/{kind}"][0]))
+
+
+def test_the_joined_batch_of_a_step_names_the_same_views():
+    plan = packed(random_pairs(9), rows=2, pairs=8, step_pairs=100)
+    batches = referenced(plan)
+    joined = join_batches(batches)
+    at = 0
+    for batch in batches:
+        count = len(batch.weight)
+        for side in ("chosen", "rejected"):
+            found = joined.reference_logps[getattr(joined, side)[at : at + count]]
+            np.testing.assert_array_equal(found, batch.reference_logps[getattr(batch, side)])
+        at += count
+    assert float(joined.step_share) == pytest.approx(1)
+
+
+def test_sft_is_a_batch_without_pairs_and_learns_it():
+    step, _, state = programs()
+    shape = BatchConfig(rows=8, row_length=96, views_per_row=6, pairs=24)
+    plan = pack_sft(random_pairs(10).trajectories, batch=shape, pad_id=0, seed=0)
     losses = []
     for _ in range(30):
-        state, metrics = step(state, batch, np.float32(1.0), np.float32(3e-3))
+        state, metrics = take_step(step, state, {}, plan.batches[:1], np.float32(1), np.float32(3e-3))
         losses.append(float(metrics["loss"][0]))
     assert losses[0] == pytest.approx(np.log(VOCAB), rel=0.3)
     assert losses[-1] < 0.6 * losses[0]
     assert float(metrics["pairs"][0]) == 0
-    assert step._cache_size() == 1  # SFT, DPO and every learning rate share one program
+    take_step(step, state, {}, [one_batch()], BETA, RATE)
+    assert step.whole._cache_size() == 1  # SFT, DPO and every learning rate share one program
 
 
 @pytest.mark.parametrize(
     "axes", [{"data": 8}, {"fsdp": 8}, {"data": 2, "fsdp": 2, "tensor": 2}, {"tensor": 4}]
 )
-def test_every_mesh_gives_the_single_devices_numbers(model, axes):
-    """Parameters under the plain gradient: Adam's quotient of tiny numbers turns 1e-9 of noise into 1e-4."""
-    batch = random_batch(5)
+def test_every_mesh_gives_the_single_devices_numbers(axes):
+    batch = one_batch(5)
 
     def run(optimizer, rate, **axes):
-        step, _, state = programs(model, optimizer, **axes)
+        step, _, state = programs(optimizer, **axes)
         for _ in range(5):
-            state, metrics = step(state, batch, np.float32(0.1), np.float32(rate))
+            state, metrics = take_step(step, state, {}, [batch], BETA, np.float32(rate))
         return jax.device_get(state.params), float(metrics["loss"][0])
 
-    (expected, expected_loss), (found, loss) = run(optax.identity(), 0.1), run(optax.identity(), 0.1, **axes)
+    (expected, expected_loss), (found, loss) = run(PLAIN, 0.1), run(PLAIN, 0.1, **axes)
     assert loss == pytest.approx(expected_loss, rel=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found, expected)
-    assert run(OPTIMIZER, 1e-3, **axes)[1] == pytest.approx(run(OPTIMIZER, 1e-3)[1], rel=1e-5)
 
 
 def test_a_mesh_that_needs_more_devices_is_refused():

@@ -50,7 +50,7 @@ def test_packed_trajectories_equal_separate_rows(model, params):
 
 
 def test_branches_of_a_shared_prefix_equal_whole_rows(model, params):
-    """A prefix of 70 with branches of 80 and 50: each branch sees the prefix and itself, never its sibling."""
+    """A prefix of 70 with branches of 80 and 50: a branch never sees its sibling."""
     prefix, first, second = (random_tokens(seed, 1, count) for seed, count in ((1, 70), (2, 80), (3, 50)))
     packed = np.concatenate([prefix, first, second], axis=1)
     visible = np.repeat([200, 150, 200], [70, 80, 50])[None].astype(np.int32)
