@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import re
+import sqlite3
 import time
 from datetime import date, datetime
 from decimal import Decimal
@@ -117,6 +118,21 @@ def test_few_turns_leave_out_descriptions(folder):
     task = next(task for task in all_tasks(env) if task.id == "pets/1")
     demonstration = env.expert(task)
     assert len(demonstration.turns) == 4 and demonstration.reward == 1.0
+    assert [turn.action for turn in demonstration.turns[:2]] == [
+        "execute[SHOW TABLES]",
+        "execute[DESC Owner]",
+    ]
+
+
+def test_a_gold_answer_that_reaches_the_row_cap_is_refused(folder):
+    with pytest.raises(ConfigError, match=r"row 0: gold: found 4 or more rows, expected fewer than row_cap"):
+        make_intercode_sql(InterCodeSqlOptions(spider_path=str(folder), row_cap=4))
+
+
+def test_sqlite_itself_refuses_what_would_pass_the_parser(pets):
+    for sql in ("PRAGMA query_only = OFF", "ATTACH ':memory:' AS x", "DELETE FROM pet", "VACUUM"):
+        with pytest.raises(sqlite3.DatabaseError, match="not authorized|authorization denied"):
+            pets._connection.execute(sql)
 
 
 def test_an_empty_answer_is_right_where_gold_is_empty_and_nowhere_else(env):

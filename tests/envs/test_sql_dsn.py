@@ -59,6 +59,7 @@ def test_a_server_that_is_not_there_is_one_clear_error(folder, tmp_path):
         "DROP TABLE pet",
         "SELECT 1; DROP TABLE pet",
         "/*!50000 DROP TABLE pet */",
+        "SELECT 1 /*!50000 INTO OUTFILE '/tmp/x' */",
         "SELECT 1 INTO OUTFILE '/tmp/x'",
         "SELECT SLEEP (9)",
         "SELECT * FROM pet FOR UPDATE",
