@@ -66,6 +66,7 @@ GOOD = '{"id": 1, "t": "a]b}\\"c"}'
         ('{"id": 2', "broken JSON: Expecting ',' delimiter (line 3)"),
         ('{"id": [2}', "broken JSON: Expecting ',' delimiter (line 3)"),
         ('{"id": 2]}', "broken JSON: Expecting ',' delimiter (line 3)"),
+        ('{"id": 2}]', "broken JSON: Extra data (line 3)"),
         ('{"id": NaN}', "broken JSON: NaN is no JSON number"),
         ("", "broken JSON: expected a row here"),
         (b'{"id": "\xff"}', "invalid UTF-8 (byte 0xff at byte 8 of the row)"),
