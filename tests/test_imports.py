@@ -12,7 +12,8 @@ MAX_LINES = 400
 
 LAYERS = (
     {"strict", "files", "config", "config_check", "config_io", "trajectory", "batch"},
-    {"sharding", "models"},
+    {"sharding"},
+    {"models"},
     {"learning", "sampling", "sampling.decode"},
     {"envs"},
     {"data"},
@@ -40,7 +41,7 @@ LAYERS = (
     },
     {"launch"},
 )
-SAME_LAYER_ALLOWED = (0, 5, 6)
+SAME_LAYER_ALLOWED = (0, 6, 7)
 DEVICE_PACKAGES = {"jax", "jaxlib", "flax", "optax", "orbax", "tensorstore"}
 IMPURE_MODULES = {"logging", "time", "datetime", "random", "tempfile", "shutil", "subprocess", "socket"}
 DISTRIBUTIONS = {
