@@ -11,7 +11,7 @@ import numpy as np
 from coevo_jax.checkpoint import abstract_state
 from coevo_jax.config import LearnConfig, of_round
 from coevo_jax.data.buffer import read_trajectories
-from coevo_jax.data.packing import pack
+from coevo_jax.data.packing import BatchPlan, pack
 from coevo_jax.data.pairing import PairSet, add_trajectories, failure_pairs, target_pairs
 from coevo_jax.files import write_whole
 from coevo_jax.learning.optimizer import constant_rate
@@ -62,6 +62,9 @@ def learn(run: Run, world: World, phase: Phase) -> None:
         run.agents[phase.agent] = jax.device_put(
             fresh_state(state.params, world.optimizer, int(state.step)), world.shardings
         )
+    planned = {f"{phase.agent}/plan/{k}": float(v) for k, v in _plan_counts(plan).items()}
+    if record.position == 0:
+        run.log.write(int(run.agents[phase.agent].step), phase.name, planned)
     references = References(
         run.folder / "references",
         f"round-{phase.round:02d}-{phase.agent}",
@@ -86,6 +89,18 @@ def learn(run: Run, world: World, phase: Phase) -> None:
     run.commit(record, files=[pairs_path, *references.files()], states_changed=True, finished=True)
     kinds = ", ".join(f"{kind['count']} {kind['kind']}" for kind in records["pairs"]) or "no pairs"
     say(record, f"{kinds}; {record.position} steps, padding {plan.padding:.1%}, shared {plan.shared:.1%}")
+
+
+def _plan_counts(plan: BatchPlan) -> dict[str, float]:
+    """What packing did with the round's trajectories, for the metrics log."""
+    return {
+        "too_long": len(plan.too_long),
+        "cut": plan.cut,
+        "dropped_pairs": plan.dropped_pairs,
+        "padding": plan.padding,
+        "shared": plan.shared,
+        "microbatches": len(plan.batches),
+    }
 
 
 def _learn_config(run: Run, agent: str) -> LearnConfig:

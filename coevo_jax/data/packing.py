@@ -28,6 +28,7 @@ from coevo_jax.data.pairing import PairSet
 from coevo_jax.data.records import cut_to_rows, name_of, pair_problem, trajectory_problem
 from coevo_jax.data.steps import counted_steps, one_microbatch_steps
 from coevo_jax.data.views import Link, View, link_pair, plain_view
+from coevo_jax.strict import ConfigError
 from coevo_jax.trajectory import Trajectory
 
 
@@ -61,7 +62,7 @@ def pack(
     """Pack pairs and their trajectories; `sft_extra` maps an index to its weight of SFT without a pair.
 
     A task too large for a microbatch is split by pairs; a trajectory in both parts is then repeated, but its
-    extra weight counts once. Raises ValueError that names the record for input that is broken.
+    extra weight counts once. Raises ConfigError that names the record for input that is broken.
     """
     kinds = kind_weights(pair_weights)
     check(pair_set, kinds, sft_extra)
@@ -123,15 +124,15 @@ def pack_sft(trajectories: Sequence[Trajectory], *, batch: BatchConfig, pad_id: 
 def with_reference(batch: PreferenceBatch, logps: np.ndarray) -> PreferenceBatch:
     """Store the reference's summed log-probabilities, float32 [N], with a microbatch.
 
-    Raises ValueError where they are not finite numbers, one for each view.
+    Raises ConfigError where they are not finite numbers, one for each view.
     """
     reference, views = np.asarray(logps, np.float32), batch.reference_logps.size
     if reference.shape != (views,):
-        raise ValueError(f"reference log-probabilities: found shape {reference.shape}, expected ({views},)")
+        raise ConfigError(f"reference log-probabilities: found shape {reference.shape}, expected ({views},)")
     if not np.isfinite(reference).all():
         n = int(np.flatnonzero(~np.isfinite(reference))[0])
         row, view = divmod(n, batch.view_weight.shape[1])
-        raise ValueError(
+        raise ConfigError(
             f"reference log-probabilities: view {view} of row {row} (n = {n}): found {reference[n]}, "
             "expected a finite number"
         )
@@ -154,18 +155,18 @@ def kind_weights(pair_weights: PairWeights) -> dict[str, KindWeights]:
 
 
 def check(pair_set: PairSet, kinds: Mapping[str, KindWeights], sft_extra: Mapping[int, float]) -> None:
-    """Raise ValueError that names the first record that cannot be learned from, and why."""
+    """Raise ConfigError that names the first record that cannot be learned from, and why."""
     for trajectory in pair_set.trajectories:
         problem = trajectory_problem(trajectory)
         if problem:
-            raise ValueError(f"trajectory {name_of(trajectory)}: {problem}")
+            raise ConfigError(f"trajectory {name_of(trajectory)}: {problem}")
     for number, pair in enumerate(pair_set.pairs):
         problem = pair_problem(pair, pair_set.trajectories, tuple(kinds))
         if problem:
-            raise ValueError(f"pair {number} ({pair.kind} of task {pair.task_id}): {problem}")
+            raise ConfigError(f"pair {number} ({pair.kind} of task {pair.task_id}): {problem}")
     for index in sft_extra:
         if not 0 <= index < len(pair_set.trajectories):
-            raise ValueError(
+            raise ConfigError(
                 f"sft_extra: found trajectory {index}, expected one of {len(pair_set.trajectories)}"
             )
 

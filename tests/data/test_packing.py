@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from coevo_jax.config import BatchConfig
 from coevo_jax.data.packing import epoch_order, pack_sft, with_reference
+from coevo_jax.strict import ConfigError
 from coevo_jax.trajectory import PAIR_KINDS
 from tests.data.packed import (
     DPO,
@@ -256,9 +257,9 @@ def test_reference_logps_are_stored_with_a_microbatch():
     assert stored.reference_logps.tolist() == [0, 1, 2, 3]
     assert stored.reference_logps.dtype == np.float32
     assert batch.reference_logps.tolist() == [0] * 4
-    with pytest.raises(ValueError, match=r"found shape \(3,\), expected \(4,\)"):
+    with pytest.raises(ConfigError, match=r"found shape \(3,\), expected \(4,\)"):
         with_reference(batch, np.arange(3.0))
-    with pytest.raises(ValueError, match="view 2 of row 0"):
+    with pytest.raises(ConfigError, match="view 2 of row 0"):
         with_reference(batch, np.array([0, 0, np.nan, 0]))
 
 

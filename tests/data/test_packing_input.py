@@ -7,6 +7,7 @@ import pytest
 
 from coevo_jax.config import BatchConfig, KindWeights, PairWeights
 from coevo_jax.data.packing import pack_sft
+from coevo_jax.strict import ConfigError
 from tests.data.packed import HAND, HAND_PAIRS, HAND_SHAPE, PAD, packed, pair, trajectory
 
 
@@ -62,9 +63,9 @@ BROKEN = {
 @pytest.mark.parametrize("problem", BROKEN)
 def test_a_broken_trajectory_is_refused_by_name(problem):
     broken = dataclasses.replace(HAND[0], **BROKEN[problem])
-    with pytest.raises(ValueError, match=rf"t \(expert, sample 0\): {problem}"):
+    with pytest.raises(ConfigError, match=rf"t \(expert, sample 0\): {problem}"):
         packed([broken, *HAND[1:]], HAND_PAIRS, **HAND_SHAPE)
-    with pytest.raises(ValueError, match=rf"t \(expert, sample 0\): {problem}"):
+    with pytest.raises(ConfigError, match=rf"t \(expert, sample 0\): {problem}"):
         pack_sft([broken], batch=BatchConfig(**HAND_SHAPE), pad_id=PAD, seed=0)
 
 
@@ -83,7 +84,7 @@ def test_a_broken_trajectory_is_refused_by_name(problem):
 )
 def test_a_broken_pair_is_refused_by_name(broken, problem):
     weights = PairWeights(expert_target=KindWeights())
-    with pytest.raises(ValueError, match=rf"pair 1 \(.* of task .\): {problem}"):
+    with pytest.raises(ConfigError, match=rf"pair 1 \(.* of task .\): {problem}"):
         packed(HAND, [HAND_PAIRS[0], broken], weights=weights, **HAND_SHAPE)
-    with pytest.raises(ValueError, match="sft_extra: found trajectory 7"):
+    with pytest.raises(ConfigError, match="sft_extra: found trajectory 7"):
         packed(HAND, [], extra={7: 1.0}, **HAND_SHAPE)

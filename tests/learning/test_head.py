@@ -96,7 +96,7 @@ def test_no_array_of_all_logits_exists_forward_or_backward():
 
 
 def test_a_split_vocabulary_is_never_gathered(inputs):
-    """Value and gradient on 4 devices that each hold a quarter of the head; no device ever holds all of it."""
+    """Value and gradient on 4 devices that each hold a quarter of the head; none holds all."""
     from jax.sharding import NamedSharding, PartitionSpec
 
     mesh = make_mesh(MeshConfig(tensor=4))
