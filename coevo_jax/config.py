@@ -15,6 +15,7 @@ __all__ = ["Config", "ConfigError", "StrictModel", "validate"]
 T = TypeVar("T")
 TaskSlice = Annotated[str, Field(pattern=r"^\d*:\d*$")]
 LossTerms = str | dict[str, float]
+Projection = Literal["query", "key", "value", "output", "gate", "up", "down"]
 
 
 def of_round(values: tuple[T, ...], number: int) -> T:
@@ -39,6 +40,24 @@ class TokenizerConfig(StrictModel):
     """Folder of a saved Hugging Face tokenizer; null trains one on the warm-start experts' text."""
     vocab_size: int = Field(default=1024, ge=300)
     """Vocabulary size of a trained tokenizer (byte-level BPE)."""
+
+
+class LoraConfig(StrictModel):
+    """Low-rank adapters: both agents are small updates of one frozen base."""
+
+    rank: int = Field(default=16, ge=1)
+    """Inner width of every adapter."""
+    alpha: float = Field(default=32.0, gt=0)
+    """An adapter's share is scaled by alpha / rank."""
+    target_modules: tuple[Projection, ...] = ("query", "key", "value", "output", "gate", "up", "down")
+    """Projections that have an adapter, in every layer."""
+    warm_start: Literal["full", "adapter"] = "full"
+    """full: the warm start trains all parameters and gives the base. adapter: it trains an adapter of the
+    initial model, which both agents go on from."""
+
+    @property
+    def scale(self) -> float:
+        return self.alpha / self.rank
 
 
 class ModelConfig(StrictModel):
@@ -70,6 +89,8 @@ class ModelConfig(StrictModel):
     remat: Literal["none", "dots", "feed_forward", "full"] = "none"
     """What of a block the backward pass computes again: nothing; all but matrix products and attention; the
     feed-forward too; or everything."""
+    lora: LoraConfig | None = None
+    """Low-rank adapters on a frozen base that both agents share; null trains all parameters."""
 
 
 class MeshConfig(StrictModel):

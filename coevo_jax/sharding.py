@@ -24,6 +24,7 @@ LOGICAL_RULES = (
     ("mlp", "tensor"),
     ("head_dim", None),
     ("norm", None),
+    ("rank", None),
     ("layers", None),
 )
 

@@ -2,9 +2,10 @@
 
 Layers are stacked and scanned; parameters carry logical axes. Pure init/apply, no state.
 Legend: B rows, T tokens, D hidden, H query heads, K key/value heads, h head width, F feed-forward,
-V vocabulary.
+V vocabulary, I and O all axes in and out of a projection, r rank of an adapter.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -31,10 +32,38 @@ def _weight(
     return weight
 
 
-def _heads(x_BTD: jax.Array, weight_DHh: jax.Array) -> jax.Array:
-    """Project to heads: [B, T, D] -> [B, T, H, h]."""
-    D, H, h = weight_DHh.shape
-    return linear(x_BTD, weight_DHh.reshape(D, H * h)).reshape(*x_BTD.shape[:2], H, h)
+def _small_weight(shape: tuple[int, ...], axes: tuple[str, ...], bound: float) -> Callable[..., jax.Array]:
+    """Initializer of one matrix of an adapter: uniform within the bound, zero where the bound is."""
+
+    def start(key: jax.Array, *_: Any) -> jax.Array:
+        return jax.random.uniform(key, shape, jnp.float32, -bound, bound)
+
+    return nn.with_logical_partitioning(start, axes)
+
+
+# Logical axes of each projection: those that go in, those that come out.
+Axes = tuple[tuple[str, ...], tuple[str, ...]]
+PROJECTIONS: dict[str, Axes] = {
+    "query": (("embed",), ("heads", "head_dim")),
+    "key": (("embed",), ("kv_heads", "head_dim")),
+    "value": (("embed",), ("kv_heads", "head_dim")),
+    "output": (("heads", "head_dim"), ("embed",)),
+    "gate": (("embed",), ("mlp",)),
+    "up": (("embed",), ("mlp",)),
+    "down": (("mlp",), ("embed",)),
+}
+
+
+def axis_sizes(config: ModelConfig, axes: tuple[str, ...]) -> tuple[int, ...]:
+    """Sizes of logical axes."""
+    sizes = {
+        "embed": config.hidden_size,
+        "heads": config.num_heads,
+        "kv_heads": config.num_kv_heads,
+        "head_dim": config.head_dim,
+        "mlp": config.intermediate_size,
+    }
+    return tuple(sizes[axis] for axis in axes)
 
 
 class RMSNorm(nn.Module):
@@ -59,36 +88,60 @@ class Block(nn.Module):
 
     def setup(self) -> None:
         c = self.config
-        D, H, K, h, F = c.hidden_size, c.num_heads, c.num_kv_heads, c.head_dim, c.intermediate_size
         self.attention_norm = RMSNorm(c.rms_norm_eps)
         self.mlp_norm = RMSNorm(c.rms_norm_eps)
         if c.qk_norm:
             self.query_norm = RMSNorm(c.rms_norm_eps)
             self.key_norm = RMSNorm(c.rms_norm_eps)
-        self.query_DHh = _weight(self, "query", (D, H, h), ("embed", "heads", "head_dim"), D)
-        self.key_DKh = _weight(self, "key", (D, K, h), ("embed", "kv_heads", "head_dim"), D)
-        self.value_DKh = _weight(self, "value", (D, K, h), ("embed", "kv_heads", "head_dim"), D)
-        self.output_HhD = _weight(self, "output", (H, h, D), ("heads", "head_dim", "embed"), H * h)
-        self.gate_DF = _weight(self, "gate", (D, F), ("embed", "mlp"), D)
-        self.up_DF = _weight(self, "up", (D, F), ("embed", "mlp"), D)
-        self.down_FD = _weight(self, "down", (F, D), ("mlp", "embed"), F)
+        self.weights = {name: self._projection(name, axes) for name, axes in PROJECTIONS.items()}
+        targets = c.lora.target_modules if c.lora else ()
+        self.adapters = {name: self._adapter(name, PROJECTIONS[name]) for name in targets}
+
+    def _projection(self, name: str, axes: Axes) -> jax.Array:
+        into, out = axes
+        fan_in = math.prod(axis_sizes(self.config, into))
+        return _weight(self, name, axis_sizes(self.config, into + out), into + out, fan_in)
+
+    def _adapter(self, name: str, axes: Axes) -> dict[str, jax.Array]:
+        """Both factors of a low-rank update: `a` [I, r] starts as PEFT's does, `b` [r, O] at zero."""
+        (into, out), rank = axes, self.config.lora.rank
+        sizes_in, sizes_out = axis_sizes(self.config, into), axis_sizes(self.config, out)
+        a = _small_weight((*sizes_in, rank), (*into, "rank"), math.prod(sizes_in) ** -0.5)
+        b = _small_weight((rank, *sizes_out), ("rank", *out), 0.0)
+
+        def start() -> dict[str, jax.Array]:
+            return {"a": a(self.make_rng("params")), "b": b(self.make_rng("params"))}
+
+        factors: Any = self.variable("adapters", name, start).value
+        return factors
+
+    def _linear(self, name: str, x_BTI: jax.Array) -> jax.Array:
+        """A projection over the last axis, plus its adapter's low-rank share, without a merged weight."""
+        I, rank = x_BTI.shape[-1], self.config.lora.rank if self.config.lora else 0
+        y_BTO = linear(x_BTI, self.weights[name].reshape(I, -1))
+        if name not in self.adapters:
+            return y_BTO
+        a, b = self.adapters[name]["a"], self.adapters[name]["b"]
+        small_BTr = linear(x_BTI, a.reshape(I, rank))
+        return y_BTO + self.config.lora.scale * linear(small_BTr, b.reshape(rank, -1))
 
     def project(self, x_BTD: jax.Array, positions_BT: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Rotated queries [B, T, H, h] and keys, and values [B, T, K, h]."""
         c, x = self.config, self.attention_norm(x_BTD)
-        weights = (self.query_DHh, self.key_DKh, self.value_DKh)
-        q, k, v = (checkpoint_name(_heads(x, weight), QKV) for weight in weights)
+        q, k, v = (
+            checkpoint_name(self._linear(name, x).reshape(*x.shape[:2], -1, c.head_dim), QKV)
+            for name in ("query", "key", "value")
+        )
         if c.qk_norm:
             q, k = self.query_norm(q), self.key_norm(k)
         return rotate(q, positions_BT, c.rope_theta), rotate(k, positions_BT, c.rope_theta), v
 
     def finish(self, x_BTD: jax.Array, attended_BTHh: jax.Array) -> jax.Array:
         """Output projection, residual and feed-forward."""
-        B, T, D = x_BTD.shape
-        x = x_BTD + linear(attended_BTHh.reshape(B, T, -1), self.output_HhD.reshape(-1, D))
+        x = x_BTD + self._linear("output", attended_BTHh.reshape(*x_BTD.shape[:2], -1))
         y = self.mlp_norm(x)
-        gate, up = (checkpoint_name(linear(y, weight), HIDDEN) for weight in (self.gate_DF, self.up_DF))
-        return x + linear(nn.silu(gate) * up, self.down_FD)
+        gate, up = (checkpoint_name(self._linear(name, y), HIDDEN) for name in ("gate", "up"))
+        return x + self._linear("down", nn.silu(gate) * up)
 
     def __call__(self, x_BTD: jax.Array, positions_BT: jax.Array, visible_until_BT: jax.Array):
         q, k, v = self.project(x_BTD, positions_BT)
@@ -113,7 +166,7 @@ class Transformer(nn.Module):
             )
         scanned = nn.scan(
             remat(Block, c.remat),
-            variable_axes={"params": 0},
+            variable_axes={"params": 0, "adapters": 0},
             split_rngs={"params": True},
             in_axes=(nn.broadcast, nn.broadcast),  # pyright: ignore[reportArgumentType]  # its type says int
             length=c.num_layers,
