@@ -8,7 +8,7 @@ from coevo_jax.strict import ConfigError
 
 def check(config: Config, source: str = "configuration") -> None:
     """Refuse impossible combinations of valid options. Raises ConfigError that lists every one of them."""
-    problems = [*_names_and_slices(config), *_model(config), *_lengths(config)]
+    problems = [*_names_and_slices(config), *_model(config), *_adapters(config), *_lengths(config)]
     problems += _agent("target", config.target)
     problems += _agent("failure", config.failure)
     if config.rounds > 0:
@@ -60,6 +60,31 @@ def _model(config: Config) -> Iterator[str]:
     rows, shards = config.batch.rows, config.mesh.data * config.mesh.fsdp
     if rows % shards:
         yield f"batch.rows {rows} is not a multiple of mesh.data * mesh.fsdp = {shards}"
+
+
+def _adapters(config: Config) -> Iterator[str]:
+    model, lora = config.model, config.model.lora
+    if lora is None:
+        return
+    targets = lora.target_modules
+    if not targets:
+        yield "model.lora.target_modules: the list is empty, so nothing could be learned; lora: null is plain"
+    for name in sorted({name for name in targets if targets.count(name) > 1}):
+        yield f"model.lora.target_modules: {name} stands twice"
+    heads, kv_heads = model.num_heads * model.head_dim, model.num_kv_heads * model.head_dim
+    widths = {"query": heads, "key": kv_heads, "value": kv_heads, "output": heads}
+    for name in dict.fromkeys(targets):
+        narrow = min(model.hidden_size, widths.get(name, model.intermediate_size))
+        if lora.rank > narrow:
+            yield (
+                f"model.lora.rank {lora.rank} exceeds the {narrow} of the narrower side of {name}: "
+                "an adapter would be larger than what it adapts"
+            )
+    if config.rounds == 0 and lora.warm_start == "full":
+        yield (
+            "model.lora with warm_start: full does nothing when rounds is 0: the warm start trains all "
+            "parameters (warm_start: adapter trains an adapter)"
+        )
 
 
 def _lengths(config: Config) -> Iterator[str]:
