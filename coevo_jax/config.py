@@ -83,9 +83,9 @@ class ModelConfig(StrictModel):
     """Use the input embedding as output head."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Compute type of matrix products; log-probabilities are float32 always."""
-    attention: Literal["auto", "dense", "blocks"] = "auto"
-    """Attention over packed rows: whole products with a mask, or visible blocks only; auto takes the
-    platform's fastest."""
+    attention: Literal["auto", "dense", "blocks", "flash"] = "auto"
+    """Attention over packed rows: whole products with a mask; visible blocks only; or the latter as kernels
+    for TPUs. auto takes the platform's: flash on TPUs, blocks on CPUs, dense on GPUs."""
     remat: Literal["none", "dots", "feed_forward", "full"] = "none"
     """What of a block the backward pass computes again: nothing; all but matrix products and attention; the
     feed-forward too; or everything."""

@@ -6,21 +6,37 @@ import jax
 from jax.sharding import Mesh
 
 from coevo_jax.models.attention import dense_attention
+from coevo_jax.models.flash_attention import flash_attention
 from coevo_jax.models.tree_attention import tree_attention
 from coevo_jax.sharding import over_heads
+from coevo_jax.strict import ConfigError
 
 # (q [B, T, H, h], k [B, T, K, h], v [B, T, K, h], visible_until [B, T]) -> [B, T, H, h]
 Attention = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
 
-ATTENTIONS: dict[str, Attention] = {"dense": dense_attention, "blocks": tree_attention}
+ATTENTIONS: dict[str, Attention] = {
+    "dense": dense_attention,
+    "blocks": tree_attention,
+    "flash": flash_attention,
+}
+OF_PLATFORM = {"cpu": "blocks", "tpu": "flash"}  # any other: dense
 
 
 def choose_attention(name: str, mesh: Mesh) -> Attention:
-    """An attention by name; "auto" takes the fastest of the mesh's platform.
+    """An attention by name; "auto" takes that of the mesh's platform.
 
     On several devices each works on its own rows and heads, without communication.
+
+    Raises:
+      ConfigError: the kernels of "flash" do not run on this platform.
     """
+    platform = mesh.devices.flat[0].platform
     if name == "auto":
-        name = "blocks" if mesh.devices.flat[0].platform == "cpu" else "dense"
+        name = OF_PLATFORM.get(platform, "dense")
+    if name == "flash" and platform not in OF_PLATFORM:
+        raise ConfigError(
+            f"model.attention: flash has kernels for TPUs (interpreted on CPUs), found {platform}: "
+            "expected auto, dense or blocks"
+        )
     attention = ATTENTIONS[name]
     return attention if mesh.size == 1 else over_heads(mesh, attention)
