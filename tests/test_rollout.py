@@ -13,8 +13,8 @@ from coevo_jax import rollout
 from coevo_jax.config import ConfigError
 from coevo_jax.data.chat import render
 from coevo_jax.envs.pool import EnvPool
-from coevo_jax.learning.logps import token_logps
-from coevo_jax.models.transformer import output_logits
+from coevo_jax.learning.head import scored_logps
+from coevo_jax.models.transformer import output_head, output_logits
 from coevo_jax.rollout import force, play
 from coevo_jax.trajectory import Demonstration, Ending, Turn
 from tests.scripted_env import MODEL, CharChat, ScriptedEnv, SlowEnv, make_engine, make_tasks, random_params
@@ -37,8 +37,9 @@ def play_with(
 def score(row):
     """Log-probability and greedy continuation of each position of one row, by the learner's forward pass."""
     positions = np.arange(LENGTH, dtype=np.int32)[None]
-    hidden = MODEL.apply({"params": PARAMS}, row, positions, np.ones_like(positions))
-    return token_logps(PARAMS, hidden, row)[0], output_logits(PARAMS, hidden)[0]
+    hidden = MODEL.apply({"params": PARAMS}, row, positions, np.full_like(positions, LENGTH))
+    logps = scored_logps(output_head(PARAMS), hidden[:, :-1], row[:, 1:], np.array([LENGTH - 1]))
+    return logps[0], output_logits(PARAMS, hidden)[0]
 
 
 def learner(tokens):
