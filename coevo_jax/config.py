@@ -16,6 +16,7 @@ T = TypeVar("T")
 TaskSlice = Annotated[str, Field(pattern=r"^\d*:\d*$")]
 LossTerms = str | dict[str, float]
 Projection = Literal["query", "key", "value", "output", "gate", "up", "down"]
+LossOption = bool | int | float | str
 
 
 def of_round(values: tuple[T, ...], number: int) -> T:
@@ -180,7 +181,7 @@ class KindWeights(StrictModel):
     sft: float = Field(default=0.0, ge=0)
     """Weight of the SFT term on the chosen side of this kind of pair."""
     loss: LossTerms | None = None
-    """Preference loss of this kind of pair; null takes the agent's."""
+    """Preference loss or mixture of this kind of pair; null takes the agent's."""
 
 
 class PairWeights(StrictModel):
@@ -208,14 +209,14 @@ class LearnConfig(StrictModel):
     sft_reduction: Literal["mean", "sum"] = "mean"
     """SFT term of a trajectory: mean or sum over its agent tokens."""
     loss: LossTerms = "sigmoid"
-    """Preference loss: a name of PREFERENCE_LOSSES, your own as package.module:function, or a weighted
-    mixture {name: weight}."""
-    loss_options: dict[str, dict[str, float | int | str]] = Field(default={})
+    """Preference loss: a name (`python -m launch.sweep --list` shows all), your own as
+    package.module:function, or a weighted mixture {name: weight}."""
+    loss_options: dict[str, dict[str, LossOption]] = Field(default={})
     """Options of the losses in use, by the loss's name, such as {simpo: {gamma: 0.5}}."""
     divergence: Literal["reverse_kl", "forward_kl", "js", "alpha"] = "reverse_kl"
     """Divergence that ties the policy to the reference (f-DPO); DPO's own is reverse_kl."""
-    divergence_alpha: float = Field(default=0.5, gt=0)
-    """Alpha of the alpha-divergence."""
+    divergence_alpha: float = Field(default=0.5, gt=0, le=1)
+    """Alpha of the alpha-divergence: near 0 the reverse KL, 1 the forward KL."""
     ld_alpha: float = Field(default=1.0, ge=0, le=1)
     """Weight of a side's tokens beyond the length of the pair's shorter side (LD-DPO); 1 is plain."""
     wpo: bool = False

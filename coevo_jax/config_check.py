@@ -5,6 +5,17 @@ from collections.abc import Iterator
 from coevo_jax.config import Config, LearnConfig
 from coevo_jax.strict import ConfigError
 
+# Options that act through the preference loss alone.
+LOSS_OPTIONS = (
+    "loss",
+    "loss_options",
+    "divergence",
+    "divergence_alpha",
+    "ld_alpha",
+    "wpo",
+    "reference_every",
+)
+
 
 def check(config: Config, source: str = "configuration") -> None:
     """Refuse impossible combinations of valid options. Raises ConfigError that lists every one of them."""
@@ -13,6 +24,9 @@ def check(config: Config, source: str = "configuration") -> None:
     problems += _agent("failure", config.failure)
     if config.rounds > 0:
         problems += [*_target(config), *_failure_agent(config), *_batch_room(config), *_sampling(config)]
+        problems += _idle_options("target", config.target)
+        if config.failure.explore and config.failure.learn:
+            problems += _idle_options("failure", config.failure)
     if problems:
         raise ConfigError("\n".join(f"{source}: {problem}" for problem in problems))
 
@@ -112,6 +126,29 @@ def _agent(name: str, agent: LearnConfig) -> Iterator[str]:
             yield f"{name}.pairs.{kind}: dpo and sft are both 0, so it does nothing; use null to leave it out"
 
 
+def _idle_options(name: str, agent: LearnConfig) -> Iterator[str]:
+    """Options of the loss that have been set and would change nothing."""
+    changed = {
+        key: value
+        for key, value in agent
+        if key in LOSS_OPTIONS and value != LearnConfig.model_fields[key].default
+    }
+    if "divergence_alpha" in changed and agent.divergence != "alpha":
+        yield (
+            f"{name}.divergence_alpha {agent.divergence_alpha} does nothing: {name}.divergence is "
+            f"{agent.divergence}, expected alpha"
+        )
+    preferring = [weights for _, weights in agent.pairs if weights is not None and weights.dpo > 0]
+    for kind, weights in agent.pairs:
+        if weights is not None and weights.dpo == 0 and weights.loss is not None:
+            yield f"{name}.pairs.{kind}.loss does nothing: {name}.pairs.{kind}.dpo is 0"
+    if not preferring:
+        for key in changed:
+            yield f"{name}.{key} does nothing: no kind of {name}.pairs has a dpo above 0"
+    elif "loss" in changed and all(weights.loss is not None for weights in preferring):
+        yield f"{name}.loss does nothing: every kind of {name}.pairs has a loss of its own"
+
+
 def _target(config: Config) -> Iterator[str]:
     target, pairs = config.target, config.target.pairs
     kinds = [kind for kind, weights in pairs if weights is not None]
@@ -156,30 +193,16 @@ def _sampling(config: Config) -> Iterator[str]:
 
 
 def _batch_room(config: Config) -> Iterator[str]:
-    """All trajectories and pairs of a task stand in one microbatch, so one must have room for them."""
-    samples, batch = config.explore.samples, config.batch
-    agents = 2 if config.failure.explore else 1
-    trajectories = 1 + agents * samples
-    slots = batch.rows * batch.views_per_row
-    if slots < trajectories:
-        yield (
-            f"batch.rows * batch.views_per_row = {slots} trajectories in a microbatch cannot hold the "
-            f"{trajectories} of one task (expert and explore.samples per agent)"
-        )
+    """A pair is never torn apart, so a microbatch must have room for one: a view of either side at least."""
+    batch = config.batch
+    room = batch.rows * batch.views_per_row
     for name, agent in (("target", config.target), ("failure", config.failure)):
-        within = 0 if agent.cross_agent_only else agents * samples * (samples - 1) // 2
-        possible = {
-            "expert_target": samples,
-            "expert_failure": samples,
-            "failure_failure": within + (agents - 1) * samples * samples,
-        }
-        pairs = sum(
-            min(possible[kind], agent.max_pairs_per_kind)
-            for kind, weights in agent.pairs
-            if weights is not None
-        )
-        if pairs > batch.pairs:
+        kinds = [weights for _, weights in agent.pairs if weights is not None]
+        # Length desensitising weighs the chosen side's tokens otherwise than its SFT term does.
+        imitated = agent.ld_alpha < 1 and any(weights.sft > 0 for weights in kinds)
+        needed = 3 if imitated else 2
+        if kinds and room < needed:
             yield (
-                f"batch.pairs {batch.pairs} cannot hold the {pairs} pairs that one task may give the {name} "
-                f"agent; raise it or lower {name}.max_pairs_per_kind"
+                f"batch.rows * batch.views_per_row = {room} views in a microbatch cannot hold the {needed} "
+                f"that one pair of the {name} agent may take"
             )

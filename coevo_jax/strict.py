@@ -48,18 +48,49 @@ def validate(
         raise ConfigError(f"{source}: {prefix or 'top level'}: not plain YAML data ({error})") from None
     except ValidationError as error:
         lines = []
-        for problem in error.errors(include_url=False):
+        for problem in _without_branches(error.errors(include_url=False), data):
             key = _key(problem["loc"], prefix)
             lines.append(f"{source_of(key) if source_of else source}: {key}: {_explain(model, problem)}")
         raise ConfigError("\n".join(lines)) from None
 
 
+def _without_branches(problems: Sequence[Any], data: Any) -> list[Any]:
+    """One problem per place where a value may be of several types: pydantic lists one for each of them."""
+    merged: dict[tuple, list[Any]] = {}
+    for problem in problems:
+        place, inside = _place(problem, data)
+        merged.setdefault(place, []).append(problem | {"loc": (*place, *inside)})
+    found = []
+    for group in merged.values():
+        deepest = max(len(problem["loc"]) for problem in group)
+        group = [problem for problem in group if len(problem["loc"]) == deepest]
+        telling = [problem for problem in group if not problem["type"].endswith("_type")] or group
+        found.append(telling[0] | {"alternatives": telling[1:]})
+    return found
+
+
+def _place(problem: Any, data: Any) -> tuple[tuple, tuple]:
+    """Where a problem stands up to the first value of several types, and further inside that value."""
+    location = problem["loc"]
+    for depth, part in enumerate(location):
+        known = isinstance(data, dict) and part in data
+        known |= isinstance(data, list) and isinstance(part, int) and part < len(data)
+        if known:
+            data = data[part]
+        elif problem["type"] != "missing":  # the name of a type, which no data has as a key
+            return location[:depth], location[depth + 1 :]
+    return location, ()
+
+
 def nearest(name: str, valid: Sequence[str]) -> str:
     """Return " (did you mean 'x'?)" for the closest valid name, else the list of valid names."""
+    return closest(name, valid) or (f" (valid: {', '.join(valid)})" if valid else "")
+
+
+def closest(name: str, valid: Sequence[str]) -> str:
+    """Return " (did you mean 'x'?)" for the closest valid name, or nothing where none is close."""
     close = difflib.get_close_matches(name, valid, n=1, cutoff=0.6)
-    if close:
-        return f" (did you mean '{close[0]}'?)"
-    return f" (valid: {', '.join(valid)})" if valid else ""
+    return f" (did you mean '{close[0]}'?)" if close else ""
 
 
 def field_model(model: type[BaseModel], name: str) -> type[BaseModel] | None:
@@ -123,11 +154,15 @@ def _explain(model: type[BaseModel], problem: Any) -> str:
         allowed = problem["ctx"]["expected"]
         close = difflib.get_close_matches(str(problem["input"]), re.findall(r"'([^']*)'", allowed), n=1)
         return f"{found}, expected {allowed}" + (f" (did you mean '{close[0]}'?)" if close else "")
+    several = (problem, *problem.get("alternatives", ()))
+    return f"{found}, expected {' or '.join(dict.fromkeys(map(_expected, several)))}"
+
+
+def _expected(problem: Any) -> str:
+    kind = problem["type"]
     if kind == "string_pattern_mismatch":
-        expected = f"a string that matches {problem['ctx']['pattern']}"
-    elif kind == "value_error":
-        expected = problem["msg"].removeprefix("Value error, ")
-    else:
-        expected = _EXPECTED.get(kind) or re.sub(r"^Input should be ", "", problem["msg"])
-        expected = re.sub(r"^(greater|less|a multiple)", r"a value \1", expected)
-    return f"{found}, expected {expected}"
+        return f"a string that matches {problem['ctx']['pattern']}"
+    if kind == "value_error":
+        return problem["msg"].removeprefix("Value error, ")
+    expected = _EXPECTED.get(kind) or re.sub(r"^Input should be ", "", problem["msg"])
+    return re.sub(r"^(greater|less|a multiple)", r"a value \1", expected)

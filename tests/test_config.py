@@ -186,7 +186,10 @@ def test_extends_refuses_cycles_and_missing_parents(write):
     [
         ("rouns: 1", "rouns: unknown key (did you mean 'rounds'?)"),
         ("target: {pairs: {expert_targt: null}}", "target.pairs.expert_targt: unknown key (did you mean"),
-        ("batch: {zzz: 1}", "batch.zzz: unknown key (valid: rows, row_length, views_per_row, pairs)"),
+        (
+            "batch: {zzz: 1}",
+            "batch.zzz: unknown key (valid: rows, row_length, views_per_row, pairs, step_pairs, ",
+        ),
         ("rounds: two", 'rounds: found "two" (string), expected an integer'),
         ("rounds: 1.0", "rounds: found 1.0 (number), expected an integer"),
         ("rounds: true", "rounds: found true (boolean), expected an integer"),
@@ -213,12 +216,46 @@ def test_extends_refuses_cycles_and_missing_parents(write):
         ("explore: {tasks: [all]}", 'explore.tasks[0]: found "all" (string), expected a string that matches'),
         ("target: {beta: 0.1}", "target.beta: found 0.1 (number), expected a list"),
         ("target: {beta: [0.1, x]}", 'target.beta[1]: found "x" (string), expected a number'),
+        (
+            "target: {loss: 3}",
+            "target.loss: found 3 (integer), expected a string (quote it if it looks like a ",
+        ),
+        ("target: {loss: 3}", "number) or a mapping of keys"),
+        ("target: {loss: {ipo: x}}", 'target.loss.ipo: found "x" (string), expected a number'),
+        ("target: {loss: {ipo: .nan}}", "target.loss.ipo: found NaN (number), expected a finite number"),
+        (
+            "target: {pairs: {expert_target: {loss: 3}}}",
+            "target.pairs.expert_target.loss: found 3 (integer), expected a string",
+        ),
+        (
+            "target: {loss_options: {ipo: 3}}",
+            "target.loss_options.ipo: found 3 (integer), expected a mapping",
+        ),
+        (
+            "target: {loss_options: {ipo: {average: [1]}}}",
+            "target.loss_options.ipo.average: found [1] (list), expected true or false or an integer or",
+        ),
+        (
+            "target: {loss_options: {simpo: {gamma: .inf}}}",
+            "target.loss_options.simpo.gamma: found Infinity (number), expected a finite number",
+        ),
+        ("target: {ld_alpha: .nan}", "target.ld_alpha: found NaN (number), expected a finite number"),
+        ("target: {divergence: jss}", "(did you mean 'js'?)"),
+        (
+            "target: {divergence_alpha: 1.5}",
+            "target.divergence_alpha: found 1.5 (number), expected a value les",
+        ),
     ],
 )
 def test_wrong_values_name_key_found_and_expected(write, text, expected):
     path = write(text)
     message = message_of(load_config, path)
     assert message.startswith(f"{path}: ") and expected in message, message
+
+
+def test_a_value_of_several_types_is_one_problem(write):
+    message = message_of(load_config, write("target: {loss: 3, loss_options: {ipo: {average: [1]}}}"))
+    assert len(message.splitlines()) == 2
 
 
 def test_every_problem_is_listed_at_once(write):
@@ -331,10 +368,44 @@ NO_FAILURE = ["failure.explore=false"]
             ["explore.samples=2", "explore.temperature=0"],
             "explore.samples 2 at explore.temperature 0 are identical",
         ),
-        (["batch.rows=1", "batch.views_per_row=2"], "= 2 trajectories in a microbatch cannot hold the 3"),
         (
-            ["explore.samples=4", "batch.pairs=7", "target.pairs.expert_failure={}"],
-            "batch.pairs 7 cannot hold the 8 pairs that one task may give the target agent",
+            ["batch.rows=1", "batch.views_per_row=1"],
+            "= 1 views in a microbatch cannot hold the 2 that one pair of the target agent may take",
+        ),
+        (
+            [
+                "batch.rows=1",
+                "batch.views_per_row=2",
+                "target.ld_alpha=0.5",
+                "target.pairs.expert_target={sft: 1}",
+            ],
+            "= 2 views in a microbatch cannot hold the 3 that one pair of the target agent may take",
+        ),
+        (
+            ["target.divergence_alpha=0.3"],
+            "target.divergence_alpha 0.3 does nothing: target.divergence is re",
+        ),
+        (
+            ["target.pairs.expert_target={dpo: 0, sft: 1, loss: ipo}"],
+            "target.pairs.expert_target.loss does nothing: target.pairs.expert_target.dpo is 0",
+        ),
+        (
+            ["target.loss=ipo", "target.pairs.expert_target.loss=hinge"],
+            "target.loss does nothing: every kind of target.pairs has a loss of its own",
+        ),
+        *(
+            (
+                [f"target.{option}", "target.pairs.expert_target=null", "target.sft_successes=1"],
+                f"target.{option.partition('=')[0]} does nothing: no kind of target.pairs has a dpo above 0",
+            )
+            for option in (
+                "loss=ipo",
+                "loss_options={sigmoid: {label_smoothing: 0.1}}",
+                "divergence=js",
+                "ld_alpha=0.5",
+                "wpo=true",
+                "reference_every=3",
+            )
         ),
     ],
 )
@@ -353,7 +424,15 @@ def test_impossible_combinations_are_refused(write, overrides, expected):
         ["rounds=0", "target.pairs.expert_target=null", "failure.pairs.failure_failure=null"],
         ["failure.learn=false", "failure.pairs.failure_failure=null"],
         ["mesh.tensor=2", "tokenizer.path=x", "tokenizer.vocab_size=1025"],
-        ["explore.samples=4", "batch.pairs=8", "target.pairs.expert_failure={}"],
+        ["explore.samples=4", "batch.pairs=1", "target.pairs.expert_failure={}"],
+        ["batch.step_pairs=1", "explore.samples=4", "target.loss=aot"],
+        ["batch.rows=1", "batch.views_per_row=2", "target.pairs.expert_target={sft: 1}"],
+        ["target.loss={sigmoid: 0.8, sft: 0.2}", "target.loss_options={sft: {average: sum}}"],
+        ["target.loss_options={ipo: {average: false}}", "target.loss=ipo"],
+        ["target.ld_alpha=0.5", "target.wpo=true", "target.divergence=js", "target.reference_every=10"],
+        ["target.divergence=alpha", "target.divergence_alpha=0.3"],
+        ["failure.divergence_alpha=0.3", "failure.learn=false"],  # an agent that is off keeps its options
+        ["target.loss=ipo", "rounds=0"],
         ["mesh.data=2", "mesh.fsdp=4"],
     ],
 )

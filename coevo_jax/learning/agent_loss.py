@@ -1,9 +1,9 @@
 """From an agent's options to the loss it minimises."""
 
 from coevo_jax.config import LearnConfig, LossTerms
-from coevo_jax.learning.loss_options import mixture, resolve_loss, with_divergence
+from coevo_jax.learning.loss_calls import Loss
+from coevo_jax.learning.loss_options import WITHOUT_REFERENCE, mixture, resolve_loss, with_divergence
 from coevo_jax.learning.objective import AgentLoss
-from coevo_jax.learning.preference_losses import PreferenceLoss
 from coevo_jax.strict import ConfigError, nearest
 from coevo_jax.trajectory import PAIR_KINDS
 
@@ -15,30 +15,36 @@ def agent_loss(config: LearnConfig, key: str) -> AgentLoss:
       key: where the options stand, for messages ("target").
 
     Raises:
-      ConfigError: no such loss or option, or options for a loss that is not in use.
+      ConfigError: no such loss or option, or options that change nothing under the losses in use.
     """
-    losses = []
-    used: set[str] = set()
+    terms_by_kind: dict[str, tuple[LossTerms, str]] = {}  # what is in use: terms, and where they are set
     for kind in PAIR_KINDS:
         weights = dict(config.pairs)[kind]
-        own = weights is not None and weights.loss is not None
-        terms = weights.loss if own else config.loss
-        used |= set(_weights(terms))
-        losses.append(_resolve_at(terms, config, f"{key}.pairs.{kind}.loss" if own else f"{key}.loss"))
+        if weights is not None and weights.dpo > 0:
+            own = weights.loss is not None
+            where = f"{key}.pairs.{kind}.loss" if own else f"{key}.loss"
+            terms_by_kind[kind] = (weights.loss if own else config.loss, where)
+    # A kind that is left out takes the loss of one in use: no other program is compiled for its sake.
+    spare = next(iter(terms_by_kind.values()), (config.loss, f"{key}.loss"))
+    by_kind = [terms_by_kind.get(kind, spare) for kind in PAIR_KINDS]
+    used = sorted({name for terms, _ in by_kind for name in _weights(terms)})
     for name in config.loss_options:
         if name not in used:
             raise ConfigError(
-                f"{key}.loss_options.{name}: this loss is not in use; in use: {', '.join(sorted(used))}"
-                f"{nearest(name, sorted(used))}"
+                f"{key}.loss_options.{name}: this loss is not in use; in use: {', '.join(used)}"
+                f"{nearest(name, used)}"
             )
-    return AgentLoss(by_kind=tuple(losses), wpo=config.wpo)
+    losses = {where: _resolve_at(terms, config, where) for terms, where in by_kind}
+    _refuse_idle(config, key, tuple(losses.values()))
+    return AgentLoss(by_kind=tuple(losses[where] for _, where in by_kind), wpo=config.wpo)
 
 
 def _weights(terms: LossTerms) -> dict[str, float]:
-    return {terms: 1.0} if isinstance(terms, str) else dict(terms)
+    """The names and weights of a mixture, in one order whatever the order they are written in."""
+    return {terms: 1.0} if isinstance(terms, str) else dict(sorted(terms.items()))
 
 
-def _resolve_at(terms: LossTerms, config: LearnConfig, key: str) -> PreferenceLoss:
+def _resolve_at(terms: LossTerms, config: LearnConfig, key: str) -> Loss:
     weights = _weights(terms)
     if not weights or min(weights.values()) <= 0:
         raise ConfigError(f"{key}: found {terms!r}, expected a loss or a mixture with weights above 0")
@@ -55,3 +61,16 @@ def _resolve_at(terms: LossTerms, config: LearnConfig, key: str) -> PreferenceLo
     except ConfigError as error:
         raise ConfigError(f"{key}: {error}") from None
     return mixture(losses)
+
+
+def _refuse_idle(config: LearnConfig, key: str, losses: tuple[Loss, ...]) -> None:
+    """Raise ConfigError for options of the reference where no loss in use reads it."""
+    names = sorted({term.name for loss in losses for term in loss.terms})
+    if not all(name in WITHOUT_REFERENCE for name in names):
+        return
+    for option, is_set in (
+        ("divergence", config.divergence != "reverse_kl"),
+        ("reference_every", config.reference_every is not None),
+    ):
+        if is_set:
+            raise ConfigError(f"{key}.{option} does nothing: {', '.join(names)} reads no reference")

@@ -11,11 +11,12 @@ from coevo_jax.learning.divergences import DIVERGENCES
 from coevo_jax.learning.loss_calls import Loss, Option, Term, as_loss, call_loss, loss_term
 from coevo_jax.learning.loss_terms import PAIR_ARRAYS, PreferenceLoss
 from coevo_jax.learning.preference_losses import PREFERENCE_LOSSES
-from coevo_jax.strict import ConfigError, nearest
+from coevo_jax.strict import ConfigError, closest, nearest
 
 # The partition function that a divergence leaves in each score cancels only in the difference of the scores.
 WITH_DIVERGENCE = ("sigmoid", "sigmoid_norm", "hinge", "ipo", "exo_pair", "robust", "discopop", "odpo")
-WITHOUT_REFERENCE = ("sft",)  # stays as it is under a divergence, as in TRL
+WITHOUT_REFERENCE = ("sft", "simpo", "orpo", "cpo")
+UNDER_ANY_DIVERGENCE = ("sft",)  # stays as it is, as in TRL
 
 
 def resolve_loss(name: str, options: Mapping[str, Option]) -> Loss:
@@ -32,8 +33,8 @@ def resolve_loss(name: str, options: Mapping[str, Option]) -> Loss:
     function = _own_loss(name) if ":" in name else PREFERENCE_LOSSES.get(name)
     if function is None:
         raise ConfigError(
-            f"found the loss {name!r}{nearest(name, sorted(PREFERENCE_LOSSES))}, expected a name of these or "
-            "package.module:function"
+            f"found the loss {name!r}{closest(name, sorted(PREFERENCE_LOSSES))}, expected your own as "
+            f"package.module:function, or one of {', '.join(PREFERENCE_LOSSES)}"
         )
     try:
         loss = Loss((loss_term(function, name, options),))
@@ -123,7 +124,7 @@ def with_divergence(loss: PreferenceLoss, name: str, alpha: float = 0.5) -> Loss
 
 
 def _diverging(term: Term, name: str, alpha: float) -> Term:
-    if term.name in WITHOUT_REFERENCE:
+    if term.name in UNDER_ANY_DIVERGENCE:
         return term
     if term.name in PREFERENCE_LOSSES and term.name not in WITH_DIVERGENCE:
         raise ConfigError(
