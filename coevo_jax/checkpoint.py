@@ -1,4 +1,7 @@
-"""Orbax checkpoints of both agents' states, as one composite per commit."""
+"""Orbax checkpoints of both agents' states, as one composite per commit.
+
+Where the agents are adapters, the checkpoint of the warm start also holds the base, once and for all.
+"""
 
 import errno
 import os
@@ -11,7 +14,9 @@ import orbax.checkpoint as ocp
 
 from coevo_jax.config import ConfigError
 from coevo_jax.learning.train_state import TrainState
+from coevo_jax.models.transformer import Params
 
+BASE = "base"  # folder of the frozen parameters inside a checkpoint
 SPARE_BYTES = 1 << 20  # indices and metadata beside the arrays
 
 
@@ -26,22 +31,26 @@ class Checkpointer:
         options = ocp.CheckpointManagerOptions(create=True, enable_async_checkpointing=False)
         self._manager = ocp.CheckpointManager(self.folder, options=options)
 
-    def save(self, number: int, agents: dict[str, TrainState]) -> Path:
+    def save(self, number: int, agents: dict[str, TrainState], base: Params) -> Path:
         """Write the states and wait until they are final. Returns the checkpoint's folder.
+
+        Args:
+          base: frozen parameters to store beside them; nothing where it is empty.
 
         Raises:
           OSError: the disk is full. Looked up beforehand: Orbax' writers fail one by one, each with a trace.
         """
-        needed = sum(leaf.nbytes for leaf in jax.tree.leaves(agents)) + SPARE_BYTES
+        contents: dict[str, Any] = agents | ({BASE: base} if base else {})
+        needed = sum(leaf.nbytes for leaf in jax.tree.leaves(contents)) + SPARE_BYTES
         if shutil.disk_usage(self.folder).free < needed:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.folder / str(number)))
-        items = {name: ocp.args.StandardSave(state) for name, state in agents.items()}
+        items = {name: ocp.args.StandardSave(state) for name, state in contents.items()}
         self._manager.save(number, args=ocp.args.Composite(**items))
         self._manager.wait_until_finished()
         return self.folder / str(number)
 
-    def restore(self, number: int, abstract: dict[str, Any]) -> dict[str, TrainState]:
-        """Read the named agents' states (or parts of them) straight into their shardings.
+    def restore(self, number: int, abstract: dict[str, Any]) -> dict[str, Any]:
+        """Read the named agents' states, or the base, straight into their shardings.
 
         Raises:
           ConfigError: the checkpoint is not there or does not fit the model of this run.
@@ -70,12 +79,3 @@ class Checkpointer:
 
     def close(self) -> None:
         self._manager.close()
-
-
-def abstract_state(state: TrainState, shardings: TrainState) -> TrainState:
-    """Shapes, types and shardings of a state, for restoring into."""
-    return jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        state,
-        shardings,
-    )

@@ -5,17 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
-from coevo_jax.checkpoint import abstract_state
 from coevo_jax.config import LearnConfig, of_round
 from coevo_jax.data.buffer import read_trajectories
 from coevo_jax.data.packing import BatchPlan, pack
 from coevo_jax.data.pairing import PairSet, add_trajectories, failure_pairs, target_pairs
 from coevo_jax.files import write_whole
 from coevo_jax.learning.optimizer import constant_rate
-from coevo_jax.learning.train_state import fresh_state
 from coevo_jax.models.transformer import Params
 from coevo_jax.optimize import optimize
 from coevo_jax.progress import say
@@ -59,9 +56,7 @@ def learn(run: Run, world: World, phase: Phase) -> None:
         return
     if record.position == 0 and not config.keep_optimizer:
         state = run.agents[phase.agent]
-        run.agents[phase.agent] = jax.device_put(
-            fresh_state(state.params, world.optimizer, int(state.step)), world.shardings
-        )
+        run.agents[phase.agent] = world.learner.fresh(state.params, int(state.step))
     planned = {f"{phase.agent}/plan/{k}": float(v) for k, v in _plan_counts(plan).items()}
     if record.position == 0:
         run.log.write(int(run.agents[phase.agent].step), phase.name, planned)
@@ -184,5 +179,5 @@ def _reference_params(run: Run, world: World, agent: str, config: LearnConfig) -
         return run.agents[agent].params
     record = run.manifest.record("warm_start")
     assert record is not None  # the schedule puts the warm start first
-    tree = abstract_state(jax.eval_shape(lambda: run.agents[agent]), world.shardings)
-    return run.checkpoints.restore(record.records["checkpoint"], {"target": tree})["target"].params
+    started = run.checkpoints.restore(record.records["checkpoint"], {"target": world.learner.abstract()})
+    return started["target"].params

@@ -35,6 +35,8 @@ class Manifest:
     running: PhaseRecord | None = None
     checkpoint: int | None = None  # Orbax step of both agents' states
     checkpoint_files: dict[str, int] = field(default_factory=dict)  # path inside the checkpoint -> bytes
+    base: int | None = None  # Orbax step that also holds the frozen base of both agents' adapters
+    base_files: dict[str, int] = field(default_factory=dict)  # path inside that checkpoint -> bytes
     metrics_offset: int = 0
     peak_memory_bytes: int = 0
 
@@ -109,9 +111,12 @@ def verify_files(run_dir: Path, manifest: Manifest) -> None:
             raise ConfigError(f"{path}: missing, but listed in {MANIFEST}; restore it or start a new run")
         if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
             raise ConfigError(f"{path}: changed since it was committed (sha256 differs from {MANIFEST})")
-    if manifest.checkpoint is not None:
-        folder = run_dir / "checkpoints" / str(manifest.checkpoint)
-        for name, size in manifest.checkpoint_files.items():
+    for number, files in (
+        (manifest.checkpoint, manifest.checkpoint_files),
+        (manifest.base, manifest.base_files),
+    ):
+        folder = run_dir / "checkpoints" / str(number)
+        for name, size in files.items():
             found = (folder / name).stat().st_size if (folder / name).is_file() else None
             if found != size:
                 state = "missing" if found is None else f"{found} bytes, expected {size}"

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from coevo_jax.checkpoint import abstract_state
+from coevo_jax.agents import leave_warm_start
 from coevo_jax.config import Config, ConfigError, of_round
 from coevo_jax.config_check import slice_bounds
 from coevo_jax.data.buffer import read_trajectories, shard_name, write_trajectories
@@ -25,7 +24,7 @@ from coevo_jax.envs.env import Env, PreparesExperts, Task
 from coevo_jax.evaluation import summarize
 from coevo_jax.learn_phase import learn
 from coevo_jax.learning.optimizer import cosine_rate
-from coevo_jax.learning.train_state import TrainState, fresh_state, init_state
+from coevo_jax.models.lora import init_trained
 from coevo_jax.models.transformer import Transformer, init_params
 from coevo_jax.optimize import optimize
 from coevo_jax.progress import CONSOLE, Stopwatch, say
@@ -91,6 +90,9 @@ def prepare(run: Run) -> None:
         "vocab_size": chat.vocab_size,
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(shapes)),
     }
+    if config.model.lora is not None:
+        adapters = jax.eval_shape(lambda: init_trained(model, jax.random.key(0)))
+        records["adapter_parameters"] = sum(leaf.size for leaf in jax.tree.leaves(adapters))
     if extra is not None:
         records |= {"imported": len(extra.trajectories), "imported_too_long": extra.too_long}
     record = replace(run.begin("prepare"), records=records, seconds=watch.seconds)
@@ -99,8 +101,14 @@ def prepare(run: Run) -> None:
     say(
         record,
         f"{len(lengths)} experts of {min(lengths)}-{max(lengths)} tokens, "
-        f"{records['parameters']:,} parameters, vocabulary {chat.vocab_size}",
+        f"{_parameter_words(records)}, vocabulary {chat.vocab_size}",
     )
+
+
+def _parameter_words(records: dict[str, Any]) -> str:
+    words = f"{records['parameters']:,} parameters"
+    adapters = records.get("adapter_parameters")
+    return words if adapters is None else f"{words} and {adapters:,} of each agent's adapters"
 
 
 def _imported_rows(run: Run) -> list[Conversation] | None:
@@ -144,22 +152,8 @@ def _expert_tasks(run: Run, env: Env) -> list[Task]:
     return tasks
 
 
-def restore_agents(run: Run, world: World) -> None:
-    """Fill `run.agents` from the last commit, or with a random target agent."""
-    number = run.manifest.checkpoint
-    if number is None:
-        run.agents["target"] = init_state(world.model, world.optimizer, world.shardings, run.config.seed)
-        return
-    agents = run.checkpoints.agents(number)
-    abstract = jax.eval_shape(
-        lambda: init_state(world.model, world.optimizer, world.shardings, run.config.seed)
-    )
-    tree = abstract_state(abstract, world.shardings)
-    run.agents |= run.checkpoints.restore(number, dict.fromkeys(agents, tree))
-
-
 def warm_start(run: Run, world: World, phase: Phase) -> None:
-    """SFT of one shared checkpoint on the experts; both agents start from it."""
+    """SFT of one shared checkpoint on the experts; both agents start from it, or from adapters of it."""
     config = run.config.warm_start
     record = run.begin(phase.name)
     if config.data is None:
@@ -172,7 +166,7 @@ def warm_start(run: Run, world: World, phase: Phase) -> None:
     )
     record = optimize(
         run,
-        world.programs[phase.agent],
+        world.warm_programs,
         phase,
         record,
         plan.steps,
@@ -182,18 +176,11 @@ def warm_start(run: Run, world: World, phase: Phase) -> None:
         rate=lambda step, steps: cosine_rate(step, steps, config.learning_rate, config.warmup_fraction),
         files=list,
     )
-    if run.config.failure.explore:
-        run.agents["failure"] = _copy_of(run.agents["target"], world)
+    leave_warm_start(run, world)
     records = {"experts": len(experts), "checkpoint": run.next_checkpoint, "padding": plan.padding}
     record = replace(record, records=records)
-    run.commit(record, files=[], states_changed=True, finished=True)
+    run.commit(record, files=[], states_changed=True, finished=True, with_base=bool(run.frozen))
     say(record, f"{len(experts)} experts, {record.position} steps, padding {plan.padding:.1%}")
-
-
-def _copy_of(state: TrainState, world: World) -> TrainState:
-    """A fresh state around a copy of the parameters: donated buffers are never shared between agents."""
-    params = jax.tree.map(jnp.copy, state.params)
-    return jax.device_put(fresh_state(params, world.optimizer, int(state.step)), world.shardings)
 
 
 def explore(run: Run, world: World, phase: Phase) -> None:
@@ -239,7 +226,7 @@ def roll_out(
     size = config.explore.block_tasks
     blocks = [tasks[start : start + size] for start in range(0, len(tasks), size)]
     paths = [_round_dir(run, phase) / shard_name(name, index, len(blocks)) for index in range(len(blocks))]
-    params = rollout_params(run.agents[phase.agent].params)
+    params = rollout_params(config, run.agents[phase.agent].params, run.frozen)
     for index in range(record.position, len(blocks)):
         trajectories, stats = play(
             world.engine,

@@ -81,9 +81,19 @@ class Run:
         return json.loads((self.folder / "environment.json").read_text(encoding="utf-8"))
 
     def commit(
-        self, record: PhaseRecord, *, files: list[Path], states_changed: bool, finished: bool
+        self,
+        record: PhaseRecord,
+        *,
+        files: list[Path],
+        states_changed: bool,
+        finished: bool,
+        with_base: bool = False,
     ) -> PhaseRecord:
-        """Make what was done so far permanent: files and states first, the manifest last."""
+        """Make what was done so far permanent: files and states first, the manifest last.
+
+        Args:
+          with_base: the states' checkpoint is to hold what is frozen, too.
+        """
         record = replace(record, files=record.files | file_hashes(self.folder, files))
         manifest = replace(
             self.manifest,
@@ -93,8 +103,10 @@ class Run:
         )
         if states_changed:
             number = self.next_checkpoint
-            folder = self.checkpoints.save(number, self.agents)
+            folder = self.checkpoints.save(number, self.agents, self.frozen if with_base else {})
             manifest = replace(manifest, checkpoint=number, checkpoint_files=file_sizes(folder))
+            if with_base:
+                manifest = replace(manifest, base=number, base_files=file_sizes(folder))
         self.manifest = manifest.finish(record) if finished else manifest
         write_manifest(self.folder, self.manifest)
         if states_changed and self.manifest.checkpoint is not None:

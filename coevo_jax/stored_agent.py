@@ -5,21 +5,17 @@ import re
 from pathlib import Path
 from typing import Any
 
-import jax
-
-from coevo_jax.checkpoint import Checkpointer, abstract_state
-from coevo_jax.config import Config, ConfigError
+from coevo_jax.agents import load_agent, newest_agents
+from coevo_jax.config import ConfigError
 from coevo_jax.config_io import load_config
 from coevo_jax.data.buffer import write_trajectories
 from coevo_jax.evaluation import Summary, summarize
 from coevo_jax.files import write_whole
-from coevo_jax.learning.train_state import init_state
 from coevo_jax.manifest import read_manifest, verify_files
-from coevo_jax.models.transformer import Params
 from coevo_jax.progress import CONSOLE
 from coevo_jax.rollout import play
 from coevo_jax.run import CONFIG_FILE
-from coevo_jax.world import World, build_world, rollout_params, tasks_of
+from coevo_jax.world import build_world, rollout_params, tasks_of
 
 
 def evaluate_stored(
@@ -37,15 +33,14 @@ def evaluate_stored(
     manifest = read_manifest(folder)
     config = load_config(folder / CONFIG_FILE)
     verify_files(folder, manifest)
-    if manifest.checkpoint is None or manifest.record("warm_start") is None:
-        raise ConfigError(f"{folder}: holds no trained agent yet (its warm start is not finished)")
+    newest_agents(folder, manifest)
     world = build_world(config, folder)
     try:
         selected = tasks_of(world.env, split, tasks, "--tasks")
-        params = _load_params(folder, manifest.checkpoint, agent, world, config)
+        stored = load_agent(folder, manifest, agent, world.learner)
         trajectories, _ = play(
             world.engine,
-            rollout_params(params),
+            rollout_params(config, stored.params, stored.frozen),
             world.pool,
             world.chat,
             selected,
@@ -69,25 +64,9 @@ def evaluate_stored(
         "tasks": tasks,
         "temperature": temperature,
         "samples": samples,
-        "checkpoint": manifest.checkpoint,
+        "checkpoint": stored.checkpoint,
         **summary,
     }
     write_trajectories(path.with_suffix(".parquet"), trajectories)
     write_whole(path, json.dumps(record, indent=1) + "\n")
     return summary, path
-
-
-def _load_params(folder: Path, number: int, agent: str, world: World, config: Config) -> Params:
-    checkpoints = Checkpointer(folder / "checkpoints")
-    try:
-        found = checkpoints.agents(number)
-        if agent not in found:
-            raise ConfigError(
-                f"{folder}: checkpoint {number} holds no {agent} agent, only {', '.join(found)}"
-            )
-        abstract = jax.eval_shape(
-            lambda: init_state(world.model, world.optimizer, world.shardings, config.seed)
-        )
-        return checkpoints.restore(number, {agent: abstract_state(abstract, world.shardings)})[agent].params
-    finally:
-        checkpoints.close()

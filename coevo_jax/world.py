@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jax
-import optax
 from jax.sharding import Mesh
 
 from coevo_jax.config import Config, ConfigError
@@ -18,10 +17,12 @@ from coevo_jax.envs.env import Env, Task
 from coevo_jax.envs.pool import EnvPool
 from coevo_jax.envs.registry import make_env
 from coevo_jax.learning.agent_loss import agent_loss
+from coevo_jax.learning.objective import AgentLoss
 from coevo_jax.learning.optimizer import make_optimizer
-from coevo_jax.learning.train_state import TrainState, state_shardings
+from coevo_jax.learning.train_state import Learner, make_learner
 from coevo_jax.learning.train_step import ScoreStep, StepPrograms, jit_score, jit_step
 from coevo_jax.models.attention_kinds import choose_attention
+from coevo_jax.models.lora import plain, whole_params
 from coevo_jax.models.transformer import Params, Transformer
 from coevo_jax.sampling.engine import Engine
 from coevo_jax.sharding import make_mesh
@@ -38,10 +39,10 @@ class World:
     chat: ChatFormat
     experts: dict[str, Trajectory]  # by task id: those of the warm start and of the explored tasks
     mesh: Mesh
-    model: Transformer
-    optimizer: optax.GradientTransformation
-    shardings: TrainState
+    learner: Learner  # of both agents in the rounds
     programs: dict[str, StepPrograms]  # per agent; the same where their losses agree
+    warm_learner: Learner  # of the warm start, which may train all parameters where agents have adapters
+    warm_programs: StepPrograms
     score: ScoreStep
     env: Env  # for task lists; never played
     engine: Engine
@@ -93,29 +94,38 @@ def build_world(config: Config, folder: Path) -> World:
     chat = chat_format(load_tokenizer(folder / TOKENIZER_DIR))
     mesh = make_mesh(config.mesh)
     attention = choose_attention(config.model.attention, mesh)
-    model = Transformer(config.model, chat.vocab_size, attention)
-    optimizer = make_optimizer(config.optimizer)
-    shardings = state_shardings(model, optimizer, mesh)
+    learner = make_learner(
+        Transformer(config.model, chat.vocab_size, attention), make_optimizer(config.optimizer), mesh
+    )
     losses = {name: agent_loss(getattr(config, name), name) for name in ("target", "failure")}
-    programs = {
-        loss: jit_step(model, optimizer, loss, mesh, shardings, {}) for loss in dict.fromkeys(losses.values())
-    }
+    programs = {loss: _programs(learner, loss, mesh) for loss in dict.fromkeys(losses.values())}
+    warm_learner, warm_programs = learner, programs[losses["target"]]
+    if config.model.lora is not None and config.model.lora.warm_start == "full":
+        warm_learner = make_learner(plain(learner.model), learner.optimizer, mesh)
+        warm_programs = _programs(warm_learner, losses["target"], mesh)
     return World(
         config=config,
         chat=chat,
         experts={expert.task_id: expert for expert in read_trajectories([folder / EXPERTS_FILE])},
         mesh=mesh,
-        model=model,
-        optimizer=optimizer,
-        shardings=shardings,
+        learner=learner,
         programs={agent: programs[loss] for agent, loss in losses.items()},
-        score=jit_score(model, mesh, shardings, {}),
+        warm_learner=warm_learner,
+        warm_programs=warm_programs,
+        score=jit_score(learner.model, mesh, learner.shardings, learner.frozen_shardings),
         env=make(),
-        engine=Engine(model, config.rollout, chat.end_id),
+        engine=Engine(plain(learner.model), config.rollout, chat.end_id),
         pool=EnvPool(make, workers=config.env.workers, step_timeout=config.env.step_timeout),
     )
 
 
-def rollout_params(params: Params) -> Params:
-    """The parameters gathered on this host's first device: roll-outs make no collective calls."""
-    return jax.device_put(params, jax.local_devices()[0])
+def _programs(learner: Learner, loss: AgentLoss, mesh: Mesh) -> StepPrograms:
+    return jit_step(learner.model, learner.optimizer, loss, mesh, learner.shardings, learner.frozen_shardings)
+
+
+def rollout_params(config: Config, params: Params, frozen: Params) -> Params:
+    """An agent's parameters gathered on this host's first device: roll-outs make no collective calls.
+
+    Adapters are merged into a copy of the base, once a phase: decoding is then as fast as without them.
+    """
+    return jax.device_put(whole_params(params, frozen, config.model), jax.local_devices()[0])

@@ -4,11 +4,12 @@ import json
 
 import pytest
 
+from coevo_jax.agents import restore_agents
 from coevo_jax.data.buffer import read_trajectories
 from coevo_jax.data.chat import chat_format
 from coevo_jax.data.tokenizer import load_tokenizer
 from coevo_jax.envs.registry import ENVIRONMENTS
-from coevo_jax.phases import prepare, restore_agents, warm_start
+from coevo_jax.phases import prepare, warm_start
 from coevo_jax.run import create_run
 from coevo_jax.schedule import schedule
 from coevo_jax.strict import ConfigError

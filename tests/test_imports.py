@@ -28,7 +28,9 @@ LAYERS = (
         "report",
     },
     {
+        "agents",
         "coevolution",
+        "export",
         "phases",
         "learn_phase",
         "optimize",

@@ -1,5 +1,6 @@
 """The state of one agent: a value. Two agents are two values of this type."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import flax.linen as nn
@@ -9,6 +10,7 @@ import optax
 from flax import struct
 from jax.sharding import Mesh
 
+from coevo_jax.models.lora import init_trained, plain
 from coevo_jax.models.transformer import Params, Transformer, init_params
 from coevo_jax.sharding import param_shardings, replicated
 
@@ -16,7 +18,7 @@ from coevo_jax.sharding import param_shardings, replicated
 @struct.dataclass
 class TrainState:
     step: jax.Array  # int32 []: optimizer steps since the run began
-    params: Params
+    params: Params  # what is trained: all parameters, or the adapters of a frozen base
     opt_state: Any
 
 
@@ -27,9 +29,9 @@ def fresh_state(params: Params, optimizer: optax.GradientTransformation, step: i
 
 def state_shardings(model: Transformer, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
     """A TrainState of NamedShardings: moments lie as their parameters, scalars everywhere."""
-    boxed = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
+    boxed = jax.eval_shape(lambda: init_trained(model, jax.random.key(0)))
     params = nn.unbox(param_shardings(mesh, boxed))
-    abstract = jax.eval_shape(lambda: fresh_state(nn.unbox(init_params(model, jax.random.key(0))), optimizer))
+    abstract = jax.eval_shape(lambda: fresh_state(nn.unbox(boxed), optimizer))
     opt_state = optax.tree.map_params(
         optimizer,
         lambda _, sharding: sharding,
@@ -47,6 +49,58 @@ def init_state(
     """A random state, born in its shardings: no device ever holds a full copy it does not keep."""
 
     def create(key: jax.Array) -> TrainState:
-        return fresh_state(nn.unbox(init_params(model, key)), optimizer)
+        return fresh_state(nn.unbox(init_trained(model, key)), optimizer)
 
     return jax.jit(create, out_shardings=shardings)(jax.random.key(seed))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learner:
+    """A model with what of it is trained, and how that and what stays frozen lie on the mesh."""
+
+    model: Transformer
+    optimizer: optax.GradientTransformation
+    shardings: TrainState
+    frozen_shardings: Params  # of the base under a model's adapters; empty where all parameters are trained
+
+    def init(self, seed: int) -> TrainState:
+        """A random state; one of adapters changes nothing of what the base computes."""
+        return init_state(self.model, self.optimizer, self.shardings, seed)
+
+    def init_frozen(self, seed: int) -> Params:
+        """A random base for a model with adapters: the very parameters a model without them begins with."""
+        whole = plain(self.model)
+        create = jax.jit(lambda key: nn.unbox(init_params(whole, key)), out_shardings=self.frozen_shardings)
+        return create(jax.random.key(seed))
+
+    def fresh(self, params: Params, step: int) -> TrainState:
+        """A state with zero moments around `params`, which are not copied."""
+        return jax.device_put(fresh_state(params, self.optimizer, step), self.shardings)
+
+    def abstract(self) -> TrainState:
+        """Shapes, types and shardings of a state, for restoring into."""
+        return _placed(jax.eval_shape(lambda: self.init(0)), self.shardings)
+
+    def abstract_frozen(self) -> Params:
+        """The same of the base."""
+        whole = plain(self.model)
+        shapes = jax.eval_shape(lambda: nn.unbox(init_params(whole, jax.random.key(0))))
+        return _placed(shapes, self.frozen_shardings)
+
+
+def make_learner(model: Transformer, optimizer: optax.GradientTransformation, mesh: Mesh) -> Learner:
+    """Adapters are trained where the model has them, all parameters elsewhere."""
+    return Learner(
+        model=model,
+        optimizer=optimizer,
+        shardings=state_shardings(model, optimizer, mesh),
+        frozen_shardings=state_shardings(plain(model), optimizer, mesh).params if model.config.lora else {},
+    )
+
+
+def _placed(shapes: Any, shardings: Any) -> Any:
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        shapes,
+        shardings,
+    )

@@ -20,9 +20,9 @@ def model_variables(params: Params, frozen: Params) -> dict[str, Any]:
     return {"params": frozen, "adapters": params} if frozen else {"params": params}
 
 
-def without_adapters(config: ModelConfig) -> ModelConfig:
-    """The model whose parameters are all there is: the base, or an agent with its adapters merged."""
-    return config.model_copy(update={"lora": None})
+def plain(model: Transformer) -> Transformer:
+    """The same model without adapters: of the base, or of an agent whose adapters are merged."""
+    return model.clone(config=model.config.model_copy(update={"lora": None}))
 
 
 def init_trained(model: Transformer, key: jax.Array) -> Params:
