@@ -1,0 +1,78 @@
+"""Tables as Markdown: cells of means with intervals, where they were measured, and their place in a file."""
+
+import os
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+
+from coevo_jax.files import write_whole
+from coevo_jax.report.comparison import Comparison, Interval, final_evaluation
+from coevo_jax.report.results import Results
+from coevo_jax.strict import ConfigError
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of cells that are Markdown already."""
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
+
+
+def cell(value: Interval | None, digits: int = 3) -> str:
+    """A mean with half of its 95 % interval over seeds."""
+    if value is None or value["mean"] is None:
+        return "–"
+    text = f"{value['mean']:.{digits}f}"
+    return text if value["high"] is None else f"{text} ± {value['high'] - value['mean']:.{digits}f}"
+
+
+def differences(comparison: Comparison) -> list[str]:
+    """One line for each difference in the final mean reward."""
+    return [
+        f"- Final mean reward, {row['method']} minus {row['other']}: {cell(row['final'])}."
+        for row in comparison["differences"]
+    ]
+
+
+def spread(runs: Sequence[Results]) -> str:
+    """What stands behind the means: intervals over seeds, or over tasks where there is one seed."""
+    if len({run["seed"] for run in runs}) > 1:
+        return "± half of the 95 % t-interval over seeds; differences are paired by seed"
+    last = final_evaluation(runs[0])
+    interval = last["mean_reward_ci"] if last else None
+    words = "one seed, so no interval over seeds"
+    if interval:
+        low, high = interval
+        words += f"; over tasks, the last round's 95 % bootstrap interval is {low:.3f} to {high:.3f}"
+    return words
+
+
+def measured(comparison: Comparison, runs: Sequence[Results]) -> str:
+    """One sentence on what the rewards are, and one on the machine."""
+    tasks = max(e["n"] for run in runs for e in run["evaluations"])
+    versions = runs[0]["environment"]["packages"]
+    devices = ", ".join(runs[0]["environment"]["devices"])
+    return (
+        f"Mean reward on the {comparison['split']} split ({tasks} tasks, greedy), {spread(runs)}. "
+        f"Measured on {cpu()}, {os.cpu_count()} cores, {devices}, jax {versions['jax']}, "
+        f"Python {platform.python_version()}."
+    )
+
+
+def cpu() -> str:
+    """The processor's name."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    return next((x.split(":", 1)[1].strip() for x in lines if x.startswith("model name")), platform.machine())
+
+
+def replace_table(name: str, text: str, path: Path) -> None:
+    """Replace what stands between `<!-- table:NAME -->` and `<!-- /table -->`.
+
+    Raises:
+      ConfigError: the file has no such lines.
+    """
+    begin, end = f"<!-- table:{name} -->", "<!-- /table -->"
+    before, found, rest = path.read_text().partition(begin)
+    if not found or end not in rest:
+        raise ConfigError(f"{path}: has no place for a table: expected the lines {begin} and {end}")
+    write_whole(path, f"{before}{begin}\n{text}\n{end}{rest.partition(end)[2]}")
