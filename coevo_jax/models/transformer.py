@@ -32,7 +32,7 @@ def _weight(
     return weight
 
 
-def _small_weight(shape: tuple[int, ...], axes: tuple[str, ...], bound: float) -> Callable[..., jax.Array]:
+def _small_weight(shape: tuple[int, ...], axes: tuple[str, ...], bound: float) -> Callable[..., Any]:
     """Initializer of one matrix of an adapter: uniform within the bound, zero where the bound is."""
 
     def start(key: jax.Array, *_: Any) -> jax.Array:
@@ -94,17 +94,18 @@ class Block(nn.Module):
             self.query_norm = RMSNorm(c.rms_norm_eps)
             self.key_norm = RMSNorm(c.rms_norm_eps)
         self.weights = {name: self._projection(name, axes) for name, axes in PROJECTIONS.items()}
-        targets = c.lora.target_modules if c.lora else ()
-        self.adapters = {name: self._adapter(name, PROJECTIONS[name]) for name in targets}
+        targets, rank = (c.lora.target_modules, c.lora.rank) if c.lora else ((), 0)
+        self.adapters = {name: self._adapter(name, PROJECTIONS[name], rank) for name in targets}
+        self.adapter_scale = c.lora.scale if c.lora else 0.0
 
     def _projection(self, name: str, axes: Axes) -> jax.Array:
         into, out = axes
         fan_in = math.prod(axis_sizes(self.config, into))
         return _weight(self, name, axis_sizes(self.config, into + out), into + out, fan_in)
 
-    def _adapter(self, name: str, axes: Axes) -> dict[str, jax.Array]:
+    def _adapter(self, name: str, axes: Axes, rank: int) -> dict[str, jax.Array]:
         """Both factors of a low-rank update: `a` [I, r] starts as PEFT's does, `b` [r, O] at zero."""
-        (into, out), rank = axes, self.config.lora.rank
+        into, out = axes
         sizes_in, sizes_out = axis_sizes(self.config, into), axis_sizes(self.config, out)
         a = _small_weight((*sizes_in, rank), (*into, "rank"), math.prod(sizes_in) ** -0.5)
         b = _small_weight((rank, *sizes_out), ("rank", *out), 0.0)
@@ -117,13 +118,13 @@ class Block(nn.Module):
 
     def _linear(self, name: str, x_BTI: jax.Array) -> jax.Array:
         """A projection over the last axis, plus its adapter's low-rank share, without a merged weight."""
-        I, rank = x_BTI.shape[-1], self.config.lora.rank if self.config.lora else 0
+        I = x_BTI.shape[-1]
         y_BTO = linear(x_BTI, self.weights[name].reshape(I, -1))
         if name not in self.adapters:
             return y_BTO
         a, b = self.adapters[name]["a"], self.adapters[name]["b"]
-        small_BTr = linear(x_BTI, a.reshape(I, rank))
-        return y_BTO + self.config.lora.scale * linear(small_BTr, b.reshape(rank, -1))
+        small_BTr = linear(x_BTI, a.reshape(I, -1))
+        return y_BTO + self.adapter_scale * linear(small_BTr, b.reshape(b.shape[0], -1))
 
     def project(self, x_BTD: jax.Array, positions_BT: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Rotated queries [B, T, H, h] and keys, and values [B, T, K, h]."""
