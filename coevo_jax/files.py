@@ -1,8 +1,14 @@
-"""Writing files so that nothing is ever lost."""
+"""Where generated files are kept, and writing them so that nothing is ever lost."""
 
 import os
 from collections.abc import Iterable
 from pathlib import Path
+
+
+def cache_root() -> Path:
+    """Folder of what is made once and kept between runs: $COEVO_CACHE, or ~/.cache/coevo_jax."""
+    cache = os.environ.get("COEVO_CACHE")
+    return Path(cache) if cache else Path.home() / ".cache" / "coevo_jax"
 
 
 def write_whole(path: Path, content: str | bytes) -> Path:

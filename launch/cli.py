@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import jax
 
+from coevo_jax.files import cache_root
 from coevo_jax.optimize import LearningDiverged
 from coevo_jax.strict import ConfigError
 
@@ -43,8 +44,7 @@ def use_compilation_cache() -> None:
     """
     if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         return
-    root = os.environ.get("COEVO_CACHE") or os.path.expanduser("~/.cache/coevo_jax")
-    jax.config.update("jax_compilation_cache_dir", os.path.join(root, "jax"))
+    jax.config.update("jax_compilation_cache_dir", str(cache_root() / "jax"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 

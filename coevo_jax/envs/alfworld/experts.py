@@ -3,7 +3,6 @@
 import functools
 import hashlib
 import json
-import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +14,7 @@ from coevo_jax.envs.alfworld.games import Game
 from coevo_jax.envs.env import EnvFault
 from coevo_jax.envs.textworld.games import RecordedTurn
 from coevo_jax.envs.textworld.session import Session
-from coevo_jax.files import write_whole
+from coevo_jax.files import cache_root, write_whole
 
 SAVE_EVERY = 20  # experts between two writes of the file
 SOLVE_SECONDS = 300.0  # a game that takes longer counts as a fault of its process
@@ -37,11 +36,9 @@ class ExpertRow(StrictModel):
 
 
 def default_experts_path(folder: Path) -> Path:
-    """Place of the expert file of a folder of games: below $COEVO_CACHE, or ~/.cache/coevo_jax."""
-    cache = os.environ.get("COEVO_CACHE")
+    """Place of the expert file of a folder of games, in the cache."""
     name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
-    root = Path(cache) if cache else Path.home() / ".cache" / "coevo_jax"
-    return root / "alfworld" / f"experts-{name}.jsonl"
+    return cache_root() / "alfworld" / f"experts-{name}.jsonl"
 
 
 def read_experts(path: Path) -> Mapping[str, ExpertRow]:

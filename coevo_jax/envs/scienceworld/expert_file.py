@@ -4,7 +4,6 @@ A task whose gold paths all failed has a row too, with the reason, so that it is
 """
 
 import json
-import os
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from coevo_jax.config import ConfigError, StrictModel, validate
 from coevo_jax.envs.env import format_response
 from coevo_jax.envs.scienceworld.families import SIMULATOR_VERSION, parse_task_id
 from coevo_jax.envs.scienceworld.simulator import SIMPLIFICATIONS
-from coevo_jax.files import write_whole
+from coevo_jax.files import cache_root, write_whole
 from coevo_jax.trajectory import SOLVED_REWARD, Demonstration, Turn
 
 FORMAT = 2  # 1 was recorded in simulators whose circuits worked a turn sooner or later
@@ -68,10 +67,8 @@ class Scan:
 
 
 def default_experts_path() -> Path:
-    """Place of the expert file in the cache: below $COEVO_CACHE, or ~/.cache/coevo_jax."""
-    cache = os.environ.get("COEVO_CACHE")
-    folder = Path(cache) if cache else Path.home() / ".cache" / "coevo_jax"
-    return folder / f"scienceworld-{SIMULATOR_VERSION}" / f"experts-{FORMAT}.jsonl"
+    """Place of the expert file in the cache."""
+    return cache_root() / f"scienceworld-{SIMULATOR_VERSION}" / f"experts-{FORMAT}.jsonl"
 
 
 def scan_experts(path: Path) -> Scan:

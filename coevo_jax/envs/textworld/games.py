@@ -8,7 +8,6 @@ in a cache, one folder for all options that shape them; a folder that `generate_
 
 import hashlib
 import json
-import os
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from coevo_jax.config import ConfigError, StrictModel, validate
 from coevo_jax.envs.env import SPLITS, Task
 from coevo_jax.envs.textworld.interpreter import TEXTWORLD_VERSION
 from coevo_jax.envs.textworld.options import TextWorldOptions
+from coevo_jax.files import cache_root
 
 RECIPE_VERSION = 1
 """Raised when the same options make other games, so that the cache is not mixed."""
@@ -67,7 +67,7 @@ class GameRecord(StrictModel):
 
 
 def cache_folder(options: TextWorldOptions) -> Path:
-    """Folder of the games of these options, below $COEVO_CACHE or ~/.cache/coevo_jax.
+    """Folder of the games of these options in the cache.
 
     Counts of games do not shape a game: asking for more keeps those there are.
     """
@@ -81,8 +81,7 @@ def cache_folder(options: TextWorldOptions) -> Path:
         "full_instructions": options.full_instructions,
     }
     name = hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()[:16]
-    cache = os.environ.get("COEVO_CACHE")
-    return (Path(cache) if cache else Path.home() / ".cache" / "coevo_jax") / "textworld" / name
+    return cache_root() / "textworld" / name
 
 
 def planned_tasks(options: TextWorldOptions) -> dict[str, tuple[Task, ...]]:

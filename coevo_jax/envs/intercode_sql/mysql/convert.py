@@ -14,7 +14,7 @@ import pydantic
 from coevo_jax.envs.intercode_sql.mysql.collation import add_collation
 from coevo_jax.envs.intercode_sql.mysql.dump import Cell, DumpDatabase, read_dump
 from coevo_jax.envs.intercode_sql.mysql.schema import COLLATION, ColumnSchema, DatabaseSchema, TableSchema
-from coevo_jax.files import write_whole
+from coevo_jax.files import cache_root, write_whole
 from coevo_jax.strict import ConfigError, StrictModel
 
 FORMAT = 1  # of the files in the cache: raise it when they change
@@ -41,12 +41,6 @@ class ConvertedDump:
         return self.folder / f"{number}.sqlite"
 
 
-def cache_root() -> Path:
-    """The folder of everything converted: below $COEVO_CACHE, or ~/.cache/coevo_jax."""
-    cache = os.environ.get("COEVO_CACHE")
-    return (Path(cache) if cache else Path.home() / ".cache" / "coevo_jax") / "intercode_sql"
-
-
 def convert_dump(path: Path) -> ConvertedDump:
     """The databases of a MySQL dump as SQLite files, converted unless the cache holds them already.
 
@@ -59,7 +53,7 @@ def convert_dump(path: Path) -> ConvertedDump:
         raise ConfigError(
             f"{path}: {error.strerror}, expected the MySQL dump of the Spider databases"
         ) from None
-    folder = cache_root() / f"{hashlib.sha256(content).hexdigest()[:32]}-{FORMAT}"
+    folder = cache_root() / "intercode_sql" / f"{hashlib.sha256(content).hexdigest()[:32]}-{FORMAT}"
     index = folder / "schemas.json"
     if not index.is_file():
         _convert(content, str(path), folder)

@@ -133,12 +133,14 @@ class ServerConnection:
         self._connection: pymysql.Connection | None = None
 
     def check(self, databases: Sequence[str]) -> None:
-        """Raises ConfigError where the server cannot be reached or lacks one of the databases."""
+        """Raises ConfigError where the server cannot be reached, heeds the case of names, or lacks a database."""
         where = self._dsn.socket or f"{self._dsn.host}:{self._dsn.port}"
         try:
             with self._open().cursor() as cursor:
                 cursor.execute("SHOW DATABASES")
                 found = {str(row[0]).lower() for row in cursor.fetchall()}
+                cursor.execute("SELECT @@lower_case_table_names")
+                heeds_case = cursor.fetchall() == ((0,),)
         except (pymysql.Error, OSError) as error:
             code = error.args[0] if error.args else ""
             reason = "access denied" if code == ER.ACCESS_DENIED_ERROR else "no connection"
@@ -146,6 +148,12 @@ class ServerConnection:
                 f"config: env.options.dsn: {reason} at {where} for user {self._dsn.user} (error {code}), "
                 "expected a MySQL or MariaDB server that holds the databases of ic_spider_dbs.sql"
             ) from None
+        if heeds_case:
+            raise ConfigError(
+                f"config: env.options.dsn: the server at {where} has lower_case_table_names=0, expected "
+                "1 or 2, for InterCode's golds write table names in any case; a server takes the setting "
+                "before it holds data: make a new one with --lower-case-table-names=1 and load the dump"
+            )
         if missing := [name for name in databases if name.lower() not in found]:
             raise ConfigError(
                 f"config: env.options.dsn: the server at {where} lacks the database {missing[0]!r}"
