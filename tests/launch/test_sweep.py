@@ -1,0 +1,309 @@
+"""Sweeps over losses and seeds: which runs they make, what the runs share, and what the table says."""
+
+import json
+import math
+import sys
+from pathlib import Path
+
+import pytest
+
+from coevo_jax.coevolution import coevolve
+from coevo_jax.config_io import load_config
+from coevo_jax.envs.registry import ENVIRONMENTS
+from coevo_jax.fork import fork_run, shared_phases
+from coevo_jax.learning.loss_table import loss_entries, loss_markdown
+from coevo_jax.learning.preference_losses import PREFERENCE_LOSSES
+from coevo_jax.manifest import read_manifest
+from coevo_jax.metrics import read_metrics
+from coevo_jax.report.results import load_results
+from coevo_jax.report.sweep import LEARNED
+from coevo_jax.run import create_run
+from coevo_jax.strict import ConfigError
+from coevo_jax.sweep import parse_loss, plan_sweep
+from launch.sweep import main
+from tests.tiny import LETTERS, tiny_config, write_config
+
+ETO = [
+    "failure.explore=false",
+    "target.pairs.expert_failure=null",
+    "warm_start.epochs=3",
+    "model.num_layers=1",
+]
+
+BROKEN_LOSS = """\
+def broken(policy_chosen, policy_rejected, reference_chosen, reference_rejected, *, beta):
+    return (policy_chosen - policy_rejected) * float("inf")
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def letters():
+    """The toy environment under its name in the registry."""
+    patch = pytest.MonkeyPatch()
+    patch.setitem(ENVIRONMENTS, "letters", LETTERS)
+    yield
+    patch.undo()
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    """A folder with a finished sweep of two losses."""
+    folder = tmp_path_factory.mktemp("swept")
+    main(command(folder, "--losses", "sigmoid", "ipo"))
+    return folder
+
+
+def command(folder: Path, *arguments: str) -> list[str]:
+    config = write_config(folder)
+    tables = [str(folder / "table.md"), str(folder / "table.json")]
+    return [str(config), f"runs_dir={folder / 'runs'}", *ETO, *arguments, "--table", *tables]
+
+
+def without_time(folder: Path) -> dict:
+    results = dict(load_results(folder))
+    for key in ("name", "config", "phases", "peak_memory_bytes", "environment"):
+        results.pop(key)
+    return results
+
+
+def learning_curve(folder: Path) -> list:
+    lines = read_metrics(folder / "metrics.jsonl")
+    return [
+        (line["phase"], line["step"], {k: v for k, v in line["values"].items() if "rollout/" not in k})
+        for line in lines
+    ]
+
+
+def test_runs_have_telling_names_and_share_the_warm_start(swept):
+    runs = swept / "runs"
+    assert sorted(path.name for path in runs.iterdir()) == [
+        "tiny-target-ipo-seed0",
+        "tiny-target-sigmoid-seed0",
+    ]
+    first, second = runs / "tiny-target-sigmoid-seed0", runs / "tiny-target-ipo-seed0"
+    forked = json.loads((second / "environment.json").read_text())["forked"]
+    assert forked["from"] == str(first)
+    assert forked["phases"] == [
+        "prepare",
+        "warm_start",
+        "round-00/evaluate_target",
+        "round-01/explore_target",
+    ]
+    assert "forked" not in json.loads((first / "environment.json").read_text())
+    count = len(forked["phases"])
+    assert read_manifest(first).done[:count] == read_manifest(second).done[:count]
+    assert load_results(first)["config"]["target"]["loss"] == "sigmoid"
+    assert load_results(second)["config"]["target"]["loss"] == "ipo"
+
+
+@pytest.mark.slow
+def test_a_forked_run_ends_in_the_numbers_of_a_whole_one(swept, tmp_path):
+    forked = swept / "runs" / "tiny-target-ipo-seed0"
+    config = load_config(forked / "config.yaml", [f"runs_dir={tmp_path}"])
+    run = create_run(config)
+    coevolve(run)
+    run.close()
+    assert without_time(run.folder) == without_time(forked)
+    assert learning_curve(run.folder) == learning_curve(forked)
+
+
+def test_the_table_says_what_the_runs_measured(swept):
+    record = json.loads((swept / "table.json").read_text())
+    assert (
+        record["command"].startswith("python -m launch.sweep ")
+        and "--losses sigmoid ipo" in record["command"]
+    )
+    text = (swept / "table.md").read_text()
+    assert text.startswith(f"`{record['command']}`")
+    header, _, *rows = [line for line in text.splitlines() if line.startswith("|")]
+    names = [name.strip() for name in header.strip("|").split("|")]
+    assert [row.split("|")[1].strip() for row in rows] == ["sigmoid", "ipo"]
+    for row, run in zip(rows, record["runs"], strict=True):
+        cells = dict(zip(names, (cell.strip() for cell in row.strip("|").split("|")), strict=True))
+        last = load_results(run["folder"])["evaluations"][-1]
+        assert (
+            cells["reward"] == f"{last['mean_reward']:.3f}"
+            and cells["success"] == f"{last['success_rate']:.3f}"
+        )
+        assert cells["seeds"] == "1" and cells["diverged"] == "0"
+        values = [
+            line["values"]
+            for line in read_metrics(Path(run["folder"]) / "metrics.jsonl")
+            if line["phase"] == "round-01/learn_target" and "target/loss" in line["values"]
+        ]
+        last_pass = values[len(values) // 2 :]  # of two epochs
+        pairs = sum(v["target/pairs"] for v in last_pass)
+        for name, key in LEARNED.items():
+            mean = sum(v[f"target/{key}"] * v["target/pairs"] for v in last_pass) / pairs
+            assert cells[name] == f"{mean:.3f}"
+    assert "Final mean reward, sigmoid minus ipo" in text
+
+
+def test_a_finished_run_is_reused_and_a_diverged_one_is_shown(swept, tmp_path, monkeypatch, capsys):
+    (tmp_path / "broken_losses.py").write_text(BROKEN_LOSS)
+    monkeypatch.syspath_prepend(tmp_path)
+    manifest = swept / "runs" / "tiny-target-sigmoid-seed0" / "manifest.json"
+    before = manifest.read_bytes()
+    main(command(swept, "--losses", "broken_losses:broken", "sigmoid"))
+    sys.modules.pop("broken_losses")
+    assert manifest.read_bytes() == before
+    shown = capsys.readouterr().out
+    assert "diverged: round-01/learn_target, step 1: loss is" in shown and "reused: mean reward" in shown
+    rows = [line for line in (swept / "table.md").read_text().splitlines() if line.startswith("|")]
+    assert rows[2].startswith("| broken_losses:broken | 0 | – |") and "1 (seed 0)" in rows[2]
+    assert rows[3].startswith("| sigmoid | 1 | 0.")
+    record = json.loads((swept / "table.json").read_text())
+    assert [bool(run["diverged"]) for run in record["runs"]] == [True, False]
+    done = {
+        phase.name for phase in read_manifest(swept / "runs" / "tiny-target-broken_losses.broken-seed0").done
+    }
+    assert "round-01/explore_target" in done and "round-01/learn_target" not in done
+
+
+def plan(folder: Path, *overrides: str, agent="target", losses=("sigmoid",), betas=(), seeds=(0,)):
+    base = tiny_config(folder, *overrides)
+    return plan_sweep(base, agent=agent, losses=losses, betas=betas, seeds=seeds)
+
+
+def test_the_product_of_losses_betas_and_seeds(tmp_path):
+    mixture = "sigmoid=0.8,sft=0.2"
+    options = "target.loss_options={sft: {average: sum}}"
+    cells = plan(tmp_path, options, agent="both", losses=("ipo", mixture), betas=(0.1, 2), seeds=(3, 4, 3))
+    assert [(cell.loss, cell.beta, cell.seed) for cell in cells] == [
+        (loss, beta, seed) for seed in (3, 4) for loss in ("ipo", mixture) for beta in (0.1, 2)
+    ]
+    names = [cell.config.name for cell in cells]
+    assert len(set(names)) == 8
+    assert (
+        names[0] == "tiny-both-ipo-beta0.1-seed3" and names[-1] == "tiny-both-sigmoid0.8+sft0.2-beta2-seed4"
+    )
+    last = cells[-1].config
+    assert last.seed == 4 and last.method == f"{mixture}, beta 2"
+    assert last.target.loss == last.failure.loss == {"sigmoid": 0.8, "sft": 0.2}
+    assert last.target.beta == (2,) and last.target.loss_options == {"sft": {"average": "sum"}}
+    assert cells[0].config.target.loss_options == {}
+    (alone,) = plan(tmp_path, "failure.beta=[0.3]", agent="failure", losses=("ipo",))
+    assert alone.config.failure.loss == "ipo" and alone.config.target.loss == "sigmoid"
+    assert alone.config.failure.beta == (0.3,)  # without --betas the config's own
+    assert not (tmp_path / "runs").exists()
+
+
+REFUSED = {
+    "a loss": ({"losses": ("sigmoyd",)}, r"target\.loss: .*did you mean 'sigmoid'"),
+    "a weight": ({"losses": ("sigmoid=x",)}, "found 'sigmoid=x', expected NAME=WEIGHT"),
+    "a weight of 0": ({"losses": ("sigmoid=0,ipo=1",)}, "weights above 0"),
+    "a loss named twice": ({"losses": ("ipo=0.5,ipo=0.5",)}, "names a loss twice"),
+    "a beta": ({"betas": (0.1, 0.0)}, r"--betas: found \[0\.1, 0\.0\]"),
+    "a beta that is no number": ({"betas": (math.nan,)}, r"--betas: found \[nan\]"),
+    "a seed": ({"seeds": (-1,)}, r"--seeds: found \[-1\]"),
+}
+REFUSED_BASE = {
+    "no rounds": (["rounds=0"], "target", "rounds is 0"),
+    "no failure agent": (ETO, "both", "the failure agent learns from no pairs"),
+    "a kind's own loss": (["target.pairs.expert_target.loss=ipo"], "target", "expert_target.loss is 'ipo'"),
+    "options of no loss": (
+        ["target.loss=simpo", "target.loss_options={simpo: {gamma: 1}}"],
+        "target",
+        r"target\.loss_options\.simpo: no loss of the sweep \(sigmoid\)",
+    ),
+    "the environment": (["env.name=nowhere"], "target", r"env\.name"),
+}
+
+
+@pytest.mark.parametrize("case", sorted(REFUSED))
+def test_a_sweep_that_cannot_be_is_refused_before_it_begins(case, tmp_path):
+    values, words = REFUSED[case]
+    with pytest.raises(ConfigError, match=words):
+        plan(tmp_path, **values)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("case", sorted(REFUSED_BASE))
+def test_a_config_with_nothing_to_sweep_is_refused(case, tmp_path):
+    overrides, agent, words = REFUSED_BASE[case]
+    with pytest.raises(ConfigError, match=words):
+        plan(tmp_path, *overrides, agent=agent)
+
+
+def test_a_folder_of_another_config_is_refused(swept):
+    with pytest.raises(ConfigError, match=r"seed0: holds a run of another config \(rounds: found 1, .* 2\)"):
+        plan(swept, *ETO, "rounds=2")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "give a config file and --losses"),
+        (["tiny.yaml"], "give a config file and --losses"),
+        (
+            ["tiny.yaml", "--losses", "ipo", "--table", "table.txt"],
+            "expected a name that ends in .md or .json",
+        ),
+        (
+            ["tiny.yaml", "--losses", "ipo", "--table", "nowhere/table.md"],
+            "the folder nowhere does not exist",
+        ),
+    ],
+)
+def test_wrong_arguments_are_named(arguments, words):
+    with pytest.raises(ConfigError, match=words):
+        main(arguments)
+
+
+def test_losses_on_the_command_line():
+    assert parse_loss("ipo") == "ipo" and parse_loss("a.b:c") == "a.b:c"
+    assert parse_loss("sigmoid=0.8, a.b:c=0.2") == {"sigmoid": 0.8, "a.b:c": 0.2}
+
+
+def test_what_a_fork_would_change_is_refused(swept, tmp_path):
+    source = swept / "runs" / "tiny-target-sigmoid-seed0"
+    for override, words in (
+        ("seed=5", r"cannot be forked: seed is 0 there and 5 in this config"),
+        ("warm_start.epochs=4", r"warm_start\.epochs is 3 there and 4"),
+        ("batch.rows=2", r"batch\.rows is 4 there and 2"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            fork_run(source, tiny_config(tmp_path, *ETO, override))
+    with pytest.raises(ConfigError, match=r"failure\.explore is False there and True"):
+        fork_run(source, tiny_config(tmp_path, "warm_start.epochs=3", "model.num_layers=1"))
+    assert not (tmp_path / "runs").exists()
+    with pytest.raises(ConfigError, match="holds a run of another config"):
+        config = load_config(source / "config.yaml")
+        fork_run(source, config.model_copy(update={"method": "other"}))
+    create_run(tiny_config(tmp_path, *ETO)).close()
+    with pytest.raises(ConfigError, match="its warm start is not finished"):
+        fork_run(tmp_path / "runs" / "tiny", tiny_config(tmp_path, *ETO, "name=other"))
+
+
+def test_a_fork_leaves_its_source_alone_and_holds_only_what_is_shared(swept, tmp_path):
+    source = swept / "runs" / "tiny-target-sigmoid-seed0"
+    before = {path: path.read_bytes() for path in source.rglob("*") if path.is_file()}
+    config = tiny_config(tmp_path, *ETO, "target.epochs=1", "checkpoint.keep=1")
+    run = fork_run(source, config)
+    assert [record.name for record in run.manifest.done] == list(shared_phases(config))
+    assert run.checkpoints.steps() == [run.manifest.record("warm_start").records["checkpoint"]]
+    assert {line["phase"] for line in read_metrics(run.folder / "metrics.jsonl")} <= set(
+        shared_phases(config)
+    )
+    assert not (run.folder / "pairs").exists() and not (run.folder / "references").exists()
+    run.close()
+    assert before == {path: path.read_bytes() for path in source.rglob("*") if path.is_file()}
+
+
+def test_every_loss_stands_in_the_table_with_its_words_paper_and_options():
+    entries = {entry.name: entry for entry in loss_entries()}
+    assert list(entries) == list(PREFERENCE_LOSSES)
+    for name, entry in entries.items():
+        assert entry.words.endswith(".") and "arXiv" not in entry.words, name
+        assert entry.papers or name == "sft", name
+    assert entries["simpo"].options == (("gamma", 0.5), ("label_smoothing", 0.0))
+    assert entries["orpo"].papers == (("2403.07691", "eq. 4 to 7"),)
+    assert entries["aot"].notes == ("coupled",) and "no reference" in entries["cpo"].notes
+    text = loss_markdown()
+    assert "[2305.18290](https://arxiv.org/abs/2305.18290), eq. 7" in text and "`average` (true)" in text
+
+
+def test_the_list_names_every_loss(capsys):
+    main(["--list"])
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in PREFERENCE_LOSSES)
