@@ -38,6 +38,7 @@ class References:
         self._every, self._score, self._first = every, score, first
         self._number: int | None = None
         self._scored: list[PreferenceBatch] = []
+        self._used: list[Path] = []
 
     def batches_at(self, position: int, state: TrainState) -> list[PreferenceBatch]:
         """The microbatches as the step at `position`, taken from `state`, sees them."""
@@ -46,13 +47,14 @@ class References:
             self._number = number
             if position == (number * self._every if self._every else 0):
                 self._write(state.params if number else self._first())
+            self._used.append(self._path)
             scores = np.load(self._path)
             self._scored = [with_reference(b, row) for b, row in zip(self._batches, scores, strict=True)]
         return self._scored
 
     def files(self) -> list[Path]:
-        """The file in use, for the commit."""
-        return [self._path]
+        """The files used so far, for the commit: several refreshes may lie between two commits."""
+        return self._used
 
     @property
     def _path(self) -> Path:
