@@ -4,7 +4,7 @@ Where the agents are adapters, the base they share is held once. A full warm sta
 the initial model, which is made again until the warm start's checkpoint holds it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jax
@@ -44,7 +44,7 @@ def leave_warm_start(run: Run, world: World) -> None:
     trained = run.agents["target"]
     if world.learner.frozen_shardings and not world.warm_learner.frozen_shardings:
         run.frozen = trained.params
-        run.agents["target"] = world.learner.init(run.config.seed).replace(step=trained.step)
+        run.agents["target"] = replace(world.learner.init(run.config.seed), step=trained.step)
     if run.config.failure.explore:
         run.agents["failure"] = _copy_of(run.agents["target"], world.learner)
 
