@@ -1,7 +1,7 @@
 """Check an environment: does it keep the rules that training relies on?
 
-python -m launch.conformance intercode_sql max_turns=6        one of the registry, with its options
-python -m launch.conformance my_env:make_my_env               your own, as package.module:make_function
+python -m launch.conformance intercode_sql max_turns=6    one of the registry
+python -m launch.conformance my_env:make_my_env           your own
 """
 
 import argparse
@@ -34,12 +34,18 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "name", help=f"one of {', '.join(ENVIRONMENTS)}, or your own as package.module:make_function"
     )
     parser.add_argument("options", nargs="*", metavar="key=value", help="options of the environment")
-    parser.add_argument("--tasks", type=int, default=2, help="tasks played of each split (default: 2)")
     parser.add_argument(
-        "--seed", type=int, default=0, help="seed of the tasks and random actions (default: 0)"
+        "--tasks", type=int, default=2, metavar="N", help="tasks played of each split (default: 2)"
     )
     parser.add_argument(
-        "--timeout", type=float, default=60.0, help="seconds after which a call hangs (default: 60)"
+        "--seed", type=int, default=0, metavar="N", help="seed of the tasks and random actions (default: 0)"
+    )
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=60.0,
+        metavar="SECONDS",
+        help="after which a call hangs (default: 60)",
     )
     parser.add_argument(
         "--check", nargs="+", default=[], metavar="CHECK", help=f"only these of: {', '.join(CHECKS)}"

@@ -1,13 +1,15 @@
 """Generate, export, convert, inspect and validate data sets.
 
 python -m launch.data generate intercode_sql --out data/sql seed=1
-python -m launch.data experts intercode_sql --split train --tasks 0:300 --to eto-sft --out experts.json
-python -m launch.data convert eto/webshop_sft.json --to tfds-experts --out data/webshop
+python -m launch.data experts webshop --tasks 0:300 --to eto-sft --out ex.json
+python -m launch.data convert eto.json --to tfds-experts --out data/eto
 python -m launch.data inspect hub:AgentGym/AgentTraj-L
-python -m launch.data validate experts.json
+python -m launch.data validate ex.json
 
-Formats: eto-sft, agenttraj, messages, eto-pairs (.json, .jsonl or .parquet), trajectories (.parquet),
-tfds-experts, tfds-trajectories (folders). A set is a file, a folder or hub:owner/name[:config][@split].
+A set is a file, a folder or hub:owner/name[:config][@split]; its format is one of
+  eto-sft, agenttraj, messages, eto-pairs    .json, .jsonl or .parquet
+  trajectories                               .parquet
+  tfds-experts, tfds-trajectories            a folder
 """
 
 import argparse
@@ -64,7 +66,7 @@ def _generate_arguments(commands: Any) -> None:
     generate = commands.add_parser("generate", help="write an environment's generated data into a folder")
     generate.add_argument("name", help=f"environment: {', '.join(names) or 'none generates data'}")
     generate.add_argument("options", nargs="*", metavar="key=value", help="options of the environment")
-    generate.add_argument("--out", type=Path, required=True, metavar="DIR")
+    generate.add_argument("--out", type=Path, required=True, metavar="DIR", help="an empty or new folder")
     generate.add_argument("--overwrite", action="store_true", help="write into a folder that holds files")
 
 
@@ -74,9 +76,7 @@ def _experts_arguments(commands: Any) -> None:
         "name", help=f"environment: {', '.join(ENVIRONMENTS)}, or package.module:make_function"
     )
     experts.add_argument("options", nargs="*", metavar="key=value", help="options of the environment")
-    experts.add_argument(
-        "--split", choices=SPLITS, default="train", help="split of the tasks (default: train)"
-    )
+    experts.add_argument("--split", choices=SPLITS, default="train", help="of the tasks (default: train)")
     experts.add_argument(
         "--tasks", default=":", metavar="START:STOP", help="slice of the split (default: all)"
     )
@@ -91,13 +91,19 @@ def _set_arguments(commands: Any) -> None:
     ):
         command = commands.add_parser(name, help=help_text)
         command.add_argument("sets", nargs="+", metavar="SET", help="file, folder or hub:owner/name")
-        command.add_argument("--from", dest="source_format", choices=FORMATS, help="default: by the content")
-        command.add_argument("--split", help="split of a hub or TFDS set (default: train, or the only one)")
+        command.add_argument(
+            "--from", dest="source_format", metavar="FORMAT", choices=FORMATS, help="default: by the content"
+        )
+        command.add_argument(
+            "--split", metavar="NAME", help="split of a hub or TFDS set (default: train, or the only one)"
+        )
         if name == "convert":
             _output_arguments(command)
             command.add_argument("--system-prompt", default="", metavar="TEXT", help="for rows without one")
         if name == "inspect":
-            command.add_argument("--samples", type=int, default=2, help="rows to show (default: 2)")
+            command.add_argument(
+                "--samples", type=int, default=2, metavar="N", help="rows to show (default: 2)"
+            )
         if name != "validate":
             default = "refuse" if name == "convert" else "skip"
             command.add_argument(
@@ -109,7 +115,9 @@ def _set_arguments(commands: Any) -> None:
 
 
 def _output_arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--to", required=True, choices=FORMATS, help="format of the result")
+    command.add_argument(
+        "--to", required=True, metavar="FORMAT", choices=FORMATS, help=f"one of {', '.join(FORMATS)}"
+    )
     command.add_argument("--out", type=Path, required=True, metavar="PATH", help="file, or folder for tfds-*")
     command.add_argument("--overwrite", action="store_true", help="replace a file that exists")
     command.add_argument("--tokenizer", type=Path, metavar="DIR", help="renders text for trajectories")

@@ -259,6 +259,21 @@ def test_an_expert_is_accepted_only_when_a_second_replay_agrees():
     assert experts.solve(never, "find-animal/3").unsolved.startswith("the best of 6 gold paths reached 0.50")
 
 
+def test_a_gold_path_waits_instead_of_looking_on():
+    look = ["look at plane A"]
+    assert experts.with_waits(["go to hall", *look * 31, "focus on plane A"]) == [
+        "go to hall",
+        *["wait"] * 3,
+        *look,
+        "focus on plane A",
+    ]
+    assert experts.with_waits(look * 10) == look * 10
+    assert experts.with_waits(look * 15 + ["wait"] + look) == ["wait", *look * 5, "wait", *look]
+    assert experts.with_waits(["use thermometer in inventory on ice"] * 40) == (
+        ["use thermometer in inventory on ice"] * 40
+    )
+
+
 def test_cache_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("COEVO_CACHE", str(tmp_path))
     assert (

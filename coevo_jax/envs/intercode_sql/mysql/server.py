@@ -133,7 +133,7 @@ class ServerConnection:
         self._connection: pymysql.Connection | None = None
 
     def check(self, databases: Sequence[str]) -> None:
-        """Raises ConfigError where the server cannot be reached, heeds the case of names, or lacks a database."""
+        """Raises ConfigError where the server is out of reach, heeds case, or lacks one of the databases."""
         where = self._dsn.socket or f"{self._dsn.host}:{self._dsn.port}"
         try:
             with self._open().cursor() as cursor:
