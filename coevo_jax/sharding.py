@@ -3,11 +3,14 @@
 Models name logical axes ("embed", "heads", …); this file maps them to the mesh axes data, fsdp and tensor.
 """
 
+import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -15,6 +18,9 @@ from coevo_jax.config import ConfigError, MeshConfig
 
 MESH_AXES = ("data", "fsdp", "tensor")
 BATCH_AXES = ("data", "fsdp")
+
+ROWS = PartitionSpec(BATCH_AXES)  # of an array [B, ...]
+HEAD = PartitionSpec("tensor", "fsdp")  # of an array [V, D], as LOGICAL_RULES split it
 
 LOGICAL_RULES = (
     ("vocab", "tensor"),
@@ -69,3 +75,43 @@ def over_heads(mesh: Mesh, attention: Callable[..., jax.Array]) -> Callable[...,
     return jax.shard_map(
         attention, mesh=mesh, in_specs=(heads, heads, heads, rows), out_specs=heads, check_vma=False
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shards:
+    """What a device must do to work on its rows and its part of the vocabulary; nothing where it is alone."""
+
+    alone: bool
+
+    def gather_embed(self, head_vd: jax.Array) -> jax.Array:
+        """[v, d] -> [v, D]."""
+        return head_vd if self.alone else jax.lax.all_gather(head_vd, "fsdp", axis=1, tiled=True)
+
+    def scatter_embed(self, head_vD: jax.Array) -> jax.Array:
+        """Sum over the rows of all devices; each keeps its part, [v, D] -> [v, d]."""
+        if self.alone:
+            return head_vD
+        return jax.lax.psum_scatter(jax.lax.psum(head_vD, "data"), "fsdp", scatter_dimension=1, tiled=True)
+
+    def place_in_vocab(self, ids: jax.Array, held: int) -> jax.Array:
+        """Where ids stand among the `held` ones of this device; `held` where they stand on another."""
+        if self.alone:
+            return ids
+        place = ids - jax.lax.axis_index("tensor") * held
+        return jnp.where((place >= 0) & (place < held), place, held)
+
+    def sum_over_vocab(self, x: jax.Array) -> jax.Array:
+        return x if self.alone else jax.lax.psum(x, "tensor")
+
+    def max_over_vocab(self, x: jax.Array) -> jax.Array:
+        return x if self.alone else jax.lax.pmax(x, "tensor")
+
+
+def over_shards(
+    mesh: Mesh | None, function: Callable[..., Any], in_specs: Any, out_specs: Any
+) -> Callable[..., Any]:
+    """`function(shards, *arrays)` of each device on its own part of the arrays."""
+    if mesh is None or mesh.size == 1:
+        return functools.partial(function, Shards(alone=True))
+    local = functools.partial(function, Shards(alone=False))
+    return jax.shard_map(local, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from coevo_jax.batch import PreferenceBatch
 from coevo_jax.learning.head import collisions, scored_logps
@@ -15,7 +16,13 @@ from coevo_jax.models.transformer import Params, Transformer, output_head
 
 
 def view_logps(
-    model: Transformer, params: Params, frozen: Params, batch: PreferenceBatch, *, confidence: bool = False
+    model: Transformer,
+    params: Params,
+    frozen: Params,
+    batch: PreferenceBatch,
+    *,
+    mesh: Mesh | None = None,
+    confidence: bool = False,
 ) -> tuple[jax.Array, jax.Array | None]:
     """Log-probability of every view, float32 [N] (nats), and how confidently the policy would write it.
 
@@ -23,6 +30,7 @@ def view_logps(
 
     Args:
       frozen: what adapters adapt; empty where `params` are all parameters.
+      mesh: where rows and vocabulary are split over devices.
       confidence: also return the mean over a view's scored tokens of log p - log sum_v p_v^2, without a
         gradient (WPO, arXiv 2406.11827, eq. 4); None otherwise.
     """
@@ -30,11 +38,11 @@ def view_logps(
     hidden: Any = model.apply(variables, tokens.tokens, tokens.positions, tokens.visible_until)
     parents_BKD = jnp.take_along_axis(hidden, jnp.asarray(tokens.source)[..., None], axis=1)
     head_VD = output_head(variables["params"])
-    logps_BK = scored_logps(head_VD, parents_BKD, tokens.target, tokens.scored)
+    logps_BK = scored_logps(head_VD, parents_BKD, tokens.target, tokens.scored, mesh)
     logps_N = jnp.einsum("bk,bsk->bs", logps_BK, batch.view_weight).reshape(-1)
     if not confidence:
         return logps_N, None
-    surplus_BK = jax.lax.stop_gradient(logps_BK) - collisions(head_VD, parents_BKD, tokens.scored)
+    surplus_BK = jax.lax.stop_gradient(logps_BK) - collisions(head_VD, parents_BKD, tokens.scored, mesh)
     seen_BSK = (jnp.asarray(batch.view_weight) > 0).astype(jnp.float32)
     total_N = jnp.einsum("bk,bsk->bs", surplus_BK, seen_BSK).reshape(-1)
     return logps_N, total_N / jnp.maximum(batch.token_count, 1)

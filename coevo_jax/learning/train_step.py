@@ -47,6 +47,7 @@ def train_step(
     batch: PreferenceBatch,
     beta: jax.Array,
     learning_rate: jax.Array,
+    mesh: Mesh | None = None,
 ) -> tuple[TrainState, Metrics]:
     """One optimizer step on one microbatch, for either agent; SFT is a batch without pairs.
 
@@ -54,11 +55,12 @@ def train_step(
       frozen: the parameters that adapters adapt; empty where all parameters are trained.
       beta: float32 [], strength of the tie to the reference.
       learning_rate: float32 [].
+      mesh: where rows and vocabulary are split over devices.
 
     Returns:
       The next state, and metrics as (numerator, denominator).
     """
-    grads, metrics = gradients(model, loss, state.params, frozen, batch, beta)
+    grads, metrics = gradients(model, loss, state.params, frozen, batch, beta, mesh)
     state, norm = apply_gradients(optimizer, state, grads, learning_rate)
     return state, metrics | {"grad_norm": (norm, jnp.float32(1))}
 
@@ -70,11 +72,12 @@ def gradients(
     frozen: Params,
     batch: PreferenceBatch,
     beta: jax.Array,
+    mesh: Mesh | None = None,
 ) -> tuple[Params, Metrics]:
     """Gradient of one microbatch's share of the objective."""
 
     def loss_of(params: Params) -> tuple[jax.Array, Metrics]:
-        logps, confidence = view_logps(model, params, frozen, batch, confidence=loss.wpo)
+        logps, confidence = view_logps(model, params, frozen, batch, mesh=mesh, confidence=loss.wpo)
         return objective(logps, confidence, batch, beta=beta, loss=loss)
 
     return jax.grad(loss_of, has_aux=True)(params)
@@ -155,21 +158,21 @@ def jit_step(
     params, base = shardings.params, frozen_shardings
 
     def whole(state, frozen, batch, beta, rate):
-        return train_step(model, optimizer, loss, state, frozen, batch, beta, rate)
+        return train_step(model, optimizer, loss, state, frozen, batch, beta, rate, mesh)
 
     def accumulate(grads, params, frozen, batch, beta):
-        own, metrics = gradients(model, loss, params, frozen, batch, beta)
+        own, metrics = gradients(model, loss, params, frozen, batch, beta, mesh)
         return jax.tree.map(jnp.add, grads, own), metrics
 
     def score(params, frozen, batch):
-        return view_logps(model, params, frozen, batch, confidence=loss.wpo)
+        return view_logps(model, params, frozen, batch, mesh=mesh, confidence=loss.wpo)
 
     def couple(logps, confidence, batch, beta):
         return jax.grad(objective, has_aux=True)(logps, confidence, batch, beta=beta, loss=loss)
 
     def pull(grads, params, frozen, batch, d_logps_N):
         def weighted(params):
-            logps, _ = view_logps(model, params, frozen, batch)
+            logps, _ = view_logps(model, params, frozen, batch, mesh=mesh)
             return jnp.sum(logps * d_logps_N)
 
         return jax.tree.map(jnp.add, grads, jax.grad(weighted)(params))
@@ -213,7 +216,7 @@ def jit_score(model: Transformer, mesh: Mesh, shardings: TrainState, frozen_shar
     """Compiled log-probabilities [N] on the very rows that training uses: reference scores of a batch."""
 
     def score(params: Params, frozen: Params, batch: PreferenceBatch) -> jax.Array:
-        return view_logps(model, params, frozen, batch)[0]
+        return view_logps(model, params, frozen, batch, mesh=mesh)[0]
 
     return jax.jit(
         score,

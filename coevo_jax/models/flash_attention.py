@@ -1,4 +1,4 @@
-"""Attention along the paths of packed prefix trees as Pallas TPU kernels (FlashAttention-2, arXiv 2307.08691).
+"""Attention along the paths of packed prefix trees, as Pallas kernels for TPUs (arXiv 2307.08691).
 
 The grid runs over the pairs of a query block and a key block in which some query sees some key, and over
 nothing else: their lists are prefetched scalars and their number is the grid's (dynamic) bound, so that the
@@ -7,8 +7,8 @@ fetched once for all G query heads that share it.
 
 On the CPU the kernels are interpreted: right, and slow.
 
-Legend: B rows, T tokens, H query heads, K key/value heads, G = H/K, h width, n blocks a row, t tokens a block,
-N = B * T tokens of all rows, laid one after the other, P pairs of blocks.
+Legend: B rows, T tokens, H query heads, K key/value heads, G = H/K, h width, n blocks a row, t tokens a
+block, N = B * T tokens of all rows, laid one after the other, P pairs of blocks.
 """
 
 import functools
