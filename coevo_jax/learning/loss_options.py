@@ -43,7 +43,8 @@ def resolve_loss(name: str, options: Mapping[str, Option]) -> Loss:
     try:
         trace(loss)
     except Exception as error:  # whatever the user's own code raises on abstract arrays
-        raise ConfigError(f"the loss {name!r}: {_first_line(error)}") from error
+        detail = _first_line(error).removeprefix(f"the loss {name!r} ")
+        raise ConfigError(f"the loss {name!r}: {detail}") from error
     return loss
 
 
