@@ -1,0 +1,171 @@
+"""The TPU kernels of attention: equal to the plain formula when interpreted, and compiled for TPUs.
+
+The compiler comes with libtpu, which the slow tests install into a folder of their own; where one is at hand,
+LIBTPU=/path/to/the/folder/around/it saves that. `pytest -s` prints memory and collectives per chip.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from importlib.metadata import requires
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from coevo_jax.models import flash_attention as module
+from coevo_jax.models.attention_kinds import choose_attention
+from coevo_jax.models.flash_attention import block_pairs, flash_attention
+from coevo_jax.strict import ConfigError
+from tests.models.test_transformer import plain_attention, random_trees
+
+MIB = 2**20
+
+
+def value_and_gradient(function, arrays, visible, cotangent):
+    def total(q, k, v):
+        out = function(q, k, v, visible)
+        return jnp.sum(out.astype(jnp.float32) * cotangent), out
+
+    (_, out), gradient = jax.jit(jax.value_and_grad(total, argnums=(0, 1, 2), has_aux=True))(*arrays)
+    return out, gradient
+
+
+def random_arrays(rows, length, heads, kv_heads, width):
+    rng = np.random.default_rng([rows, length, heads])
+    shapes = [(rows, length, heads, width), *[(rows, length, kv_heads, width)] * 2]
+    arrays = [rng.normal(size=shape).astype(np.float32) for shape in shapes]
+    return arrays, random_trees(rng, rows, length), rng.normal(size=shapes[0]).astype(np.float32)
+
+
+def assert_equals_the_plain_formula(*shape):
+    arrays, visible, cotangent = random_arrays(*shape)
+    found, found_gradient = value_and_gradient(flash_attention, arrays, visible, cotangent)
+    expected, expected_gradient = value_and_gradient(plain_attention, arrays, visible, cotangent)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    for one, other in zip(found_gradient, expected_gradient, strict=True):
+        np.testing.assert_allclose(one, other, atol=3e-5)
+
+
+def test_kernels_equal_the_plain_formula_with_its_gradient():
+    assert_equals_the_plain_formula(2, 300, 4, 2, 8)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "shape",
+    [(3, 1100, 8, 2, 32), (2, 700, 4, 4, 64), (1, 1024, 6, 1, 128), (1, 640, 2, 2, 256), (1, 40, 3, 1, 130)],
+)
+def test_kernels_equal_the_plain_formula_in_other_shapes(shape):
+    assert_equals_the_plain_formula(*shape)
+
+
+def test_bfloat16_inputs_give_bfloat16_close_to_float32():
+    arrays, visible, cotangent = random_arrays(1, 200, 2, 1, 16)
+    low = [jnp.asarray(x, jnp.bfloat16) for x in arrays]
+    found, found_gradient = value_and_gradient(flash_attention, low, visible, cotangent)
+    rounded = [x.astype(jnp.float32) for x in low]
+    expected, expected_gradient = value_and_gradient(plain_attention, rounded, visible, cotangent)
+    for one, other in zip((found, *found_gradient), (expected, *expected_gradient), strict=True):
+        assert one.dtype == jnp.bfloat16
+        off = np.asarray(one, np.float32) - np.asarray(other)
+        assert np.abs(off).max() < 0.03 * np.abs(np.asarray(other)).max()
+
+
+def test_only_pairs_of_blocks_with_something_to_see_are_listed():
+    """Each in both orders: a query block's keys end with itself, a key block's queries begin with it."""
+    visible = random_trees(np.random.default_rng(9), 3, 64)
+    by_query, by_key, count = block_pairs(jnp.asarray(visible), 8)
+    place = np.arange(64)
+    seen = (place[:, None] >= place) & (place[:, None] < visible[:, None, :])
+    expected = np.argwhere(seen.reshape(3, 8, 8, 8, 8).any(axis=(2, 4)))
+    pairs = expected[:, :1] * 8 + expected[:, 1:]
+    assert int(count) == len(pairs) and by_query.shape == (2, 3 * 36 + 1)
+    np.testing.assert_array_equal(by_query[:, : len(pairs)].T, pairs)
+    np.testing.assert_array_equal(by_key[:, : len(pairs)].T, pairs[np.lexsort((pairs[:, 0], pairs[:, 1]))])
+    assert not np.asarray(by_query[:, len(pairs) :]).any() and not np.asarray(by_key[:, len(pairs) :]).any()
+
+
+def test_what_no_query_sees_is_not_read():
+    """Keys and values of an invisible block may be anything, NaN too."""
+    arrays, _, _ = random_arrays(1, 384, 2, 1, 8)
+    visible = np.repeat([128, 256, 384], 128)[None].astype(np.int32)
+    expected = flash_attention(*arrays, visible)
+    poisoned = [x.copy() for x in arrays]
+    for x in poisoned[1:]:
+        x[:, 128:256] = np.nan
+    found = np.asarray(flash_attention(*poisoned, visible))
+    np.testing.assert_array_equal(found[:, :128], expected[:, :128])
+    np.testing.assert_array_equal(found[:, 256:], expected[:, 256:])
+    assert np.isnan(found[:, 128:256]).all()
+
+
+@pytest.mark.parametrize(
+    ("length", "group_width", "expected"),
+    [(300, 128, 128), (512, 2048, 256), (512, 4096, 128), (16_384, 1024, 512), (16_384, 2048, 256)],
+)
+def test_blocks_are_longer_for_long_rows_and_shorter_for_wide_groups(length, group_width, expected):
+    assert module._block_length(length, group_width) == expected
+
+
+class _Device:
+    def __init__(self, platform):
+        self.platform = platform
+
+
+class _Mesh:
+    """One device of a platform that this machine does not have."""
+
+    size = 1
+
+    def __init__(self, platform):
+        self.devices = np.array([_Device(platform)])
+
+
+def test_auto_takes_the_kernels_on_a_tpu_and_a_gpu_refuses_them():
+    assert choose_attention("auto", _Mesh("tpu")) is flash_attention
+    assert choose_attention("auto", _Mesh("cpu")) is not flash_attention
+    assert choose_attention("auto", _Mesh("gpu")) is choose_attention("dense", _Mesh("gpu"))
+    with pytest.raises(ConfigError, match="flash has kernels for TPUs"):
+        choose_attention("flash", _Mesh("gpu"))
+
+
+@pytest.fixture(scope="module")
+def libtpu(tmp_path_factory) -> Path:
+    """A folder that holds the libtpu which this version of jax asks for."""
+    if "LIBTPU" in os.environ:
+        return Path(os.environ["LIBTPU"])
+    folder = tmp_path_factory.mktemp("libtpu")
+    (wanted,) = [line.split(";")[0] for line in requires("jax") or [] if line.startswith("libtpu")]
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    subprocess.run([*pip, "--target", folder, wanted.strip()], check=True)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("topology", ["v5e:2x4", "v5p:2x2x2"])
+def test_kernels_and_a_whole_dpo_step_compile_for_tpus(topology, libtpu, tmp_path):
+    script = Path(__file__).parent / "tpu_compile.py"
+    environment = {**os.environ, "PYTHONPATH": str(libtpu), "XLA_FLAGS": ""}
+    command = [sys.executable, script, tmp_path / "out.json", topology, "2", "2", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr[-4000:]
+    results = json.loads((tmp_path / "out.json").read_text())
+    for case in results["kernels"]:
+        assert len(case["kernels"]) == 3  # forward, d queries, d keys
+        assert case["collectives"] == []
+    step = results["step"]
+    names = sorted(origin.split("/")[-2] for origin in step["kernels"])
+    forward, backward = ["tree_attention_forward"] * 2, ["tree_attention_d_keys", "tree_attention_d_queries"]
+    assert names == sorted(forward + backward)  # the forward pass is computed twice: remat "full"
+    arguments, temporary = step["argument_bytes"] / MIB, step["temporary_bytes"] / MIB
+    print(f"\n{results['device']}: arguments {arguments:.0f} MiB, temporaries {temporary:.0f} MiB a chip")
+    # 596 million parameters with two moments in float32, over 2 x 2 (fsdp x tensor) chips: 1,705 MiB.
+    assert 1700 < arguments < 1720
+    # 4 rows of 2,048 tokens in each of 28 layers, 448 MiB; the head's gradient and its gathered weights, 450.
+    assert temporary < 3000
+    in_loops = [c for c in step["collectives"] if "while/body" in c["origin"]]
+    assert in_loops and all("Transformer" in c["origin"] for c in in_loops)  # the head's chunks have none
