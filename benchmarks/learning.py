@@ -13,7 +13,7 @@ All contenders of a cell are alive at once, each a process with a model of the s
 and take one optimizer step in turn on the same pairs (--apart: one after the other, for a card that holds one
 only). The first step of each is not timed: it compiles. References count as three epochs use them: a third of
 what scoring them once took; Tunix's trainer scores them in every step. Peers cost the same for every pair and
-train on a part of a step's pairs, or this would take an hour: rates are per pair, ratios per pair too.
+train on a part of a step's pairs, or this would take an hour: ratios are of tokens per second.
 
 A cell is SET:VOCABULARY or SET:VOCABULARY:PAIRS, with the pairs of a step that peers train on. Sets:
 
@@ -115,9 +115,9 @@ def sizes(cell: Cell, name: str) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray([len(step) for step in steps]), np.asarray([cell.pair_steps.tokens(s) for s in steps])
 
 
-def rates(cell: Cell, name: str) -> np.ndarray:
-    """Pairs per second of every timed step of a contender."""
-    return sizes(cell, name)[0] / costs(cell.measured[name])
+def token_rates(cell: Cell, name: str) -> np.ndarray:
+    """Tokens of the pairs per second, prompts once for each side, of every timed step of a contender."""
+    return sizes(cell, name)[1] / costs(cell.measured[name])
 
 
 def peak_memory(measured: Measured) -> float:
@@ -132,12 +132,12 @@ def span(values: np.ndarray, digits: int) -> str:
 
 
 def rows_of(cell: Cell) -> list[list[str]]:
-    """A row of the table for every contender; ratios are of steps on the same pairs."""
+    """A row of the table for every contender; a ratio is of two steps of one turn."""
     rows = []
-    trl_rates = rates(cell, "TRL") if "TRL" in cell.measured else None
+    trl_rates = token_rates(cell, "TRL") if "TRL" in cell.measured else None
     for name, measured in cell.measured.items():
-        pairs, tokens = sizes(cell, name)
-        rate, work = rates(cell, name), processor_seconds(measured)
+        pairs, _ = sizes(cell, name)
+        rate, work = token_rates(cell, name), processor_seconds(measured)
         ratio = "–"
         if trl_rates is not None:
             m = min(len(rate), len(trl_rates))
@@ -148,8 +148,8 @@ def rows_of(cell: Cell) -> list[list[str]]:
                 f"{cell.vocab_size:,}",
                 name,
                 str(len(rate)),
-                span(rate, 2),
-                f"{np.median(rate * tokens / pairs):,.0f}",
+                span(pairs / costs(measured), 2),
+                f"{np.median(rate):,.0f}",
                 f"{np.median(work / pairs):.2f}",
                 f"{peak_memory(measured):.1f}",
                 ratio,
@@ -186,8 +186,8 @@ def utilisation(cell: Cell, declared: float | None) -> list[str]:
         peak = measured.ready["matmul_peak"]
         text = (
             f"- {cell.pair_steps.name}, {cell.vocab_size:,}, {name}: "
-            f"{np.median(needed) / 1e9:,.0f} GFLOP a step, {np.median(rate) / 1e9:,.0f} GFLOP/s, {np.median(rate) / peak:.0%} of a matrix product's "
-            f"{peak / 1e9:,.0f}"
+            f"{np.median(needed) / 1e9:,.0f} GFLOP a step, {np.median(rate) / 1e9:,.0f} GFLOP/s, "
+            f"{np.median(rate) / peak:.0%} of a matrix product's {peak / 1e9:,.0f}"
         )
         if declared is not None:
             text += f"; {np.median(rate) / declared:.1%} of the declared {declared / 1e12:,.0f} TFLOP/s"

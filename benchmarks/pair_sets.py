@@ -53,7 +53,10 @@ def co_evolution(steps: int, vocab_size: int) -> PairSteps:
         trajectories += _task(rng, f"task-{number}", 1 + 2 * FAILURES, vocab_size)
         targets = range(first + 1, first + 1 + FAILURES)
         hard = range(first + 1 + FAILURES, first + 1 + 2 * FAILURES)
-        every.append([(first, other) for other in (*targets, *hard)] + list(product(targets, hard)))
+        over = [(first, other) for other in (*targets, *hard)]
+        # In turn, so that a part of the step is like the whole.
+        between = reversed(list(product(targets, hard)))
+        every.append([pair for both in zip(over, between, strict=True) for pair in both])
     return PairSteps(name="co-evolution", trajectories=trajectories, steps=every)
 
 
