@@ -22,8 +22,8 @@ A cell is SET:VOCABULARY or SET:VOCABULARY:PAIRS, with the pairs of a step that 
     run             pairs of a finished run (--run), their lengths and loss masks as they are
 
 TRL runs at its best: references precomputed, no gradient checkpointing, sdpa, the allocator told to keep its
-memory, microbatches of --trl-pairs (the fastest of 1, 2, 4 and 8 where it was tried). It cannot mask what the
-environment wrote, so on a run's pairs it also trains on observations, which leaves its work nearly the same.
+memory, microbatches of --trl-pairs (4; 1 and 2 were slower). It cannot mask what the environment wrote, so
+on a run's pairs it also trains on observations; on a CPU it scores every position anyway.
 """
 
 import argparse
@@ -246,7 +246,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of PyTorch")
     parser.add_argument("--table", help="name of the README's table to replace; printed where none is given")
     parser.add_argument("--json", type=Path, help="write all raw times to this file")
-    accelerator = parser.add_argument_group("on an accelerator (not run by the authors so far)")
+    accelerator = parser.add_argument_group("on an accelerator (not run on one so far)")
     accelerator.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
     accelerator.add_argument("--preset", choices=tuple(PRESETS), default="small", help="shape of the model")
     accelerator.add_argument("--bf16", action="store_true", help="compute in bfloat16")
