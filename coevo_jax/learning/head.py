@@ -38,7 +38,9 @@ def scored_logps(
         in between, and no logit leaves its device.
     """
     ids = jnp.asarray(target_BK, jnp.int32)
-    return _scored(jnp.asarray(head_VD), jnp.asarray(hidden_BKD), ids, jnp.asarray(scored_B), mesh)[0]
+    arrays = jnp.asarray(head_VD), jnp.asarray(hidden_BKD), ids, jnp.asarray(scored_B)
+    scored: Any = _scored(*arrays, mesh)
+    return scored[0]
 
 
 def collisions(
@@ -91,7 +93,8 @@ def _scored(
 
 
 def _scored_forward(head_VD, hidden_BKD, target_BK, scored_B, mesh):
-    logps_BK, lse_BK = _scored(head_VD, hidden_BKD, target_BK, scored_B, mesh)
+    scored: Any = _scored(head_VD, hidden_BKD, target_BK, scored_B, mesh)
+    logps_BK, lse_BK = scored
     return (logps_BK, lse_BK), (head_VD, hidden_BKD, target_BK, scored_B, lse_BK)
 
 

@@ -12,7 +12,7 @@ block, N = B * T tokens of all rows, laid one after the other, P pairs of blocks
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -47,7 +47,7 @@ def flash_attention(
     until_BT = jnp.concatenate([visible_until_BT.astype(jnp.int32), alone], axis=1)
     by_query, by_key, count = block_pairs(until_BT, t)
     until_1N = (until_BT + rows * jnp.arange(B, dtype=jnp.int32)[:, None]).reshape(1, -1)
-    out = _attend(q, k, v, until_1N, (by_query, by_key, count), (K, t, width))
+    out: Any = _attend(q, k, v, until_1N, (by_query, by_key, count), (K, t, width))
     return out.reshape(B, rows, H, width)[:, :T, :, :h]
 
 
