@@ -190,7 +190,7 @@ def utilisation(cell: Cell, declared: float | None) -> list[str]:
             f"{np.median(rate) / peak:.0%} of a matrix product's {peak / 1e9:,.0f}"
         )
         if declared is not None:
-            text += f"; {np.median(rate) / declared:.1%} of the declared {declared / 1e12:,.0f} TFLOP/s"
+            text += f"; {np.median(rate) / declared:.1%} of the declared {declared / 1e12:g} TFLOP/s"
         lines.append(f"{text} ({measured.ready['settings']}).")
     return lines
 
