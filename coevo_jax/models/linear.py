@@ -22,8 +22,12 @@ def _linear_backward(kept, dy_NO):
     x_NI, weight_IO = kept
     dx_NI = _dot(dy_NO, weight_IO.astype(dy_NO.dtype), (dy_NO.ndim - 1, 1)).astype(x_NI.dtype)
     (I, O), N = weight_IO.shape, range(x_NI.ndim - 1)
-    # The left factor is copied into a transposed layout: let it be the narrower one.
-    d_weight = _dot(x_NI, dy_NO, (N, N)) if I <= O else _dot(dy_NO, x_NI, (N, N)).T
+    # The CPU copies the left factor into a transposed layout: let it be the narrower one. (Only in float32:
+    # its bfloat16 product into float32 is not implemented for a transposed result.)
+    if I <= O or x_NI.dtype != jnp.float32:
+        d_weight = _dot(x_NI, dy_NO, (N, N))
+    else:
+        d_weight = _dot(dy_NO, x_NI, (N, N)).T
     return dx_NI, d_weight.astype(weight_IO.dtype)
 
 
