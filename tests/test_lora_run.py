@@ -1,10 +1,8 @@
 """Runs whose agents are adapters: what they store, that they can be killed, evaluated and exported."""
 
 import json
-import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import flax.linen as nn
@@ -32,6 +30,7 @@ from coevo_jax.sharding import make_mesh
 from coevo_jax.strict import ConfigError
 from launch.evaluate import main as evaluate_main
 from launch.export import main as export_main
+from tests.peers import python_with
 from tests.test_coevolution import Killed, learning_curve, numbers
 from tests.tiny import LETTERS, tiny_config, write_config
 
@@ -258,21 +257,13 @@ def test_references_and_moments_of_adapters_follow_their_options(option, tmp_pat
         assert pair_loss[1][2] == pytest.approx(np.log(2), abs=1e-3)
 
 
-TORCH, THEIRS = "torch==2.13.0", ("transformers==5.23.0", "peft==0.21.2")
+THEIRS = ("transformers==5.23.0", "peft==0.21.2")
 
 
 @pytest.fixture(scope="module")
 def torch_python(tmp_path_factory) -> Path:
     """A Python with PyTorch, transformers and PEFT; TORCH_PYTHON=/path/to/its/python saves the install."""
-    if "TORCH_PYTHON" in os.environ:
-        return Path(os.environ["TORCH_PYTHON"])
-    root = tmp_path_factory.mktemp("torch")
-    subprocess.run([sys.executable, "-m", "venv", root], check=True)
-    pip = [root / "bin/pip", "install", "--quiet", "--disable-pip-version-check"]
-    cpu = ["--retries", "0", "--extra-index-url", "https://download.pytorch.org/whl/cpu"]
-    subprocess.run([*pip, TORCH, *cpu], check=True)  # the CPU build, before PEFT would bring CUDA's
-    subprocess.run([*pip, *THEIRS], check=True)
-    return root / "bin/python"
+    return python_with(tmp_path_factory, "TORCH_PYTHON", *THEIRS)
 
 
 def our_logits(config: ModelConfig, params, vocab_size: int, tokens: np.ndarray) -> np.ndarray:

@@ -6,9 +6,7 @@ TRL_PYTHON=/path/to/its/python saves that. `pytest -s` prints the table of devia
 
 import itertools
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -19,9 +17,9 @@ import pytest
 from coevo_jax.learning.length_weights import length_desensitised_weights
 from coevo_jax.learning.loss_options import mixture, resolve_loss, with_divergence
 from coevo_jax.learning.preference_losses import PREFERENCE_LOSSES, call_loss, wpo_weight
+from tests.peers import python_with
 
 TRL = "trl==1.16.0"
-TORCH = "torch==2.13.0"
 TOLERANCE = 1e-5
 PAIRS, LENGTH = 7, 40
 NOT_IN_TRL = {"dpop", "odpo"}
@@ -149,15 +147,7 @@ def _rounded(logps: np.ndarray) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def trl_python(tmp_path_factory) -> Path:
-    if "TRL_PYTHON" in os.environ:
-        return Path(os.environ["TRL_PYTHON"])
-    root = tmp_path_factory.mktemp("trl")
-    subprocess.run([sys.executable, "-m", "venv", root], check=True)
-    pip = [root / "bin/pip", "install", "--quiet", "--disable-pip-version-check"]
-    cpu = ["--retries", "0", "--extra-index-url", "https://download.pytorch.org/whl/cpu"]
-    subprocess.run([*pip, TORCH, *cpu], check=True)  # the CPU build, before TRL would bring CUDA's
-    subprocess.run([*pip, TRL], check=True)
-    return root / "bin/python"
+    return python_with(tmp_path_factory, "TRL_PYTHON", TRL)
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,7 @@ from coevo_jax.models.attention_kinds import choose_attention
 from coevo_jax.models.flash_attention import block_pairs, flash_attention
 from coevo_jax.strict import ConfigError
 from tests.models.test_transformer import plain_attention, random_trees
+from tests.peers import install
 
 MIB = 2**20
 
@@ -140,8 +141,7 @@ def libtpu(tmp_path_factory) -> Path:
         return Path(os.environ["LIBTPU"])
     folder = tmp_path_factory.mktemp("libtpu")
     (wanted,) = [line.split(";")[0] for line in requires("jax") or [] if line.startswith("libtpu")]
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    subprocess.run([*pip, "--target", folder, wanted.strip()], check=True)
+    install([sys.executable, "-m", "pip"], "--no-deps", "--target", folder, wanted.strip())
     return folder
 
 
