@@ -17,13 +17,14 @@ from coevo_jax.checkpoint import BASE, Checkpointer
 from coevo_jax.coevolution import coevolve
 from coevo_jax.config import ModelConfig
 from coevo_jax.config_io import load_config
+from coevo_jax.data.buffer import read_trajectories
 from coevo_jax.envs.registry import ENVIRONMENTS
 from coevo_jax.export import export_agent
 from coevo_jax.learning.optimizer import make_optimizer
 from coevo_jax.learning.train_state import Learner, make_learner
 from coevo_jax.manifest import read_manifest
 from coevo_jax.models.huggingface import model_config, model_tensors
-from coevo_jax.models.lora import whole_params
+from coevo_jax.models.lora import model_variables, whole_params
 from coevo_jax.models.transformer import Transformer, init_params, output_logits
 from coevo_jax.run import Run, create_run, open_run
 from coevo_jax.sharding import make_mesh
@@ -118,6 +119,17 @@ def test_evaluation_plays_the_merged_agent(whole, capsys):
     results = json.loads((whole.folder / "results.json").read_text())
     last = [e for e in results["evaluations"] if e["agent"] == "target"][-1]
     assert found["mean_reward"] == last["mean_reward"] and found["n"] == last["n"]
+    episode = read_trajectories([whole.folder / "evaluations" / "target-dev.parquet"])[0]
+    agent, learner, length = stored(whole, "target"), learner_of(whole), len(episode.tokens)
+    hidden = learner.model.apply(
+        model_variables(agent.params, agent.frozen),
+        episode.tokens[None],
+        np.arange(length)[None],
+        np.full((1, length), length),
+    )
+    logps = jax.nn.log_softmax(output_logits(agent.frozen, hidden))[0]
+    own = np.flatnonzero(episode.agent_mask)
+    np.testing.assert_allclose(episode.logps[own], logps[own - 1, episode.tokens[own]], atol=1e-4)
 
 
 def test_exports_hold_the_agents_numbers_and_overwrite_nothing(whole, tmp_path, capsys):
