@@ -141,7 +141,7 @@ def join_batches(batches: Sequence[PreferenceBatch]) -> PreferenceBatch:
         rejected=joined("rejected") + offset,
         weight=joined("weight"),
         kind=joined("kind"),
-        step_share=np.float32(sum(float(batch.step_share) for batch in batches)),
+        step_share=np.asarray(sum(float(batch.step_share) for batch in batches), np.float32),
     )
 
 

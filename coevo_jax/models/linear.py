@@ -7,11 +7,13 @@ Legend: N tokens (all leading axes), I in, O out.
 import jax
 import jax.numpy as jnp
 
+Axes = tuple[int, ...]
+
 
 @jax.custom_vjp
 def linear(x_NI: jax.Array, weight_IO: jax.Array) -> jax.Array:
     """x @ weight over the last axis of x, in the type of x with float32 sums; the weight is cast to it."""
-    return _dot(x_NI, weight_IO.astype(x_NI.dtype), (x_NI.ndim - 1, 0)).astype(x_NI.dtype)
+    return _dot(x_NI, weight_IO.astype(x_NI.dtype), ((x_NI.ndim - 1,), (0,))).astype(x_NI.dtype)
 
 
 def _linear_forward(x_NI, weight_IO):
@@ -20,8 +22,8 @@ def _linear_forward(x_NI, weight_IO):
 
 def _linear_backward(kept, dy_NO):
     x_NI, weight_IO = kept
-    dx_NI = _dot(dy_NO, weight_IO.astype(dy_NO.dtype), (dy_NO.ndim - 1, 1)).astype(x_NI.dtype)
-    (I, O), N = weight_IO.shape, range(x_NI.ndim - 1)
+    dx_NI = _dot(dy_NO, weight_IO.astype(dy_NO.dtype), ((dy_NO.ndim - 1,), (1,))).astype(x_NI.dtype)
+    (I, O), N = weight_IO.shape, tuple(range(x_NI.ndim - 1))
     # The CPU copies the left factor into a transposed layout: let it be the narrower one. (Only in float32:
     # its bfloat16 product into float32 is not implemented for a transposed result.)
     if I <= O or x_NI.dtype != jnp.float32:
@@ -34,6 +36,5 @@ def _linear_backward(kept, dy_NO):
 linear.defvjp(_linear_forward, _linear_backward)
 
 
-def _dot(left: jax.Array, right: jax.Array, contracted) -> jax.Array:
-    axes = tuple((c,) if isinstance(c, int) else tuple(c) for c in contracted)
-    return jax.lax.dot_general(left, right, (axes, ((), ())), preferred_element_type=jnp.float32)
+def _dot(left: jax.Array, right: jax.Array, contracted: tuple[Axes, Axes]) -> jax.Array:
+    return jax.lax.dot_general(left, right, (contracted, ((), ())), preferred_element_type=jnp.float32)

@@ -21,7 +21,7 @@ def full_logits(tokens: np.ndarray) -> np.ndarray:
     row = np.zeros((1, 16), np.int32)  # one length for all: what comes later changes nothing before
     row[0, : len(tokens)] = tokens
     positions = np.arange(row.shape[1], dtype=np.int32)[None]
-    hidden = jax.jit(MODEL.apply)({"params": PARAMS}, row, positions, np.ones_like(row))
+    hidden = jax.jit(MODEL.apply)({"params": PARAMS}, row, positions, np.full_like(row, row.shape[1]))
     return np.asarray(output_logits(PARAMS, hidden)[0, : len(tokens)])
 
 
