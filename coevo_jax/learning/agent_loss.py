@@ -34,6 +34,11 @@ def agent_loss(config: LearnConfig, key: str) -> AgentLoss:
                 f"{key}.loss_options.{name}: this loss is not in use; in use: {', '.join(used)}"
                 f"{nearest(name, used)}"
             )
+    if config.wpo and (sorted_losses := [name for name in used if name.startswith("aot")]):
+        raise ConfigError(
+            f"{key}.wpo: found true beside {sorted_losses[0]}, whose values belong to sorted positions, "
+            "not to pairs that could be weighed; use false or another loss"
+        )
     losses = {where: _resolve_at(terms, config, where) for terms, where in by_kind}
     _refuse_idle(config, key, tuple(losses.values()))
     return AgentLoss(by_kind=tuple(losses[where] for _, where in by_kind), wpo=config.wpo)

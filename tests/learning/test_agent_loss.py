@@ -133,6 +133,7 @@ def test_equal_options_give_equal_losses():
 
 
 REFUSED = {
+    "WPO beside sorted pairs": ({"loss": "aot", "wpo": True}, r"^target\.wpo: found true beside aot"),
     "a name": (
         {"loss": "sigmoyd"},
         r"^target\.loss: found the loss 'sigmoyd' \(did you mean 'sigmoid'\?\), expected your own as .* odpo",
