@@ -7,6 +7,7 @@ Texts, order and buttons are those of WebShop's text mode; strings are joined by
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 from typing import Literal
 
 from coevo_jax.envs.webshop.catalogue import Product
@@ -103,8 +104,8 @@ def render_done(reward: float) -> str:
     return SEPARATOR.join(["Thank you for shopping with us!", "Your score (min 0.0, max 1.0)", str(reward)])
 
 
-def _to(view: View, **changes: object) -> Callable[[], View]:
-    return lambda: replace(view, **changes)  # type: ignore[arg-type]
+def _to(view: View, **changes: Any) -> Callable[[], View]:
+    return lambda: replace(view, **changes)
 
 
 def _shown(shop: Shop, view: View) -> tuple[int, ...]:
