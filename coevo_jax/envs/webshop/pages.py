@@ -7,8 +7,7 @@ Texts, order and buttons are those of WebShop's text mode; strings are joined by
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
-from typing import Literal
+from typing import Any, Literal
 
 from coevo_jax.envs.webshop.catalogue import Product
 
