@@ -72,9 +72,20 @@ def over_heads(mesh: Mesh, attention: Callable[..., jax.Array]) -> Callable[...,
     """Attention of each device on its own rows [B, ...] and heads [B, T, H, h], without communication."""
     heads = PartitionSpec(BATCH_AXES, None, "tensor", None)
     rows = PartitionSpec(BATCH_AXES, None)
-    return jax.shard_map(
-        attention, mesh=mesh, in_specs=(heads, heads, heads, rows), out_specs=heads, check_vma=False
-    )
+
+    def attend(q: jax.Array, k: jax.Array, v: jax.Array, visible: jax.Array, window: Any = None) -> jax.Array:
+        # Of a window, positions are rows and the size is one number.
+        specs = jax.tree.map(lambda x: rows if x.ndim else PartitionSpec(), window)
+        split = jax.shard_map(
+            attention,
+            mesh=mesh,
+            in_specs=(heads, heads, heads, rows, specs),
+            out_specs=heads,
+            check_vma=False,
+        )
+        return split(q, k, v, visible, window)
+
+    return attend
 
 
 @dataclass(frozen=True, kw_only=True)

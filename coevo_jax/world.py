@@ -22,6 +22,7 @@ from coevo_jax.learning.optimizer import make_optimizer
 from coevo_jax.learning.train_state import Learner, make_learner
 from coevo_jax.learning.train_step import ScoreStep, StepPrograms, jit_score, jit_step
 from coevo_jax.models.attention_kinds import choose_attention
+from coevo_jax.models.huggingface.shards import check_checkpoint
 from coevo_jax.models.lora import plain, whole_params
 from coevo_jax.models.transformer import Params, Transformer
 from coevo_jax.sampling.engine import Engine
@@ -31,6 +32,7 @@ from coevo_jax.trajectory import Trajectory
 EXPERTS_FILE = "trajectories/experts.parquet"
 IMPORTED_FILE = "trajectories/imported.parquet"
 TOKENIZER_DIR = "tokenizer"
+BACKBONE_DIR = "backbone"  # config.json and generation_config.json of the checkpoint a run began with
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +88,48 @@ def check_world(config: Config) -> None:
     open_env(config)().close()
     if config.warm_start.data is not None:
         open_set(config.warm_start.data)
+    check_backbone(config)
+
+
+def tokenizer_folder(config: Config) -> Path | None:
+    """Where the tokenizer lies that a run is to use; None where it trains its own."""
+    folder = config.tokenizer.path or config.model.path
+    return None if folder is None else Path(folder)
+
+
+def check_backbone(config: Config) -> None:
+    """Read headers of what a run begins with: tokenizer, chat template, and every tensor's name and shape.
+
+    Raises:
+      ConfigError: the first file that cannot be used, or a tokenizer that does not belong to the embedding.
+    """
+    folder = tokenizer_folder(config)
+    if folder is not None:
+        embedded_tokens(config, chat_format(load_tokenizer(folder)))
+    if config.model.path is not None and config.model.vocab_size is not None:
+        check_checkpoint(Path(config.model.path), config.model, config.model.vocab_size)
+
+
+def embedded_tokens(config: Config, chat: ChatFormat) -> int:
+    """Rows of the embedding: a checkpoint's own number, which may exceed its tokenizer's, or the tokenizer's.
+
+    Raises:
+      ConfigError: the tokenizer has tokens that the embedding has no row for.
+    """
+    rows = config.model.vocab_size
+    if rows is not None and chat.vocab_size > rows:
+        raise ConfigError(
+            f"{tokenizer_folder(config)}: the tokenizer has {chat.vocab_size} tokens, the embedding of "
+            f"{config.model.path} only {rows} rows (model.vocab_size); expected the tokenizer it was trained "
+            "with"
+        )
+    return chat.vocab_size if rows is None else rows
+
+
+def longest_trajectory(config: Config) -> int:
+    """Most tokens of a trajectory that can be learned from: a row's, and no more than the model's context."""
+    longest = config.model.max_positions
+    return config.batch.row_length if longest is None else min(config.batch.row_length, longest)
 
 
 def build_world(config: Config, folder: Path) -> World:
@@ -93,9 +137,11 @@ def build_world(config: Config, folder: Path) -> World:
     make = open_env(config)
     chat = chat_format(load_tokenizer(folder / TOKENIZER_DIR))
     mesh = make_mesh(config.mesh)
-    attention = choose_attention(config.model.attention, mesh)
+    attention = choose_attention(config.model, mesh)
     learner = make_learner(
-        Transformer(config.model, chat.vocab_size, attention), make_optimizer(config.optimizer), mesh
+        Transformer(config.model, embedded_tokens(config, chat), attention),
+        make_optimizer(config.optimizer),
+        mesh,
     )
     losses = {name: agent_loss(getattr(config, name), name) for name in ("target", "failure")}
     programs = {loss: _programs(learner, loss, mesh) for loss in dict.fromkeys(losses.values())}
