@@ -39,7 +39,7 @@ def read_architecture(folder: Path) -> Options:
     except (OSError, ValueError, AttributeError) as error:
         raise ConfigError(f"{path}: cannot be read as a JSON mapping: {error}") from None
     if family not in FAMILIES:
-        close = difflib.get_close_matches(str(family), FAMILIES, n=1)
+        close = difflib.get_close_matches(str(family), FAMILIES, n=1, cutoff=0.5)
         raise ConfigError(
             f"{path}: model_type: found {family!r}, which is not supported; expected one of "
             f"{', '.join(FAMILIES)}" + (f" (nearest: {close[0]})" if close else "")

@@ -1,7 +1,8 @@
 """Checkpoint folders of the families in `tests.models.families`, made and read without PyTorch."""
 
-import flax.linen as nn
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from coevo_jax.architectures import read_architecture
 from coevo_jax.config import MeshConfig, ModelConfig, OptimizerConfig
@@ -9,7 +10,7 @@ from coevo_jax.learning.optimizer import make_optimizer
 from coevo_jax.learning.train_state import make_learner
 from coevo_jax.models.huggingface.load import load_params
 from coevo_jax.models.huggingface.save import save_params
-from coevo_jax.models.transformer import Transformer, init_params
+from coevo_jax.models.transformer import Transformer
 from coevo_jax.sharding import make_mesh
 from coevo_jax.strict import validate
 from tests.models.families import FAMILIES
@@ -22,15 +23,21 @@ def config_of(folder, **options) -> ModelConfig:
     return validate(ModelConfig, {"path": str(folder), **read_architecture(folder), **options}, "test")
 
 
-def write_checkpoint(name, folder, *, dtype="float32", shard_bytes=60_000):
-    """A folder with config.json and random weights of a family; returns its config and the parameters."""
+def write_checkpoint(name, folder, *, dtype="float32", shard_bytes=60_000, **changes):
+    """A folder with config.json and random weights of a family; returns its config and the parameters.
+
+    `changes` replace keys of config.json.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    FAMILIES[name]().save_pretrained(folder)
+    described = FAMILIES[name]()
+    described.update(changes)
+    described.save_pretrained(folder)
     config = config_of(folder)
-    params = nn.unbox(init_params(Transformer(config, config.vocab_size), jax.random.key(0)))
-    keys = iter(jax.random.split(jax.random.key(1), 100))
-    params = jax.tree.map(lambda leaf: leaf + 0.1 * jax.random.normal(next(keys), leaf.shape), params)
-    params = jax.tree.map(lambda leaf: leaf.astype(dtype).astype("float32"), params)
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(
+        lambda leaf: rng.normal(size=leaf.shape).astype(jnp.dtype(dtype)).astype(np.float32),
+        learner_of(config).abstract().params,
+    )
     save_params(folder, params, config, dtype=dtype, shard_bytes=shard_bytes)
     return config, params
 
