@@ -1,4 +1,4 @@
-"""Peak memory of importing a wide checkpoint: `python load_peak.py FOLDER DATA FSDP TENSOR`, a process alone.
+"""Peak memory of importing a wide checkpoint: `python -m tests.models.load_peak FOLDER DATA FSDP TENSOR`.
 
 Prints one line of JSON. On the CPU the devices' memory is the host's, so the peak holds both.
 """
