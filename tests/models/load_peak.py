@@ -23,7 +23,7 @@ from coevo_jax.models.huggingface.shards import INDEX
 from tests.models.checkpoints import config_of, learner_of
 
 LAYERS = 4
-FILES = 4
+FILES = 3
 
 
 def write(folder: Path) -> None:

@@ -172,5 +172,5 @@ def test_the_host_holds_little_beside_what_the_devices_keep(mesh, tmp_path):
     assert done.returncode == 0, done.stderr
     figures = json.loads(done.stdout.splitlines()[-1])
     print(mesh, figures)
-    assert figures["files"] > 3
+    assert figures["files"] == 3
     assert figures["host_peak_bytes"] < 1.3 * figures["largest_file_bytes"] + figures["device_bytes"]
