@@ -75,7 +75,7 @@ def tasks_of(env: Env, split: str, where: str, key: str) -> Sequence[Task]:
 
 
 def check_world(config: Config) -> None:
-    """Check what the schema cannot: environment and its options, losses, devices. Writes nothing.
+    """Check what the schema cannot: environment and its options, tokenizer, losses, devices. Writes nothing.
 
     Raises:
       ConfigError: the first thing that cannot be used.
@@ -84,6 +84,8 @@ def check_world(config: Config) -> None:
     agent_loss(config.failure, "failure")
     make_mesh(config.mesh)
     open_env(config)().close()
+    if config.tokenizer.path is not None:
+        chat_format(load_tokenizer(Path(config.tokenizer.path)))
     if config.warm_start.data is not None:
         open_set(config.warm_start.data)
 

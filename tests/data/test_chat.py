@@ -145,9 +145,8 @@ REFUSED = {
     "the last turn ends with": CHAT_TEMPLATE.replace(
         "'<|end|>' }}", "('<|pad|>' if loop.last and message['role'] == 'assistant' else '<|end|>') }}"
     ),
-    "rendering .* fails: no system": (
-        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
-        + CHAT_TEMPLATE
+    "rendering .* fails: no users": (
+        "{% if messages[0]['role'] == 'user' %}{{ raise_exception('no users') }}{% endif %}" + CHAT_TEMPLATE
     ),
 }
 
@@ -156,3 +155,11 @@ REFUSED = {
 def test_a_template_that_cannot_be_joined_from_pieces_is_refused(tokenizer, problem):
     with pytest.raises(ConfigError, match=problem):
         chat_format(with_template(tokenizer, REFUSED[problem]))
+
+
+def test_a_template_without_a_system_role_gets_the_system_prompt_in_front_of_the_task(tokenizer):
+    refusing = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    ignoring = "{% if messages[0]['role'] == 'system' %}{% set messages = messages[1:] %}{% endif %}"
+    for start in (refusing, ignoring):
+        chat = chat_format(with_template(tokenizer, start + CHAT_TEMPLATE))
+        assert chat.prompt_ids("Be brief.", "Task") == chat.prompt_ids("", "Be brief.\n\nTask")
