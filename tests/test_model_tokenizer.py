@@ -1,4 +1,4 @@
-"""A run with the tokenizer of a model's folder: refused before it begins, or the same everywhere in the run."""
+"""A run with the tokenizer of a model's folder: refused before it begins, or the same everywhere in it."""
 
 import json
 

@@ -47,7 +47,7 @@ class Sections:
         ids = self.encoders[place].encode(text, add_special_tokens=False).ids
         if len(text) < 2 or self.forbidden.isdisjoint(ids):
             return ids
-        # Some vocabularies hold control tokens as ordinary words too: take such a word apart.
+        # The tokenizer does not call it special, or its vocabulary holds it as a word too: take it apart.
         found = self.control.search(text)
         at = max(1, found.start() + 1 if found else len(text) // 2)
         return [*self.encode(text[:at], place), *self.encode(text[at:], Place.INSIDE)]
@@ -67,13 +67,10 @@ class Sections:
 
 
 def make_sections(tokenizer: PreTrainedTokenizerFast, control_ids: Mapping[str, int]) -> Sections:
-    """Copies of a tokenizer that cut at `control_ids`, ids by text, only where the template wrote them."""
+    """Copies of a tokenizer by place; `control_ids` are the ids by text that only a template may write."""
     state = json.loads(tokenizer.backend_tokenizer.to_str())
     state |= {"truncation": None, "padding": None, "post_processor": None}
     tokens = {token["content"]: token for token in state["added_tokens"]}
-    state["added_tokens"] = [
-        {**token, "special": token["special"] or text in control_ids} for text, token in tokens.items()
-    ]
     encoders: dict[Place, Tokenizer] = {}
     built: dict[str, Tokenizer] = {}
     for place in Place:

@@ -138,6 +138,10 @@ REFUSED = {
         "{{ '<|' + m['role'] + '|>' + (loop.index|string) + m['content'] + '<|end|>' }}"
         "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
     ),
+    "messages around it": CHAT_TEMPLATE.replace(  # turns of the past are marked
+        "'|>' +", "('|>' if loop.last or message['role'] == 'user' else '|>old: ') +"
+    ),
+    "differently depending on": CHAT_TEMPLATE.replace("'<|assistant|>'", "'<|assistant|>Answer:'"),
     "leaves out or changes a message": CHAT_TEMPLATE.replace(
         "message['content'] +", "message['content']|upper +"
     ),

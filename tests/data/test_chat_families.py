@@ -7,6 +7,7 @@ from functools import cache
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from tokenizers import normalizers
 
 from coevo_jax.config import ConfigError
 from coevo_jax.data.chat import chat_format, render
@@ -328,6 +329,25 @@ def test_tokens_that_take_the_white_space_beside_them_do_so_in_pieces_too():
     text = swallowing.apply_chat_template(messages("qwen25", SYSTEM, TASK, TURNS), tokenize=False)
     assert tokens.tolist() == swallowing(text, add_special_tokens=False)["input_ids"]
     assert len(tokens) < len(render(chat_of("qwen25"), SYSTEM, TASK, TURNS)[0])
+
+
+def test_a_text_that_starts_without_a_control_token_gets_its_front_space():
+    """As Vicuna's: the space in front of the first section is the only one."""
+    tokenizer = make_tokenizer(
+        "llama2_first", chat_template=template_of("mistral").replace("bos_token", "''")
+    )
+    chat = chat_format(tokenizer)
+    tokens, _ = render(chat, "", TASK, TURNS)
+    text = tokenizer.apply_chat_template(messages("mistral", "", TASK, TURNS), tokenize=False)
+    assert tokens.tolist() == tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert tokenizer.convert_ids_to_tokens(tokens[:3].tolist()) == ["▁[", "INST", "]"]
+
+
+def test_a_tokenizer_that_does_not_give_text_back_is_refused():
+    tokenizer = make_tokenizer("qwen25")
+    tokenizer.backend_tokenizer.normalizer = normalizers.Lowercase()
+    with pytest.raises(ConfigError, match="decoding 'qAGENTq' in its place gives 'qagentq'"):
+        chat_format(tokenizer)
 
 
 def test_a_template_without_a_generation_prompt_is_refused():
