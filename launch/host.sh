@@ -50,7 +50,7 @@ tee_process=$!
 stopped=false
 child=""
 
-# shellcheck disable=SC2317  # called by the trap
+# shellcheck disable=SC2317,SC2329  # called by the trap
 stop() {
     stopped=true
     [[ -z "$child" ]] || kill -TERM "$child" 2>/dev/null || true
