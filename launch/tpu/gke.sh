@@ -52,13 +52,15 @@ json_environment() { # KEY=VALUE...
 }
 
 manifest() {
-    local text key selector command=(launch/host.sh --requirements requirements-tpu.txt
+    local text key selector annotations="{}" command=(launch/host.sh --requirements requirements-tpu.txt
         --logs "logs/${options[name]}" "${train[@]}")
     selector="{\"cloud.google.com/gke-tpu-accelerator\": \"$accelerator\""
     selector+=", \"cloud.google.com/gke-tpu-topology\": \"$topology\""
     ! ${options[spot]} || selector+=', "cloud.google.com/gke-spot": "true"'
+    # The pods of a slice of several hosts must not spread over two node pools of the same topology.
+    ((hosts == 1)) || annotations='{"alpha.jobset.sigs.k8s.io/exclusive-topology": "cloud.google.com/gke-nodepool"}'
     local -A values=(
-        [NAME]="${options[name]}" [NAMESPACE]="${options[namespace]}" [RESTARTS]="${options[restarts]}"
+        [ANNOTATIONS]="$annotations" [NAME]="${options[name]}" [NAMESPACE]="${options[namespace]}" [RESTARTS]="${options[restarts]}"
         [HOSTS]="$hosts" [CHIPS_PER_HOST]="$chips_per_host" [IMAGE]="$(json_string "${options[image]}")"
         [CLAIM]="${options[claim]}" [NODE_SELECTOR]="$selector}" [COMMAND]="$(json_list "${command[@]}")"
         [ENVIRONMENT]="$(json_environment COEVO_CACHE=/coevo_jax/.cache "${environment[@]}")"

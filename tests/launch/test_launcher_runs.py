@@ -116,8 +116,8 @@ def test_a_second_call_on_a_host_waits_for_the_first(root):
         process.communicate()
 
 
-# A cloud with one machine. `state` is the queued resource's; every start of launch/host.sh takes the next line
-# of `fate`, which says its exit code and the state afterwards.
+# A cloud with one machine. `state` is the queued resource's; every start of host.sh takes the next line of
+# `fate`, which says its exit code and the state afterwards.
 GCLOUD = r"""
 here="$(dirname "$0")"
 echo "$3 $4" >>"$here/calls"

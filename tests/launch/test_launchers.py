@@ -12,6 +12,7 @@ import pytest
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
+from coevo_jax.config_io import load_config
 from tests.launch.launchers import LAUNCH, ROOT, STARTS, TRAIN, call, commands, dry_run
 
 SCRIPTS = [*sorted(str(path.relative_to(ROOT)) for path in LAUNCH.rglob("*.sh")), "launch/gpu/job.sbatch"]
@@ -117,6 +118,42 @@ def test_the_steps_of_a_tpu_vm():
     assert "COEVO_CACHE=/mnt/coevo/cache" in remote and "COEVO_CLUSTER=gcetpu" not in remote
 
 
+def test_a_tpu_vm_keeps_runs_and_logs_on_its_disk():
+    printed = call("launch/tpu/prepare.sh", "--disk", "--dry-run").stdout
+    found = commands(printed)
+    assert ["sudo", "mount", "-o", "discard,defaults", "/dev/DATA_DISK", "/mnt/coevo"] in found
+    for folder in ("runs", "logs"):
+        assert ["ln", "-sfn", f"/mnt/coevo/{folder}", str(ROOT / folder)] in found
+    assert re.search(r"^# where that disk holds nothing yet:\nsudo mkfs.ext4 ", printed, re.MULTILINE)
+
+
+def documented() -> list[str]:
+    """The launchers' commands in docs/launching.md, with the variables of their block filled in."""
+    found = []
+    for block in re.findall(r"^```\n(.*?)^```", (ROOT / "docs/launching.md").read_text(), re.M | re.S):
+        values = dict(re.findall(r'^([A-Z])="(.*)"$', block, re.MULTILINE))
+        for line in re.findall(r"^launch/(?:host|gpu/|tpu/).*$", block, re.MULTILINE):
+            line = line.partition("  #")[0]
+            for name, value in values.items():
+                line = line.replace(f"${name}", value)
+            found.append(line)
+    return found
+
+
+@pytest.mark.parametrize("line", documented())
+def test_the_documented_commands_are_taken(line):
+    words = shlex.split(line)
+    config = next((place for place, word in enumerate(words) if word.startswith("configs/")), len(words))
+    done = call(*words[:config], "--dry-run", *words[config:])
+    assert done.returncode == 0, done.stderr
+    if config < len(words):
+        load_config(ROOT / words[config], words[config + 1 :])
+
+
+def test_the_documented_commands_were_found():
+    assert len(documented()) >= 10
+
+
 @pytest.mark.parametrize("name, larger", [("vm", "v5litepod-16"), ("gke", "v5p-16"), ("xpk", "v6e-64")])
 def test_several_hosts_are_started_with_a_warning(name, larger):
     words = [larger if re.fullmatch(r"v\w+-8", word) else word for word in STARTS[name]]
@@ -210,6 +247,9 @@ def test_the_manifest_is_a_jobset():
         "cloud.google.com/gke-spot": "true",
     }
     assert container(found)["resources"] == {"limits": {"google.com/tpu": 4}}
+    exclusive = {"alpha.jobset.sigs.k8s.io/exclusive-topology": "cloud.google.com/gke-nodepool"}
+    assert found["metadata"]["annotations"] == exclusive
+    assert manifest()["metadata"]["annotations"] == {}, "a host of its own leaves its node pool to others"
 
 
 def test_the_job_inside_follows_kubernetes_own_schema():
