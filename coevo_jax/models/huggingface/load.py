@@ -1,6 +1,6 @@
 """From a checkpoint folder to parameters on a mesh: file by file, tensor by tensor, straight to the devices.
 
-The host holds one tensor at a time; types are converted, weights transposed and layers stacked on the devices.
+The host holds one tensor at a time; types are converted, weights transposed, layers stacked on the devices.
 """
 
 import functools
