@@ -5,8 +5,8 @@
     python -m benchmarks.backbone --preset 1.7b --table backbone    and write the table into the README
 
 The pairs are those of a co-evolution step of `benchmarks.learning`: an expert over four failures of two
-agents, these over each other, 8 pairs. All parameters are trained, with float32 masters and Adam's moments, by
-the step of `launch.train`. The first step compiles and is not timed.
+agents, these over each other, 8 pairs. All parameters are trained, with float32 masters and Adam's moments,
+by the step of `launch.train`. The first step compiles and is not timed.
 """
 
 import argparse
@@ -186,8 +186,8 @@ def main() -> None:
         row = row_of(name, config_of(folder, {}), found)
     lines = [f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}", f"| {' | '.join(row)} |", ""]
     lines.append(
-        f"Tokens of all 8 pairs of a step; first-step loss {found['losses'][0]:.4f} (ln 2 = 0.6931). Measured "
-        f"on {jax.devices()[0].device_kind} ({cpu()}), jax {jax.__version__}, with `"
+        f"Tokens of all 8 pairs of a step; first-step loss {found['losses'][0]:.4f} (ln 2 = 0.6931). "
+        f"Measured on {jax.devices()[0].device_kind} ({cpu()}), jax {jax.__version__}, with `"
         f"{shlex.join(['python', '-m', 'benchmarks.backbone', *sys.argv[1:]])}`."
     )
     text = "\n".join(lines)
