@@ -160,6 +160,10 @@ class ExploreConfig(StrictModel):
     """Sampling temperature; 0 is greedy."""
     top_p: float = Field(default=1.0, gt=0, le=1)
     """Nucleus of the sampling distribution."""
+    top_k: int = Field(default=0, ge=0)
+    """Draw from this many of the likeliest tokens; 0 from all."""
+    min_p: float = Field(default=0.0, ge=0, lt=1)
+    """Least share of the likeliest token's probability that a token needs to be drawn; 0 asks for none."""
     block_tasks: int = Field(default=200, ge=1)
     """Tasks explored between two commits."""
 
@@ -173,6 +177,11 @@ class RolloutConfig(StrictModel):
     """Most tokens of one agent turn; beyond, the episode ends with token_limit."""
     decode_block: int = Field(default=32, ge=1)
     """Most tokens decoded on the device before the host looks."""
+    joining: Literal["at_once", "next_block", "as_ready"] = "at_once"
+    """When a turn goes on: with the next block, which waits for the environments (fast ones); one block later,
+    during which they step (slow ones); or as each answers, in an order that the clock decides (accelerators)."""
+    stop_at_action_line: bool = False
+    """End a turn at the end of its action's line, for environments whose actions are single lines."""
 
 
 class KindWeights(StrictModel):

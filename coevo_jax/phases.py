@@ -29,7 +29,6 @@ from coevo_jax.models.transformer import Transformer, init_params
 from coevo_jax.optimize import optimize
 from coevo_jax.progress import CONSOLE, Stopwatch, say
 from coevo_jax.rollout import play
-from coevo_jax.rollout_stats import RolloutStats
 from coevo_jax.run import Run
 from coevo_jax.schedule import Phase
 from coevo_jax.world import (
@@ -244,7 +243,7 @@ def roll_out(
             label=f"{phase.name} {index + 1}/{len(blocks)}",
         )
         write_trajectories(paths[index], trajectories)
-        values = {f"rollout/{key}": value for key, value in _stat_values(stats).items()}
+        values = {f"rollout/{key}": value for key, value in stats.values().items()}
         run.log.write(int(run.agents[phase.agent].step), phase.name, values)
         record = replace(record, position=index + 1, seconds=watch.seconds)
         last = index + 1 == len(blocks)
@@ -264,22 +263,6 @@ def _round_dir(run: Run, phase: Phase) -> Path:
     folder = run.folder / "trajectories" / f"round-{phase.round:02d}"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-def _stat_values(stats: RolloutStats) -> dict[str, float]:
-    """What a block of roll-outs cost, for the metrics log."""
-    seconds = max(stats.seconds, 1e-9)
-    return {
-        "episodes": stats.episodes,
-        "mean_reward": stats.mean_reward,
-        "faults": stats.faults,
-        "episodes_per_second": stats.episodes / seconds,
-        "turns_per_second": stats.turns / seconds,
-        "agent_tokens_per_second": stats.agent_tokens / seconds,
-        "prefill_tokens": stats.prefill_tokens,
-        "slot_occupancy": stats.occupancy,
-        "env_wait_share": stats.env_wait_seconds / seconds,
-    }
 
 
 def _summary_words(summary: Any) -> str:

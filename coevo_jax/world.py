@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from coevo_jax.config import Config, ConfigError
@@ -24,6 +25,7 @@ from coevo_jax.learning.train_step import ScoreStep, StepPrograms, jit_score, ji
 from coevo_jax.models.attention_kinds import choose_attention
 from coevo_jax.models.lora import plain, whole_params
 from coevo_jax.models.transformer import Params, Transformer
+from coevo_jax.sampling.action_line import stop_table
 from coevo_jax.sampling.engine import Engine
 from coevo_jax.sharding import make_mesh
 from coevo_jax.trajectory import Trajectory
@@ -114,9 +116,16 @@ def build_world(config: Config, folder: Path) -> World:
         warm_programs=warm_programs,
         score=jit_score(learner.model, mesh, learner.shardings, learner.frozen_shardings),
         env=make(),
-        engine=Engine(plain(learner.model), config.rollout, chat.end_id),
+        engine=Engine(learner.model, config.rollout, chat.end_id, stop=_stop_table(config, chat)),
         pool=EnvPool(make, workers=config.env.workers, step_timeout=config.env.step_timeout),
     )
+
+
+def _stop_table(config: Config, chat: ChatFormat) -> np.ndarray | None:
+    """Where the tokens of a turn lead, if it is to stop at the end of its action's line."""
+    if not config.rollout.stop_at_action_line:
+        return None
+    return stop_table([chat.decode_response([token]) for token in range(chat.vocab_size)])
 
 
 def _programs(learner: Learner, loss: AgentLoss, mesh: Mesh) -> StepPrograms:

@@ -14,12 +14,11 @@ LAYERS = (
     {"strict", "files", "config", "config_check", "config_io", "trajectory", "batch"},
     {"sharding"},
     {"models"},
-    {"learning", "sampling", "sampling.decode"},
+    {"learning", "sampling"},
     {"envs"},
     {"data"},
     {
         "rollout",
-        "rollout_stats",
         "sampling.engine",
         "evaluation",
         "checkpoint",

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from coevo_jax import rollout
+from coevo_jax.rollout import lane
 from coevo_jax.config import ConfigError
 from coevo_jax.data.chat import render
 from coevo_jax.envs.pool import EnvPool
@@ -198,7 +198,9 @@ def test_endings_by_the_environment():
     assert (stats.turns, stats.agent_tokens, stats.mean_reward) == (16, 48, 1.0)
     assert stats.endings == {"solved": 4, "failed": 0, "turn_limit": 0, "token_limit": 0, "fault": 0}
     assert 0 < stats.occupancy <= 1
-    assert stats.prefill_tokens == sum(int((~t.agent_mask).sum()) for t in solved)
+    given = sum(int((~t.agent_mask).sum()) for t in solved)
+    assert stats.prefill_tokens + stats.prefix_tokens == given
+    assert stats.prefix_hits == 3 and stats.prefix_tokens >= 3 * len("<xyz|")
     assert stats.env_calls == 4 * 5  # a reset and four turns
 
 
@@ -263,9 +265,9 @@ def test_a_malformed_answer_costs_a_turn_and_never_reaches_the_environment():
         2, chat.response_ids("bcd"), chat.response_ids("Action: e"), chat.response_ids("Action: ")
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rollout, "MALFORMED", "Tbcd e")
+        patch.setattr(lane, "MALFORMED", "Tbcd e")
         trajectories, _ = play_with(make_env, tasks=2, chat=chat, script=script)
-    assert rollout.MALFORMED.startswith("Invalid action")
+    assert lane.MALFORMED.startswith("Invalid action")
     for trajectory in trajectories:
         assert [turn.action for turn in trajectory.turns] == ["", "e", ""]
         assert trajectory.turns[0].observation == trajectory.turns[2].observation == "Tbcd e"
