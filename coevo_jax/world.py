@@ -16,6 +16,7 @@ from coevo_jax.data.interchange.sets import open_set
 from coevo_jax.data.tokenizer import load_tokenizer
 from coevo_jax.envs.env import Env, Task
 from coevo_jax.envs.pool import EnvPool
+from coevo_jax.envs.process import isolated
 from coevo_jax.envs.registry import make_env
 from coevo_jax.learning.agent_loss import agent_loss
 from coevo_jax.learning.objective import AgentLoss
@@ -117,8 +118,14 @@ def build_world(config: Config, folder: Path) -> World:
         score=jit_score(learner.model, mesh, learner.shardings, learner.frozen_shardings),
         env=make(),
         engine=Engine(learner.model, config.rollout, chat.end_id, stop=_stop_table(config, chat)),
-        pool=EnvPool(make, workers=config.env.workers, step_timeout=config.env.step_timeout),
+        pool=_pool(config, make),
     )
+
+
+def _pool(config: Config, make: Callable[[], Env]) -> EnvPool:
+    env = config.env
+    played = isolated(make, env.process_memory_mib) if env.processes else make
+    return EnvPool(played, workers=env.workers, step_timeout=env.step_timeout)
 
 
 def _stop_table(config: Config, chat: ChatFormat) -> np.ndarray | None:

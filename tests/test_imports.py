@@ -36,6 +36,7 @@ LAYERS = (
         "optimize",
         "progress",
         "references",
+        "roll_out",
         "run",
         "schedule",
         "stored_agent",

@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from coevo_jax.rollout import lane
 from coevo_jax.config import ConfigError
 from coevo_jax.data.chat import render
 from coevo_jax.envs.pool import EnvPool
 from coevo_jax.learning.head import scored_logps
 from coevo_jax.models.transformer import output_head, output_logits
-from coevo_jax.rollout import force, play
+from coevo_jax.rollout import force, lane, play
 from coevo_jax.trajectory import Demonstration, Ending, Turn
 from tests.scripted_env import MODEL, CharChat, ScriptedEnv, SlowEnv, make_engine, make_tasks, random_params
 

@@ -25,11 +25,11 @@ class _Call:
 class EnvPool:
     """Environment instances by slot: created on first use, kept across episodes, replaced after a fault.
 
-    `submit` hands a call to the worker threads, `wait` and `ready` return the outcomes of calls on their way. An
-    exception of the environment and a call that outlasts `step_timeout` both come back as an `EnvFault`; the
-    instance is closed in the background and the slot's next call gets a fresh one. A hung call keeps its
+    `submit` hands a call to the worker threads; `wait` and `ready` return the outcomes of calls on their way.
+    An exception of the environment and a call that outlasts `step_timeout` both come back as an `EnvFault`;
+    the instance is closed in the background and the slot's next call gets a fresh one. A hung call keeps its
     (daemon) thread, and another takes that thread's place. A `ConfigError` of `make_env` is the user's, not
-    the environment's: `wait` raises it.
+    the environment's: `wait` and `ready` raise it.
     """
 
     def __init__(self, make_env: Callable[[], Env], *, workers: int, step_timeout: float):

@@ -65,7 +65,7 @@ def unstack(params: Params, config: ModelConfig) -> Params:
 
 
 def join_adapters(adapters: Sequence[Params]) -> Params:
-    """Adapters of A agents side by side, for `unstack` and `forward_cached`: a [L, I, A * r], b [L, A * r, O].
+    """Adapters of A agents side by side: {"a": [L, I, A * r], "b": [L, A * r, O]} by projection.
 
     A slot's low-rank share is that of its agent alone, because the others' part of the narrow product is set
     to zero: one batch serves all agents, and nothing is gathered per slot.

@@ -10,7 +10,7 @@ from coevo_jax.trajectory import Ending, Trajectory
 
 
 class ProgressBar:
-    """Episodes, turns/s, tokens/s, mean reward and slots busy: a bar on a terminal, one line at the end elsewhere."""
+    """Episodes, turns/s, tokens/s, reward, busy slots: a bar on a terminal, one line at the end elsewhere."""
 
     def __init__(self, console: Console | None, *, label: str, total: int, slots: int):
         self._console, self._label, self._total, self._slots = console, label, total, slots

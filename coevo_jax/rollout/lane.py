@@ -236,7 +236,7 @@ class Lane:
         if len(episode.turns) >= episode.max_turns:
             self._cut(slot, Ending.TURN_LIMIT)
             return
-        # A turn stopped at the end of its action's line is closed for the agent: the chat needs its end token.
+        # A turn that stopped at the end of its action's line is closed for the agent.
         closing = [] if episode.tokens[-1] == self.chat.end_id else [self.chat.end_id]
         ids = [*closing, *self.chat.observation_ids(observation)]
         if len(ids) >= self.engine.room(slot):

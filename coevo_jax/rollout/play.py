@@ -1,4 +1,4 @@
-"""Plays episodes: one agent's over one engine, or two agents' interleaved so that neither waits for its environments."""
+"""Plays episodes: one agent's, or two agents', of which one decodes while the other's environments step."""
 
 import time
 from collections import deque
@@ -71,7 +71,7 @@ def play(
     """Play `samples` episodes of every task.
 
     Args:
-      engine: its slots are emptied first; slots, token limits, block size and the joining of turns are its own.
+      engine: its slots are emptied first; slots, limits, block size and the joining of turns are its own.
       pool: environment instances, kept by the caller across calls; one per slot of the engine.
       agent: name recorded in the trajectories.
       temperature, top_p, top_k, min_p: sampling distribution (`sampling.draw`); temperature 0 is greedy.

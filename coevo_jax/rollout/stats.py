@@ -52,7 +52,7 @@ class RolloutStats:
         return self.decoded_tokens / max(1, self.token_places)
 
     def values(self) -> dict[str, float]:
-        """What the metrics log keeps of a block. Names ending in _second(s) and _share depend on the clock."""
+        """What the metrics log keeps of a block. Names in _second(s) and _share depend on the clock."""
         seconds = max(self.seconds, 1e-9)
         device = self.decode_seconds + self.prefill_seconds
         values = {

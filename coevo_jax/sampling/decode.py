@@ -86,9 +86,7 @@ def prefill(
         model, weights.params, part, work.tokens, work.valid, weights.adapters, work.agent
     )
     last_PD = hidden_PTD[jnp.arange(work.rows.shape[0]), jnp.maximum(work.valid - 1, 0)]
-    filled = SlotState(
-        part, output_logits(weights.params, last_PD), work.agent, jnp.zeros_like(work.valid)
-    )
+    filled = SlotState(part, output_logits(weights.params, last_PD), work.agent, jnp.zeros_like(work.valid))
     done = jnp.sum(part.lengths)
     return jax.tree.map(lambda whole, new: whole.at[work.rows].set(new, mode="drop"), state, filled), done
 

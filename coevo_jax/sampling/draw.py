@@ -58,7 +58,7 @@ def _ordered_bits(x: jax.Array) -> jax.Array:
 
 
 def keep(scores_SV: jax.Array, chosen: Filters) -> jax.Array:
-    """Scores after the temperature with all that the filters take out at -inf: first k, then p, then min-p."""
+    """Scores after the temperature with all that the filters take out at -inf: k, then p, then min-p."""
     S, V = scores_SV.shape
     top_k_S, top_p_S = jnp.broadcast_to(chosen.top_k, (S,)), jnp.broadcast_to(chosen.top_p, (S,))
     min_p_S = jnp.broadcast_to(chosen.min_p, (S,))
@@ -85,7 +85,7 @@ def _only(scores_SV: jax.Array, kept_SV: jax.Array) -> jax.Array:
 
 
 def first_maximum(scores_SV: jax.Array) -> jax.Array:
-    """argmax over the last axis as two plain reductions, which a CPU does several times as fast; int32 [S]."""
+    """argmax over the last axis as two plain reductions, on a CPU several times as fast; int32 [S]."""
     V = scores_SV.shape[-1]
     best_S1 = jnp.max(scores_SV, axis=-1, keepdims=True)
     place_SV = jnp.where(scores_SV == best_S1, jnp.arange(V, dtype=jnp.int32), V)
@@ -122,7 +122,7 @@ def logps_of(logits_SV: jax.Array, tokens_S: jax.Array) -> jax.Array:
 
 
 def turn_keys(root: jax.Array, ids_S4: jax.Array) -> jax.Array:
-    """Random key of each slot's turn: `root` folded with (phase, task, sample, turn). Returns typed keys [S]."""
+    """Random key of each slot's turn: `root` folded with (phase, task, sample, turn); typed keys [S]."""
 
     def fold(ids_4: jax.Array) -> jax.Array:
         key = root

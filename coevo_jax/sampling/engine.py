@@ -184,7 +184,7 @@ class Engine:
         self.counts = EngineCounts()
 
     def load(self, params: Params, adapters: Sequence[Params] = ()) -> Weights:
-        """Parameters in the form that `prefill` and `decode` take: one agent's, or a base and adapters of several.
+        """Parameters as `prefill` and `decode` take them: one agent's, or a base and adapters of several.
 
         A copy in the compute type, on the same devices; it lives as long as it is played with.
         """
@@ -221,8 +221,7 @@ class Engine:
             text = np.asarray(text, np.int32)
             waiting[slot] = _Text(rest=text, whole=text, prompt=slot in fresh, starts=slot in fresh)
         ends = (
-            len(text.whole) + (0 if text.starts else int(self.held.lengths[s]))
-            for s, text in waiting.items()
+            len(text.whole) + (0 if text.starts else int(self.held.lengths[s])) for s, text in waiting.items()
         )
         self._reach(max(ends, default=0))
         calls = []

@@ -1,4 +1,4 @@
-"""What slots hold, on the host, and from where a new prompt can take its first tokens instead of computing them."""
+"""What slots hold, and from which a new prompt can take its first tokens instead of computing them."""
 
 from collections.abc import Container, Iterable
 
@@ -51,6 +51,6 @@ class Held:
 
 
 def worth_waiting(text: np.ndarray, under_way: Iterable[np.ndarray], held: int) -> bool:
-    """Whether one of the prompts under way will hold clearly more of a text's beginning than any slot does."""
+    """Whether a prompt under way will hold clearly more of a text's beginning than any slot does now."""
     most = max((common_length(other, text[:-1]) for other in under_way), default=0)
     return most >= held + WORTH_WAITING
