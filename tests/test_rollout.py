@@ -110,15 +110,6 @@ def test_greedy_turns_equal_a_full_forward_pass_for_every_token():
         np.testing.assert_allclose(chosen, best, atol=1e-4)
 
 
-@pytest.mark.parametrize("slots", [1, 8])
-def test_episodes_do_not_depend_on_the_number_of_slots(slots):
-    expected, _ = play_with(tasks=7, samples=2)
-    found, _ = play_with(tasks=7, samples=2, engine=make_engine(slots, max_tokens=LENGTH))
-    assert [text_of(t) for t in found] == [text_of(t) for t in expected]
-    for one, other in zip(found, expected, strict=True):
-        np.testing.assert_allclose(one.logps, other.logps, atol=1e-4)
-
-
 def test_episodes_do_not_depend_on_the_other_tasks():
     all_of_them, _ = play_with(tasks=5)
     with EnvPool(ScriptedEnv, workers=2, step_timeout=10) as pool:
@@ -127,8 +118,10 @@ def test_episodes_do_not_depend_on_the_other_tasks():
     assert text_of(alone[0]) == text_of(all_of_them[3])
 
 
-def test_a_rerun_is_bit_identical_however_slow_the_environments_are():
-    runs = [play_with(make_env, tasks=8)[0] for make_env in (SlowEnv, SlowEnv, ScriptedEnv)]
+@pytest.mark.parametrize("joining", ["at_once", "next_block"])
+def test_a_rerun_is_bit_identical_however_slow_the_environments_are(joining):
+    engine = ENGINE if joining == "at_once" else make_engine(max_tokens=LENGTH, joining=joining)
+    runs = [play_with(make_env, tasks=8, engine=engine)[0] for make_env in (SlowEnv, SlowEnv, ScriptedEnv)]
     for one, two, three in zip(*runs, strict=True):
         assert text_of(one) == text_of(two) == text_of(three)
         assert one.logps.tobytes() == two.logps.tobytes() == three.logps.tobytes()

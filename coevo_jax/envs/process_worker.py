@@ -38,8 +38,8 @@ def _made(pipe: Connection) -> Env | None:
 
     def make() -> dict[str, Any]:
         nonlocal env
-        env = pickle.loads(pipe_message)()
-        return {"name": env.name, "system_prompt": env.system_prompt, "deterministic": env.deterministic}
+        env = made = pickle.loads(pipe_message)()
+        return {"name": made.name, "system_prompt": made.system_prompt, "deterministic": made.deterministic}
 
     pipe_message = pipe.recv_bytes()
     _answer(pipe, make)

@@ -7,7 +7,7 @@ a call took from its start, or the end of the one before where that was later, t
 import queue
 import threading
 import time
-from collections import Counter
+from collections import defaultdict
 from types import TracebackType
 
 import jax
@@ -17,7 +17,7 @@ class DeviceClock:
     """Seconds of device work by kind, from `__enter__` to `__exit__`."""
 
     def __init__(self) -> None:
-        self.seconds: Counter[str] = Counter()
+        self.seconds: defaultdict[str, float] = defaultdict(float)
         self._calls: queue.SimpleQueue[tuple[str, float, jax.Array] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._watch, daemon=True, name="device-clock")
 

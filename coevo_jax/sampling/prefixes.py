@@ -41,12 +41,12 @@ class Held:
         At least one token is left to compute: its scores are needed.
         """
         best, source = 0, 0
-        for slot in np.flatnonzero(self.agents == agent):
+        for slot in np.flatnonzero(self.agents == agent).tolist():
             if slot in without:
                 continue
             length = common_length(self._tokens[slot, : self.lengths[slot]], text[:-1])
             if length > best:
-                best, source = length, int(slot)
+                best, source = length, slot
         return source, best
 
 
