@@ -1,0 +1,212 @@
+"""Measure roll-outs: decoding and multi-turn episodes beside transformers' generate, and real environments.
+
+python -m benchmarks.rollouts --peer /path/to/python/with/transformers/and/torch --write-table
+python -m benchmarks.rollouts --envs --write-table            only real environments
+python -m benchmarks.rollouts --peer PYTHON --device gpu      the same on a GPU
+
+(a) and (b): a Qwen3 with random float32 weights, hidden 256, 4 layers, vocabulary 32,000, the same weights in
+every contender; greedy; contenders take turns, each in a process of its own. (c): see benchmarks.rollouts_real.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import rollouts_real
+from benchmarks.contenders import MALLOC, OWN, Contender
+from benchmarks.methods import ROOT, cpu, write_table
+from benchmarks.peers.own_generate import END, random_model
+from benchmarks.rollout_jobs import BATCH, DECODE, MODEL, PROMPT, SHARED, TURN, VOCAB, job
+from coevo_jax.models.huggingface import model_config, model_tensors, write_json, write_tensors
+from coevo_jax.report.markdown import table
+
+DOCUMENT = ROOT / "docs" / "rollouts.md"
+PEER = "transformers generate"
+COPY_BYTES = 2**28
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.rollouts", description=__doc__)
+    parser.add_argument("--peer", type=Path, help="python of an environment with transformers and torch")
+    parser.add_argument("--rounds", type=int, default=3, help="timed turns of (a) and of (b) for each")
+    parser.add_argument("--device", choices=["cpu", "gpu"], default="cpu")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--envs", nargs="*", choices=sorted(rollouts_real.OPTIONS), help="(c): these, or all")
+    parser.add_argument("--slots", type=int, nargs="+", default=[1, 4, 16])
+    parser.add_argument("--episodes", type=int, default=48, help="of (c)")
+    parser.add_argument(
+        "--joining", nargs="+", default=["at_once"], help="values of rollout.joining, for (c)"
+    )
+    parser.add_argument("--processes", action="store_true", help="(c) in processes too")
+    parser.add_argument("--note", default="", help="what else ran on the machine")
+    parser.add_argument("--json", type=Path, help="where to keep all raw numbers")
+    parser.add_argument("--write-table", action="store_true", help="replace the tables of docs/rollouts.md")
+    args = parser.parse_args()
+    raw: dict[str, Any] = {}
+    where = f"{cpu()}, {args.threads} threads, {args.device}" + (f"; {args.note}" if args.note else "")
+    if args.peer is not None:
+        raw["contenders"] = take_turns(args)
+        emit("generation", generation_table(raw["contenders"], where), args.write_table)
+    if args.envs is not None:
+        raw["environments"] = [
+            row
+            for name in args.envs or sorted(rollouts_real.OPTIONS)
+            for row in rollouts_real.measure(
+                name, args.slots, args.episodes, args.joining, args.processes, args.rounds
+            )
+        ]
+        emit("environments", environment_table(raw["environments"], where), args.write_table)
+    if args.json is not None:
+        args.json.write_text(json.dumps(raw, indent=1))
+
+
+def emit(name: str, text: str, write: bool) -> None:
+    if write:
+        write_table(name, text, DOCUMENT)
+    print(text, flush=True)
+
+
+def take_turns(args: argparse.Namespace) -> dict[str, Any]:
+    """(a) and (b) of both contenders: one warm-up of each, then timed turns."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        save_model(folder / "model")
+        work = job(str(folder / "model"), args.device, args.threads)
+        path = folder / "job.json"
+        path.write_text(json.dumps(work))
+        own = {"JAX_PLATFORMS": "cpu"} if args.device == "cpu" else {}
+        peer = {**MALLOC, "OMP_NUM_THREADS": str(args.threads), "HF_HUB_OFFLINE": "1"}
+        contenders = [
+            Contender(OWN, Path(sys.executable), "benchmarks.peers.own_generate", path, own),
+            Contender(PEER, args.peer, "benchmarks.peers.transformers_generate", path, peer),
+        ]
+        out: dict[str, Any] = {one.name: {"ready": one.read(), "turns": []} for one in contenders}
+        try:
+            for turn in range(2 * (args.rounds + 1)):
+                for one in contenders:
+                    report = one.step()
+                    print(one.name, report["case"], f"{report['seconds']:.2f} s", file=sys.stderr, flush=True)
+                    if turn >= 2:
+                        out[one.name]["turns"].append(report)
+        finally:
+            for one in contenders:
+                one.close()
+    out["bandwidth"] = bandwidth(args.threads) if args.device == "cpu" else None
+    return out
+
+
+def save_model(folder: Path) -> None:
+    folder.mkdir()
+    _, params = random_model()
+    write_tensors(folder / "model.safetensors", model_tensors(params, MODEL))
+    write_json(
+        folder / "config.json",
+        model_config(MODEL, vocab_size=VOCAB, max_tokens=4096, end_id=END, pad_id=0),
+    )
+
+
+def bandwidth(threads: int) -> float:
+    """Bytes a second that the machine reads and writes while copying arrays larger than its caches."""
+    arrays = [np.ones(COPY_BYTES // 4, np.float32) for _ in range(threads)]
+    targets = [np.empty_like(one) for one in arrays]
+    best = float("inf")
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in range(4):
+            start = time.perf_counter()
+            list(pool.map(np.copyto, targets, arrays))
+            best = min(best, time.perf_counter() - start)
+    return 2 * COPY_BYTES * threads / best
+
+
+def bytes_per_step() -> int:
+    """Float32 bytes that one decode step must read: all weights once, and the slots' keys and values."""
+    c = MODEL
+    heads, kv = c.num_heads * c.head_dim, c.num_kv_heads * c.head_dim
+    layer = c.hidden_size * (2 * heads + 2 * kv + 3 * c.intermediate_size)
+    held = PROMPT + DECODE // 2
+    cache = BATCH * held * 2 * kv * c.num_layers
+    return 4 * (VOCAB * c.hidden_size + c.num_layers * layer + cache)
+
+
+def generation_table(raw: dict[str, Any], where: str) -> str:
+    rows, medians = [], {}
+    for name in (OWN, PEER):
+        turns = raw[name]["turns"]
+        decode = [BATCH * DECODE / one["decode_seconds"] for one in turns if one["case"] == "decode"]
+        episodes = [one["episodes"] / one["seconds"] for one in turns if one["case"] == "episodes"]
+        medians[name] = statistics.median(decode), statistics.median(episodes)
+        rows.append(
+            [
+                name,
+                f"{medians[name][0]:.0f} ({min(decode):.0f}–{max(decode):.0f})",
+                f"{medians[name][1]:.2f} ({min(episodes):.2f}–{max(episodes):.2f})",
+            ]
+        )
+    ratios = [ours / theirs for ours, theirs in zip(medians[OWN], medians[PEER], strict=True)]
+    rows.append(["ratio of medians", *(f"**{ratio:.1f}**" for ratio in ratios)])
+    lines = [table(["", "(a) decode tokens/s, batch 8", "(b) episodes/s"], rows), ""]
+    if raw["bandwidth"] is not None:
+        roof = raw["bandwidth"] / bytes_per_step() * BATCH
+        lines += [
+            f"Roofline of (a): {bytes_per_step() / 1e6:.0f} MB a step over {raw['bandwidth'] / 1e9:.1f} GB/s "
+            f"(copies, measured after the run) are {roof:.0f} tokens/s; the engine reached "
+            f"{medians[OWN][0] / roof:.0%} of it.",
+            "",
+        ]
+    same = agreement(raw)
+    lines.append(
+        f"(b) {len(job('', '', 1)['episodes'])} episodes of 10 turns, {TURN} tokens written and 60 read in each, "
+        f"prompts of {PROMPT} of which {SHARED} are common. Greedy tokens of (a) that agree: {same:.1%}. "
+        f"Median (least–most). {raw[OWN]['ready']['versions']}; {raw[PEER]['ready']['versions']}; {where}."
+    )
+    return "\n".join(lines)
+
+
+def agreement(raw: dict[str, Any]) -> float:
+    """Share of the prompts whose greedy continuation is the same in both, token by token."""
+    ours, theirs = (
+        next(one["tokens"] for one in raw[name]["turns"] if one["case"] == "decode") for name in (OWN, PEER)
+    )
+    return statistics.mean(
+        float(a == b)
+        for one, other in zip(ours, theirs, strict=True)
+        for a, b in zip(one, other, strict=False)
+    )
+
+
+def environment_table(rows: list[dict[str, Any]], where: str) -> str:
+    zero = {
+        (row["env"], row["slots"], row["joining"]): row["episodes_per_second"]
+        for row in rows
+        if row["how"] == "zero latency"
+    }
+    cells = [
+        [
+            row["env"],
+            str(row["slots"]),
+            row["how"],
+            row["joining"],
+            f"{row['episodes_per_second']:.1f}",
+            f"{row['episodes_per_second'] / zero[row['env'], row['slots'], row['joining']]:.0%}",
+            f"{row['occupancy']:.0%}",
+            f"{row['busy_share']:.0%}",
+            f"{row['env_p50'] * 1e3:.1f} / {row['env_p95'] * 1e3:.1f}",
+        ]
+        for row in rows
+    ]
+    header = ["environment", "slots", "runs in", "joining", "episodes/s", "of zero latency", "occupancy"]
+    header += ["device busy", "call, ms (median / p95)"]
+    return f"{table(header, cells)}\n\nBest of the timed rounds, in turn. {where}."
+
+
+if __name__ == "__main__":
+    main()
