@@ -5,7 +5,7 @@ python -m benchmarks.rollouts --envs --write-table            only real environm
 python -m benchmarks.rollouts --peer PYTHON --device gpu      the same on a GPU
 
 (a) and (b): a Qwen3 with random float32 weights, hidden 256, 4 layers, vocabulary 32,000, the same weights in
-every contender; greedy; contenders take turns, each in a process of its own. (c): see benchmarks.rollouts_real.
+every contender; greedy; contenders take turns, each in a process of its own. (c): `rollouts_real`.
 """
 
 import argparse
@@ -43,9 +43,7 @@ def main() -> None:
     parser.add_argument("--envs", nargs="*", choices=sorted(rollouts_real.OPTIONS), help="(c): these, or all")
     parser.add_argument("--slots", type=int, nargs="+", default=[1, 4, 16])
     parser.add_argument("--episodes", type=int, default=48, help="of (c)")
-    parser.add_argument(
-        "--joining", nargs="+", default=["at_once"], help="values of rollout.joining, for (c)"
-    )
+    parser.add_argument("--joining", nargs="+", default=["at_once"], help="of rollout.joining, for (c)")
     parser.add_argument("--processes", action="store_true", help="(c) in processes too")
     parser.add_argument("--note", default="", help="what else ran on the machine")
     parser.add_argument("--json", type=Path, help="where to keep all raw numbers")
@@ -164,7 +162,7 @@ def generation_table(raw: dict[str, Any], where: str) -> str:
         ]
     same = agreement(raw)
     lines.append(
-        f"(b) {len(job('', '', 1)['episodes'])} episodes of 10 turns, {TURN} tokens written and 60 read in each, "
+        f"(b) {len(job('', '', 1)['episodes'])} episodes of 10 turns, {TURN} tokens written and 60 read a turn, "
         f"prompts of {PROMPT} of which {SHARED} are common. Greedy tokens of (a) that agree: {same:.1%}. "
         f"Median (least–most). {raw[OWN]['ready']['versions']}; {raw[PEER]['ready']['versions']}; {where}."
     )
@@ -172,15 +170,12 @@ def generation_table(raw: dict[str, Any], where: str) -> str:
 
 
 def agreement(raw: dict[str, Any]) -> float:
-    """Share of the prompts whose greedy continuation is the same in both, token by token."""
+    """Share of the greedy tokens that are the same in both; after a first difference texts part."""
     ours, theirs = (
         next(one["tokens"] for one in raw[name]["turns"] if one["case"] == "decode") for name in (OWN, PEER)
     )
-    return statistics.mean(
-        float(a == b)
-        for one, other in zip(ours, theirs, strict=True)
-        for a, b in zip(one, other, strict=False)
-    )
+    shorter = min(len(ours[0]), len(theirs[0]))
+    return float(np.mean(np.array(ours)[:, :shorter] == np.array(theirs)[:, :shorter]))
 
 
 def environment_table(rows: list[dict[str, Any]], where: str) -> str:

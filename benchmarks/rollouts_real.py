@@ -1,8 +1,8 @@
-"""Real environments for `benchmarks.rollouts`: experts' turns written token by token, environments stepping.
+"""Real environments for `benchmarks.rollouts`: experts' turns written, environments stepping.
 
-An untrained agent's turns would be malformed and reach no environment, so the device writes the experts' tokens:
-the same forward passes as drawn ones, and the same steps. The episodes are then replayed with the answers
-known beforehand, which is what an environment without latency would give.
+An untrained agent's turns would be malformed and reach no environment, so the device writes the experts'
+tokens: the same forward passes as drawn ones, and the same steps. The episodes are then replayed with the
+answers known beforehand, which is what an environment without latency would give.
 """
 
 import tempfile
@@ -147,9 +147,18 @@ def _measure_makers(
         for turn in range(repeats + 1):
             for how, pool in pools.items():
                 trajectories, stats = play(
-                    engine, params, pool, chat, tasks, agent="expert", samples=1, temperature=0.0, seed=0, phase=0,
+                    engine,
+                    params,
+                    pool,
+                    chat,
+                    tasks,
+                    agent="expert",
+                    samples=1,
+                    temperature=0.0,
+                    seed=0,
+                    phase=0,
                     script=script,
-                )  # fmt: skip
+                )
                 if not known:
                     known.update({one.task_id: one for one in trajectories})
                 if turn and (how not in best or stats.seconds < best[how].seconds):

@@ -1,4 +1,4 @@
-"""coevo_jax as a contender of `benchmarks.rollouts`: the engine of `launch.train`, and whole roll-outs on it."""
+"""coevo_jax as a contender of `benchmarks.rollouts`: the engine of `launch.train`, and roll-outs on it."""
 
 import time
 from collections.abc import Sequence
@@ -106,13 +106,10 @@ def main() -> None:
     job = pipe.job()
     model, params = random_model()
     longest = len(job["prompts"][0]) + job["decode_tokens"] + 1
-    flat = Engine(
-        model,
-        RolloutConfig(
-            slots=job["batch"], max_tokens=longest, max_turn_tokens=job["decode_tokens"], decode_block=64
-        ),
-        end_id=-1,
+    limits = RolloutConfig(
+        slots=job["batch"], max_tokens=longest, max_turn_tokens=job["decode_tokens"], decode_block=64
     )
+    flat = Engine(model, limits, end_id=-1)
     episode = job["episodes"][0]
     turn = job["turn_tokens"]
     longest = len(episode["prompt"]) + sum(turn + len(one) for one in episode["observations"])

@@ -1,4 +1,4 @@
-"""transformers' generate as a contender of `benchmarks.rollouts`: greedy, one batch, as agent codebases call it.
+"""transformers' generate as a contender of `benchmarks.rollouts`: greedy, called for every turn of a batch.
 
 Runs in an interpreter with torch and transformers, and imports nothing of coevo_jax or jax.
 """
