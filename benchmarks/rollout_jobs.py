@@ -1,5 +1,6 @@
 """What `benchmarks.rollouts` plays: the model, the prompts and the episodes, the same for every contender."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ MODEL = ModelConfig(
 )
 
 
-def job(model: str, device: str, threads: int) -> dict[str, Any]:
+def job(model: str, device: str, threads: int, cases: Sequence[str]) -> dict[str, Any]:
     """Prompts of (a) and episodes of (b), random ids."""
     rng = np.random.default_rng([0])
 
@@ -40,6 +41,7 @@ def job(model: str, device: str, threads: int) -> dict[str, Any]:
         "model": model,
         "device": device,
         "threads": threads,
+        "cases": list(cases),
         "batch": BATCH,
         "prompts": [ids(PROMPT) for _ in range(BATCH)],
         "decode_tokens": DECODE,

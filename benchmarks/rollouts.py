@@ -25,12 +25,25 @@ from benchmarks import rollouts_real
 from benchmarks.contenders import MALLOC, OWN, Contender
 from benchmarks.methods import ROOT, cpu, write_table
 from benchmarks.peers.own_generate import END, random_model
-from benchmarks.rollout_jobs import BATCH, DECODE, MODEL, PROMPT, SHARED, TURN, VOCAB, job
+from benchmarks.rollout_jobs import (
+    BATCH,
+    DECODE,
+    EPISODES,
+    MODEL,
+    OBSERVATION,
+    PROMPT,
+    SHARED,
+    TURN,
+    TURNS,
+    VOCAB,
+    job,
+)
 from coevo_jax.models.huggingface import model_config, model_tensors, write_json, write_tensors
 from coevo_jax.report.markdown import table
 
 DOCUMENT = ROOT / "docs" / "rollouts.md"
 PEER = "transformers generate"
+CASES = ("decode", "episodes")
 COPY_BYTES = 2**28
 
 
@@ -38,6 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.rollouts", description=__doc__)
     parser.add_argument("--peer", type=Path, help="python of an environment with transformers and torch")
     parser.add_argument("--rounds", type=int, default=3, help="timed turns of (a) and of (b) for each")
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), help="(a), (b), or both")
     parser.add_argument("--device", choices=["cpu", "gpu"], default="cpu")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--envs", nargs="*", choices=sorted(rollouts_real.OPTIONS), help="(c): these, or all")
@@ -78,7 +92,7 @@ def take_turns(args: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         save_model(folder / "model")
-        work = job(str(folder / "model"), args.device, args.threads)
+        work = job(str(folder / "model"), args.device, args.threads, args.cases)
         path = folder / "job.json"
         path.write_text(json.dumps(work))
         own = {"JAX_PLATFORMS": "cpu"} if args.device == "cpu" else {}
@@ -89,11 +103,11 @@ def take_turns(args: argparse.Namespace) -> dict[str, Any]:
         ]
         out: dict[str, Any] = {one.name: {"ready": one.read(), "turns": []} for one in contenders}
         try:
-            for turn in range(2 * (args.rounds + 1)):
+            for turn in range(len(args.cases) * (args.rounds + 1)):
                 for one in contenders:
                     report = one.step()
                     print(one.name, report["case"], f"{report['seconds']:.2f} s", file=sys.stderr, flush=True)
-                    if turn >= 2:
+                    if turn >= len(args.cases):
                         out[one.name]["turns"].append(report)
         finally:
             for one in contenders:
@@ -135,36 +149,37 @@ def bytes_per_step() -> int:
     return 4 * (VOCAB * c.hidden_size + c.num_layers * layer + cache)
 
 
+def speeds(turns: list[dict[str, Any]], case: str) -> list[float]:
+    """Decode tokens a second, or episodes a second, of every timed turn."""
+    if case == "decode":
+        return [BATCH * DECODE / one["decode_seconds"] for one in turns if one["case"] == case]
+    return [one["episodes"] / one["seconds"] for one in turns if one["case"] == case]
+
+
 def generation_table(raw: dict[str, Any], where: str) -> str:
-    rows, medians = [], {}
-    for name in (OWN, PEER):
-        turns = raw[name]["turns"]
-        decode = [BATCH * DECODE / one["decode_seconds"] for one in turns if one["case"] == "decode"]
-        episodes = [one["episodes"] / one["seconds"] for one in turns if one["case"] == "episodes"]
-        medians[name] = statistics.median(decode), statistics.median(episodes)
-        rows.append(
-            [
-                name,
-                f"{medians[name][0]:.0f} ({min(decode):.0f}–{max(decode):.0f})",
-                f"{medians[name][1]:.2f} ({min(episodes):.2f}–{max(episodes):.2f})",
-            ]
-        )
-    ratios = [ours / theirs for ours, theirs in zip(medians[OWN], medians[PEER], strict=True)]
-    rows.append(["ratio of medians", *(f"**{ratio:.1f}**" for ratio in ratios)])
-    lines = [table(["", "(a) decode tokens/s, batch 8", "(b) episodes/s"], rows), ""]
-    if raw["bandwidth"] is not None:
+    rows = [[OWN], [PEER], ["ratio of medians"]]
+    header = [""]
+    for case, title in zip(CASES, ("(a) decode tokens/s, batch 8", "(b) episodes/s"), strict=True):
+        ours, theirs = (speeds(raw[name]["turns"], case) for name in (OWN, PEER))
+        if ours:
+            header.append(title)
+            for row, found in zip(rows, (ours, theirs), strict=False):
+                row.append(f"{statistics.median(found):.3g} ({min(found):.3g}–{max(found):.3g})")
+            rows[2].append(f"**{statistics.median(ours) / statistics.median(theirs):.1f}**")
+    lines = [table(header, rows), ""]
+    decoded = speeds(raw[OWN]["turns"], "decode")
+    if decoded and raw["bandwidth"] is not None:
         roof = raw["bandwidth"] / bytes_per_step() * BATCH
         lines += [
             f"Roofline of (a): {bytes_per_step() / 1e6:.0f} MB a step over {raw['bandwidth'] / 1e9:.1f} GB/s "
             f"(copies, measured after the run) are {roof:.0f} tokens/s; the engine reached "
-            f"{medians[OWN][0] / roof:.0%} of it.",
+            f"{statistics.median(decoded) / roof:.0%} of it. Greedy tokens that agree: {agreement(raw):.1%}.",
             "",
         ]
-    same = agreement(raw)
     lines.append(
-        f"(b) {len(job('', '', 1)['episodes'])} episodes of 10 turns, {TURN} tokens written and 60 read a turn, "
-        f"prompts of {PROMPT} of which {SHARED} are common. Greedy tokens of (a) that agree: {same:.1%}. "
-        f"Median (least–most). {raw[OWN]['ready']['versions']}; {raw[PEER]['ready']['versions']}; {where}."
+        f"(b): {EPISODES} episodes of {TURNS} turns, {TURN} tokens written and {OBSERVATION} read in each; "
+        f"prompts of {PROMPT} tokens, {SHARED} of them common. Median (least–most). "
+        f"{raw[OWN]['ready']['versions']}; {raw[PEER]['ready']['versions']}; {where}."
     )
     return "\n".join(lines)
 

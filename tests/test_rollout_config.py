@@ -29,7 +29,7 @@ def test_idle_options_are_refused(overrides, message):
 
 
 def test_playing_together_takes_two():
-    with pytest.raises(ConfigError, match="explore.together: false does nothing"):
+    with pytest.raises(ConfigError, match=r"explore\.together: false does nothing"):
         load_config(CONFIGS / "quickstart-eto.yaml", ["explore.together=false"])
 
 

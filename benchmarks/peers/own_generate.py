@@ -126,7 +126,7 @@ def main() -> None:
     with EnvPool(lambda: Listed(job["episodes"]), workers=2, step_timeout=60) as pool:
         while True:
             pipe.wait()
-            if number % 2 == 0:
+            if job["cases"][number % len(job["cases"])] == "decode":
                 tokens, seconds = decode(flat, weights, job)
                 pipe.report({"case": "decode", "tokens": tokens, "decode_seconds": seconds})
             else:

@@ -53,7 +53,7 @@ def main() -> None:
     turn = 0
     while True:
         pipe.wait()
-        if turn % 2 == 0:
+        if job["cases"][turn % len(job["cases"])] == "decode":
             start = time.perf_counter()
             write(model, prompts, 1)  # what reading the prompts costs, to be told from decoding
             read = time.perf_counter() - start

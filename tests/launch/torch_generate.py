@@ -1,7 +1,7 @@
 """Greedy tokens of an exported folder under PyTorch: `python torch_generate.py OUT.npz FOLDER JOB.json`.
 
-Runs in an environment of its own. The job is {"texts": [token ids, ...], "count": n}: every text is read alone
-and whole, as without a cache between turns. Also saves the two best scores of every choice.
+Runs in an environment of its own. The job is {"texts": [token ids, ...], "count": n}: every text is read
+alone and whole, as without a cache between turns. Also saves the two best scores of every choice.
 """
 
 import json
