@@ -173,6 +173,8 @@ class RolloutConfig(StrictModel):
     """Most tokens of one agent turn; beyond, the episode ends with token_limit."""
     decode_block: int = Field(default=32, ge=1)
     """Most tokens decoded on the device before the host looks."""
+    tensor: int = Field(default=1, ge=1)
+    """Devices of a host that share the roll-out copy: its heads, feed-forward and vocabulary."""
 
 
 class KindWeights(StrictModel):

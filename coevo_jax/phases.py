@@ -29,6 +29,7 @@ from coevo_jax.models.transformer import Transformer, init_params
 from coevo_jax.optimize import optimize
 from coevo_jax.progress import CONSOLE, Stopwatch, say
 from coevo_jax.rollout import play
+from coevo_jax.rollout_copy import rollout_params
 from coevo_jax.rollout_stats import RolloutStats
 from coevo_jax.run import Run
 from coevo_jax.schedule import Phase
@@ -38,7 +39,6 @@ from coevo_jax.world import (
     TOKENIZER_DIR,
     World,
     open_env,
-    rollout_params,
     tasks_of,
 )
 
@@ -226,7 +226,7 @@ def roll_out(
     size = config.explore.block_tasks
     blocks = [tasks[start : start + size] for start in range(0, len(tasks), size)]
     paths = [_round_dir(run, phase) / shard_name(name, index, len(blocks)) for index in range(len(blocks))]
-    params = rollout_params(config, run.agents[phase.agent].params, run.frozen)
+    params = rollout_params(world.rollouts, run.agents[phase.agent].params, run.frozen)
     for index in range(record.position, len(blocks)):
         trajectories, stats = play(
             world.engine,
@@ -250,6 +250,7 @@ def roll_out(
         last = index + 1 == len(blocks)
         if not last:
             record = run.commit(record, files=[paths[index]], states_changed=False, finished=False)
+    world.engine.reset()  # learning wants the memory of long slots
     summary = summarize(
         read_trajectories(paths),
         hard_negative_threshold=config.evaluate.hard_negative_threshold,

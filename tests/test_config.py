@@ -326,9 +326,11 @@ NO_FAILURE = ["failure.explore=false"]
         (["mesh.data=2", "mesh.fsdp=3"], "batch.rows 8 is not a multiple of mesh.data * mesh.fsdp = 6"),
         (["mesh.tensor=8"], "model.num_heads 4 cannot be split over mesh.tensor 8"),
         (
-            ["mesh.tensor=2", "model.num_kv_heads=1"],
-            "model.num_kv_heads 1 cannot be split over mesh.tensor 2",
+            ["mesh.tensor=4", "model.num_heads=12", "model.num_kv_heads=6"],
+            "model.num_kv_heads 6 cannot be split over mesh.tensor 4",
         ),
+        (["rollout.tensor=8"], "model.num_heads 4 cannot be split over rollout.tensor 8"),
+        (["mesh.fsdp=3"], "model.hidden_size 128 cannot be split over mesh.fsdp 3"),
         (["mesh.tensor=2", "model.intermediate_size=33"], "model.intermediate_size 33 cannot be split"),
         (["mesh.tensor=2", "tokenizer.vocab_size=1025"], "tokenizer.vocab_size 1025 cannot be split"),
         (["target.pairs.expert_target=null"], "the target agent has nothing to learn from"),

@@ -37,6 +37,8 @@ LAYERS = (
         "optimize",
         "progress",
         "references",
+        "rollout_copy",
+        "preflight",
         "run",
         "schedule",
         "stored_agent",

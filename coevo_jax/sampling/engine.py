@@ -6,6 +6,7 @@ Two agents' parameters have the same shapes, so they share every compiled progra
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -57,6 +58,34 @@ def cache_lengths(longest: int) -> tuple[int, ...]:
     return (*(length for length in lengths if length < longest), longest)
 
 
+class EnginePrograms(NamedTuple):
+    """What the engine compiles, once per shape."""
+
+    create: Any  # (length) -> state of empty slots
+    grow: Any  # (state, length) -> state
+    prefill: Any  # (params, state, rows, tokens, valid, fresh) -> state
+    decode: Any  # (params, state, then as decode_block) -> (state, decoded)
+
+
+def jit_engine(model: Transformer, slots: int, sharding: Any = None) -> EnginePrograms:
+    """The engine's programs; `sharding` is a SlotState of shardings, or a prefix of one."""
+    return EnginePrograms(
+        create=jax.jit(
+            partial(init_state, model.config, model.vocab_size, slots),
+            static_argnums=0,
+            out_shardings=sharding,
+        ),
+        grow=jax.jit(grow, static_argnums=1, out_shardings=sharding),
+        prefill=jax.jit(partial(prefill, model), donate_argnums=1, out_shardings=sharding),
+        decode=jax.jit(partial(decode_block, model), donate_argnums=1, out_shardings=(sharding, None)),
+    )
+
+
+def default_prefill_rows(platform: str, slots: int) -> int:
+    """Slots of a prefill call on a platform."""
+    return min(PREFILL_ROWS.get(platform, DEFAULT_PREFILL_ROWS), slots)
+
+
 class Decoding:
     """A decode block under way on the device."""
 
@@ -83,7 +112,8 @@ class Engine:
     """S slots over one KV cache, and the compiled programs that fill and extend them.
 
     A slot keeps its cache between turns: only what is new is prefilled. Plain `jax.jit` over whatever
-    placement the parameters have; `sharding` places the slots beside parameters that are committed to a mesh.
+    placement the parameters have; `sharding` places the slots, a SlotState of shardings or a prefix of one,
+    beside parameters that are committed to a mesh.
     `prefill_rows` is the number of slots of a prefill call; by default the backend decides.
     """
 
@@ -93,27 +123,26 @@ class Engine:
         config: RolloutConfig,
         end_id: int,
         *,
-        sharding: jax.sharding.Sharding | None = None,
+        sharding: Any = None,
         prefill_rows: int | None = None,
     ):
         self.model, self.config, self.slots = model, config, config.slots
         self.lengths = np.zeros(config.slots, np.int64)  # tokens each slot holds, as the device has them
         self.token_places = 0  # iterations x slots of all decode blocks: the denominator of occupancy
-        rows = prefill_rows or PREFILL_ROWS.get(jax.default_backend(), DEFAULT_PREFILL_ROWS)
+        rows = prefill_rows or default_prefill_rows(jax.default_backend(), config.slots)
         self._rows = min(rows, config.slots)
         self._cache_lengths = cache_lengths(config.max_tokens)
         self._end_id = np.int32(end_id)
-        self._sharding = sharding
-        self._prefill = jax.jit(partial(prefill, model), donate_argnums=1)
-        self._decode = jax.jit(partial(decode_block, model), donate_argnums=1)
-        self._grow = jax.jit(grow, static_argnums=1)
+        programs = jit_engine(model, config.slots, sharding)
+        self._create, self._grow = programs.create, programs.grow
+        self._prefill, self._decode = programs.prefill, programs.decode
         self.reset()
 
     def reset(self) -> None:
         """Forget every slot. What is played afterwards does not depend on what was played before."""
         self._length = self._cache_lengths[0]
-        state = init_state(self.model.config, self.model.vocab_size, self.slots, self._length)
-        self._state = state if self._sharding is None else jax.device_put(state, self._sharding)
+        self._state: Any = None  # let go of what may be long before the short one is made
+        self._state = self._create(self._length)
         self.lengths[:] = 0
 
     def room(self, slot: int) -> int:
