@@ -38,7 +38,8 @@ class EnvConfig(StrictModel):
 
 class TokenizerConfig(StrictModel):
     path: str | None = None
-    """Folder of a saved Hugging Face tokenizer; null trains one on the warm-start experts' text."""
+    """Folder of a saved Hugging Face tokenizer; null takes that of model.path, else trains one on the
+    warm-start experts' text."""
     vocab_size: int = Field(default=1024, ge=300)
     """Vocabulary size of a trained tokenizer (byte-level BPE)."""
 
@@ -56,12 +57,37 @@ class LoraConfig(StrictModel):
     """full: the warm start trains all parameters and gives the base. adapter: it trains an adapter of the
     initial model, which both agents go on from."""
 
+    base_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type the frozen base is kept in; bfloat16 loses nothing of a checkpoint that is stored in it."""
+
     @property
     def scale(self) -> float:
         return self.alpha / self.rank
 
 
+class RopeScaling(StrictModel):
+    """How a model stretches its rotary positions beyond the length it was first trained on."""
+
+    kind: Literal["linear", "llama3"]
+    """linear: every frequency divided by factor. llama3: only the slow ones (Llama 3.1, arXiv 2407.21783)."""
+    factor: float = Field(ge=1)
+    """By how much the context grew."""
+    low_freq_factor: float = Field(default=1.0, gt=0)
+    """llama3: frequencies with fewer turns than this in the original context are divided by factor."""
+    high_freq_factor: float = Field(default=4.0, gt=0)
+    """llama3: those with more turns than this stay as they are; between the two they are blended."""
+    original_max_positions: int = Field(default=8192, ge=1)
+    """llama3: the original context, in tokens."""
+
+
 class ModelConfig(StrictModel):
+    path: str | None = None
+    """Folder of a Hugging Face checkpoint to start from; its config.json gives the shape options below. null
+    starts from random weights."""
+    vocab_size: int | None = Field(default=None, ge=1)
+    """Rows of a checkpoint's embedding, at least the tokenizer's tokens; null is the tokenizer's number."""
+    max_positions: int | None = Field(default=None, ge=1)
+    """Longest context the checkpoint was made for; null sets no limit."""
     hidden_size: int = Field(default=128, ge=8)
     """Width of the residual stream."""
     num_layers: int = Field(default=4, ge=1)
@@ -73,13 +99,33 @@ class ModelConfig(StrictModel):
     head_dim: int = Field(default=32, ge=2)
     """Width of a head; even, for rotary embeddings."""
     intermediate_size: int = Field(default=384, ge=8)
-    """Width of the SwiGLU feed-forward."""
+    """Width of the gated feed-forward."""
     rope_theta: float = Field(default=10000.0, gt=0)
     """Base of the rotary position embedding."""
+    rope_scaling: RopeScaling | None = None
+    """Stretched rotary positions (Llama 3.1 and later); of full layers only where sliding_rope_theta is set."""
+    layer_types: tuple[Literal["full", "sliding"], ...] = ("full",)
+    """Attention of the layers, repeated over their number: all of the past, or the sliding window."""
+    sliding_window: int | None = Field(default=None, ge=1)
+    """Tokens a sliding layer sees, its own among them (Mistral, Gemma 3)."""
+    sliding_rope_theta: float | None = Field(default=None, gt=0)
+    """Base of the rotary embedding in sliding layers, never scaled (Gemma 3); null is rope_theta."""
     rms_norm_eps: float = Field(default=1e-6, gt=0)
     """Epsilon of RMSNorm."""
+    norm_offset: float = 0.0
+    """Added to the weight of every RMSNorm (Gemma: 1)."""
+    post_norms: bool = False
+    """RMSNorm on what attention and feed-forward add to the residual stream, too (Gemma 3)."""
     qk_norm: bool = True
-    """RMSNorm on queries and keys (Qwen3)."""
+    """RMSNorm on queries and keys (Qwen3, Gemma 3)."""
+    qkv_bias: bool = False
+    """Biases on queries, keys and values (Qwen2)."""
+    query_scale: float | None = Field(default=None, gt=0)
+    """Factor on the scores of attention; null is head_dim ** -0.5."""
+    activation: Literal["silu", "gelu_tanh"] = "silu"
+    """Gate of the feed-forward: SwiGLU, or GeGLU with the tanh form (Gemma)."""
+    embedding_scale: bool = False
+    """Multiply embedded tokens by the square root of hidden_size (Gemma)."""
     tie_embeddings: bool = True
     """Use the input embedding as output head."""
     dtype: Literal["float32", "bfloat16"] = "float32"
