@@ -40,15 +40,20 @@ class RolloutPlacement:
     copies: Params  # NamedShardings of one copy per group of devices, over all hosts
 
 
-def place_rollouts(learner: Learner, config: RolloutConfig, mesh: Mesh) -> RolloutPlacement:
+def place_rollouts(
+    learner: Learner, config: RolloutConfig, mesh: Mesh, local: Mesh | None = None
+) -> RolloutPlacement:
     """The placement of roll-outs beside a learner on a run's mesh.
+
+    Args:
+      local: this host's devices where programs are only compiled for a machine; by default found in `mesh`.
 
     Raises:
       ConfigError: `rollout.tensor` does not divide the host's devices, or a dimension of the model.
     """
     model = plain(learner.model)
     boxed = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
-    local = host_mesh(mesh, config.tensor)
+    local = local or host_mesh(mesh, config.tensor)
     layer = kv_heads_sharding(local, model.config.num_kv_heads)
     layers = (layer,) * model.config.num_layers
     everywhere: Any = replicated(local)

@@ -15,7 +15,7 @@ GIB = 2**30
 
 @dataclass(frozen=True, kw_only=True)
 class Chip:
-    """What a maker publishes of a chip, except for the memory of TPUs: what their compiler lets a program use."""
+    """What a maker publishes of a chip; a TPU's memory is what its compiler lets a program use."""
 
     name: str
     memory: int  # bytes
@@ -90,6 +90,7 @@ class Machine:
 
     name: str
     devices: Sequence[Any]
+    host: Sequence[Any]  # the devices of one host as the compiler wants them for programs of a host alone
     memory: int  # bytes a device
     chip: Chip | None  # None: no published rates, so no estimate of time
     platform: str  # "tpu", "gpu" or "cpu": what the run would be on
@@ -132,11 +133,16 @@ def _tpu_slice(topology: str, name: str, shape: str) -> Machine:
         described = topologies.get_topology_desc(topology, platform="tpu", **alone)
     except (RuntimeError, ImportError, NotImplementedError) as error:
         raise ConfigError(
-            f"--topology {topology}: the TPU compiler cannot be used ({str(error).splitlines()[0]}); it comes "
-            "with requirements-tpu.txt: pip install -r requirements-tpu.txt"
+            f"--topology {topology}: the TPU compiler cannot be used ({str(error).splitlines()[0]}); "
+            "it comes with requirements-tpu.txt: pip install -r requirements-tpu.txt"
         ) from None
     chip = BY_NAME[name]
-    return Machine(name=topology, devices=described.devices, memory=chip.memory, chip=chip, platform="tpu")
+    devices = described.devices
+    host = [device for device in devices if device.process_index == 0]
+    if len(host) < len(devices):
+        single = {4: {"v5p": "2x2x1"}.get(name, "2x2"), 8: "2x4"}[len(host)]
+        host = topologies.get_topology_desc(f"{name}:{single}", platform="tpu").devices
+    return Machine(name=topology, devices=devices, host=host, memory=chip.memory, chip=chip, platform="tpu")
 
 
 def _gpu_host(topology: str, name: str, count: int) -> Machine:
@@ -152,6 +158,7 @@ def _gpu_host(topology: str, name: str, count: int) -> Machine:
     return Machine(
         name=topology,
         devices=devices[:count],
+        host=devices[:count],
         memory=chip.memory,
         chip=chip,
         platform="gpu",
@@ -171,6 +178,7 @@ def _at_hand() -> Machine:
     return Machine(
         name=f"{len(devices)} x {first.device_kind}",
         devices=devices,
+        host=jax.local_devices(),
         memory=memory,
         chip=chip,
         platform=first.platform,

@@ -3,6 +3,7 @@
 The compiler's own figures count the body of a loop once; a scanned model's layers are such a body.
 """
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Mapping
@@ -95,7 +96,7 @@ def _trip_count(line: str, bodies: Mapping[str, list[str]]) -> int:
 
 
 def _wire_bytes(kind: str, match: re.Match[str], line: str, chips: int) -> float:
-    """Bytes that a chip sends for one call, each step of a ring over the group's n chips being 1/n of it all."""
+    """Bytes that a chip sends for one call: a ring over the group's n chips, in steps of 1/n of it all."""
     shapes = [_bytes(dtype, dims) for dtype, dims in _SHAPE.findall(match[1]) if dtype in BITS]
     if match[3] and kind in ("all-gather", "collective-permute"):  # (operands, results, contexts)
         shapes = shapes[1:2] if kind == "collective-permute" else shapes[len(shapes) // 2 :]
@@ -119,5 +120,10 @@ def _group_size(line: str, chips: int) -> int:
     iota = re.search(r"replica_groups=\[(\d+),(\d+)\]<=", line)
     if iota:
         return int(iota[2])
+    axes = re.search(r"replica_groups=mesh\[([^\]]*)\] *\{([^}]*)\}", line)
+    if axes:  # mesh['a'=4,'b'=2] {'a','b':(1)2}: whole axes, and parts of axes with their sizes
+        sizes = dict(re.findall(r"'([^']+)'=(\d+)", axes[1]))
+        named = re.findall(r"'([^']+)'(?::\(\d+\)(\d+))?", axes[2])
+        return math.prod(int(part or sizes[axis]) for axis, part in named)
     listed = re.search(r"replica_groups=\{\{([\d,]+)\}", line)
     return len(listed[1].split(",")) if listed else chips

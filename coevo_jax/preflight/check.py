@@ -1,0 +1,183 @@
+"""Compile the programs of a run for a machine, and hold what they need against what it has."""
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import jax
+
+from coevo_jax.config import Config
+from coevo_jax.preflight.chips import GIB, Chip, Machine
+from coevo_jax.preflight.collectives import Traffic, collectives
+from coevo_jax.preflight.costs import Cost, cost_of
+from coevo_jax.preflight.programs import (
+    Phase,
+    Plan,
+    Program,
+    array_bytes,
+    bytes_per_device,
+    plan_programs,
+)
+
+LARGEST = 6  # arrays that are named where memory is short
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seconds:
+    """Time of a program's call if each part ran alone at the chip's published rate."""
+
+    compute: float
+    memory: float
+    links: float
+
+    @property
+    def total(self) -> float:
+        """With nothing overlapped: published rates are never reached, overlap makes up for some of it."""
+        return self.compute + self.memory + self.links
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What a program needs on a chip, and what it costs."""
+
+    program: Program
+    resident: int  # bytes: what lies in memory while it runs, its arguments among them
+    own: int  # bytes beside them: temporaries, results, its batch, the compiler's padding
+    traffic: tuple[Traffic, ...]
+    cost: Cost
+    seconds: Seconds | None  # None: the chip's rates are not known
+    compile_seconds: float
+    refusal: str | None = None  # the compiler's words where the program alone does not fit
+
+    @property
+    def peak(self) -> int:
+        return self.resident + self.own
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhaseResult:
+    phase: Phase
+    results: tuple[Result, ...]
+
+    @property
+    def peak(self) -> int:
+        return max(result.peak for result in self.results)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preflight:
+    """A run on a machine: every phase with its programs."""
+
+    plan: Plan
+    phases: tuple[PhaseResult, ...]
+
+    @property
+    def machine(self) -> Machine:
+        return self.plan.machine
+
+    @property
+    def fits(self) -> bool:
+        refused = any(result.refusal for phase in self.phases for result in phase.results)
+        return not refused and all(phase.peak <= self.machine.memory for phase in self.phases)
+
+    def of(self, config: Config) -> "Preflight":
+        """The same figures for a run with the same programs, over other tasks."""
+        return replace(self, plan=replace(self.plan, config=config))
+
+    def result(self, name: str) -> Result | None:
+        """The program of a name, such as "DPO step", in whichever phase."""
+        found = [one for phase in self.phases for one in phase.results if one.program.name == name]
+        return found[0] if found else None
+
+
+def preflight(config: Config, machine: Machine, say: Callable[[str], None] = lambda _: None) -> Preflight:
+    """Compile every program of a run for a machine.
+
+    Args:
+      say: told of each program before it is compiled.
+
+    Raises:
+      ConfigError: the config cannot run on the machine at all (see `plan_programs`).
+    """
+    jax.config.update("jax_enable_compilation_cache", False)  # a stored program has no text to read
+    plan = plan_programs(config, machine)
+    phases = []
+    for phase in plan.phases:
+        results = []
+        for program in phase.programs:
+            say(f"{phase.name}: {program.name}")
+            results.append(_measure(plan, phase, program))
+        phases.append(PhaseResult(phase=phase, results=tuple(results)))
+    return Preflight(plan=plan, phases=tuple(phases))
+
+
+def largest_arrays(phase: Phase) -> list[tuple[str, int]]:
+    """The largest resident arrays of a phase, by group and path, with their bytes on a device."""
+    arrays = []
+    for group, tree in phase.resident.items():
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+            arrays.append((f"{group} {leaf_name(path)}", array_bytes(leaf)))
+    return sorted(arrays, key=lambda array: -array[1])[:LARGEST]
+
+
+def leaf_name(path: tuple[object, ...]) -> str:
+    """A leaf's place in its tree: "layers/gate"."""
+    parts = (getattr(key, "key", getattr(key, "name", getattr(key, "idx", key))) for key in path)
+    return "/".join(str(part) for part in parts)
+
+
+def _measure(plan: Plan, phase: Phase, program: Program) -> Result:
+    started = time.monotonic()
+    away = (*program.frees, *program.yields)
+    resident = sum(bytes_per_device(tree) for name, tree in phase.resident.items() if name not in away)
+    held = sum(bytes_per_device(phase.resident[name]) for name in program.holds if name in phase.resident)
+    playing = phase.name == "roll-outs" and program.work != "none"
+    chips = plan.rollouts.mesh.size if playing else plan.learning.mesh.size
+    cost = cost_of(
+        program.work,
+        plan.config,
+        plan.vocab_size,
+        trained=program.trained,
+        prefill_rows=plan.prefill_rows,
+    )
+    refusal, own, traffic = None, 0, ()
+    try:
+        compiled = program.lower().compile()
+        memory = compiled.memory_analysis()
+        assert memory is not None
+        results = memory.output_size_in_bytes - memory.alias_size_in_bytes
+        own = memory.argument_size_in_bytes - held + results + memory.temp_size_in_bytes
+        traffic = collectives(compiled.as_text() or "", chips)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        refusal = str(error)
+        own = _used(refusal, plan.machine) - held
+    return Result(
+        program=program,
+        resident=resident,
+        own=max(own, 0),
+        traffic=traffic,
+        cost=cost,
+        seconds=_seconds(plan.machine.chip, cost, traffic, chips),
+        compile_seconds=time.monotonic() - started,
+        refusal=refusal,
+    )
+
+
+def _used(refusal: str, machine: Machine) -> int:
+    """Bytes that the compiler found a program to need."""
+    found = re.search(r"Used ([\d.]+)([KMGT]) of", refusal)
+    scale = {"K": 2**10, "M": 2**20, "G": GIB, "T": 2**40}
+    return int(float(found[1]) * scale[found[2]]) if found else machine.memory + 1
+
+
+def _seconds(chip: Chip | None, cost: Cost, traffic: tuple[Traffic, ...], chips: int) -> Seconds | None:
+    if chip is None:
+        return None
+    return Seconds(
+        compute=cost.flops / chips / chip.flops,
+        memory=cost.traffic / chips / chip.bandwidth,
+        links=sum(one.wire_bytes for one in traffic) / chip.link,
+    )
