@@ -31,7 +31,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--topology",
         metavar="CHIP:SHAPE",
-        help="machine to compile for, such as v5e:4x4, v5p:2x4x4, v6e:8x8 or h100:8; default: the devices here",
+        help="machine to compile for, such as v5e:4x4, v5p:2x4x4 or h100:8; default: the devices here",
     )
     parser.add_argument("--print-sharding", action="store_true", help="list every array, and compile nothing")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to a file, too")
@@ -40,6 +40,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         type=Path,
         metavar="FILE",
         help="check many configs, each for the topology that its header names, and write a Markdown table",
+    )
+    parser.add_argument(
+        "--thorough",
+        action="store_true",
+        help="let the compiler work as hard as in a run: minutes a program, memory within a few percent",
     )
     args = parser.parse_args(argv)
     args.overrides = [text for text in args.configs if "=" in text]
@@ -56,7 +61,7 @@ def check_one(args: argparse.Namespace) -> bool:
     if args.print_sharding:
         CONSOLE.print(sharding_table(plan_programs(config, machine)))
         return True
-    result = preflight(config, machine, _say)
+    result = preflight(config, machine, _say, thorough=args.thorough)
     print_preflight(result, CONSOLE)
     if args.json is not None:
         write_whole(args.json, json.dumps(record(result), indent=1) + "\n")
@@ -65,20 +70,23 @@ def check_one(args: argparse.Namespace) -> bool:
 
 def check_many(args: argparse.Namespace) -> bool:
     """Check every config for its header's topology; configs with the same programs are compiled once."""
-    configs = [
-        (path, load_config(path, args.overrides), header_topology(Path(path))) for path in args.configs
-    ]
+    paths = [Path(path) for path in args.configs]
+    configs = [(path, load_config(path, args.overrides), header_topology(path)) for path in paths]
     compiled: list[tuple[Config, str, Preflight]] = []
     rows = []
     for path, config, topology in configs:
         known = [one for other, place, one in compiled if place == topology and same_programs(config, other)]
-        result = known[0] if known else preflight(config, find_machine(topology), _say)
+        result = known[0] if known else _preflight(config, topology, args)
         if not known:
             compiled.append((config, topology, result))
-        rows.append((Path(path), result.of(config)))
+        rows.append((path, result.of(config)))
         write_table(args.table, rows)
         CONSOLE.print(f"{path}: {topology} {'fits' if result.fits else 'DOES NOT FIT'}", soft_wrap=True)
     return all(result.fits for _, result in rows)
+
+
+def _preflight(config: Config, topology: str | None, args: argparse.Namespace) -> Preflight:
+    return preflight(config, find_machine(topology), _say, thorough=args.thorough)
 
 
 def _say(words: str) -> None:

@@ -20,6 +20,7 @@ from coevo_jax.preflight.programs import (
     plan_programs,
 )
 
+QUICK = -1.0  # the compiler's effort for fast code, from -1 to 1
 LARGEST = 6  # arrays that are named where memory is short
 
 
@@ -91,16 +92,25 @@ class Preflight:
         return found[0] if found else None
 
 
-def preflight(config: Config, machine: Machine, say: Callable[[str], None] = lambda _: None) -> Preflight:
+def preflight(
+    config: Config,
+    machine: Machine,
+    say: Callable[[str], None] = lambda _: None,
+    *,
+    thorough: bool = False,
+) -> Preflight:
     """Compile every program of a run for a machine.
 
     Args:
       say: told of each program before it is compiled.
+      thorough: let the compiler work as hard as in a run. Otherwise it is told not to look for the fastest
+        code, which takes a fifth of the time; where both were measured, temporaries differed by 2 %.
 
     Raises:
       ConfigError: the config cannot run on the machine at all (see `plan_programs`).
     """
     jax.config.update("jax_enable_compilation_cache", False)  # a stored program has no text to read
+    jax.config.update("jax_exec_time_optimization_effort", 0.0 if thorough else QUICK)
     plan = plan_programs(config, machine)
     phases = []
     for phase in plan.phases:

@@ -5,7 +5,7 @@ compiled for a machine that is not at hand.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -351,7 +351,7 @@ def _abstract_batch(config: BatchConfig, mesh: Mesh) -> PreferenceBatch:
     )
     shardings = batch_shardings(mesh)
     tokens = jax.tree.map(lambda _: shardings.tokens, shapes.tokens)
-    return _placed(shapes, shardings.replace(tokens=tokens))
+    return _placed(shapes, replace(shardings, tokens=tokens))
 
 
 def _array(dtype: Any, *shape: int) -> Any:
