@@ -1,7 +1,8 @@
 """Where both agents' states come from: a random start, the end of the warm start, or a checkpoint.
 
-Where the agents are adapters, the base they share is held once. A full warm start makes it; otherwise it is
-the initial model, which is made again until the warm start's checkpoint holds it.
+Random weights come from the run's seed; with `model.path` all begins with a Hugging Face checkpoint. Where
+the agents are adapters, the base they share is held once. A full warm start makes it; otherwise it is the
+initial model, which is made again until the warm start's checkpoint holds it.
 """
 
 from dataclasses import dataclass, replace
@@ -11,27 +12,43 @@ import jax
 import jax.numpy as jnp
 
 from coevo_jax.checkpoint import BASE, Checkpointer
-from coevo_jax.config import ConfigError
+from coevo_jax.config import Config, ConfigError
 from coevo_jax.learning.train_state import Learner, TrainState
 from coevo_jax.manifest import Manifest
+from coevo_jax.models.huggingface.load import load_params
 from coevo_jax.models.transformer import Params
 from coevo_jax.run import Run
 from coevo_jax.world import World
 
 
 def restore_agents(run: Run, world: World) -> None:
-    """Fill `run.agents` and `run.frozen` from the last commit, or with a random target agent."""
+    """Fill `run.agents` and `run.frozen` from the last commit, or with the target agent a run begins with."""
     number, warm_started = run.manifest.checkpoint, run.manifest.record("warm_start") is not None
     learner = world.learner if warm_started else world.warm_learner
     if run.manifest.base is not None:
         run.frozen = restore_base(run.checkpoints, run.manifest.base, learner)
     elif learner.frozen_shardings:
-        run.frozen = learner.init_frozen(run.config.seed)
+        run.frozen = _initial_base(run.config, learner)
     if number is None:
-        run.agents["target"] = learner.init(run.config.seed)
+        run.agents["target"] = _initial_agent(run.config, learner)
     else:
         agents = run.checkpoints.agents(number)
         run.agents |= run.checkpoints.restore(number, dict.fromkeys(agents, learner.abstract()))
+
+
+def _initial_base(config: Config, learner: Learner) -> Params:
+    """What adapters adapt: a checkpoint, or random weights."""
+    if config.model.path is None:
+        return learner.init_frozen(config.seed)
+    return load_params(Path(config.model.path), config.model, learner.abstract_frozen())
+
+
+def _initial_agent(config: Config, learner: Learner) -> TrainState:
+    """Fresh adapters, a checkpoint, or random weights."""
+    if config.model.path is None or learner.frozen_shardings:
+        return learner.init(config.seed)
+    params = load_params(Path(config.model.path), config.model, learner.abstract().params)
+    return learner.fresh(params, 0)
 
 
 def restore_base(checkpoints: Checkpointer, number: int, learner: Learner) -> Params:

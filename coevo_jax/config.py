@@ -103,7 +103,7 @@ class ModelConfig(StrictModel):
     rope_theta: float = Field(default=10000.0, gt=0)
     """Base of the rotary position embedding."""
     rope_scaling: RopeScaling | None = None
-    """Stretched rotary positions (Llama 3.1 and later); of full layers only where sliding_rope_theta is set."""
+    """Stretched rotary positions (Llama 3.1); of full layers only, where sliding_rope_theta is set."""
     layer_types: tuple[Literal["full", "sliding"], ...] = ("full",)
     """Attention of the layers, repeated over their number: all of the past, or the sliding window."""
     sliding_window: int | None = Field(default=None, ge=1)

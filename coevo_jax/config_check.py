@@ -61,8 +61,28 @@ def _model(config: Config) -> Iterator[str]:
         )
     if model.head_dim % 2:
         yield f"model.head_dim {model.head_dim} is odd; rotary embeddings turn pairs of dimensions"
+    windows = "sliding" in model.layer_types
+    if not model.layer_types:
+        yield "model.layer_types: the list is empty, expected full or sliding, repeated over the layers"
+    if windows != (model.sliding_window is not None):
+        yield (
+            f"model.sliding_window {model.sliding_window} with model.layer_types {list(model.layer_types)}: "
+            "expected a window where a layer is sliding, and none elsewhere"
+        )
+    if model.sliding_rope_theta is not None and not windows:
+        yield "model.sliding_rope_theta does nothing: no entry of model.layer_types is sliding"
+    scaling = model.rope_scaling
+    if scaling and scaling.kind == "llama3" and scaling.low_freq_factor >= scaling.high_freq_factor:
+        yield (
+            f"model.rope_scaling.low_freq_factor {scaling.low_freq_factor} is not below high_freq_factor "
+            f"{scaling.high_freq_factor}"
+        )
+    if model.path is None and model.vocab_size is not None:
+        yield "model.vocab_size does nothing without model.path: a model from scratch has its tokenizer's"
     split = {"model.num_heads": model.num_heads, "model.intermediate_size": model.intermediate_size}
-    if config.tokenizer.path is None:
+    if model.vocab_size is not None:
+        split["model.vocab_size"] = model.vocab_size
+    elif config.tokenizer.path is None:
         split["tokenizer.vocab_size"] = config.tokenizer.vocab_size
     for where, over in (("mesh.tensor", tensor), ("rollout.tensor", config.rollout.tensor)):
         for key, size in split.items():
@@ -87,6 +107,11 @@ def _adapters(config: Config) -> Iterator[str]:
     model, lora = config.model, config.model.lora
     if lora is None:
         return
+    if lora.base_dtype != "float32" and lora.warm_start == "full":
+        yield (
+            f"model.lora.base_dtype {lora.base_dtype} needs model.lora.warm_start adapter: a full warm start "
+            "trains the base, in float32"
+        )
     targets = lora.target_modules
     if not targets:
         yield "model.lora.target_modules: the list is empty, so nothing could be learned; lora: null is plain"
@@ -110,6 +135,12 @@ def _adapters(config: Config) -> Iterator[str]:
 
 def _lengths(config: Config) -> Iterator[str]:
     rollout, row_length = config.rollout, config.batch.row_length
+    longest = config.model.max_positions
+    if longest is not None and rollout.max_tokens > longest:
+        yield (
+            f"rollout.max_tokens {rollout.max_tokens} exceeds the model's context of {longest} tokens "
+            "(model.max_positions)"
+        )
     if rollout.max_tokens > row_length:
         yield (
             f"rollout.max_tokens {rollout.max_tokens} exceeds batch.row_length {row_length}: "

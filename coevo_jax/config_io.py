@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from coevo_jax.architectures import complete_model
 from coevo_jax.config import Config
 from coevo_jax.config_check import check
 from coevo_jax.strict import ConfigError, field_model, nearest, validate
@@ -75,6 +76,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     data, origin = _read_extending(Path(path), ())
     for text in overrides:
         _override(data, origin, text)
+    if isinstance(data.get("model"), dict):
+        complete_model(data["model"], origin)
 
     def source_of(key: str) -> str:
         parts = re.sub(r"\[\d+\]", "", key).split(".")

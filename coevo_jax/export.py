@@ -1,24 +1,27 @@
 """Write a stored agent as a folder that transformers, vLLM and PEFT load: what `launch.export` does."""
 
+import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from coevo_jax.agents import StoredAgent, load_agent, newest_agents
 from coevo_jax.config import Config, ConfigError, MeshConfig
 from coevo_jax.config_io import load_config
-from coevo_jax.data.chat import chat_format
+from coevo_jax.data.chat import ChatFormat, chat_format
 from coevo_jax.data.tokenizer import load_tokenizer
 from coevo_jax.learning.optimizer import make_optimizer
 from coevo_jax.learning.train_state import make_learner
 from coevo_jax.manifest import read_manifest, verify_files
-from coevo_jax.models.huggingface import (
+from coevo_jax.models.huggingface.save import (
     adapter_config,
     adapter_tensors,
     check_exportable,
-    model_config,
-    model_tensors,
+    save_params,
+    scratch_config,
     write_json,
     write_tensors,
 )
@@ -26,17 +29,34 @@ from coevo_jax.models.lora import whole_params
 from coevo_jax.models.transformer import Params, Transformer
 from coevo_jax.run import CONFIG_FILE
 from coevo_jax.sharding import make_mesh
-from coevo_jax.world import TOKENIZER_DIR
+from coevo_jax.world import BACKBONE_DIR, TOKENIZER_DIR, embedded_tokens
 
 BASE_DIR = "base"
 
 
-def export_agent(folder: Path, out: Path, *, agent: str, form: str) -> Path:
+@dataclass(frozen=True, kw_only=True)
+class _Export:
+    """An agent on its way into a folder."""
+
+    run: Path
+    config: Config
+    chat: ChatFormat
+    stored: StoredAgent
+    unborn: Path  # written to; renamed to `out` when whole
+    out: Path
+    dtype: str
+
+
+def export_agent(folder: Path, out: Path, *, agent: str, form: str, dtype: str = "float32") -> Path:
     """Write an agent's newest checkpoint to a new folder, whole or not at all. Returns the folder.
 
+    A model that began as a Hugging Face checkpoint keeps that one's config.json; one from scratch is a Qwen3.
+
     Args:
-      form: a key of FORMS. "merged" is one model of all parameters, for any run. "adapter" is a PEFT adapter
-        with the base model in a folder `base` beside it, for runs with `model.lora`.
+      form: a key of FORMS. "merged" is one model of all parameters, for any run. "adapter" is a PEFT adapter,
+        for runs with `model.lora`; the base it belongs to is the checkpoint the run began with where that is
+        still the base, else a folder `base` beside it.
+      dtype: of a whole model's weights; "float32" keeps every bit, "bfloat16" halves the files.
 
     Raises:
       ConfigError: the folder exists, the run is damaged or holds no such agent, or it has no such form.
@@ -52,47 +72,67 @@ def export_agent(folder: Path, out: Path, *, agent: str, form: str) -> Path:
     verify_files(folder, manifest)
     newest_agents(folder, manifest)
     chat = chat_format(load_tokenizer(folder / TOKENIZER_DIR))
-    model = Transformer(config.model, chat.vocab_size)
+    model = Transformer(config.model, embedded_tokens(config, chat))
     learner = make_learner(model, make_optimizer(config.optimizer), make_mesh(MeshConfig()))
     stored = load_agent(folder, manifest, agent, learner)
     unborn = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    export = _Export(run=folder, config=config, chat=chat, stored=stored, unborn=unborn, out=out, dtype=dtype)
     try:
         shutil.copytree(folder / TOKENIZER_DIR, unborn)
-        FORMS[form](unborn, out, config, stored)
+        FORMS[form](export)
         unborn.rename(out)  # an empty folder is replaced, one that was filled meanwhile is not
     finally:
         shutil.rmtree(unborn, ignore_errors=True)
     return out
 
 
-def _write_merged(unborn: Path, out: Path, config: Config, stored: StoredAgent) -> None:
-    _write_model(unborn, config, whole_params(stored.params, stored.frozen, config.model))
+def _write_merged(export: _Export) -> None:
+    stored = export.stored
+    _write_model(export.unborn, export, whole_params(stored.params, stored.frozen, export.config.model))
 
 
-def _write_adapter(unborn: Path, out: Path, config: Config, stored: StoredAgent) -> None:
-    assert config.model.lora is not None  # `export_agent` refuses the rest
-    shutil.copytree(unborn, unborn / BASE_DIR)
-    _write_model(unborn / BASE_DIR, config, stored.frozen)
-    write_tensors(unborn / "adapter_model.safetensors", adapter_tensors(stored.params))
-    write_json(unborn / "adapter_config.json", adapter_config(config.model.lora, base=str(out / BASE_DIR)))
+def _write_adapter(export: _Export) -> None:
+    lora, checkpoint = export.config.model.lora, export.config.model.path
+    assert lora is not None  # `export_agent` refuses the rest
+    base = export.out / BASE_DIR
+    if checkpoint is not None and lora.warm_start == "adapter":
+        base = Path(checkpoint).resolve()  # never trained, so it is not written again
+    else:
+        shutil.copytree(export.unborn, export.unborn / BASE_DIR)
+        _write_model(export.unborn / BASE_DIR, export, export.stored.frozen)
+    write_tensors(export.unborn / "adapter_model.safetensors", adapter_tensors(export.stored.params))
+    write_json(export.unborn / "adapter_config.json", adapter_config(lora, base=str(base)))
 
 
-def _write_model(folder: Path, config: Config, params: Params) -> None:
-    """`config.json`, `generation_config.json` and `model.safetensors` beside the tokenizer's files."""
-    chat = chat_format(load_tokenizer(folder))
-    described = model_config(
-        config.model,
-        vocab_size=chat.vocab_size,
-        max_tokens=config.batch.row_length,
-        end_id=chat.end_id,
-        pad_id=chat.pad_id,
-    )
-    write_json(folder / "config.json", described)
-    write_json(folder / "generation_config.json", {"eos_token_id": chat.end_id, "pad_token_id": chat.pad_id})
-    write_tensors(folder / "model.safetensors", model_tensors(params, config.model))
+def _write_model(folder: Path, export: _Export, params: Params) -> None:
+    """`config.json`, `generation_config.json` and the weights beside the tokenizer's files."""
+    described, generation = _descriptions(export, len(params["embedding"]))
+    write_json(folder / "config.json", {**described, "torch_dtype": export.dtype, "dtype": export.dtype})
+    write_json(folder / "generation_config.json", generation)
+    save_params(folder, params, export.config.model, dtype=export.dtype)
 
 
-FORMS: dict[str, Callable[[Path, Path, Config, StoredAgent], None]] = {
+def _descriptions(export: _Export, vocab_size: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The checkpoint's own where the run began with one; the token that ends a turn ends a generation."""
+    config, chat = export.config, export.chat
+    kept = export.run / BACKBONE_DIR
+    generation: dict[str, Any] = {"pad_token_id": chat.pad_id}
+    if config.model.path is None:
+        longest = config.batch.row_length
+        described = scratch_config(
+            config.model, vocab_size=vocab_size, max_tokens=longest, end_id=chat.end_id, pad_id=chat.pad_id
+        )
+        return described, {**generation, "eos_token_id": chat.end_id}
+    described = json.loads((kept / "config.json").read_text(encoding="utf-8"))
+    if (kept / "generation_config.json").is_file():
+        generation |= json.loads((kept / "generation_config.json").read_text(encoding="utf-8"))
+    found = generation.get("eos_token_id", described.get("eos_token_id"))
+    ends = found if isinstance(found, list) else [] if found is None else [found]
+    generation["eos_token_id"] = [*ends, *([] if chat.end_id in ends else [chat.end_id])]
+    return described, generation
+
+
+FORMS: dict[str, Callable[[_Export], None]] = {
     "merged": _write_merged,
     "adapter": _write_adapter,
 }

@@ -3,6 +3,7 @@
 Killed anywhere, a phase goes on from its last commit and ends in the same numbers.
 """
 
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -34,12 +35,16 @@ from coevo_jax.rollout_stats import RolloutStats
 from coevo_jax.run import Run
 from coevo_jax.schedule import Phase
 from coevo_jax.world import (
+    BACKBONE_DIR,
     EXPERTS_FILE,
     IMPORTED_FILE,
     TOKENIZER_DIR,
     World,
+    embedded_tokens,
+    longest_trajectory,
     open_env,
     tasks_of,
+    tokenizer_folder,
 )
 
 
@@ -55,7 +60,8 @@ def prepare(run: Run) -> None:
             env.prepare_experts(list(tasks.values()), watch.counter("experts"))
         folder = run.folder / TOKENIZER_DIR
         imported = _imported_rows(run)
-        if config.tokenizer.path is None:
+        source = tokenizer_folder(config)
+        if source is None:
             # The warm start's alone: runs that explore and runs that do not begin with the same tokenizer.
             if imported is None:
                 imitated = tasks_of(env, "train", config.warm_start.tasks, "warm_start.tasks")
@@ -64,12 +70,12 @@ def prepare(run: Run) -> None:
                 texts = imported_texts(imported, env.system_prompt)
             tokenizer = train_tokenizer(texts, config.tokenizer.vocab_size, folder)
         else:
-            tokenizer = load_tokenizer(Path(config.tokenizer.path))
+            tokenizer = load_tokenizer(source)
             tokenizer.save_pretrained(folder)
         chat = chat_format(tokenizer)
-        row_length, prompt = config.batch.row_length, env.system_prompt
-        experts = load_experts(env, chat, list(tasks.values()), max_tokens=row_length)
-        extra = None if imported is None else load_imported(imported, chat, prompt, max_tokens=row_length)
+        longest, prompt = longest_trajectory(config), env.system_prompt
+        experts = load_experts(env, chat, list(tasks.values()), max_tokens=longest)
+        extra = None if imported is None else load_imported(imported, chat, prompt, max_tokens=longest)
     finally:
         env.close()
     _require_experts(config, len(tasks), experts, extra)
@@ -80,7 +86,7 @@ def prepare(run: Run) -> None:
         write_trajectories(paths[1], extra.trajectories)
     imitable = [*experts.trajectories, *(extra.trajectories if extra else ())]
     lengths = [len(expert.tokens) for expert in imitable]
-    model = Transformer(config.model, chat.vocab_size)
+    model = Transformer(config.model, embedded_tokens(config, chat))
     shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
     records = {
         "experts": len(experts.trajectories),
@@ -96,13 +102,23 @@ def prepare(run: Run) -> None:
     if extra is not None:
         records |= {"imported": len(extra.trajectories), "imported_too_long": extra.too_long}
     record = replace(run.begin("prepare"), records=records, seconds=watch.seconds)
-    files = [*paths, *(entry for entry in folder.iterdir() if entry.is_file())]
+    files = [*paths, *(entry for entry in folder.iterdir() if entry.is_file()), *_keep_descriptions(run)]
     run.commit(record, files=files, states_changed=False, finished=True)
     say(
         record,
         f"{len(lengths)} experts of {min(lengths)}-{max(lengths)} tokens, "
         f"{_parameter_words(records)}, vocabulary {chat.vocab_size}",
     )
+
+
+def _keep_descriptions(run: Run) -> list[Path]:
+    """Copy what describes the checkpoint a run begins with: an export describes itself in the same way."""
+    if run.config.model.path is None:
+        return []
+    source, folder = Path(run.config.model.path), run.folder / BACKBONE_DIR
+    folder.mkdir(exist_ok=True)
+    names = [name for name in ("config.json", "generation_config.json") if (source / name).is_file()]
+    return [Path(shutil.copy(source / name, folder / name)) for name in names]
 
 
 def _parameter_words(records: dict[str, Any]) -> str:

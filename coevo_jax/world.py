@@ -21,6 +21,7 @@ from coevo_jax.learning.optimizer import make_optimizer
 from coevo_jax.learning.train_state import Learner, make_learner
 from coevo_jax.learning.train_step import ScoreStep, StepPrograms, jit_score, jit_step
 from coevo_jax.models.attention_kinds import choose_attention
+from coevo_jax.models.huggingface.shards import check_checkpoint
 from coevo_jax.models.lora import plain
 from coevo_jax.models.transformer import Transformer
 from coevo_jax.rollout_copy import RolloutPlacement, place_rollouts
@@ -31,6 +32,7 @@ from coevo_jax.trajectory import Trajectory
 EXPERTS_FILE = "trajectories/experts.parquet"
 IMPORTED_FILE = "trajectories/imported.parquet"
 TOKENIZER_DIR = "tokenizer"
+BACKBONE_DIR = "backbone"  # config.json and generation_config.json of the checkpoint a run began with
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +95,48 @@ def check_world(config: Config) -> None:
     open_env(config)().close()
     if config.warm_start.data is not None:
         open_set(config.warm_start.data)
+    check_backbone(config)
+
+
+def tokenizer_folder(config: Config) -> Path | None:
+    """Where the tokenizer lies that a run is to use; None where it trains its own."""
+    folder = config.tokenizer.path or config.model.path
+    return None if folder is None else Path(folder)
+
+
+def check_backbone(config: Config) -> None:
+    """Read headers of what a run begins with: tokenizer, chat template, and every tensor's name and shape.
+
+    Raises:
+      ConfigError: the first file that cannot be used, or a tokenizer that does not belong to the embedding.
+    """
+    folder = tokenizer_folder(config)
+    if folder is not None:
+        embedded_tokens(config, chat_format(load_tokenizer(folder)))
+    if config.model.path is not None and config.model.vocab_size is not None:
+        check_checkpoint(Path(config.model.path), config.model, config.model.vocab_size)
+
+
+def embedded_tokens(config: Config, chat: ChatFormat) -> int:
+    """Rows of the embedding: a checkpoint's own number, which may exceed its tokenizer's, or the tokenizer's.
+
+    Raises:
+      ConfigError: the tokenizer has tokens that the embedding has no row for.
+    """
+    rows = config.model.vocab_size
+    if rows is not None and chat.vocab_size > rows:
+        raise ConfigError(
+            f"{tokenizer_folder(config)}: the tokenizer has {chat.vocab_size} tokens, the embedding of "
+            f"{config.model.path} only {rows} rows (model.vocab_size); expected the tokenizer it was trained "
+            "with"
+        )
+    return chat.vocab_size if rows is None else rows
+
+
+def longest_trajectory(config: Config) -> int:
+    """Most tokens of a trajectory that can be learned from: a row's, and no more than the model's context."""
+    longest = config.model.max_positions
+    return config.batch.row_length if longest is None else min(config.batch.row_length, longest)
 
 
 def build_world(config: Config, folder: Path) -> World:
@@ -100,7 +144,7 @@ def build_world(config: Config, folder: Path) -> World:
     make = open_env(config)
     chat = chat_format(load_tokenizer(folder / TOKENIZER_DIR))
     mesh = make_mesh(config.mesh)
-    learning = make_learning(config, chat.vocab_size, mesh)
+    learning = make_learning(config, embedded_tokens(config, chat), mesh)
     rollouts = place_rollouts(learning.learner, config.rollout, mesh)
     return World(
         **vars(learning),
@@ -116,7 +160,7 @@ def build_world(config: Config, folder: Path) -> World:
 
 def make_learning(config: Config, vocab_size: int, mesh: Mesh) -> Learning:
     """Learners and programs of a run on a mesh, which may be that of a machine that is only compiled for."""
-    attention = choose_attention(config.model.attention, mesh)
+    attention = choose_attention(config.model, mesh)
     model = Transformer(config.model, vocab_size, attention)
     learner = make_learner(model, make_optimizer(config.optimizer), mesh)
     losses = {name: agent_loss(getattr(config, name), name) for name in ("target", "failure")}

@@ -27,7 +27,13 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         dest="form",
         action="store_const",
         const="adapter",
-        help="a PEFT adapter, and the base model in its subfolder base",
+        help="a PEFT adapter; its base is the checkpoint the run began with, or a subfolder base",
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="of a whole model's weights: float32 keeps every bit (default), bfloat16 halves the files",
     )
     parser.set_defaults(form="merged")
     return parser.parse_args(argv)
@@ -35,7 +41,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def main(argv: Sequence[str]) -> None:
     args = parse(argv)
-    out = export_agent(args.run, args.out, agent=args.agent, form=args.form)
+    out = export_agent(args.run, args.out, agent=args.agent, form=args.form, dtype=args.dtype)
     for path in sorted(path for path in out.rglob("*") if path.is_file()):
         CONSOLE.print(f"{path.stat().st_size:>13,} bytes  {path}", soft_wrap=True, highlight=False)
 

@@ -23,7 +23,8 @@ from coevo_jax.export import export_agent
 from coevo_jax.learning.optimizer import make_optimizer
 from coevo_jax.learning.train_state import Learner, make_learner
 from coevo_jax.manifest import read_manifest
-from coevo_jax.models.huggingface import model_config, model_tensors
+from coevo_jax.models.huggingface.names import entries
+from coevo_jax.models.huggingface.save import scratch_config
 from coevo_jax.models.lora import model_variables, whole_params
 from coevo_jax.models.transformer import Transformer, init_params, output_logits
 from coevo_jax.run import Run, create_run, open_run
@@ -172,7 +173,7 @@ def test_what_cannot_be_exported_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="warm start is not finished"):
         export_agent(run.folder, tmp_path / "out", agent="target", form="merged")
     with pytest.raises(ConfigError, match=r"model\.qk_norm: found false"):
-        model_config(ModelConfig(qk_norm=False), vocab_size=9, max_tokens=9, end_id=0, pad_id=0)
+        scratch_config(ModelConfig(qk_norm=False), vocab_size=9, max_tokens=9, end_id=0, pad_id=0)
     assert not (tmp_path / "out").exists()
 
 
@@ -300,9 +301,9 @@ def test_pytorch_computes_the_same_logits_from_every_export(whole, torch_python,
         agent = stored(run, "target")
         params = whole_params(agent.params, agent.frozen, run.config.model)
         expected[name] = our_logits(run.config.model, params, learner_of(run).model.vocab_size, tokens)
-        assert set(load_file(out / ("base" if form == "adapter" else ".") / "model.safetensors")) == set(
-            model_tensors(params, run.config.model)
-        )
+        found = load_file(out / ("base" if form == "adapter" else ".") / "model.safetensors")
+        wanted = entries(run.config.model, learner_of(run).model.vocab_size)
+        assert set(found) == {name for entry in wanted for _, name in entry.tensors()}
     script = Path(__file__).parent / "launch" / "torch_logits.py"
     command = [torch_python, script, tmp_path / "logits.npz", tmp_path / "tokens.npy", *folders]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -131,7 +131,7 @@ def main() -> None:
     job = pipe.job()
     mesh = make_mesh(MeshConfig())
     config = model_config(job)
-    model = Transformer(config, job["model"]["vocab_size"], choose_attention(config.attention, mesh))
+    model = Transformer(config, job["model"]["vocab_size"], choose_attention(config, mesh))
     optimizer = make_optimizer(OptimizerConfig())
     shardings = state_shardings(model, optimizer, mesh)
     state = init_state(model, optimizer, shardings, 0)

@@ -69,13 +69,16 @@ class Learner:
 
     def init_frozen(self, seed: int) -> Params:
         """A random base for a model with adapters: the very parameters a model without them begins with."""
-        whole = plain(self.model)
-        create = jax.jit(lambda key: nn.unbox(init_params(whole, key)), out_shardings=self.frozen_shardings)
+        create = jax.jit(self._whole_params, out_shardings=self.frozen_shardings)
         return create(jax.random.key(seed))
 
     def fresh(self, params: Params, step: int) -> TrainState:
-        """A state with zero moments around `params`, which are not copied."""
-        return jax.device_put(fresh_state(params, self.optimizer, step), self.shardings)
+        """A state with zero moments around `params`, whose buffers it takes over."""
+
+        def create(params: Params) -> TrainState:
+            return fresh_state(params, self.optimizer, step)
+
+        return jax.jit(create, donate_argnums=0, out_shardings=self.shardings)(params)
 
     def abstract(self) -> TrainState:
         """Shapes, types and shardings of a state, for restoring into."""
@@ -83,9 +86,13 @@ class Learner:
 
     def abstract_frozen(self) -> Params:
         """The same of the base."""
-        whole = plain(self.model)
-        shapes = jax.eval_shape(lambda: nn.unbox(init_params(whole, jax.random.key(0))))
+        shapes = jax.eval_shape(self._whole_params, jax.random.key(0))
         return _placed(shapes, self.frozen_shardings)
+
+    def _whole_params(self, key: jax.Array) -> Params:
+        params = nn.unbox(init_params(plain(self.model), key))
+        lora = self.model.config.lora
+        return jax.tree.map(lambda leaf: leaf.astype(lora.base_dtype), params) if lora else params
 
 
 def make_learner(model: Transformer, optimizer: optax.GradientTransformation, mesh: Mesh) -> Learner:

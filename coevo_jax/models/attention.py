@@ -3,22 +3,29 @@
 Legend: B rows or slots, T new tokens, C cache length, H query heads, K key/value heads, G = H/K, h width.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from coevo_jax.models.remat import ATTENDED
+from coevo_jax.models.rotary import Rotary
 
 QUERY_BLOCK = 128  # a block stops at the diagonal; measured about twice as fast as one full product on CPU
 MASKED = -1e30
 
 
-def rotate(x_BTHh: jax.Array, positions_BT: jax.Array, theta: float) -> jax.Array:
+class Window(NamedTuple):
+    """What a sliding layer needs to know beside the tree: how far back along its path a token sees."""
+
+    positions_BT: jax.Array  # int32 [B, T], along the path of each token
+    size: jax.Array  # int32 []: q sees k when position(q) - position(k) < size
+
+
+def rotate(x_BTHh: jax.Array, rotary: Rotary) -> jax.Array:
     """Rotary position embedding (arXiv 2104.09864, half-split layout), computed in float32."""
-    half = x_BTHh.shape[-1] // 2
-    frequency = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    angle = positions_BT[..., None, None].astype(jnp.float32) * frequency
-    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    cos, sin = (table[:, :, None] for table in rotary)
     first, second = jnp.split(x_BTHh.astype(jnp.float32), 2, axis=-1)
     turned = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
     return turned.astype(x_BTHh.dtype)
@@ -44,9 +51,16 @@ def _ungroup(out_BKGTh: jax.Array) -> jax.Array:
 
 
 def dense_attention(
-    q_BTHh: jax.Array, k_BTKh: jax.Array, v_BTKh: jax.Array, visible_until_BT: jax.Array
+    q_BTHh: jax.Array,
+    k_BTKh: jax.Array,
+    v_BTKh: jax.Array,
+    visible_until_BT: jax.Array,
+    window: Window | None = None,
 ) -> jax.Array:
     """Attention in which q sees k when k <= q < visible_until[k], as products of whole rows and a mask.
+
+    Args:
+      window: narrows that to the last tokens of each query's path.
 
     Returns [B, T, H, h].
     """
@@ -58,13 +72,25 @@ def dense_attention(
         query_t1 = jnp.arange(start, stop)[:, None]
         causal = query_t1 >= jnp.arange(stop)
         mask_Bts = causal & (query_t1 < visible_until_BT[:, None, :stop])
+        if window is not None:
+            own_Bt1 = window.positions_BT[:, start:stop, None]
+            mask_Bts &= own_Bt1 - window.positions_BT[:, None, :stop] < window.size
         blocks.append(_attend(q[:, :, :, start:stop], k[:, :, :stop], v[:, :, :stop], mask_Bts))
     return checkpoint_name(_ungroup(jnp.concatenate(blocks, axis=3)), ATTENDED)
 
 
 def cached_attention(
-    q_BTHh: jax.Array, keys_BKCh: jax.Array, values_BKCh: jax.Array, positions_BT: jax.Array
+    q_BTHh: jax.Array,
+    keys_BKCh: jax.Array,
+    values_BKCh: jax.Array,
+    positions_BT: jax.Array,
+    window: int | None = None,
 ) -> jax.Array:
-    """New queries over a cache that holds their own keys already; causal by position; [B, T, H, h]."""
-    mask_BTC = jnp.arange(keys_BKCh.shape[2]) <= positions_BT[..., None]
+    """New queries over a cache that holds their own keys already; causal by position; [B, T, H, h].
+
+    Args:
+      window: how many of the last tokens a query sees, itself among them; None for all.
+    """
+    back_BTC = positions_BT[..., None] - jnp.arange(keys_BKCh.shape[2])
+    mask_BTC = back_BTC >= 0 if window is None else (back_BTC >= 0) & (back_BTC < window)
     return _ungroup(_attend(_group(q_BTHh, keys_BKCh.shape[1]), keys_BKCh, values_BKCh, mask_BTC))

@@ -5,14 +5,15 @@ from collections.abc import Callable
 import jax
 from jax.sharding import Mesh
 
+from coevo_jax.config import ModelConfig
 from coevo_jax.models.attention import dense_attention
 from coevo_jax.models.flash_attention import flash_attention
 from coevo_jax.models.tree_attention import tree_attention
 from coevo_jax.sharding import over_heads
 from coevo_jax.strict import ConfigError
 
-# (q [B, T, H, h], k [B, T, K, h], v [B, T, K, h], visible_until [B, T]) -> [B, T, H, h]
-Attention = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
+# (q [B, T, H, h], k [B, T, K, h], v [B, T, K, h], visible_until [B, T], window or None) -> [B, T, H, h]
+Attention = Callable[..., jax.Array]
 
 ATTENTIONS: dict[str, Attention] = {
     "dense": dense_attention,
@@ -22,17 +23,24 @@ ATTENTIONS: dict[str, Attention] = {
 OF_PLATFORM = {"cpu": "blocks", "tpu": "flash"}  # any other: dense
 
 
-def choose_attention(name: str, mesh: Mesh) -> Attention:
-    """An attention by name; "auto" takes that of the mesh's platform.
+def choose_attention(config: ModelConfig, mesh: Mesh) -> Attention:
+    """The attention that `config.attention` names; "auto" takes that of the mesh's platform.
 
     On several devices each works on its own rows and heads, without communication.
 
     Raises:
-      ConfigError: the kernels of "flash" do not run on this platform.
+      ConfigError: the kernels of "flash" do not run on this platform, or the model has sliding windows.
     """
-    platform = mesh.devices.flat[0].platform
+    platform, name = mesh.devices.flat[0].platform, config.attention
+    windows = "sliding" in config.layer_types
     if name == "auto":
         name = OF_PLATFORM.get(platform, "dense")
+        name = "dense" if name == "flash" and windows else name
+    if name == "flash" and windows:
+        raise ConfigError(
+            "model.attention: flash has no sliding windows (model.layer_types); expected auto, dense or "
+            "blocks"
+        )
     if name == "flash" and platform not in OF_PLATFORM:
         raise ConfigError(
             f"model.attention: flash has kernels for TPUs (interpreted on CPUs), found {platform}: "

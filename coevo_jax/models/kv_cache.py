@@ -12,7 +12,8 @@ from flax import struct
 
 from coevo_jax.config import ModelConfig
 from coevo_jax.models.attention import cached_attention
-from coevo_jax.models.transformer import Block, Params, Transformer
+from coevo_jax.models.rotary import rotary_table
+from coevo_jax.models.transformer import Block, Params, Transformer, layer_type
 
 
 @struct.dataclass
@@ -55,15 +56,18 @@ def forward_cached(
     offset_T = jnp.arange(tokens_ST.shape[1])
     positions_ST = cache.lengths[:, None] + offset_T
     write_ST = jnp.where(offset_T < valid_S[:, None], positions_ST, cache.keys[0].shape[2])
+    rotary = {kind: rotary_table(config, kind, positions_ST) for kind in set(config.layer_types)}
     x_STD: Any = model.apply({"params": params}, tokens_ST, method=Transformer.embed)
     keys, values = [], []
     for layer in range(config.num_layers):
+        kind = layer_type(config, layer)
         variables = {"params": jax.tree.map(lambda stacked, layer=layer: stacked[layer], params["layers"])}
-        projected: Any = block.apply(variables, x_STD, positions_ST, method=Block.project)
+        projected: Any = block.apply(variables, x_STD, rotary[kind], method=Block.project)
         q, k, v = projected
         keys.append(_append(cache.keys[layer], k, write_ST))
         values.append(_append(cache.values[layer], v, write_ST))
-        attended = cached_attention(q, keys[-1], values[-1], positions_ST)
+        window = config.sliding_window if kind == "sliding" else None
+        attended = cached_attention(q, keys[-1], values[-1], positions_ST, window)
         x_STD = block.apply(variables, x_STD, attended, method=Block.finish)
     hidden_STD: Any = model.apply({"params": params}, x_STD, method=Transformer.finish)
     return hidden_STD, KVCache(tuple(keys), tuple(values), cache.lengths + valid_S)

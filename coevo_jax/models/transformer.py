@@ -1,23 +1,29 @@
-"""The decoder-only transformer: RMSNorm, rotary positions, grouped-query attention, SwiGLU (Qwen3's block).
+"""The decoder-only transformer: RMSNorm, rotary positions, grouped-query attention, gated feed-forward.
 
-Layers are stacked and scanned; parameters carry logical axes. Pure init/apply, no state.
-Legend: B rows, T tokens, D hidden, H query heads, K key/value heads, h head width, F feed-forward,
+Switches of `ModelConfig` make it the block of Llama, Mistral, Qwen2, Qwen3 or Gemma 3. Layers are stacked and
+scanned, and what differs between them (the window, the rotary base) is data of the scan, so that one compiled
+block serves all; parameters carry logical axes. Pure init/apply, no state.
+Legend: L layers, B rows, T tokens, D hidden, H query heads, K key/value heads, h head width, F feed-forward,
 V vocabulary, I and O all axes in and out of a projection, r rank of an adapter.
 """
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
+from flax import struct
 from jax.ad_checkpoint import checkpoint_name
 
 from coevo_jax.config import ModelConfig
-from coevo_jax.models.attention import rotate
+from coevo_jax.models.attention import Window, rotate
 from coevo_jax.models.linear import linear
 from coevo_jax.models.remat import HIDDEN, QKV, remat
+from coevo_jax.models.rotary import Rotary, rotary_table
 from coevo_jax.models.tree_attention import tree_attention
 
 Params = Any
@@ -52,6 +58,12 @@ PROJECTIONS: dict[str, Axes] = {
     "up": (("embed",), ("mlp",)),
     "down": (("mlp",), ("embed",)),
 }
+BIASED = ("query", "key", "value")
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "silu": nn.silu,
+    "gelu_tanh": partial(nn.gelu, approximate=True),
+}
+UNLIMITED = np.iinfo(np.int32).max  # the window of a layer that sees all
 
 
 def axis_sizes(config: ModelConfig, axes: tuple[str, ...]) -> tuple[int, ...]:
@@ -66,18 +78,64 @@ def axis_sizes(config: ModelConfig, axes: tuple[str, ...]) -> tuple[int, ...]:
     return tuple(sizes[axis] for axis in axes)
 
 
+def layer_type(config: ModelConfig, layer: int) -> str:
+    """ "full" or "sliding": the pattern of `layer_types` repeats over the layers."""
+    return config.layer_types[layer % len(config.layer_types)]
+
+
 class RMSNorm(nn.Module):
-    """Root-mean-square norm over the last axis, in float32 (arXiv 1910.07467)."""
+    """Root-mean-square norm over the last axis, in float32 (arXiv 1910.07467), scaled by weight + offset."""
 
     epsilon: float
+    offset: float = 0.0
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        init = nn.with_logical_partitioning(nn.initializers.ones, ("norm",))
-        scale: Any = self.param("scale", init, (x.shape[-1],), jnp.float32)
+        start = nn.initializers.constant(1.0 - self.offset)
+        scale: Any = self.param(
+            "scale", nn.with_logical_partitioning(start, ("norm",)), (x.shape[-1],), jnp.float32
+        )
         x32 = x.astype(jnp.float32)
         normed = x32 * jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + self.epsilon)
-        return (normed * scale).astype(x.dtype)
+        return (normed * (scale + self.offset if self.offset else scale)).astype(x.dtype)
+
+
+@struct.dataclass
+class Places:
+    """What all layers share of a packed batch; what only some need is None where no layer does."""
+
+    rotary: Rotary  # of full layers
+    sliding_rotary: Rotary | None  # of sliding layers, where their base differs
+    visible_until_BT: jax.Array
+    positions_BT: jax.Array | None  # where some layer has a window
+
+
+@struct.dataclass
+class LayerKinds:
+    """How layers differ, one entry per layer; fields are None where they do not."""
+
+    window: jax.Array | None  # int32 [L]
+    sliding: jax.Array | None  # bool [L]: takes `sliding_rotary`
+
+
+def layer_kinds(config: ModelConfig) -> LayerKinds:
+    if "sliding" not in config.layer_types:
+        return LayerKinds(window=None, sliding=None)
+    sliding = np.array([layer_type(config, layer) == "sliding" for layer in range(config.num_layers)])
+    window = jnp.asarray(np.where(sliding, config.sliding_window or UNLIMITED, UNLIMITED), jnp.int32)
+    return LayerKinds(
+        window=window, sliding=None if config.sliding_rope_theta is None else jnp.asarray(sliding)
+    )
+
+
+def places(config: ModelConfig, positions_BT: jax.Array, visible_until_BT: jax.Array) -> Places:
+    windows, two_bases = "sliding" in config.layer_types, config.sliding_rope_theta is not None
+    return Places(
+        rotary=rotary_table(config, "full", positions_BT),
+        sliding_rotary=rotary_table(config, "sliding", positions_BT) if windows and two_bases else None,
+        visible_until_BT=visible_until_BT,
+        positions_BT=positions_BT if windows else None,
+    )
 
 
 class Block(nn.Module):
@@ -88,12 +146,14 @@ class Block(nn.Module):
 
     def setup(self) -> None:
         c = self.config
-        self.attention_norm = RMSNorm(c.rms_norm_eps)
-        self.mlp_norm = RMSNorm(c.rms_norm_eps)
+        norm = partial(RMSNorm, c.rms_norm_eps, c.norm_offset)
+        self.attention_norm, self.mlp_norm = norm(), norm()
+        if c.post_norms:
+            self.attention_post_norm, self.mlp_post_norm = norm(), norm()
         if c.qk_norm:
-            self.query_norm = RMSNorm(c.rms_norm_eps)
-            self.key_norm = RMSNorm(c.rms_norm_eps)
+            self.query_norm, self.key_norm = norm(), norm()
         self.weights = {name: self._projection(name, axes) for name, axes in PROJECTIONS.items()}
+        self.biases = {name: self._bias(name) for name in BIASED if c.qkv_bias}
         targets, rank = (c.lora.target_modules, c.lora.rank) if c.lora else ((), 0)
         self.adapters = {name: self._adapter(name, PROJECTIONS[name], rank) for name in targets}
         self.adapter_scale = c.lora.scale if c.lora else 0.0
@@ -102,6 +162,12 @@ class Block(nn.Module):
         into, out = axes
         fan_in = math.prod(axis_sizes(self.config, into))
         return _weight(self, name, axis_sizes(self.config, into + out), into + out, fan_in)
+
+    def _bias(self, name: str) -> jax.Array:
+        out = PROJECTIONS[name][1]
+        init = nn.with_logical_partitioning(nn.initializers.zeros, out)
+        bias: Any = self.param(f"{name}_bias", init, axis_sizes(self.config, out), jnp.float32)
+        return bias
 
     def _adapter(self, name: str, axes: Axes, rank: int) -> dict[str, jax.Array]:
         """Both factors of a low-rank update: `a` [I, r] starts as PEFT's does, `b` [r, O] at zero."""
@@ -120,13 +186,15 @@ class Block(nn.Module):
         """A projection over the last axis, plus its adapter's low-rank share, without a merged weight."""
         I = x_BTI.shape[-1]
         y_BTO = linear(x_BTI, self.weights[name].reshape(I, -1))
+        if name in self.biases:
+            y_BTO += self.biases[name].reshape(-1).astype(y_BTO.dtype)
         if name not in self.adapters:
             return y_BTO
         a, b = self.adapters[name]["a"], self.adapters[name]["b"]
         small_BTr = linear(x_BTI, a.reshape(I, -1))
         return y_BTO + self.adapter_scale * linear(small_BTr, b.reshape(b.shape[0], -1))
 
-    def project(self, x_BTD: jax.Array, positions_BT: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def project(self, x_BTD: jax.Array, rotary: Rotary) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Rotated queries [B, T, H, h] and keys, and values [B, T, K, h]."""
         c, x = self.config, self.attention_norm(x_BTD)
         q, k, v = (
@@ -135,18 +203,28 @@ class Block(nn.Module):
         )
         if c.qk_norm:
             q, k = self.query_norm(q), self.key_norm(k)
-        return rotate(q, positions_BT, c.rope_theta), rotate(k, positions_BT, c.rope_theta), v
+        if c.query_scale is not None:
+            q *= c.query_scale * c.head_dim**0.5  # attention divides by the root of the width
+        return rotate(q, rotary), rotate(k, rotary), v
 
     def finish(self, x_BTD: jax.Array, attended_BTHh: jax.Array) -> jax.Array:
         """Output projection, residual and feed-forward."""
-        x = x_BTD + self._linear("output", attended_BTHh.reshape(*x_BTD.shape[:2], -1))
+        c = self.config
+        y = self._linear("output", attended_BTHh.reshape(*x_BTD.shape[:2], -1))
+        x = x_BTD + (self.attention_post_norm(y) if c.post_norms else y)
         y = self.mlp_norm(x)
         gate, up = (checkpoint_name(self._linear(name, y), HIDDEN) for name in ("gate", "up"))
-        return x + self._linear("down", nn.silu(gate) * up)
+        y = self._linear("down", ACTIVATIONS[c.activation](gate) * up)
+        return x + (self.mlp_post_norm(y) if c.post_norms else y)
 
-    def __call__(self, x_BTD: jax.Array, positions_BT: jax.Array, visible_until_BT: jax.Array):
-        q, k, v = self.project(x_BTD, positions_BT)
-        return self.finish(x_BTD, self.attention(q, k, v, visible_until_BT)), None
+    def __call__(self, x_BTD: jax.Array, own: LayerKinds, shared: Places):
+        rotary, window = shared.rotary, None
+        if own.sliding is not None:
+            rotary = jax.tree.map(partial(jnp.where, own.sliding), shared.sliding_rotary, shared.rotary)
+        if own.window is not None and shared.positions_BT is not None:
+            window = Window(shared.positions_BT, own.window)
+        q, k, v = self.project(x_BTD, rotary)
+        return self.finish(x_BTD, self.attention(q, k, v, shared.visible_until_BT, window)), None
 
 
 class Transformer(nn.Module):
@@ -169,15 +247,20 @@ class Transformer(nn.Module):
             remat(Block, c.remat),
             variable_axes={"params": 0, "adapters": 0},
             split_rngs={"params": True},
-            in_axes=(nn.broadcast, nn.broadcast),  # pyright: ignore[reportArgumentType]  # its type says int
+            in_axes=(0, nn.broadcast),  # pyright: ignore[reportArgumentType]  # its type says int
             length=c.num_layers,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
         self.layers = scanned(c, self.attention)
-        self.final_norm = RMSNorm(c.rms_norm_eps)
+        self.final_norm = RMSNorm(c.rms_norm_eps, c.norm_offset)
 
     def embed(self, tokens_BT: jax.Array) -> jax.Array:
-        return jnp.take(self.embedding_VD, tokens_BT, axis=0).astype(self.config.dtype)
+        x_BTD = jnp.take(self.embedding_VD, tokens_BT, axis=0).astype(self.config.dtype)
+        return (
+            x_BTD * jnp.asarray(self.config.hidden_size**0.5, x_BTD.dtype)
+            if self.config.embedding_scale
+            else x_BTD
+        )
 
     def finish(self, x_BTD: jax.Array) -> jax.Array:
         return self.final_norm(x_BTD)
@@ -185,7 +268,8 @@ class Transformer(nn.Module):
     def __call__(
         self, tokens_BT: jax.Array, positions_BT: jax.Array, visible_until_BT: jax.Array
     ) -> jax.Array:
-        x_BTD, _ = self.layers(self.embed(tokens_BT), positions_BT, visible_until_BT)
+        shared = places(self.config, positions_BT, visible_until_BT)
+        x_BTD, _ = self.layers(self.embed(tokens_BT), layer_kinds(self.config), shared)
         return self.finish(x_BTD)
 
 

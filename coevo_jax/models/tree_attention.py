@@ -13,34 +13,51 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from coevo_jax.models.attention import Window
 from coevo_jax.models.remat import ATTENDED
 
 BLOCK = 64  # tokens; 32 and 128 cost more on the CPU
 MASKED = -1e30
 
 
-def seen_blocks(visible_until_BT: jax.Array, block: int) -> jax.Array:
-    """Whether some query of block i sees some key of block j, bool [B, n, n] (i, j)."""
+def seen_blocks(visible_until_BT: jax.Array, block: int, window: Window | None = None) -> jax.Array:
+    """Whether some query of block i may see some key of block j, bool [B, n, n] (i, j)."""
     B, T = visible_until_BT.shape
     n = T // block
     latest_Bn = visible_until_BT.reshape(B, n, block).max(axis=-1)
     first_n = jnp.arange(n) * block
-    return (latest_Bn[:, None, :] > first_n[:, None]) & (jnp.arange(n) <= jnp.arange(n)[:, None])
+    seen_Bnn = (latest_Bn[:, None, :] > first_n[:, None]) & (jnp.arange(n) <= jnp.arange(n)[:, None])
+    if window is None:
+        return seen_Bnn
+    positions_Bnt = window.positions_BT.reshape(B, n, block)
+    nearest_Bnn = positions_Bnt.min(axis=-1)[:, :, None] - positions_Bnt.max(axis=-1)[:, None, :]
+    return seen_Bnn & (nearest_Bnn < window.size)
 
 
-def visible_blocks(visible_until_BT: jax.Array, block: int) -> tuple[jax.Array, jax.Array]:
+def visible_blocks(
+    visible_until_BT: jax.Array, block: int, window: Window | None = None
+) -> tuple[jax.Array, jax.Array]:
     """Row, query block and key block of every visible pair, int32 [B*n*n, 3] sorted, and their number."""
-    seen_Bnn = seen_blocks(visible_until_BT, block)
+    seen_Bnn = seen_blocks(visible_until_BT, block, window)
     pairs = jnp.stack(jnp.nonzero(seen_Bnn, size=seen_Bnn.size, fill_value=0), axis=-1)
     return pairs.astype(jnp.int32), seen_Bnn.sum()
 
 
 def tree_attention(
-    q_BTHh: jax.Array, k_BTKh: jax.Array, v_BTKh: jax.Array, visible_until_BT: jax.Array
+    q_BTHh: jax.Array,
+    k_BTKh: jax.Array,
+    v_BTKh: jax.Array,
+    visible_until_BT: jax.Array,
+    window: Window | None = None,
 ) -> jax.Array:
     """Softmax attention in which q sees k when k <= q < visible_until[k]; scores are float32.
 
-    Every token sees itself (visible_until[k] > k). Returns [B, T, H, h].
+    Every token sees itself (visible_until[k] > k).
+
+    Args:
+      window: narrows that to the last tokens of each query's path.
+
+    Returns [B, T, H, h].
     """
     B, T, H, h = q_BTHh.shape
     K = k_BTKh.shape[2]
@@ -52,27 +69,29 @@ def tree_attention(
         )
         alone = jnp.broadcast_to(jnp.arange(T, T + pad, dtype=jnp.int32) + 1, (B, pad))
         visible_until_BT = jnp.concatenate([visible_until_BT, alone], axis=1)
+        if window is not None:
+            window = Window(jnp.pad(window.positions_BT, ((0, 0), (0, pad))), window.size)
     n = (T + pad) // block
     scaled = q_BTHh * jnp.asarray(h**-0.5, q_BTHh.dtype)
     q_BnKGth = scaled.reshape(B, n, block, K, H // K, h).transpose(0, 1, 3, 4, 2, 5)
     k_BnKth, v_BnKth = (x.reshape(B, n, block, K, h).swapaxes(2, 3) for x in (k_BTKh, v_BTKh))
-    out_BnKGth = _attend(q_BnKGth, k_BnKth, v_BnKth, visible_until_BT.reshape(B, n, block))
+    out_BnKGth = _attend(q_BnKGth, k_BnKth, v_BnKth, visible_until_BT.reshape(B, n, block), window)
     return out_BnKGth.transpose(0, 1, 4, 2, 3, 5).reshape(B, T + pad, H, h)[:, :T]
 
 
 @jax.custom_vjp
-def _attend(q, k, v, until_Bnt):
-    return _attend_forward(q, k, v, until_Bnt)[0]
+def _attend(q, k, v, until_Bnt, window):
+    return _attend_forward(q, k, v, until_Bnt, window)[0]
 
 
-def _attend_forward(q, k, v, until_Bnt):
+def _attend_forward(q, k, v, until_Bnt, window):
     B, n, K, G, t, h = q.shape
-    pairs, count = visible_blocks(until_Bnt.reshape(B, n * t), t)
+    pairs, count = visible_blocks(until_Bnt.reshape(B, n * t), t, window)
 
     def visit(p, carry):
         out, peak, total = carry
         b, i, j = pairs[p, 0], pairs[p, 1], pairs[p, 2]
-        mask_tt = _mask(until_Bnt, b, i, j)
+        mask_tt = _mask(until_Bnt, window, b, i, j)
         scores = jnp.einsum("kgth,ksh->kgts", _at(q, b, i), _at(k, b, j), preferred_element_type=jnp.float32)
         old_peak = _at(peak, b, i)
         new_peak = jnp.maximum(old_peak, jnp.where(mask_tt, scores, MASKED).max(axis=-1))
@@ -90,19 +109,19 @@ def _attend_forward(q, k, v, until_Bnt):
     out, peak, total = jax.lax.fori_loop(0, count, visit, start)
     out = checkpoint_name((out / total[..., None]).astype(q.dtype), ATTENDED)
     normaliser = checkpoint_name(peak + jnp.log(total), ATTENDED)
-    return out, (q, k, v, until_Bnt, out, normaliser)
+    return out, (q, k, v, until_Bnt, window, out, normaliser)
 
 
 def _attend_backward(kept, d_out):
-    q, k, v, until_Bnt, out, normaliser = kept
-    pairs, count = visible_blocks(until_Bnt.reshape(until_Bnt.shape[0], -1), until_Bnt.shape[-1])
+    q, k, v, until_Bnt, window, out, normaliser = kept
+    pairs, count = visible_blocks(until_Bnt.reshape(until_Bnt.shape[0], -1), until_Bnt.shape[-1], window)
     inner = jnp.sum(d_out.astype(jnp.float32) * out.astype(jnp.float32), axis=-1)
     dot = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
 
     def visit(p, grads):
         dq, dk, dv = grads
         b, i, j = pairs[p, 0], pairs[p, 1], pairs[p, 2]
-        mask_tt = _mask(until_Bnt, b, i, j)
+        mask_tt = _mask(until_Bnt, window, b, i, j)
         q_i, k_j, d_i = _at(q, b, i), _at(k, b, j), _at(d_out, b, i)
         scores = dot("kgth,ksh->kgts", q_i, k_j)
         weights = jnp.where(mask_tt, jnp.exp(scores - _at(normaliser, b, i)[..., None]), 0.0)
@@ -115,17 +134,21 @@ def _attend_backward(kept, d_out):
 
     start = tuple(jnp.zeros(x.shape, jnp.float32) for x in (q, k, v))
     dq, dk, dv = jax.lax.fori_loop(0, count, visit, start)
-    return dq.astype(q.dtype), dk.astype(k.dtype), dv.astype(v.dtype), None
+    return dq.astype(q.dtype), dk.astype(k.dtype), dv.astype(v.dtype), None, None
 
 
 _attend.defvjp(_attend_forward, _attend_backward)
 
 
-def _mask(until_Bnt, b, i, j):
+def _mask(until_Bnt, window, b, i, j):
     """Which of the block's queries see which of its keys, [t, t]."""
     t = until_Bnt.shape[-1]
     query_t1 = i * t + jnp.arange(t)[:, None]
-    return (j * t + jnp.arange(t) <= query_t1) & (query_t1 < _at(until_Bnt, b, j))
+    mask_tt = (j * t + jnp.arange(t) <= query_t1) & (query_t1 < _at(until_Bnt, b, j))
+    if window is None:
+        return mask_tt
+    positions_Bnt = window.positions_BT.reshape(until_Bnt.shape)
+    return mask_tt & (_at(positions_Bnt, b, i)[:, None] - _at(positions_Bnt, b, j) < window.size)
 
 
 def _at(x, b, i):

@@ -7,7 +7,6 @@ compiled for a machine that is not at hand.
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -29,7 +28,7 @@ from coevo_jax.sampling.decode import init_state
 from coevo_jax.sampling.engine import CHUNKS, cache_lengths, default_prefill_rows, jit_engine
 from coevo_jax.sharding import host_mesh, make_mesh
 from coevo_jax.strict import ConfigError
-from coevo_jax.world import Learning, make_learning
+from coevo_jax.world import Learning, make_learning, tokenizer_folder
 
 Tree = Any  # of ShapeDtypeStructs
 
@@ -89,6 +88,8 @@ def plan_programs(config: Config, machine: Machine) -> Plan:
     mesh = make_mesh(config.mesh, machine.devices)
     if config.model.attention == "auto":  # a stand-in compiles what would run on the machine itself
         attention: Any = OF_PLATFORM.get(machine.platform, "dense")
+        if "sliding" in config.model.layer_types and attention == "flash":
+            attention = "dense"
         config = config.model_copy(update={"model": config.model.model_copy(update={"attention": attention})})
     vocab_size = vocabulary(config)
     learning = make_learning(config, vocab_size, mesh)
@@ -119,9 +120,10 @@ def vocabulary(config: Config) -> int:
     """
     if config.model.vocab_size is not None:
         return config.model.vocab_size
-    if config.tokenizer.path is None:
+    folder = tokenizer_folder(config)
+    if folder is None:
         return config.tokenizer.vocab_size
-    return chat_format(load_tokenizer(Path(config.tokenizer.path))).vocab_size
+    return chat_format(load_tokenizer(folder)).vocab_size
 
 
 def bytes_per_device(tree: Tree) -> int:

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from coevo_jax.preflight.check import PhaseResult, Preflight, Result, largest_arrays, leaf_name
 from coevo_jax.preflight.chips import GIB, Machine
@@ -20,6 +21,8 @@ def print_preflight(result: Preflight, console: Console) -> None:
     for phase in result.phases:
         console.print(_resident_table(phase, result.machine))
         console.print(_programs_table(phase, result.machine))
+        for words in filter(None, map(_collectives_words, phase.results)):
+            console.print(words, soft_wrap=True)
     run = estimate_run(result)
     if run is not None:
         console.print(_run_words(run))
@@ -45,7 +48,7 @@ def sharding_table(plan: Plan) -> Table:
 
 def _add_arrays(table: Table, group: str, tree: Any) -> None:
     table.add_section()
-    table.add_row(f"[bold]{group}", "", "", "", f"[bold]{bytes_per_device(tree) / 2**20:,.1f}")
+    table.add_row(group, "", "", "", f"{bytes_per_device(tree) / 2**20:,.1f}", style="bold")
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         spec = ", ".join(_axis_words(axis) for axis in leaf.sharding.spec) or "everywhere"
         shape = " x ".join(map(str, leaf.shape)) or "scalar"
@@ -66,7 +69,7 @@ def _mesh_words(plan: Plan) -> str:
 def _print_machine(result: Preflight, console: Console) -> None:
     machine, plan = result.machine, result.plan
     console.print(
-        f"[bold]{plan.config.name}[/bold] on {machine.name}: {len(machine.devices)} chips of "
+        f"{plan.config.name} on {machine.name}: {len(machine.devices)} chips of "
         f"{machine.memory / GIB:.2f} GiB on {machine.hosts} hosts; mesh {_mesh_words(plan)}; roll-outs over "
         f"{plan.rollouts.mesh.size} chips of each host"
     )
@@ -95,29 +98,34 @@ def _resident_table(phase: PhaseResult, machine: Machine) -> Table:
 def _programs_table(phase: PhaseResult, machine: Machine) -> Table:
     table = Table(title=f"{phase.phase.name}: programs, a chip", title_justify="left")
     table.add_column("program")
-    for column in ("resident GiB", "own GiB", f"of {machine.memory / GIB:.2f}"):
-        table.add_column(column, justify="right")
-    table.add_column("sent by a chip, GiB (calls)")
-    for column in ("model TFLOP", "compute s", "memory s", "links s", "estimate s"):
+    table.add_column("resident + own GiB", justify="right")
+    table.add_column("full", justify="right")
+    table.add_column("sent GiB", justify="right")
+    table.add_column("model TFLOP, all chips", justify="right")
+    for column in ("compute s", "memory s", "links s", "sum s"):
         table.add_column(column, justify="right")
     for result in phase.results:
-        sent = ", ".join(
-            f"{one.kind} {one.wire_bytes / GIB:.2f} ({one.count})"
-            for one in result.traffic
-            if one.wire_bytes > GIB / 1000
-        )
         share = result.peak / machine.memory if machine.memory else 0.0
-        filled = f"{share:.0%}" if share <= 1 and not result.refusal else f"[bold red]{share:.0%}"
+        sent = sum(one.wire_bytes for one in result.traffic) / GIB
         table.add_row(
             result.program.name,
-            f"{result.resident / GIB:.2f}",
-            f"{result.own / GIB:.2f}",
-            filled,
-            sent or "-",
+            f"{result.resident / GIB:.2f} + {result.own / GIB:.2f}",
+            Text(f"{share:.0%}", style="" if share <= 1 and not result.refusal else "bold red"),
+            f"{sent:.2f}" if sent else "-",
             f"{result.cost.model_flops / TERA:,.2f}" if result.cost.model_flops else "-",
             *_seconds_cells(result),
         )
     return table
+
+
+def _collectives_words(result: Result) -> str | None:
+    """What a chip sends in one call, by kind; None where it is next to nothing."""
+    sent = [
+        f"{one.kind} {one.wire_bytes / GIB:.2f} GiB in {one.count:,} calls"
+        for one in result.traffic
+        if one.wire_bytes > GIB / 1000
+    ]
+    return f"  {result.program.name} sends {', '.join(sent)}" if sent else None
 
 
 def _seconds_cells(result: Result) -> tuple[str, ...]:
@@ -141,8 +149,9 @@ def _print_verdict(result: Preflight, console: Console) -> None:
     if result.fits:
         fullest = max(result.phases, key=lambda phase: phase.peak)
         console.print(
-            f"[bold green]It fits[/bold green]: at most {fullest.peak / GIB:.2f} of "
-            f"{machine.memory / GIB:.2f} GiB a chip ({fullest.phase.name})."
+            f"It fits: at most {fullest.peak / GIB:.2f} of {machine.memory / GIB:.2f} GiB a chip "
+            f"({fullest.phase.name}).",
+            style="green",
         )
         return
     for phase in result.phases:
@@ -150,8 +159,9 @@ def _print_verdict(result: Preflight, console: Console) -> None:
             if program.refusal is None and program.peak <= machine.memory:
                 continue
             console.print(
-                f"[bold red]{phase.phase.name}, {program.program.name}: {program.peak / GIB:.2f} GiB a chip, "
-                f"but there are {machine.memory / GIB:.2f}"
+                f"It does not fit: {phase.phase.name}, {program.program.name}: {program.peak / GIB:.2f} GiB a "
+                f"chip, but there are {machine.memory / GIB:.2f}",
+                style="bold red",
             )
             console.print(f"  its own (temporaries, results, batch): {program.own / GIB:.2f} GiB")
             for name, size in largest_arrays(phase.phase):

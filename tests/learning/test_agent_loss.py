@@ -218,10 +218,16 @@ def test_the_losses_said_to_read_no_reference_are_those_that_do_not(name):
 def compiled():
     """The parts of a step on a tiny model that no loss stands in, a maker of the whole, and a fresh state."""
     config = ModelConfig(
-        hidden_size=16, num_layers=1, num_heads=2, num_kv_heads=2, head_dim=8, intermediate_size=32
+        hidden_size=16,
+        num_layers=1,
+        num_heads=2,
+        num_kv_heads=2,
+        head_dim=8,
+        intermediate_size=32,
+        attention="dense",
     )
     mesh = make_mesh(MeshConfig())
-    model = Transformer(config, VOCAB, choose_attention("dense", mesh))
+    model = Transformer(config, VOCAB, choose_attention(config, mesh))
     optimizer = make_optimizer(OptimizerConfig())
     shardings = state_shardings(model, optimizer, mesh)
 

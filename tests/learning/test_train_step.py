@@ -47,7 +47,7 @@ def params(model):
 def programs(optimizer=OPTIMIZER, loss=SIGMOID, **axes):
     """Compiled parts, scoring and a fresh state on a mesh."""
     mesh = make_mesh(MeshConfig(**axes))
-    model = Transformer(CONFIG, VOCAB, choose_attention("auto", mesh))
+    model = Transformer(CONFIG, VOCAB, choose_attention(CONFIG, mesh))
     shardings = state_shardings(model, optimizer, mesh)
     step = jit_step(model, optimizer, loss, mesh, shardings, {})
     return step, jit_score(model, mesh, shardings, {}), init_state(model, optimizer, shardings, 3)

@@ -16,7 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from coevo_jax.config import ModelConfig
 from coevo_jax.models import flash_attention as module
+from coevo_jax.models.attention import dense_attention
 from coevo_jax.models.attention_kinds import choose_attention
 from coevo_jax.models.flash_attention import block_pairs, flash_attention
 from coevo_jax.strict import ConfigError
@@ -127,11 +129,18 @@ class _Mesh:
 
 
 def test_auto_takes_the_kernels_on_a_tpu_and_a_gpu_refuses_them():
-    assert choose_attention("auto", _Mesh("tpu")) is flash_attention
-    assert choose_attention("auto", _Mesh("cpu")) is not flash_attention
-    assert choose_attention("auto", _Mesh("gpu")) is choose_attention("dense", _Mesh("gpu"))
+    assert choose_attention(ModelConfig(), _Mesh("tpu")) is flash_attention
+    assert choose_attention(ModelConfig(), _Mesh("cpu")) is not flash_attention
+    assert choose_attention(ModelConfig(), _Mesh("gpu")) is dense_attention
     with pytest.raises(ConfigError, match="flash has kernels for TPUs"):
-        choose_attention("flash", _Mesh("gpu"))
+        choose_attention(ModelConfig(attention="flash"), _Mesh("gpu"))
+
+
+def test_a_model_with_windows_takes_another_attention_on_a_tpu():
+    windows = ModelConfig(layer_types=("sliding", "full"), sliding_window=8)
+    assert choose_attention(windows, _Mesh("tpu")) is dense_attention
+    with pytest.raises(ConfigError, match="flash has no sliding windows"):
+        choose_attention(windows.model_copy(update={"attention": "flash"}), _Mesh("tpu"))
 
 
 @pytest.fixture(scope="module")

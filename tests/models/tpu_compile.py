@@ -75,7 +75,7 @@ def kernel(device, case) -> dict:
 def train_step(devices, axes) -> dict:
     """One whole DPO step over all chips."""
     mesh = Mesh(np.asarray(devices).reshape(axes), MESH_AXES, axis_types=(AxisType.Auto,) * 3)
-    model = Transformer(MODEL, VOCAB, choose_attention("auto", mesh))
+    model = Transformer(MODEL, VOCAB, choose_attention(MODEL, mesh))
     optimizer = make_optimizer(OptimizerConfig())
     shardings = state_shardings(model, optimizer, mesh)
     programs = jit_step(model, optimizer, one_loss(PREFERENCE_LOSSES["sigmoid"]), mesh, shardings, {})

@@ -1,0 +1,84 @@
+"""From a checkpoint folder to parameters on a mesh: file by file, tensor by tensor, straight to the devices.
+
+The host maps one file and holds the parts of one tensor at a time; types are converted, weights transposed
+and layers stacked on the devices.
+"""
+
+import functools
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
+
+from coevo_jax.config import ModelConfig
+from coevo_jax.models.huggingface.names import Entry, entries
+from coevo_jax.models.huggingface.shards import check_checkpoint, open_file
+from coevo_jax.models.transformer import Params
+
+
+def load_params(folder: Path, config: ModelConfig, abstract: Params) -> Params:
+    """Read all parameters of a model, file by file.
+
+    Args:
+      abstract: their shapes, types and shardings; what is stored in another float type is converted.
+
+    Raises:
+      ConfigError: the files do not hold this model (see `check_checkpoint`).
+    """
+    vocab_size = abstract["embedding"].shape[0]
+    stored = check_checkpoint(folder, config, vocab_size)
+    targets = [_Target(entry, entry.leaf(abstract)) for entry in entries(config, vocab_size)]
+    places = {name: (target, layer) for target in targets for layer, name in target.entry.tensors()}
+    for path, names in groupby(stored, key=lambda name: stored[name].path):
+        tensors = open_file(path)
+        for name in names:
+            target, layer = places[name]
+            target.fill(tensors.get_slice(name), layer)
+        del tensors  # the file's pages count as ours while it is mapped
+    params: Params = {}
+    for target in targets:
+        node = params
+        for key in target.entry.path[:-1]:
+            node = node.setdefault(key, {})
+        node[target.entry.path[-1]] = target.array
+    return params
+
+
+class _Target:
+    """A parameter on the devices while its tensors arrive."""
+
+    def __init__(self, entry: Entry, leaf: Any) -> None:
+        self.entry = entry
+        self._stored = _stored_sharding(entry, leaf.sharding)
+        self._place = jax.jit(functools.partial(_place, entry), donate_argnums=0, out_shardings=leaf.sharding)
+        zeros = functools.partial(jnp.zeros, leaf.shape, leaf.dtype)
+        self.array: jax.Array = jax.jit(zeros, out_shardings=leaf.sharding)()
+
+    def fill(self, tensor: Any, layer: int | None) -> None:
+        """Take one stored tensor; every device reads its own part of it."""
+        read: Any = tensor.__getitem__
+        parts = jax.make_array_from_callback(self.entry.tensor_shape, self._stored, read)
+        self.array = self._place(self.array, parts, layer)
+        # Dispatch runs ahead of the devices: without this, every tensor of the model would wait on the host.
+        self.array.block_until_ready()
+
+
+def _place(entry: Entry, whole: jax.Array, tensor: jax.Array, layer: jax.Array | None) -> jax.Array:
+    """Put a tensor into its parameter, in place; one layer of it where layers are stacked."""
+    if layer is None:
+        return entry.ours(tensor).astype(whole.dtype)
+    return jax.lax.dynamic_update_index_in_dim(whole, entry.ours(tensor).astype(whole.dtype), layer, axis=0)
+
+
+def _stored_sharding(entry: Entry, sharding: NamedSharding) -> NamedSharding:
+    """How the tensor as it is stored is split, so that each device reads the part it keeps.
+
+    Of the axes that a stored axis joins only the first may be split, as our rules have it.
+    """
+    spec = (*sharding.spec, *(None,) * (len(entry.shape) + 1))[entry.layers is not None :]
+    if not entry.into:
+        return NamedSharding(sharding.mesh, PartitionSpec(*spec[: len(entry.tensor_shape)]))
+    return NamedSharding(sharding.mesh, PartitionSpec(spec[entry.into], spec[0]))

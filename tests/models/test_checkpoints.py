@@ -1,0 +1,176 @@
+"""Checkpoint files: read back bit by bit under any mesh, each device its own part, and broken ones named."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import ml_dtypes
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from coevo_jax.config import MeshConfig
+from coevo_jax.models.huggingface import load as load_module
+from coevo_jax.models.huggingface.shards import INDEX, check_checkpoint, open_file
+from coevo_jax.strict import ConfigError
+from tests.models.checkpoints import learner_of, params_of, write_checkpoint
+from tests.models.families import VOCAB
+
+
+def same(found, expected):
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"), [("gemma3", "float32"), ("qwen2", "bfloat16"), ("llama31", "float16")]
+)
+def test_what_is_written_is_read_bit_by_bit(name, dtype, tmp_path):
+    config, params = write_checkpoint(name, tmp_path, dtype=dtype)
+    assert len(list(tmp_path.glob("model-*-of-*.safetensors"))) > 1
+    found = params_of(tmp_path, config)
+    assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(found))
+    same(found, params)
+
+
+def test_one_file_holds_the_types_asked_for(tmp_path):
+    write_checkpoint("qwen3", tmp_path, dtype="bfloat16", shard_bytes=10**9)
+    assert [path.name for path in tmp_path.glob("*.safetensors*")] == ["model.safetensors"]
+    assert {tensor.dtype for tensor in load_file(tmp_path / "model.safetensors").values()} == {
+        np.dtype(ml_dtypes.bfloat16)
+    }
+
+
+class Watched:
+    """A checkpoint file that notes how much of each tensor is read at a time."""
+
+    def __init__(self, path, reads):
+        self._file, self._reads = open_file(path), reads
+
+    def get_slice(self, name):
+        tensor, reads = self._file.get_slice(name), self._reads.setdefault(name, [])
+
+        class Part:
+            def __getitem__(self, index):
+                reads.append(tensor[index].size)
+                return tensor[index]
+
+        return Part()
+
+
+@pytest.mark.parametrize(("data", "fsdp", "tensor"), [(1, 2, 2), (1, 3, 1), (2, 1, 2)])
+def test_each_device_reads_the_part_it_keeps(data, fsdp, tensor, tmp_path, monkeypatch):
+    config, expected = write_checkpoint("qwen3", tmp_path, vocab_size=132, intermediate_size=76)
+    reads = {}
+    monkeypatch.setattr(load_module, "open_file", lambda path: Watched(path, reads))
+    mesh = MeshConfig(data=data, fsdp=fsdp, tensor=tensor)
+    found, wanted = params_of(tmp_path, config, mesh), learner_of(config, mesh).abstract().params
+    same(found, expected)
+    for leaf, like in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+        assert leaf.sharding.is_equivalent_to(like.sharding, leaf.ndim)
+    for name, stored in check_checkpoint(tmp_path, config, 132).items():
+        if len(stored.shape) == 2:  # norms are on every device
+            assert set(reads[name]) == {np.prod(stored.shape) // (fsdp * tensor)}, name
+        assert len(reads[name]) <= data * fsdp * tensor
+
+
+def broken(tmp_path, change):
+    """A checkpoint in one file with its tensors changed."""
+    config, _ = write_checkpoint("qwen3", tmp_path, shard_bytes=10**9)
+    path = tmp_path / "model.safetensors"
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path)
+    return config
+
+
+def rename(tensors):
+    tensors["model.layers.1.self_attn.query.weight"] = tensors.pop("model.layers.1.self_attn.q_proj.weight")
+
+
+def reshape(tensors):
+    tensors["model.layers.2.mlp.up_proj.weight"] = np.zeros((3, 4), np.float32)
+
+
+def quantise(tensors):
+    tensors["model.norm.weight"] = tensors["model.norm.weight"].astype(np.int8)
+
+
+BROKEN = {
+    "missing": (
+        lambda tensors: tensors.pop("lm_head.weight"),
+        [r"the tensor lm_head\.weight is missing"],
+    ),
+    "renamed": (
+        rename,
+        [
+            r"layers\.1\.self_attn\.q_proj\.weight is missing \(found model\.layers\.1\.self_attn\.query",
+            r"unexpected tensor model\.layers\.1\.self_attn\.query\.weight",
+        ],
+    ),
+    "misshapen": (reshape, [r"up_proj\.weight: found shape \[3, 4\], expected \[75, 54\]"]),
+    "quantised": (quantise, [r"model\.norm\.weight: found type I8, expected one of F32, BF16, F16"]),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_tensors_that_do_not_fit_are_named(case, tmp_path):
+    change, messages = BROKEN[case]
+    config = broken(tmp_path, change)
+    for message in messages:
+        with pytest.raises(ConfigError, match=message):
+            check_checkpoint(tmp_path, config, VOCAB)
+
+
+def test_a_tied_head_stored_twice_is_no_error(tmp_path):
+    config, params = write_checkpoint("llama32", tmp_path, shard_bytes=10**9)
+    path = tmp_path / "model.safetensors"
+    tensors = load_file(path)
+    save_file(tensors | {"lm_head.weight": tensors["model.embed_tokens.weight"].copy()}, path)
+    same(params_of(tmp_path, config), params)
+
+
+def test_broken_files_are_named(tmp_path):
+    config, _ = write_checkpoint("qwen3", tmp_path)
+    last = sorted(tmp_path.glob("*.safetensors"))[-1]
+    whole = last.read_bytes()
+    for content in (whole[:-7], whole[:5], b""):
+        last.write_bytes(content)
+        with pytest.raises(
+            ConfigError, match=rf"{last}: cannot be read as a safetensors file; it may be trunc"
+        ):
+            check_checkpoint(tmp_path, config, VOCAB)
+    last.unlink()
+    with pytest.raises(ConfigError, match=rf"{last}: no such file, though {INDEX} names it"):
+        check_checkpoint(tmp_path, config, VOCAB)
+    last.write_bytes(whole)
+    index = json.loads((tmp_path / INDEX).read_text())
+    index["weight_map"]["model.norm.extra"] = last.name
+    (tmp_path / INDEX).write_text(json.dumps(index))
+    with pytest.raises(ConfigError, match=r"model\.norm\.extra is to stand in .* which does not hold it"):
+        check_checkpoint(tmp_path, config, VOCAB)
+    (tmp_path / INDEX).write_text("[1]")
+    with pytest.raises(ConfigError, match="expected a mapping weight_map"):
+        check_checkpoint(tmp_path, config, VOCAB)
+
+
+def test_a_folder_without_safetensors_says_what_it_found(tmp_path):
+    (tmp_path / "pytorch_model.bin").write_bytes(b"x")
+    config, _ = write_checkpoint("qwen3", tmp_path / "other")
+    with pytest.raises(ConfigError, match=r"holds neither .* \(found pytorch_model\.bin\)"):
+        check_checkpoint(tmp_path, config, VOCAB)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mesh", ["1 1 1", "1 2 2"])
+def test_the_host_holds_little_beside_what_the_devices_keep(mesh, tmp_path):
+    """Llama-2-7B's width, 4 layers: 2.1 GB in bfloat16 over several files; `pytest -s` prints the figures."""
+    script = Path(__file__).with_name("load_peak.py")
+    command = [sys.executable, script, tmp_path, *mesh.split()]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=script.parents[2])
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout.splitlines()[-1])
+    print(mesh, figures)
+    assert figures["files"] > 3
+    assert figures["host_peak_bytes"] < 1.3 * figures["largest_file_bytes"] + figures["device_bytes"]
