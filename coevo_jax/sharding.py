@@ -149,13 +149,13 @@ def over_heads(mesh: Mesh, attention: Callable[..., jax.Array]) -> Callable[...,
     rows = PartitionSpec(BATCH_AXES, None)
     tensor = mesh.shape["tensor"]
 
-    def shared(q: jax.Array, k: jax.Array, v: jax.Array, visible: jax.Array, window: Any) -> jax.Array:
+    def shared(q: jax.Array, k: jax.Array, v: jax.Array, visible: jax.Array, *window: Any) -> jax.Array:
         """Every device has all key/value heads and takes the one that its query heads belong to."""
         own = jax.lax.axis_index("tensor") * k.shape[2] // tensor
         k, v = (jax.lax.dynamic_slice_in_dim(x, own, 1, axis=2) for x in (k, v))
-        return attention(q, k, v, visible, window)
+        return attention(q, k, v, visible, *window)
 
-    def attend(q: jax.Array, k: jax.Array, v: jax.Array, visible: jax.Array, window: Any = None) -> jax.Array:
+    def attend(q: jax.Array, k: jax.Array, v: jax.Array, visible: jax.Array, *window: Any) -> jax.Array:
         # Of a window, positions are rows and the size is one number.
         specs = jax.tree.map(lambda x: rows if x.ndim else PartitionSpec(), window)
         divided = k.shape[2] % tensor == 0
@@ -163,11 +163,11 @@ def over_heads(mesh: Mesh, attention: Callable[..., jax.Array]) -> Callable[...,
         split = jax.shard_map(
             attention if divided else shared,
             mesh=mesh,
-            in_specs=(heads, keys, keys, rows, specs),
+            in_specs=(heads, keys, keys, rows, *specs),
             out_specs=heads,
             check_vma=False,
         )
-        return split(q, k, v, visible, window)
+        return split(q, k, v, visible, *window)
 
     return attend
 

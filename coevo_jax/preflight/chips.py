@@ -125,8 +125,9 @@ def find_machine(topology: str | None) -> Machine:
 
 
 def _tpu_slice(topology: str, name: str, shape: str) -> Machine:
-    # Read when the compiler is loaded: it shall not look for a metadata server, nor say that there is no TPU.
-    os.environ |= {"TPU_SKIP_MDS_QUERY": "1", "TPU_STDERR_LOG_LEVEL": "3", "TPU_MIN_LOG_LEVEL": "3"}
+    # Read when the compiler is loaded: there is no metadata server to ask, no TPU that one process must own.
+    os.environ |= {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
+    os.environ |= {"TPU_STDERR_LOG_LEVEL": "3", "TPU_MIN_LOG_LEVEL": "3"}
     jax.config.update("jax_platforms", "cpu")
     alone = {"chips_per_host_bounds": (1, 1, 1)} if shape == "1x1" else {}
     try:

@@ -159,8 +159,8 @@ def _print_verdict(result: Preflight, console: Console) -> None:
             if program.refusal is None and program.peak <= machine.memory:
                 continue
             console.print(
-                f"It does not fit: {phase.phase.name}, {program.program.name}: {program.peak / GIB:.2f} GiB a "
-                f"chip, but there are {machine.memory / GIB:.2f}",
+                f"It does not fit: {phase.phase.name}, {program.program.name}: {program.peak / GIB:.2f} GiB "
+                f"a chip, but there are {machine.memory / GIB:.2f}",
                 style="bold red",
             )
             console.print(f"  its own (temporaries, results, batch): {program.own / GIB:.2f} GiB")

@@ -14,7 +14,7 @@ HloModule jit_step
 
 %all-reduce-scatter.1 (p: f32[8,16]) -> f32[2,16] {
   %p = f32[8,16]{1,0} parameter(0)
-  %all-reduce.9 = f32[8,16]{1,0:T(8,128)} all-reduce(%p), replica_groups=mesh['a'=2,'b'=4] {'b'}, to_apply=%add
+  %all-reduce.9 = f32[8,16]{1,0} all-reduce(%p), replica_groups=mesh['a'=2,'b'=4] {'b'}, to_apply=%add
   ROOT %cut = f32[2,16]{1,0} dynamic-slice(%all-reduce.9, %i, %z), dynamic_slice_sizes={2,16}
 }
 
