@@ -133,15 +133,11 @@ def test_sharding_is_printed_with_every_array(checked):
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_counted_weights_are_those_of_the_parameter_tree(tied):
-    model = ModelConfig(
-        num_kv_heads=2, tie_embeddings=tied, lora=LoraConfig(rank=4, target_modules=("query", "down"))
-    )
+    lora = LoraConfig(rank=4, target_modules=("query", "down"))
+    model = ModelConfig(num_kv_heads=2, tie_embeddings=tied, lora=lora)
     boxed = jax.eval_shape(lambda: init_params(plain(Transformer(model, 500)), jax.random.key(0)))
-    sizes = [
-        box.value.size
-        for box in jax.tree.leaves(boxed, is_leaf=lambda x: hasattr(x, "names"))
-        if "norm" not in box.names
-    ]
+    boxes = jax.tree.leaves(boxed, is_leaf=lambda x: hasattr(x, "names"))
+    sizes = [box.value.size for box in boxes if "norm" not in box.names]
     assert whole_weights(model, 500) == sum(sizes)
     adapters = jax.eval_shape(lambda: init_trained(Transformer(model, 500), jax.random.key(0)))
     assert adapter_weights(model) == sum(leaf.size for leaf in jax.tree.leaves(adapters))
