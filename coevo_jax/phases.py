@@ -20,7 +20,7 @@ from coevo_jax.data.chat import chat_format
 from coevo_jax.data.experts import Experts, expert_texts, imported_texts, load_experts, load_imported
 from coevo_jax.data.interchange import Conversation, Problems, read_conversations
 from coevo_jax.data.packing import pack_sft
-from coevo_jax.data.tokenizer import load_tokenizer, train_tokenizer
+from coevo_jax.data.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
 from coevo_jax.envs.env import Env, PreparesExperts, Task
 from coevo_jax.evaluation import summarize
 from coevo_jax.learn_phase import learn
@@ -71,7 +71,7 @@ def prepare(run: Run) -> None:
             tokenizer = train_tokenizer(texts, config.tokenizer.vocab_size, folder)
         else:
             tokenizer = load_tokenizer(source)
-            tokenizer.save_pretrained(folder)
+            save_tokenizer(tokenizer, folder)
         chat = chat_format(tokenizer)
         longest, prompt = longest_trajectory(config), env.system_prompt
         experts = load_experts(env, chat, list(tasks.values()), max_tokens=longest)

@@ -133,13 +133,17 @@ def config_digest(config: Config) -> str:
     return hashlib.sha256(to_yaml(config).encode()).hexdigest()
 
 
+def run_folder(config: Config) -> Path:
+    return Path(config.runs_dir) / config.name
+
+
 def create_run(config: Config) -> Run:
     """Make the folder of a new run, whole or not at all. An existing one is never touched.
 
     Raises:
       ConfigError: the folder exists, with the same config (resume it) or another (its first difference).
     """
-    folder = Path(config.runs_dir) / config.name
+    folder = run_folder(config)
     if folder.exists() and any(folder.iterdir()):
         raise ConfigError(_existing(folder, config))
     manifest = Manifest(config_sha256=config_digest(config))
@@ -169,6 +173,11 @@ def open_run(folder: Path) -> Run:
         )
     verify_files(folder, manifest)
     return Run(config, folder, manifest)
+
+
+def is_run_of(folder: Path, config: Config) -> bool:
+    """Whether the folder holds a run of this very config."""
+    return (folder / MANIFEST).is_file() and load_config(folder / CONFIG_FILE) == config
 
 
 def _existing(folder: Path, config: Config) -> str:

@@ -84,7 +84,7 @@ def tasks_of(env: Env, split: str, where: str, key: str) -> Sequence[Task]:
 
 
 def check_world(config: Config) -> None:
-    """Check what the schema cannot: environment and its options, losses, devices. Writes nothing.
+    """Check what the schema cannot: environment and its options, tokenizer, losses, devices. Writes nothing.
 
     Raises:
       ConfigError: the first thing that cannot be used.

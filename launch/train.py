@@ -2,6 +2,9 @@
 
 python -m launch.train CONFIG.yaml [key.sub=value ...]
 python -m launch.train --resume runs/NAME
+python -m launch.train --auto-resume CONFIG.yaml [key.sub=value ...]
+
+The last form is what launchers use: the same command starts the run and, after a preemption, goes on with it.
 """
 
 import argparse
@@ -11,11 +14,12 @@ from pathlib import Path
 
 from coevo_jax.coevolution import coevolve
 from coevo_jax.config_io import help_text, load_config
+from coevo_jax.distributed import refuse_several_processes, start_distributed
 from coevo_jax.envs.registry import ENVIRONMENTS
 from coevo_jax.progress import CONSOLE
 from coevo_jax.report.html import write_report
 from coevo_jax.report.terminal import print_run
-from coevo_jax.run import Run, create_run, open_run
+from coevo_jax.run import Run, create_run, is_run_of, open_run, run_folder
 from coevo_jax.strict import ConfigError
 from coevo_jax.world import check_world
 from launch.cli import run_command
@@ -35,11 +39,16 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("config", nargs="?", help="YAML file of the run")
     parser.add_argument("overrides", nargs="*", metavar="key.sub=value")
     parser.add_argument("--resume", metavar="RUN", help="folder of an interrupted run")
+    parser.add_argument(
+        "--auto-resume", action="store_true", help="go on with this config's run where its folder exists"
+    )
     parser.add_argument("-h", "--help", nargs=0, action=_Help)
     args = parser.parse_args(argv)
     if (args.config is None) == (args.resume is None):
         parser.print_usage(sys.stderr)
         raise ConfigError("give either a config file or --resume RUN")
+    if args.auto_resume and args.resume:
+        raise ConfigError("--auto-resume finds the run by its config: give a config file, not --resume RUN")
     return args
 
 
@@ -47,12 +56,17 @@ def open_or_create(args: argparse.Namespace) -> Run:
     if args.resume:
         return open_run(Path(args.resume))
     config = load_config(args.config, args.overrides)
+    if args.auto_resume and is_run_of(run_folder(config), config):
+        return open_run(run_folder(config))
     check_world(config)
     return create_run(config)
 
 
 def main(argv: Sequence[str]) -> None:
-    run = open_or_create(parse(argv))
+    args = parse(argv)
+    start_distributed()
+    refuse_several_processes()
+    run = open_or_create(args)
     try:
         results = coevolve(run)
     finally:

@@ -12,7 +12,7 @@ MAX_LINES = 400
 
 LAYERS = (
     {"strict", "files", "config", "config_check", "config_io", "architectures", "trajectory", "batch"},
-    {"sharding"},
+    {"sharding", "distributed"},
     {"models"},
     {"learning", "sampling", "sampling.decode"},
     {"envs"},

@@ -10,7 +10,12 @@ import jax
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-SCRIPTS = ["launch/setup.sh", "launch/quickstart.sh", "launch/test.sh", ".ci/run"]
+LAUNCHERS = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "launch").glob("[tg]pu/*.s[hb]*"))]
+SOURCED = ["launch/tpu/slices.sh"]
+SCRIPTS = [
+    *("launch/setup.sh", "launch/quickstart.sh", "launch/test.sh", "launch/host.sh", ".ci/run"),
+    *(script for script in LAUNCHERS if script not in SOURCED),
+]
 
 
 def test_there_are_eight_cpu_devices():

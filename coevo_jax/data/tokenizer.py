@@ -7,12 +7,13 @@ space, and `GLUE` merges with the punctuation before it. The decoder deletes bot
 decode(encode(x)) == x for any text. Dialogues about SQL also get 14 % shorter than with GPT-2's scheme.
 """
 
+import json
 import string
 from collections.abc import Iterable
 from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from coevo_jax.config import ConfigError
 
@@ -25,6 +26,9 @@ CHAT_TEMPLATE = (
     "{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
+
+TOKENIZER_FILE = "tokenizer.json"
+OTHER_VOCABULARIES = ("tokenizer.model", "tekken.json", "vocab.json", "vocab.txt")
 
 GLUE = "\x1a"  # stands before an inserted space; the text's own GLUE is escaped
 ESCAPE = "\x1b"
@@ -59,34 +63,62 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, path: Path) -> PreTra
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    PreTrainedTokenizerFast(
+    trained = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=PAD,
         eos_token=END,
         chat_template=CHAT_TEMPLATE,
         clean_up_tokenization_spaces=False,
-    ).save_pretrained(path)
+    )
+    save_tokenizer(trained, path)
     return load_tokenizer(path)
 
 
+def save_tokenizer(tokenizer: PreTrainedTokenizerFast, path: Path) -> None:
+    """Save a tokenizer so that every release of transformers loads it as its tokenizer.json says."""
+    tokenizer.save_pretrained(path)
+    described = Path(path) / "tokenizer_config.json"
+    config = json.loads(described.read_text())
+    config["tokenizer_class"] = "PreTrainedTokenizerFast"  # its newer name is unknown before transformers 5
+    described.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+
+
 def load_tokenizer(path: Path) -> PreTrainedTokenizerFast:
-    """Load a saved Hugging Face tokenizer that has a chat template, from disk only.
+    """Load a Hugging Face tokenizer with a chat template from a folder, a model's or its own; disk only.
+
+    tokenizer.json is taken as it is: the classes of transformers 5 would rebuild Llama's and Mistral's from
+    its vocabulary alone, in ways that depend on the other files of the folder.
 
     Raises ConfigError when the folder is missing, holds no fast tokenizer or has no chat template.
     """
-    if not Path(path).is_dir():
+    path = Path(path)
+    if not path.is_dir():
         raise ConfigError(f"{path}: no such folder; expected a saved Hugging Face tokenizer")
+    if not (path / TOKENIZER_FILE).is_file():
+        raise ConfigError(f"{path}: holds no tokenizer: found no {TOKENIZER_FILE}; {_how_to_get(path)}")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(path, local_files_only=True)
+    except Exception as error:  # tokenizers raises nothing narrower for a file that it cannot read
         raise ConfigError(f"{path}: cannot be loaded as a Hugging Face tokenizer: {error}") from None
-    if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        raise ConfigError(
-            f"{path}: found {type(tokenizer).__name__}, expected a fast tokenizer (tokenizer.json)"
-        )
     if not tokenizer.chat_template:
-        raise ConfigError(f"{path}: the tokenizer has no chat template; expected one (chat_template.jinja)")
+        raise ConfigError(
+            f"{path}: the tokenizer has no chat template: found neither chat_template.jinja nor a "
+            "chat_template in tokenizer_config.json; a base model has none: put its instruct model's there"
+        )
     return tokenizer
+
+
+def _how_to_get(path: Path) -> str:
+    others = [name for name in OTHER_VOCABULARIES if (path / name).is_file()]
+    if others:
+        return (
+            f"{others[0]} is another format: convert it once by AutoTokenizer.from_pretrained(FOLDER)"
+            ".save_pretrained(FOLDER) of transformers, with sentencepiece or tiktoken installed"
+        )
+    return (
+        "expected tokenizer.json, tokenizer_config.json and, with newer models, chat_template.jinja: "
+        "copy them from where the model came from"
+    )
 
 
 def _mark_word_starts() -> normalizers.Normalizer:

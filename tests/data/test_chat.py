@@ -138,6 +138,10 @@ REFUSED = {
         "{{ '<|' + m['role'] + '|>' + (loop.index|string) + m['content'] + '<|end|>' }}"
         "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
     ),
+    "messages around it": CHAT_TEMPLATE.replace(  # turns of the past are marked
+        "'|>' +", "('|>' if loop.last or message['role'] == 'user' else '|>old: ') +"
+    ),
+    "differently depending on": CHAT_TEMPLATE.replace("'<|assistant|>'", "'<|assistant|>Answer:'"),
     "leaves out or changes a message": CHAT_TEMPLATE.replace(
         "message['content'] +", "message['content']|upper +"
     ),
@@ -145,9 +149,8 @@ REFUSED = {
     "the last turn ends with": CHAT_TEMPLATE.replace(
         "'<|end|>' }}", "('<|pad|>' if loop.last and message['role'] == 'assistant' else '<|end|>') }}"
     ),
-    "rendering .* fails: no system": (
-        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
-        + CHAT_TEMPLATE
+    "rendering .* fails: no users": (
+        "{% if messages[0]['role'] == 'user' %}{{ raise_exception('no users') }}{% endif %}" + CHAT_TEMPLATE
     ),
 }
 
@@ -156,3 +159,11 @@ REFUSED = {
 def test_a_template_that_cannot_be_joined_from_pieces_is_refused(tokenizer, problem):
     with pytest.raises(ConfigError, match=problem):
         chat_format(with_template(tokenizer, REFUSED[problem]))
+
+
+def test_a_template_without_a_system_role_gets_the_system_prompt_in_front_of_the_task(tokenizer):
+    refusing = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    ignoring = "{% if messages[0]['role'] == 'system' %}{% set messages = messages[1:] %}{% endif %}"
+    for start in (refusing, ignoring):
+        chat = chat_format(with_template(tokenizer, start + CHAT_TEMPLATE))
+        assert chat.prompt_ids("Be brief.", "Task") == chat.prompt_ids("", "Be brief.\n\nTask")

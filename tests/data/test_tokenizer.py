@@ -1,10 +1,14 @@
+import json
+import shutil
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from coevo_jax.config import ConfigError
-from coevo_jax.data.tokenizer import load_tokenizer, train_tokenizer
+from coevo_jax.data.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
+from tests.data.chat_families import make_tokenizer
 
 TEXTS = [
     "How many singers from France are older than 30?",
@@ -69,13 +73,83 @@ def test_the_template_spends_two_tokens_a_message_and_leaves_out_an_empty_system
     assert text == "<|user|>name<|end|><|assistant|>"
 
 
-def test_a_missing_folder_an_empty_one_and_a_missing_template_are_named(tmp_path, tokenizer):
+def test_a_missing_folder_and_a_missing_template_are_named(tmp_path, tokenizer):
     with pytest.raises(ConfigError, match="nowhere: no such folder"):
         load_tokenizer(tmp_path / "nowhere")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(ConfigError, match="empty: cannot be loaded"):
-        load_tokenizer(tmp_path / "empty")
-    tokenizer.save_pretrained(tmp_path / "bare")
+    save_tokenizer(tokenizer, tmp_path / "bare")
     (tmp_path / "bare" / "chat_template.jinja").unlink()
-    with pytest.raises(ConfigError, match="bare: the tokenizer has no chat template"):
+    with pytest.raises(ConfigError, match=r"bare: the tokenizer has no chat template: found neither .*jinja"):
         load_tokenizer(tmp_path / "bare")
+
+
+@pytest.mark.parametrize("model_type", [None, "llama", "mistral", "qwen3", "gemma2"])
+def test_a_model_folder_without_tokenizer_is_named(tmp_path, model_type):
+    """transformers itself makes an empty tokenizer of a folder with Qwen's or Gemma's config.json."""
+    if model_type is not None:
+        (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
+        (tmp_path / "tokenizer_config.json").write_text("{}")
+    with pytest.raises(
+        ConfigError, match=r"holds no tokenizer: found no tokenizer\.json; .*copy them"
+    ) as caught:
+        load_tokenizer(tmp_path)
+    assert str(caught.value).startswith(f"{tmp_path}: ")
+
+
+def test_a_folder_with_a_tokenizer_of_another_format_says_how_to_convert_it(tmp_path):
+    (tmp_path / "tokenizer.model").write_bytes(b"sentencepiece")
+    with pytest.raises(
+        ConfigError, match=r"no tokenizer\.json; tokenizer\.model is another format: convert it"
+    ):
+        load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("keep", [0, 1000, -1])
+def test_a_cut_or_foreign_tokenizer_file_is_one_error(tmp_path, folder, keep):
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    text = (tmp_path / "tokenizer.json").read_text()
+    (tmp_path / "tokenizer.json").write_text(text[:keep] if keep >= 0 else text.replace('"BPE"', '"New"'))
+    with pytest.raises(ConfigError, match="cannot be loaded as a Hugging Face tokenizer: "):
+        load_tokenizer(tmp_path)
+
+
+def test_a_template_inside_the_tokenizers_config_is_found(tmp_path, folder, tokenizer):
+    """Where transformers 4 puts it, and most model folders have it."""
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    config["chat_template"] = (tmp_path / "chat_template.jinja").read_text()
+    (tmp_path / "chat_template.jinja").unlink()
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    assert load_tokenizer(tmp_path).chat_template == tokenizer.chat_template
+
+
+@pytest.mark.parametrize("legacy", [None, False, True])
+@pytest.mark.parametrize(
+    ("name", "tokenizer_class", "model_type"),
+    [
+        ("llama2", "LlamaTokenizer", "llama"),
+        ("llama31", "PreTrainedTokenizerFast", "llama"),
+        ("qwen3", "Qwen2Tokenizer", "qwen3"),
+        ("mistral3", "LlamaTokenizerFast", "mistral"),
+        ("gemma3", "GemmaTokenizerFast", "gemma3_text"),
+    ],
+)
+def test_a_models_tokenizer_is_its_tokenizer_json_here_in_the_run_and_in_the_export(
+    tmp_path, name, tokenizer_class, model_type, legacy
+):
+    """The class a folder names would rebuild Llama's by other rules, and by others again once saved."""
+    original, text = make_tokenizer(name), "<s>[INST] Be brief.</s> <|im_end|>\nCount."
+    original.save_pretrained(tmp_path / "model")
+    described = tmp_path / "model" / "tokenizer_config.json"
+    config = json.loads(described.read_text()) | {"tokenizer_class": tokenizer_class}
+    described.write_text(json.dumps(config | ({} if legacy is None else {"legacy": legacy})))
+    (tmp_path / "model" / "config.json").write_text(json.dumps({"model_type": model_type}))
+    loaded = load_tokenizer(tmp_path / "model")
+    save_tokenizer(loaded, tmp_path / "run")
+    in_run = load_tokenizer(tmp_path / "run")
+    (tmp_path / "run" / "config.json").write_text(json.dumps({"model_type": model_type}))
+    exported = AutoTokenizer.from_pretrained(tmp_path / "run")
+    expected = original(text, add_special_tokens=False)["input_ids"]
+    for tokenizer in (loaded, in_run, exported):
+        assert tokenizer(text, add_special_tokens=False)["input_ids"] == expected
+        assert tokenizer.chat_template == original.chat_template
+        assert tokenizer.special_tokens_map == original.special_tokens_map

@@ -15,7 +15,7 @@ from coevo_jax.envs.registry import ENVIRONMENTS
 from coevo_jax.strict import ConfigError
 from launch.cli import run_command
 from launch.evaluate import main as evaluate_main
-from launch.train import main
+from launch.train import main, open_or_create, parse
 from tests.tiny import LETTERS, write_config
 
 ROOT = Path(__file__).parent.parent.parent
@@ -42,6 +42,7 @@ BAD_INPUT = {
     "unknown loss": ([QUICKSTART, "target.loss=sigmoyd"], r"target\.loss.*did you mean 'sigmoid'"),
     "too many devices": ([QUICKSTART, "mesh.data=64", "batch.rows=64"], r"needs 64 devices, found 8"),
     "nothing given": ([], r"give either a config file or --resume"),
+    "two ways to resume": (["--auto-resume", "--resume", "runs/x"], r"--auto-resume .* give a config file"),
     "resume of nothing": (["--resume", "nowhere"], r"nowhere: the folder does not exist"),
 }
 
@@ -62,6 +63,21 @@ def test_a_user_error_exits_with_2_and_no_traceback(monkeypatch, capsys):
     assert stop.value.code == 2
     error = capsys.readouterr().err
     assert error.startswith("error: nowhere.yaml") and "Traceback" not in error
+
+
+def test_auto_resume_starts_a_run_and_goes_on_with_it(letters, tmp_path):
+    arguments = ["--auto-resume", str(write_config(tmp_path)), f"runs_dir={tmp_path / 'runs'}"]
+    open_or_create(parse(arguments)).close()
+    before = tree(tmp_path / "runs")
+    assert "tiny/manifest.json" in before
+    open_or_create(parse(arguments)).close()
+    assert tree(tmp_path / "runs") == before
+    with pytest.raises(
+        ConfigError, match=r"holds a run of another config \(seed: found 0, this config has 1\)"
+    ):
+        open_or_create(parse([*arguments, "seed=1"]))
+    with pytest.raises(ConfigError, match="this run exists; continue it with"):
+        open_or_create(parse(arguments[1:]))
 
 
 def test_help_lists_every_option_with_its_doc(capsys):

@@ -35,7 +35,7 @@ def write_checkpoint(name, folder, *, dtype="float32", shard_bytes=60_000, **cha
     config = config_of(folder)
     rng = np.random.default_rng(0)
     params = jax.tree.map(
-        lambda leaf: rng.normal(size=leaf.shape).astype(jnp.dtype(dtype)).astype(np.float32),
+        lambda leaf: rng.normal(scale=0.15, size=leaf.shape).astype(jnp.dtype(dtype)).astype(np.float32),
         learner_of(config).abstract().params,
     )
     save_params(folder, params, config, dtype=dtype, shard_bytes=shard_bytes)

@@ -1,11 +1,9 @@
 """From a checkpoint folder to parameters on a mesh: file by file, tensor by tensor, straight to the devices.
 
-The host maps one file and holds the parts of one tensor at a time; types are converted, weights transposed
-and layers stacked on the devices.
+The host holds one tensor at a time; types are converted, weights transposed, layers stacked on the devices.
 """
 
 import functools
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +30,10 @@ def load_params(folder: Path, config: ModelConfig, abstract: Params) -> Params:
     stored = check_checkpoint(folder, config, vocab_size)
     targets = [_Target(entry, entry.leaf(abstract)) for entry in entries(config, vocab_size)]
     places = {name: (target, layer) for target in targets for layer, name in target.entry.tensors()}
-    for path, names in groupby(stored, key=lambda name: stored[name].path):
-        tensors = open_file(path)
-        for name in names:
-            target, layer = places[name]
-            target.fill(tensors.get_slice(name), layer)
-        del tensors  # the file's pages count as ours while it is mapped
+    for name, has in stored.items():
+        target, layer = places[name]
+        # Opened anew for every tensor: pages that were read count as ours while a file stays mapped.
+        target.fill(open_file(has.path).get_slice(name), layer)
     params: Params = {}
     for target in targets:
         node = params

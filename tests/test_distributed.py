@@ -1,0 +1,157 @@
+"""Several processes: found where the environment names them, refused clearly, and a single one left alone."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from coevo_jax.distributed import START_TIMEOUT, start_distributed
+from coevo_jax.strict import ConfigError
+
+ROOT = Path(__file__).resolve().parent.parent
+COORDINATOR = {"COEVO_COORDINATOR": "node1:1234"}
+SLURM = {"SLURM_JOB_ID": "7", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_STEP_NODELIST": "n[1-2]"}
+
+
+@pytest.fixture
+def joined(monkeypatch) -> list[dict]:
+    """The arguments of every call of jax.distributed.initialize, which does nothing else here."""
+    calls: list[dict] = []
+    monkeypatch.setattr("jax.distributed.initialize", lambda **arguments: calls.append(arguments))
+    return calls
+
+
+ALONE = {
+    "a plain machine": {},
+    "one process, named": COORDINATOR | {"COEVO_PROCESSES": "1", "COEVO_PROCESS_ID": "0"},
+    "one task of SLURM": SLURM | {"SLURM_NTASKS": "1", "SLURM_STEP_NUM_TASKS": "1"},
+    "a shell in a larger allocation": SLURM | {"SLURM_NTASKS": "4", "SLURM_STEP_NUM_TASKS": "1"},
+    "a TPU host of its own on GKE": {"TPU_WORKER_HOSTNAMES": "localhost", "TPU_WORKER_ID": "0"},
+}
+
+
+@pytest.mark.parametrize("case", ALONE)
+def test_a_single_process_joins_nobody(case, joined):
+    start_distributed(ALONE[case])
+    assert joined == []
+
+
+def test_named_processes_join_as_named(joined):
+    start_distributed(COORDINATOR | {"COEVO_PROCESSES": "4", "COEVO_PROCESS_ID": "3"})
+    assert joined == [
+        {
+            "coordinator_address": "node1:1234",
+            "num_processes": 4,
+            "process_id": 3,
+            "initialization_timeout": START_TIMEOUT,
+        }
+    ]
+
+
+@pytest.mark.parametrize(
+    "environment, cluster",
+    [
+        (SLURM | {"SLURM_STEP_NUM_TASKS": "2"}, "slurm"),
+        ({"TPU_WORKER_HOSTNAMES": "a-0.a,a-1.a"}, "gketpu"),
+        ({"TPU_PROCESS_ADDRESSES": "10.0.0.1:8476,10.0.0.2:8476"}, "gketpu"),
+        ({"COEVO_CLUSTER": "gcetpu"}, "gcetpu"),
+    ],
+)
+def test_clusters_are_left_to_jax(environment, cluster, joined):
+    start_distributed(environment)
+    assert [call["cluster_detection_method"] for call in joined] == [cluster]
+
+
+BAD = {
+    "an incomplete set": (
+        COORDINATOR,
+        r"COEVO_PROCESSES and COEVO_PROCESS_ID: not set, .*COEVO_COORDINATOR is",
+    ),
+    "no port": (
+        {"COEVO_COORDINATOR": "node1", "COEVO_PROCESSES": "2", "COEVO_PROCESS_ID": "0"},
+        r"COEVO_COORDINATOR: found 'node1', expected HOST:PORT",
+    ),
+    "no number": (
+        COORDINATOR | {"COEVO_PROCESSES": "two", "COEVO_PROCESS_ID": "0"},
+        r"COEVO_PROCESSES: found 'two', expected a whole number from 1 on",
+    ),
+    "a number too large": (
+        COORDINATOR | {"COEVO_PROCESSES": "2", "COEVO_PROCESS_ID": "2"},
+        r"COEVO_PROCESS_ID: found 2, expected 0 to 1",
+    ),
+    "an unknown cluster": ({"COEVO_CLUSTER": "gcptpu"}, r"COEVO_CLUSTER: .*did you mean 'gcetpu'"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_what_does_not_fit_is_named(case, joined):
+    environment, words = BAD[case]
+    with pytest.raises(ConfigError, match=words):
+        start_distributed(environment)
+    assert joined == []
+
+
+def test_a_cluster_that_is_not_there_is_named(monkeypatch):
+    def initialize(**arguments):
+        raise ValueError("coordinator_address should be defined.")
+
+    monkeypatch.setattr("jax.distributed.initialize", initialize)
+    with pytest.raises(
+        ConfigError, match="COEVO_CLUSTER: found 'gcetpu', but JAX finds no such cluster here"
+    ):
+        start_distributed({"COEVO_CLUSTER": "gcetpu"})
+
+
+REFUSE = """
+import sys
+from coevo_jax.distributed import refuse_several_processes, start_distributed
+from coevo_jax.strict import ConfigError
+start_distributed()
+try:
+    refuse_several_processes()
+except ConfigError as error:
+    sys.exit(f"refused: {error}")
+"""
+TRAIN = ["-m", "launch.train", str(ROOT / "configs/quickstart.yaml")]
+
+
+@pytest.mark.parametrize(
+    "program, code",
+    [
+        pytest.param(["-c", REFUSE], 1, id="the check"),
+        pytest.param(TRAIN, 2, id="the train command", marks=pytest.mark.slow),
+    ],
+)
+def test_two_real_processes_are_refused(program, code, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "XLA_FLAGS": "",
+        "COEVO_COORDINATOR": f"127.0.0.1:{port}",
+        "COEVO_PROCESSES": "2",
+    }
+    processes = [
+        subprocess.Popen(
+            [sys.executable, *program],
+            cwd=tmp_path,
+            env=environment | {"COEVO_PROCESS_ID": str(number)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(2)
+    ]
+    try:
+        errors = [process.communicate(timeout=120)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    for number, (process, error) in enumerate(zip(processes, errors, strict=True)):
+        assert process.returncode == code, error
+        assert "several hosts are not supported yet: this run would be played and learned 2 times" in error
+        assert f"this is number {number}" in error and "Traceback" not in error
+    assert not list(tmp_path.iterdir())
