@@ -113,11 +113,17 @@ def preflight(
     jax.config.update("jax_exec_time_optimization_effort", 0.0 if thorough else QUICK)
     plan = plan_programs(config, machine)
     phases = []
+    known: dict[str, _Compiled] = {}
     for phase in plan.phases:
         results = []
         for program in phase.programs:
-            say(f"{phase.name}: {program.name}")
-            results.append(_measure(plan, phase, program))
+            compiled = known.get(program.compiled_as)
+            if compiled is None:
+                say(f"{phase.name}: {program.name}")
+                compiled = _compile(plan, phase, program)
+            if program.compiled_as:
+                known[program.compiled_as] = compiled
+            results.append(_measure(plan, phase, program, compiled))
         phases.append(PhaseResult(phase=phase, results=tuple(results)))
     return Preflight(plan=plan, phases=tuple(phases))
 
@@ -137,13 +143,42 @@ def leaf_name(path: tuple[object, ...]) -> str:
     return "/".join(str(part) for part in parts)
 
 
-def _measure(plan: Plan, phase: Phase, program: Program) -> Result:
+@dataclass(frozen=True, kw_only=True)
+class _Compiled:
+    """What the compiler says of a program, on a chip."""
+
+    arguments: int  # bytes
+    own: int  # bytes: results that are no argument's buffers, temporaries
+    traffic: tuple[Traffic, ...]
+    seconds: float
+    refusal: str | None = None
+
+
+def _compile(plan: Plan, phase: Phase, program: Program) -> _Compiled:
     started = time.monotonic()
+    try:
+        compiled = program.lower().compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        used = _used(str(error), plan.machine)
+        seconds = time.monotonic() - started
+        return _Compiled(arguments=used, own=0, traffic=(), seconds=seconds, refusal=str(error))
+    memory = compiled.memory_analysis()
+    assert memory is not None
+    results = memory.output_size_in_bytes - memory.alias_size_in_bytes
+    return _Compiled(
+        arguments=memory.argument_size_in_bytes,
+        own=results + memory.temp_size_in_bytes,
+        traffic=collectives(compiled.as_text() or "", _chips(plan, phase, program)),
+        seconds=time.monotonic() - started,
+    )
+
+
+def _measure(plan: Plan, phase: Phase, program: Program, compiled: _Compiled) -> Result:
     away = (*program.frees, *program.yields)
     resident = sum(bytes_per_device(tree) for name, tree in phase.resident.items() if name not in away)
     held = sum(bytes_per_device(phase.resident[name]) for name in program.holds if name in phase.resident)
-    playing = phase.name == "roll-outs" and program.work != "none"
-    chips = plan.rollouts.mesh.size if playing else plan.learning.mesh.size
     cost = cost_of(
         program.work,
         plan.config,
@@ -151,29 +186,22 @@ def _measure(plan: Plan, phase: Phase, program: Program) -> Result:
         trained=program.trained,
         prefill_rows=plan.prefill_rows,
     )
-    refusal, own, traffic = None, 0, ()
-    try:
-        compiled = program.lower().compile()
-        memory = compiled.memory_analysis()
-        assert memory is not None
-        results = memory.output_size_in_bytes - memory.alias_size_in_bytes
-        own = memory.argument_size_in_bytes - held + results + memory.temp_size_in_bytes
-        traffic = collectives(compiled.as_text() or "", chips)
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        refusal = str(error)
-        own = _used(refusal, plan.machine) - held
     return Result(
         program=program,
         resident=resident,
-        own=max(own, 0),
-        traffic=traffic,
+        own=max(compiled.arguments - held + compiled.own, 0),
+        traffic=compiled.traffic,
         cost=cost,
-        seconds=_seconds(plan.machine.chip, cost, traffic, chips),
-        compile_seconds=time.monotonic() - started,
-        refusal=refusal,
+        seconds=_seconds(plan.machine.chip, cost, compiled.traffic, _chips(plan, phase, program)),
+        compile_seconds=compiled.seconds,
+        refusal=compiled.refusal,
     )
+
+
+def _chips(plan: Plan, phase: Phase, program: Program) -> int:
+    """Chips that work on a program together."""
+    playing = phase.name == "roll-outs" and program.work != "none"
+    return plan.rollouts.mesh.size if playing else plan.learning.mesh.size
 
 
 def _used(refusal: str, machine: Machine) -> int:

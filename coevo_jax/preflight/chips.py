@@ -1,5 +1,6 @@
 """Published figures of chips, and the machines that can be compiled for: at hand, or only named."""
 
+import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -150,7 +151,8 @@ def _gpu_host(topology: str, name: str, count: int) -> Machine:
     """A GPU's compiler needs the GPU: where it is not at hand, the CPU's stands in."""
     jax.config.update("jax_platforms", "cpu")
     if count > 1:
-        jax.config.update("jax_num_cpu_devices", count)
+        with contextlib.suppress(RuntimeError):  # too late where JAX is in use: then it has what it has
+            jax.config.update("jax_num_cpu_devices", count)
     chip, devices = BY_NAME[name], jax.devices()
     if len(devices) < count:
         raise ConfigError(

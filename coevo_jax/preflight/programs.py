@@ -47,6 +47,7 @@ class Program:
     yields: tuple[str, ...] = ()  # those that are its results, where they are not updated in place
     frees: tuple[str, ...] = ()  # those that do not exist yet or any more while it runs
     trained: str = ""  # "adapters" or "all": what a step differentiates
+    compiled_as: str = ""  # programs of one such name are the same; "": there is no other
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,11 +247,14 @@ class _Groups:
         names = {"parameters": f"{agent}: parameters", "moments": f"{agent}: Adam's moments"}
         held = (names["parameters"], "frozen base")
         trained = "adapters" if learner.frozen_shardings else "all"
+        # Demonstrations and pairs are batches of one form, and agents with one loss share its programs.
         make = partial(Program, trained=trained, frees=REFERENCE)
+        shared = f"{trained} {id(programs)}"
         if not accumulated:
             yield make(
                 name=f"{title} step",
                 work="train",
+                compiled_as=f"whole {shared}",
                 lower=lambda: programs.whole.lower(state, base, batch, scalar, scalar),
                 holds=(*held, names["moments"]),
             )
@@ -269,6 +273,7 @@ class _Groups:
             yield make(
                 name=f"{title} microbatch",
                 work="train",
+                compiled_as=f"pull {shared}",
                 lower=lambda: programs.pull.lower(state.params, state.params, base, batch, d_logps),
                 holds=(*held, "gradients"),
             )
@@ -276,12 +281,14 @@ class _Groups:
             yield make(
                 name=f"{title} microbatch",
                 work="train",
+                compiled_as=f"accumulate {shared}",
                 lower=lambda: programs.accumulate.lower(state.params, state.params, base, batch, scalar),
                 holds=(*held, "gradients"),
             )
         yield make(
             name=f"{title} update",
             work="update",
+            compiled_as=f"apply {shared}",
             lower=lambda: programs.apply.lower(state, state.params, scalar),
             holds=(names["parameters"], names["moments"], "gradients"),
         )

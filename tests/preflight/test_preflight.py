@@ -12,7 +12,7 @@ from coevo_jax.config import LoraConfig, ModelConfig
 from coevo_jax.models.lora import init_trained, plain
 from coevo_jax.models.transformer import Transformer, init_params
 from coevo_jax.preflight.check import largest_arrays, preflight
-from coevo_jax.preflight.chips import find_machine
+from coevo_jax.preflight.chips import BY_NAME, find_machine
 from coevo_jax.preflight.costs import adapter_weights, cost_of, whole_weights
 from coevo_jax.preflight.programs import bytes_per_device, plan_programs
 from coevo_jax.preflight.report import print_preflight, record, sharding_table
@@ -23,12 +23,15 @@ from launch.compile import check_one, parse
 from tests.tiny import tiny_config, write_config
 
 MESH = (
-    "mesh.fsdp=2",
-    "mesh.tensor=2",
-    "mesh.data=2",
-    "batch.rows=8",
-    "batch.step_pairs=8",
-    "rollout.tensor=2",
+    *(
+        "mesh.data=2",
+        "mesh.fsdp=2",
+        "mesh.tensor=2",
+        "rollout.tensor=2",
+        "batch.rows=8",
+        "batch.step_pairs=8",
+    ),
+    *("model.num_layers=1", "model.attention=dense"),  # quick to compile
 )
 BOUNDED = ("evaluate.tasks=0:10",)
 
@@ -45,7 +48,8 @@ def compilation_cache():
 @pytest.fixture(scope="module")
 def checked(tmp_path_factory):
     config = tiny_config(tmp_path_factory.mktemp("tiny"), *MESH, *BOUNDED)
-    return preflight(config, find_machine(None))
+    machine = dataclasses.replace(find_machine(None), chip=BY_NAME["h100"], name="here")
+    return preflight(config, machine)
 
 
 def text_of(*printed) -> str:
@@ -108,21 +112,35 @@ def test_what_does_not_fit_is_told_with_the_largest_arrays(checked):
 
 
 def test_time_is_estimated_from_the_rates_of_a_known_chip(checked, tmp_path):
-    assert estimate_run(checked) is None  # nothing is published of this machine's devices
-    config = checked.plan.config
-    known = preflight(
-        config.model_copy(update={"rounds": 0}),
-        dataclasses.replace(checked.machine, chip=find_machine("h100:8").chip, name="here"),
-    )
-    step, run = known.result("SFT step"), estimate_run(known)
-    chip = known.machine.chip
+    step, run, chip = checked.result("DPO microbatch"), estimate_run(checked), checked.machine.chip
     assert step.seconds.compute == pytest.approx(step.cost.flops / 8 / chip.flops)
+    assert step.seconds.memory == pytest.approx(step.cost.traffic / 8 / chip.bandwidth)
     assert step.seconds.links == pytest.approx(sum(one.wire_bytes for one in step.traffic) / chip.link)
-    assert run.learning == 0 and run.warm_start > 0 and run.roll_outs > 0
+    assert min(run.learning, run.warm_start, run.roll_outs, run.step) > 0
     assert run.chip_hours == pytest.approx(run.total * 8 / 3600)
-    assert json.loads(json.dumps(record(known)))["run"]["chip_hours"] == pytest.approx(run.chip_hours)
-    write_table(tmp_path / "table.md", [(tmp_path / "tiny.yaml", known)])
+    assert json.loads(json.dumps(record(checked)))["run"]["chip_hours"] == pytest.approx(run.chip_hours)
+    write_table(tmp_path / "table.md", [(tmp_path / "tiny.yaml", checked)])
     assert "| tiny | here (8) | yes |" in (tmp_path / "table.md").read_text()
+    unknown = dataclasses.replace(checked.machine, chip=None)
+    assert (
+        estimate_run(dataclasses.replace(checked, plan=dataclasses.replace(checked.plan, machine=unknown)))
+        is None
+    )
+
+
+def test_demonstrations_and_pairs_share_one_program(checked):
+    plan = checked.plan
+    named = {one.name: one.compiled_as for phase in plan.phases for one in phase.programs}
+    assert named["SFT step"] != named["DPO microbatch"]
+    both = plan.config.model_copy(
+        update={"batch": plan.config.batch.model_copy(update={"step_demonstrations": 8})}
+    )
+    named = {
+        one.name: one.compiled_as
+        for phase in plan_programs(both, plan.machine).phases
+        for one in phase.programs
+    }
+    assert named["SFT microbatch"] == named["DPO microbatch"] != ""
 
 
 def test_sharding_is_printed_with_every_array(checked):
