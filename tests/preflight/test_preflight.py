@@ -23,14 +23,8 @@ from launch.compile import check_one, parse
 from tests.tiny import tiny_config, write_config
 
 MESH = (
-    *(
-        "mesh.data=2",
-        "mesh.fsdp=2",
-        "mesh.tensor=2",
-        "rollout.tensor=2",
-        "batch.rows=8",
-        "batch.step_pairs=8",
-    ),
+    *("mesh.data=2", "mesh.fsdp=2", "mesh.tensor=2", "rollout.tensor=2"),
+    *("batch.rows=8", "batch.step_pairs=8"),
     *("model.num_layers=1", "model.attention=dense"),  # quick to compile
 )
 BOUNDED = ("evaluate.tasks=0:10",)
@@ -121,25 +115,17 @@ def test_time_is_estimated_from_the_rates_of_a_known_chip(checked, tmp_path):
     assert json.loads(json.dumps(record(checked)))["run"]["chip_hours"] == pytest.approx(run.chip_hours)
     write_table(tmp_path / "table.md", [(tmp_path / "tiny.yaml", checked)])
     assert "| tiny | here (8) | yes |" in (tmp_path / "table.md").read_text()
-    unknown = dataclasses.replace(checked.machine, chip=None)
-    assert (
-        estimate_run(dataclasses.replace(checked, plan=dataclasses.replace(checked.plan, machine=unknown)))
-        is None
-    )
+    unknown = dataclasses.replace(checked.plan, machine=dataclasses.replace(checked.machine, chip=None))
+    assert estimate_run(dataclasses.replace(checked, plan=unknown)) is None
 
 
 def test_demonstrations_and_pairs_share_one_program(checked):
     plan = checked.plan
     named = {one.name: one.compiled_as for phase in plan.phases for one in phase.programs}
     assert named["SFT step"] != named["DPO microbatch"]
-    both = plan.config.model_copy(
-        update={"batch": plan.config.batch.model_copy(update={"step_demonstrations": 8})}
-    )
-    named = {
-        one.name: one.compiled_as
-        for phase in plan_programs(both, plan.machine).phases
-        for one in phase.programs
-    }
+    batch = plan.config.batch.model_copy(update={"step_demonstrations": 8})
+    both = plan_programs(plan.config.model_copy(update={"batch": batch}), plan.machine)
+    named = {one.name: one.compiled_as for phase in both.phases for one in phase.programs}
     assert named["SFT microbatch"] == named["DPO microbatch"] != ""
 
 
