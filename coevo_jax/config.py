@@ -236,6 +236,8 @@ class RolloutConfig(StrictModel):
     later, during which they step (slow ones); or as each answers, in an order that the clock decides."""
     stop_at_action_line: bool = False
     """End a turn at the end of its action's line, for environments whose actions are single lines."""
+    tensor: int = Field(default=1, ge=1)
+    """Devices of a host that share the roll-out copy: its heads, feed-forward and vocabulary."""
 
 
 class KindWeights(StrictModel):

@@ -80,18 +80,25 @@ def _model(config: Config) -> Iterator[str]:
         )
     if model.path is None and model.vocab_size is not None:
         yield "model.vocab_size does nothing without model.path: a model from scratch has its tokenizer's"
-    split = {
-        "model.num_heads": model.num_heads,
-        "model.num_kv_heads": model.num_kv_heads,
-        "model.intermediate_size": model.intermediate_size,
-    }
+    split = {"model.num_heads": model.num_heads, "model.intermediate_size": model.intermediate_size}
     if model.vocab_size is not None:
         split["model.vocab_size"] = model.vocab_size
     elif config.tokenizer.path is None:
         split["tokenizer.vocab_size"] = config.tokenizer.vocab_size
-    for key, size in split.items():
-        if size % tensor:
-            yield f"{key} {size} cannot be split over mesh.tensor {tensor} devices; expected a multiple"
+    for where, over in (("mesh.tensor", tensor), ("rollout.tensor", config.rollout.tensor)):
+        for key, size in split.items():
+            if size % over:
+                yield f"{key} {size} cannot be split over {where} {over} devices; expected a multiple"
+        if model.num_kv_heads % over and over % model.num_kv_heads:
+            yield (
+                f"model.num_kv_heads {model.num_kv_heads} cannot be split over {where} {over} devices; "
+                "expected a multiple, or a divisor, whose heads are then on several devices"
+            )
+    if model.hidden_size % config.mesh.fsdp:
+        yield (
+            f"model.hidden_size {model.hidden_size} cannot be split over mesh.fsdp {config.mesh.fsdp} "
+            "devices; expected a multiple"
+        )
     rows, shards = config.batch.rows, config.mesh.data * config.mesh.fsdp
     if rows % shards:
         yield f"batch.rows {rows} is not a multiple of mesh.data * mesh.fsdp = {shards}"

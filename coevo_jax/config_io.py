@@ -113,19 +113,26 @@ def to_yaml(config: Config) -> str:
 
 
 def _read_extending(path: Path, parents: tuple[Path, ...]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the file merged over the files it extends, and for every dotted key the file that set it."""
+    """Return the file merged over the files it extends, and for every dotted key the file that set it.
+
+    Of several, a later one is merged over those before it.
+    """
     if path.resolve() in parents:
         chain = " -> ".join(p.name for p in (*parents, path))
         raise ConfigError(f"{path}: extends itself ({chain})")
     data = _read_yaml(path)
-    parent = data.pop("extends", None)
-    if parent is None:
-        merged: dict[str, Any] = {}
-        origin: dict[str, str] = {}
-    elif isinstance(parent, str):
-        merged, origin = _read_extending(path.parent / parent, (*parents, path.resolve()))
-    else:
-        raise ConfigError(f"{path}: extends: found {parent!r}, expected the name of another YAML file")
+    extended = data.pop("extends", None)
+    names = [] if extended is None else [extended] if isinstance(extended, str) else extended
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ConfigError(
+            f"{path}: extends: found {extended!r}, expected the name of another YAML file, or a list of them"
+        )
+    merged: dict[str, Any] = {}
+    origin: dict[str, str] = {}
+    for name in names:
+        parent, parent_origin = _read_extending(path.parent / name, (*parents, path.resolve()))
+        _merge(merged, parent, {}, "", "")
+        origin |= parent_origin
     _merge(merged, data, origin, str(path), "")
     return merged, origin
 

@@ -11,10 +11,11 @@ from coevo_jax.evaluation import summarize
 from coevo_jax.manifest import PhaseRecord
 from coevo_jax.progress import CONSOLE, Stopwatch, say
 from coevo_jax.rollout import Cast, play_together
+from coevo_jax.rollout_copy import rollout_base, rollout_params
 from coevo_jax.run import Run
 from coevo_jax.sampling.engine import Sampling
 from coevo_jax.schedule import Phase
-from coevo_jax.world import World, rollout_params
+from coevo_jax.world import World
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +44,7 @@ def roll_out(
     watch = Stopwatch(record.seconds)
     blocks = [tasks[start : start + size] for start in range(0, len(tasks), size)]
     shards = [block_paths(run, part, len(blocks)) for part in parts]
-    base, params = _params(run, parts)
+    base, params = _params(run, world, parts)
     for index in range(record.position, len(blocks)):
         casts = [
             Cast(
@@ -74,17 +75,17 @@ def roll_out(
         record = replace(record, position=index + 1, seconds=watch.seconds)
         if index + 1 < len(blocks):
             record = run.commit(record, files=files, states_changed=False, finished=False)
+    world.engine.reset()  # learning wants the memory of long slots
     last = [paths[-1] for paths in shards[1:]]
     finish_roll_out(run, replace(record, seconds=watch.seconds), shards[0], others=last)
 
 
-def _params(run: Run, parts: Sequence[RollOut]) -> tuple[Any, list[Any]]:
+def _params(run: Run, world: World, parts: Sequence[RollOut]) -> tuple[Any, list[Any]]:
     """The base of adapters that share a batch, or None; and each part's own parameters."""
     agents = [run.agents[part.phase.agent].params for part in parts]
     if run.frozen and len(parts) > 1:
-        [base, *adapters] = (rollout_params(run.config, tree, {}) for tree in (run.frozen, *agents))
-        return base, adapters
-    return None, [rollout_params(run.config, own, run.frozen) for own in agents]
+        return rollout_base(world.rollouts, run.frozen, agents)
+    return None, [rollout_params(world.rollouts, own, run.frozen) for own in agents]
 
 
 def finish_roll_out(

@@ -4,7 +4,7 @@ Models name logical axes ("embed", "heads", …); this file maps them to the mes
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from coevo_jax.config import ConfigError, MeshConfig
@@ -35,27 +36,101 @@ LOGICAL_RULES = (
 )
 
 
-def make_mesh(config: MeshConfig) -> Mesh:
-    """The device mesh of a run: the first data * fsdp * tensor devices.
+def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
+    """The device mesh of a run: the first data * fsdp * tensor devices, laid out along a TPU's links.
+
+    Args:
+      devices: those of another machine that is compiled for; by default this one's.
 
     Raises:
       ConfigError: the mesh needs more devices than there are.
     """
     shape = (config.data, config.fsdp, config.tensor)
-    needed, found = int(np.prod(shape)), len(jax.devices())
-    if needed > found:
+    found = jax.devices() if devices is None else devices
+    needed = int(np.prod(shape))
+    if needed > len(found):
         raise ConfigError(
             f"mesh: data x fsdp x tensor = {config.data} x {config.fsdp} x {config.tensor} needs "
-            f"{needed} devices, found {found} ({jax.devices()[0].platform})"
+            f"{needed} devices, found {len(found)} ({found[0].platform})"
         )
-    devices = np.asarray(jax.devices()[:needed]).reshape(shape)
+    layout = mesh_utils.create_device_mesh(shape, found[:needed], allow_split_physical_axes=True)
+    return _mesh(layout)
+
+
+def host_mesh(mesh: Mesh, tensor: int) -> Mesh:
+    """The first `tensor` devices that this host has in a run's mesh: roll-outs make no call beyond them.
+
+    Raises:
+      ConfigError: the host's devices are not a multiple of `tensor`.
+    """
+    own = _devices_by_host(mesh, tensor)[jax.process_index() if mesh.is_multi_process else 0]
+    return _mesh(own[:tensor].reshape(1, 1, tensor))
+
+
+def copies_mesh(mesh: Mesh, tensor: int) -> Mesh:
+    """All devices of a run's mesh in groups of `tensor` neighbours of one host: each can hold one copy."""
+    return _mesh(_devices_by_host(mesh, tensor).reshape(-1, 1, tensor))
+
+
+def _devices_by_host(mesh: Mesh, tensor: int) -> np.ndarray:
+    """The devices of a mesh, [hosts, devices of a host]."""
+    devices = sorted(mesh.devices.flat, key=lambda device: (device.process_index, device.id))
+    hosts = len({device.process_index for device in devices})
+    if len(devices) // hosts % tensor:
+        raise ConfigError(
+            f"rollout.tensor: found {tensor}, expected a divisor of the {len(devices) // hosts} devices that "
+            "a host has in the mesh"
+        )
+    return np.asarray(devices).reshape(hosts, -1)
+
+
+def _mesh(devices: np.ndarray) -> Mesh:
     return Mesh(devices, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
 
 
 def param_shardings(mesh: Mesh, abstract_params: Any) -> Any:
-    """Shardings of a boxed parameter tree (`nn.with_logical_partitioning`), one NamedSharding per array."""
-    specs = nn.get_partition_spec(abstract_params)
-    return nn.logical_to_mesh_sharding(specs, mesh, LOGICAL_RULES)
+    """Shardings of a boxed parameter tree (`nn.with_logical_partitioning`), one NamedSharding per array.
+
+    Raises:
+      ConfigError: a rule of LOGICAL_RULES does not divide a dimension; the message names both.
+    """
+
+    def of(path: tuple[Any, ...], boxed: Any) -> NamedSharding:
+        names = boxed.names if isinstance(boxed, nn.LogicallyPartitioned) else (None,) * boxed.ndim
+        shape = nn.unbox(boxed).shape
+        where = "/".join(str(getattr(key, "key", key)) for key in path)
+        axes = [_mesh_axis(mesh, name, size, where) for name, size in zip(names, shape, strict=True)]
+        while axes and axes[-1] is None:
+            axes.pop()
+        return NamedSharding(mesh, PartitionSpec(*axes))
+
+    def is_box(x: Any) -> bool:
+        return isinstance(x, nn.LogicallyPartitioned)
+
+    return jax.tree_util.tree_map_with_path(of, abstract_params, is_leaf=is_box)
+
+
+def _mesh_axis(mesh: Mesh, logical: str | None, size: int, where: str) -> str | None:
+    """The mesh axis that splits a logical axis of `size`; None where it is on every device."""
+    axis = dict(LOGICAL_RULES)[logical] if logical is not None else None
+    if axis is None or size % mesh.shape[axis] == 0:
+        return axis
+    if logical == "kv_heads" and mesh.shape[axis] % size == 0:
+        return None  # several devices work with the same key/value head
+    raise ConfigError(
+        f"mesh.{axis} {mesh.shape[axis]} does not divide the {size} of {where}: the rule "
+        f"{logical} -> {axis} splits its dimension {logical}"
+    )
+
+
+def kv_heads_sharding(mesh: Mesh, heads: int) -> NamedSharding:
+    """Of a cache [S, K, C, h] with `heads` key/value heads: split as the weights that make them."""
+    return NamedSharding(mesh, PartitionSpec(None, _mesh_axis(mesh, "kv_heads", heads, "the KV cache")))
+
+
+def vocab_sharding(mesh: Mesh) -> NamedSharding:
+    """Of logits [S, V]."""
+    return NamedSharding(mesh, PartitionSpec(None, "tensor"))
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
@@ -72,18 +147,27 @@ def over_heads(mesh: Mesh, attention: Callable[..., jax.Array]) -> Callable[...,
     """Attention of each device on its own rows [B, ...] and heads [B, T, H, h], without communication."""
     heads = PartitionSpec(BATCH_AXES, None, "tensor", None)
     rows = PartitionSpec(BATCH_AXES, None)
+    tensor = mesh.shape["tensor"]
 
-    def attend(q: jax.Array, k: jax.Array, v: jax.Array, visible: jax.Array, window: Any = None) -> jax.Array:
+    def shared(q: jax.Array, k: jax.Array, v: jax.Array, visible: jax.Array, *window: Any) -> jax.Array:
+        """Every device has all key/value heads and takes the one that its query heads belong to."""
+        own = jax.lax.axis_index("tensor") * k.shape[2] // tensor
+        k, v = (jax.lax.dynamic_slice_in_dim(x, own, 1, axis=2) for x in (k, v))
+        return attention(q, k, v, visible, *window)
+
+    def attend(q: jax.Array, k: jax.Array, v: jax.Array, visible: jax.Array, *window: Any) -> jax.Array:
         # Of a window, positions are rows and the size is one number.
         specs = jax.tree.map(lambda x: rows if x.ndim else PartitionSpec(), window)
+        divided = k.shape[2] % tensor == 0
+        keys = heads if divided else PartitionSpec(BATCH_AXES)
         split = jax.shard_map(
-            attention,
+            attention if divided else shared,
             mesh=mesh,
-            in_specs=(heads, heads, heads, rows, specs),
+            in_specs=(heads, keys, keys, rows, *specs),
             out_specs=heads,
             check_vma=False,
         )
-        return split(q, k, v, visible, window)
+        return split(q, k, v, visible, *window)
 
     return attend
 

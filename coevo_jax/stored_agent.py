@@ -14,8 +14,9 @@ from coevo_jax.files import write_whole
 from coevo_jax.manifest import read_manifest, verify_files
 from coevo_jax.progress import CONSOLE
 from coevo_jax.rollout import play
+from coevo_jax.rollout_copy import rollout_params
 from coevo_jax.run import CONFIG_FILE
-from coevo_jax.world import build_world, rollout_params, tasks_of
+from coevo_jax.world import build_world, tasks_of
 
 
 def evaluate_stored(
@@ -40,7 +41,7 @@ def evaluate_stored(
         stored = load_agent(folder, manifest, agent, world.learner)
         trajectories, _ = play(
             world.engine,
-            rollout_params(config, stored.params, stored.frozen),
+            rollout_params(world.rollouts, stored.params, stored.frozen),
             world.pool,
             world.chat,
             selected,

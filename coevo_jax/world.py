@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 
@@ -25,8 +24,9 @@ from coevo_jax.learning.train_state import Learner, make_learner
 from coevo_jax.learning.train_step import ScoreStep, StepPrograms, jit_score, jit_step
 from coevo_jax.models.attention_kinds import choose_attention
 from coevo_jax.models.huggingface.shards import check_checkpoint
-from coevo_jax.models.lora import plain, whole_params
-from coevo_jax.models.transformer import Params, Transformer
+from coevo_jax.models.lora import plain
+from coevo_jax.models.transformer import Transformer
+from coevo_jax.rollout_copy import RolloutPlacement, place_rollouts
 from coevo_jax.sampling.action_line import stop_table
 from coevo_jax.sampling.engine import Engine
 from coevo_jax.sharding import make_mesh
@@ -39,17 +39,24 @@ BACKBONE_DIR = "backbone"  # config.json and generation_config.json of the check
 
 
 @dataclass(frozen=True, kw_only=True)
-class World:
-    config: Config
-    chat: ChatFormat
-    experts: dict[str, Trajectory]  # by task id: those of the warm start and of the explored tasks
+class Learning:
+    """What both agents learn with; nothing of it holds memory on a device."""
+
     mesh: Mesh
     learner: Learner  # of both agents in the rounds
     programs: dict[str, StepPrograms]  # per agent; the same where their losses agree
     warm_learner: Learner  # of the warm start, which may train all parameters where agents have adapters
     warm_programs: StepPrograms
     score: ScoreStep
+
+
+@dataclass(frozen=True, kw_only=True)
+class World(Learning):
+    config: Config
+    chat: ChatFormat
+    experts: dict[str, Trajectory]  # by task id: those of the warm start and of the explored tasks
     env: Env  # for task lists; never played
+    rollouts: RolloutPlacement
     engine: Engine
     pool: EnvPool
 
@@ -140,31 +147,44 @@ def build_world(config: Config, folder: Path) -> World:
     make = open_env(config)
     chat = chat_format(load_tokenizer(folder / TOKENIZER_DIR))
     mesh = make_mesh(config.mesh)
-    attention = choose_attention(config.model, mesh)
-    learner = make_learner(
-        Transformer(config.model, embedded_tokens(config, chat), attention),
-        make_optimizer(config.optimizer),
-        mesh,
+    learning = make_learning(config, embedded_tokens(config, chat), mesh)
+    rollouts = place_rollouts(learning.learner, config.rollout, mesh)
+    return World(
+        **vars(learning),
+        config=config,
+        chat=chat,
+        experts={expert.task_id: expert for expert in read_trajectories([folder / EXPERTS_FILE])},
+        env=make(),
+        rollouts=rollouts,
+        engine=Engine(
+            learning.learner.model,
+            config.rollout,
+            chat.end_id,
+            sharding=rollouts.slots,
+            stop=_stop_table(config, chat),
+        ),
+        pool=_pool(config, make),
     )
+
+
+def make_learning(config: Config, vocab_size: int, mesh: Mesh) -> Learning:
+    """Learners and programs of a run on a mesh, which may be that of a machine that is only compiled for."""
+    attention = choose_attention(config.model, mesh)
+    model = Transformer(config.model, vocab_size, attention)
+    learner = make_learner(model, make_optimizer(config.optimizer), mesh)
     losses = {name: agent_loss(getattr(config, name), name) for name in ("target", "failure")}
     programs = {loss: _programs(learner, loss, mesh) for loss in dict.fromkeys(losses.values())}
     warm_learner, warm_programs = learner, programs[losses["target"]]
     if config.model.lora is not None and config.model.lora.warm_start == "full":
         warm_learner = make_learner(plain(learner.model), learner.optimizer, mesh)
         warm_programs = _programs(warm_learner, losses["target"], mesh)
-    return World(
-        config=config,
-        chat=chat,
-        experts={expert.task_id: expert for expert in read_trajectories([folder / EXPERTS_FILE])},
+    return Learning(
         mesh=mesh,
         learner=learner,
         programs={agent: programs[loss] for agent, loss in losses.items()},
         warm_learner=warm_learner,
         warm_programs=warm_programs,
         score=jit_score(learner.model, mesh, learner.shardings, learner.frozen_shardings),
-        env=make(),
-        engine=Engine(learner.model, config.rollout, chat.end_id, stop=_stop_table(config, chat)),
-        pool=_pool(config, make),
     )
 
 
@@ -183,11 +203,3 @@ def _stop_table(config: Config, chat: ChatFormat) -> np.ndarray | None:
 
 def _programs(learner: Learner, loss: AgentLoss, mesh: Mesh) -> StepPrograms:
     return jit_step(learner.model, learner.optimizer, loss, mesh, learner.shardings, learner.frozen_shardings)
-
-
-def rollout_params(config: Config, params: Params, frozen: Params) -> Params:
-    """An agent's parameters gathered on this host's first device: roll-outs make no collective calls.
-
-    Adapters are merged into a copy of the base, once a phase: decoding is then as fast as without them.
-    """
-    return jax.device_put(whole_params(params, frozen, config.model), jax.local_devices()[0])

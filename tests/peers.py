@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
@@ -29,3 +30,13 @@ def install(pip: list[str | Path], *arguments: str | Path) -> None:
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         pytest.skip(f"cannot be installed here: {last[:200]}")
+
+
+def libtpu_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the libtpu that this version of jax asks for; $LIBTPU=/path/to/it saves the install."""
+    if "LIBTPU" in os.environ:
+        return Path(os.environ["LIBTPU"])
+    folder = tmp_path_factory.mktemp("libtpu")
+    (wanted,) = [line.split(";")[0] for line in requires("jax") or [] if line.startswith("libtpu")]
+    install([sys.executable, "-m", "pip"], "--no-deps", "--target", folder, wanted.strip())
+    return folder

@@ -171,6 +171,19 @@ def test_broken_yaml_names_file_line_and_problem(write, text, where):
     assert re.search(where, message) and "run.yaml" in message, message
 
 
+def test_extends_takes_several_files_and_the_later_wins(write, tmp_path):
+    write(COEVO + "seed: 1\nbatch: {rows: 2, row_length: 640}\n", "a.yaml")
+    write("seed: 2\nbatch: {rows: 4}\n", "b.yaml")
+    write("extends: b.yaml\nseed: 3\nrounds: 7\n", "c.yaml")
+    config = load_config(write("extends: [a.yaml, b.yaml]\n"))
+    assert (config.seed, config.batch.rows, config.batch.row_length) == (2, 4, 640)
+    config = load_config(write("extends: [c.yaml, a.yaml]\nbatch: {row_length: 600}\n"))
+    assert (config.seed, config.rounds, config.batch.rows, config.batch.row_length) == (1, 7, 2, 600)
+    write("seed: x\n", "d.yaml")
+    assert f"{tmp_path / 'd.yaml'}: seed" in message_of(load_config, write("extends: [a.yaml, d.yaml]\n"))
+    assert "extends: found ['a.yaml', 3]" in message_of(load_config, write("extends: [a.yaml, 3]\n"))
+
+
 def test_extends_refuses_cycles_and_missing_parents(write):
     a = write("extends: b.yaml\n", "a.yaml")
     write("extends: a.yaml\n", "b.yaml")
@@ -326,9 +339,11 @@ NO_FAILURE = ["failure.explore=false"]
         (["mesh.data=2", "mesh.fsdp=3"], "batch.rows 8 is not a multiple of mesh.data * mesh.fsdp = 6"),
         (["mesh.tensor=8"], "model.num_heads 4 cannot be split over mesh.tensor 8"),
         (
-            ["mesh.tensor=2", "model.num_kv_heads=1"],
-            "model.num_kv_heads 1 cannot be split over mesh.tensor 2",
+            ["mesh.tensor=4", "model.num_heads=12", "model.num_kv_heads=6"],
+            "model.num_kv_heads 6 cannot be split over mesh.tensor 4",
         ),
+        (["rollout.tensor=8"], "model.num_heads 4 cannot be split over rollout.tensor 8"),
+        (["mesh.fsdp=3"], "model.hidden_size 128 cannot be split over mesh.fsdp 3"),
         (["mesh.tensor=2", "model.intermediate_size=33"], "model.intermediate_size 33 cannot be split"),
         (["mesh.tensor=2", "tokenizer.vocab_size=1025"], "tokenizer.vocab_size 1025 cannot be split"),
         (["target.pairs.expert_target=null"], "the target agent has nothing to learn from"),

@@ -37,6 +37,8 @@ LAYERS = (
         "progress",
         "references",
         "roll_out",
+        "rollout_copy",
+        "preflight",
         "run",
         "schedule",
         "stored_agent",

@@ -220,13 +220,13 @@ class Block(nn.Module):
         return x + (self.mlp_post_norm(y) if c.post_norms else y)
 
     def __call__(self, x_BTD: jax.Array, own: LayerKinds, shared: Places):
-        rotary, window = shared.rotary, None
+        rotary, window = shared.rotary, ()
         if own.sliding is not None:
             rotary = jax.tree.map(partial(jnp.where, own.sliding), shared.sliding_rotary, shared.rotary)
         if own.window is not None and shared.positions_BT is not None:
-            window = Window(shared.positions_BT, own.window)
+            window = (Window(shared.positions_BT, own.window),)  # not every attention takes one
         q, k, v = self.project(x_BTD, rotary)
-        return self.finish(x_BTD, self.attention(q, k, v, shared.visible_until_BT, window)), None
+        return self.finish(x_BTD, self.attention(q, k, v, shared.visible_until_BT, *window)), None
 
 
 class Transformer(nn.Module):

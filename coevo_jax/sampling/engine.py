@@ -6,6 +6,7 @@ Two agents' parameters have the same shapes, so they share every compiled progra
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -68,16 +69,6 @@ class EngineCounts:
     prefix_tokens: int = 0  # copied instead of computed
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Programs:
-    """The compiled programs of an engine, shared with its twin."""
-
-    prefill: jax.stages.Wrapped
-    decode: jax.stages.Wrapped
-    grow: jax.stages.Wrapped
-    unstack: jax.stages.Wrapped
-
-
 def cache_lengths(longest: int) -> tuple[int, ...]:
     """Lengths the cache grows through: powers of two and their midpoints, up to `longest`."""
     lengths, power = [], FIRST_LENGTH
@@ -85,6 +76,36 @@ def cache_lengths(longest: int) -> tuple[int, ...]:
         lengths += [power, power + power // 2]
         power *= 2
     return (*(length for length in lengths if length < longest), longest)
+
+
+class EnginePrograms(NamedTuple):
+    """What the engine compiles, once per shape."""
+
+    create: Any  # (length) -> state of empty slots
+    grow: Any  # (state, length) -> state
+    prefill: Any  # (weights, state, work) -> (state, done)
+    decode: Any  # (weights, state, then as decode_block) -> (state, decoded)
+    unstack: Any  # (params) -> weights
+
+
+def jit_engine(model: Transformer, slots: int, sharding: Any = None) -> EnginePrograms:
+    """The engine's programs; `sharding` is a SlotState of shardings, or a prefix of one."""
+    return EnginePrograms(
+        create=jax.jit(
+            partial(init_state, model.config, model.vocab_size, slots),
+            static_argnums=0,
+            out_shardings=sharding,
+        ),
+        grow=jax.jit(grow, static_argnums=1, out_shardings=sharding),
+        prefill=jax.jit(partial(prefill, model), donate_argnums=1, out_shardings=(sharding, None)),
+        decode=jax.jit(partial(decode_block, model), donate_argnums=1, out_shardings=(sharding, None)),
+        unstack=jax.jit(partial(unstack, config=model.config)),
+    )
+
+
+def default_prefill_rows(platform: str, slots: int) -> int:
+    """Slots of a prefill call on a platform."""
+    return min(PREFILL_ROWS.get(platform, DEFAULT_PREFILL_ROWS), slots)
 
 
 class Decoding:
@@ -129,8 +150,9 @@ class Engine:
 
     A slot keeps its cache between turns: only what is new is prefilled, and a new episode begins with a copy
     of what another slot holds of its prompt. Plain `jax.jit` over whatever placement the parameters have;
-    `sharding` places the slots beside parameters that are committed to a mesh. `prefill_rows` is the number
-    of slots of a prefill call; by default the backend decides. `stop` is a table of `sampling.action_line`.
+    `sharding` places the slots, a SlotState of shardings or a prefix of one, beside parameters that are
+    committed to a mesh. `prefill_rows` is the number of slots of a prefill call; by default the backend
+    decides. `stop` is a table of `sampling.action_line`.
     """
 
     def __init__(
@@ -139,26 +161,20 @@ class Engine:
         config: RolloutConfig,
         end_id: int,
         *,
-        sharding: jax.sharding.Sharding | None = None,
+        sharding: Any = None,
         prefill_rows: int | None = None,
         stop: np.ndarray | None = None,
-        programs: _Programs | None = None,
+        programs: EnginePrograms | None = None,
     ):
         self.model, self.config, self.slots, self.end_id = model, config, config.slots, end_id
         self.held = Held(config.slots, config.max_tokens)
         self.counts = EngineCounts()
-        rows = prefill_rows or PREFILL_ROWS.get(jax.default_backend(), DEFAULT_PREFILL_ROWS)
+        rows = prefill_rows or default_prefill_rows(jax.default_backend(), config.slots)
         self._rows = min(rows, config.slots)
         self._cache_lengths = cache_lengths(config.max_tokens)
-        self._sharding = sharding
         self._stop = jnp.asarray(never_stop() if stop is None else stop)
         self._twin: Engine | None = None
-        self._programs = programs or _Programs(
-            prefill=jax.jit(partial(prefill, model), donate_argnums=1),
-            decode=jax.jit(partial(decode_block, model), donate_argnums=1),
-            grow=jax.jit(grow, static_argnums=1),
-            unstack=jax.jit(partial(unstack, config=model.config)),
-        )
+        self._programs = programs or jit_engine(model, config.slots, sharding)
         self.reset()
 
     def twin(self) -> "Engine":
@@ -168,7 +184,6 @@ class Engine:
                 self.model,
                 self.config,
                 self.end_id,
-                sharding=self._sharding,
                 prefill_rows=self._rows,
                 stop=np.asarray(self._stop),
                 programs=self._programs,
@@ -178,10 +193,12 @@ class Engine:
     def reset(self) -> None:
         """Forget every slot. What is played afterwards does not depend on what was played before."""
         self._length = self._cache_lengths[0]
-        state = init_state(self.model.config, self.model.vocab_size, self.slots, self._length)
-        self._state = state if self._sharding is None else jax.device_put(state, self._sharding)
+        self._state: Any = None  # let go of what may be long before the short one is made
+        self._state = self._programs.create(self._length)
         self.held.clear()
         self.counts = EngineCounts()
+        if self._twin is not None:
+            self._twin.reset()
 
     def load(self, params: Params, adapters: Sequence[Params] = ()) -> Weights:
         """Parameters as `prefill` and `decode` take them: one agent's, or a base and adapters of several.

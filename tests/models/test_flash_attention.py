@@ -8,7 +8,6 @@ import json
 import os
 import subprocess
 import sys
-from importlib.metadata import requires
 from pathlib import Path
 
 import jax
@@ -23,7 +22,7 @@ from coevo_jax.models.attention_kinds import choose_attention
 from coevo_jax.models.flash_attention import block_pairs, flash_attention
 from coevo_jax.strict import ConfigError
 from tests.models.test_transformer import plain_attention, random_trees
-from tests.peers import install
+from tests.peers import libtpu_folder
 
 MIB = 2**20
 
@@ -145,13 +144,7 @@ def test_a_model_with_windows_takes_another_attention_on_a_tpu():
 
 @pytest.fixture(scope="module")
 def libtpu(tmp_path_factory) -> Path:
-    """A folder that holds the libtpu which this version of jax asks for."""
-    if "LIBTPU" in os.environ:
-        return Path(os.environ["LIBTPU"])
-    folder = tmp_path_factory.mktemp("libtpu")
-    (wanted,) = [line.split(";")[0] for line in requires("jax") or [] if line.startswith("libtpu")]
-    install([sys.executable, "-m", "pip"], "--no-deps", "--target", folder, wanted.strip())
-    return folder
+    return libtpu_folder(tmp_path_factory)
 
 
 @pytest.mark.slow

@@ -1,0 +1,188 @@
+"""Published figures of chips, and the machines that can be compiled for: at hand, or only named."""
+
+import contextlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+from jax.experimental import topologies
+
+from coevo_jax.strict import ConfigError, closest
+
+GIB = 2**30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chip:
+    """What a maker publishes of a chip; a TPU's memory is what its compiler lets a program use."""
+
+    name: str
+    memory: int  # bytes
+    flops: float  # bfloat16 per second, dense
+    bandwidth: float  # of its memory, bytes per second
+    link: float  # to other chips of the slice or host, bytes per second in one direction, all links together
+    source: str
+
+
+_TPU = "https://cloud.google.com/tpu/docs"
+_NVIDIA = "https://www.nvidia.com/en-us/data-center"
+CHIPS = {
+    "TPU v5 lite": Chip(
+        name="v5e",
+        memory=int(15.75 * GIB),
+        flops=197e12,
+        bandwidth=819e9,
+        link=200e9,
+        source=f"{_TPU}/v5e",
+    ),
+    "TPU v5": Chip(
+        name="v5p",
+        memory=int(95.74 * GIB),
+        flops=459e12,
+        bandwidth=2765e9,
+        link=600e9,
+        source=f"{_TPU}/v5p",
+    ),
+    "TPU v6 lite": Chip(
+        name="v6e",
+        memory=int(31.25 * GIB),
+        flops=918e12,
+        bandwidth=1638e9,
+        link=400e9,
+        source=f"{_TPU}/v6e",
+    ),
+    "NVIDIA H100 80GB HBM3": Chip(
+        name="h100",
+        memory=80 * 10**9,
+        flops=989e12,
+        bandwidth=3350e9,
+        link=450e9,
+        source=f"{_NVIDIA}/h100",
+    ),
+    "NVIDIA H200": Chip(
+        name="h200",
+        memory=141 * 10**9,
+        flops=989e12,
+        bandwidth=4800e9,
+        link=450e9,
+        source=f"{_NVIDIA}/h200",
+    ),
+    "NVIDIA A100-SXM4-80GB": Chip(
+        name="a100",
+        memory=80 * 10**9,
+        flops=312e12,
+        bandwidth=2039e9,
+        link=300e9,
+        source=f"{_NVIDIA}/a100",
+    ),
+}
+BY_NAME = {chip.name: chip for chip in CHIPS.values()}
+_FLAT = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
+_CUBES = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8", "8x8x16", "8x16x16")
+TPU_SHAPES = {"v5e": _FLAT, "v6e": _FLAT, "v5p": _CUBES}  # slices that the maker lists
+GPU_COUNTS = ("1", "2", "4", "8")  # of one host
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """Devices to compile for, and what is known of each."""
+
+    name: str
+    devices: Sequence[Any]
+    host: Sequence[Any]  # the devices of one host as the compiler wants them for programs of a host alone
+    memory: int  # bytes a device
+    chip: Chip | None  # None: no published rates, so no estimate of time
+    platform: str  # "tpu", "gpu" or "cpu": what the run would be on
+    stand_in: bool = False  # the CPU's compiler stands in for one that needs the machine
+
+    @property
+    def hosts(self) -> int:
+        return len({device.process_index for device in self.devices})
+
+
+def find_machine(topology: str | None) -> Machine:
+    """The machine of a topology such as v5e:4x4 or h100:8; None is this one.
+
+    Raises:
+      ConfigError: no such chip or slice, or no compiler for it.
+    """
+    if topology is None:
+        return _at_hand()
+    name, _, shape = topology.partition(":")
+    if name not in (*TPU_SHAPES, *BY_NAME):
+        known = [*TPU_SHAPES, *(name for name in BY_NAME if name not in TPU_SHAPES)]
+        raise ConfigError(
+            f"--topology {topology}: no chip '{name}' is known{closest(name, known)}; expected one of "
+            f"{', '.join(known)} with a shape, such as v5e:4x4 or h100:8"
+        )
+    shapes = TPU_SHAPES.get(name, GPU_COUNTS)
+    if shape not in shapes:
+        raise ConfigError(
+            f"--topology {topology}: no slice '{shape}' of {name} exists; there are {', '.join(shapes)}"
+        )
+    return _tpu_slice(topology, name, shape) if name in TPU_SHAPES else _gpu_host(topology, name, int(shape))
+
+
+def _tpu_slice(topology: str, name: str, shape: str) -> Machine:
+    # Read when the compiler is loaded: there is no metadata server to ask, no TPU that one process must own.
+    os.environ |= {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
+    os.environ |= {"TPU_STDERR_LOG_LEVEL": "3", "TPU_MIN_LOG_LEVEL": "3"}
+    jax.config.update("jax_platforms", "cpu")
+    alone = {"chips_per_host_bounds": (1, 1, 1)} if shape == "1x1" else {}
+    try:
+        described = topologies.get_topology_desc(topology, platform="tpu", **alone)
+    except (RuntimeError, ImportError, NotImplementedError) as error:
+        raise ConfigError(
+            f"--topology {topology}: the TPU compiler cannot be used ({str(error).splitlines()[0]}); "
+            "it comes with requirements-tpu.txt: pip install -r requirements-tpu.txt"
+        ) from None
+    chip = BY_NAME[name]
+    devices = described.devices
+    host = [device for device in devices if device.process_index == 0]
+    if len(host) < len(devices):
+        single = {4: {"v5p": "2x2x1"}.get(name, "2x2"), 8: "2x4"}[len(host)]
+        host = topologies.get_topology_desc(f"{name}:{single}", platform="tpu").devices
+    return Machine(name=topology, devices=devices, host=host, memory=chip.memory, chip=chip, platform="tpu")
+
+
+def _gpu_host(topology: str, name: str, count: int) -> Machine:
+    """A GPU's compiler needs the GPU: where it is not at hand, the CPU's stands in."""
+    jax.config.update("jax_platforms", "cpu")
+    if count > 1:
+        with contextlib.suppress(RuntimeError):  # too late where JAX is in use: then it has what it has
+            jax.config.update("jax_num_cpu_devices", count)
+    chip, devices = BY_NAME[name], jax.devices()
+    if len(devices) < count:
+        raise ConfigError(
+            f"--topology {topology}: needs {count} CPU devices as stand-ins, found {len(devices)}"
+        )
+    return Machine(
+        name=topology,
+        devices=devices[:count],
+        host=devices[:count],
+        memory=chip.memory,
+        chip=chip,
+        platform="gpu",
+        stand_in=True,
+    )
+
+
+def _at_hand() -> Machine:
+    devices = jax.devices()
+    first = devices[0]
+    chip = CHIPS.get(first.device_kind)
+    stats = first.memory_stats() or {}
+    if first.platform == "cpu":
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // len(devices)
+    else:
+        memory = stats.get("bytes_limit", chip.memory if chip else 0)
+    return Machine(
+        name=f"{len(devices)} x {first.device_kind}",
+        devices=devices,
+        host=jax.local_devices(),
+        memory=memory,
+        chip=chip,
+        platform=first.platform,
+    )

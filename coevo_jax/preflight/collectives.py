@@ -1,0 +1,129 @@
+"""What chips send each other, read from a compiled program: kinds, bytes, and how often loops repeat them.
+
+The compiler's own figures count the body of a loop once; a scanned model's layers are such a body.
+"""
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+KINDS = (
+    "all-gather",
+    "all-reduce",
+    "reduce-scatter",
+    "all-to-all",
+    "collective-permute",
+    "ragged-all-to-all",
+)
+BITS = {"pred": 8, "s4": 4, "u4": 4, "s8": 8, "u8": 8, "s16": 16, "u16": 16, "bf16": 16, "f16": 16}
+BITS |= {"s32": 32, "u32": 32, "f32": 32, "s64": 64, "u64": 64, "f64": 64, "c64": 64}
+
+_HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) .*\{$")
+_COLLECTIVE = re.compile(rf"^\s*(?:ROOT )?%?[\w.\-]+ = (.*?) ({'|'.join(KINDS)})(-start)?\(")
+_SHAPE = re.compile(r"\b([a-z]\w*)\[([\d,]*)\]")
+_CALLS = re.compile(
+    r"\b(calls|to_apply|body|condition|branch_computations|called_computations)=(\{[^}]*\}|%?[\w.\-]+)"
+)
+_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traffic:
+    """The collectives of one kind in a program."""
+
+    kind: str
+    count: int  # calls, as often as loops of known length repeat them
+    wire_bytes: float  # that a chip sends, by the ring algorithm
+
+
+def collectives(text: str, chips: int) -> tuple[Traffic, ...]:
+    """The collectives of a compiled program's text, largest first.
+
+    A loop whose length is not known when it is compiled counts once: of a decode block, one token.
+
+    Args:
+      text: optimised HLO, as `Compiled.as_text()` gives it.
+      chips: of the program, where a collective goes over all of them.
+    """
+    bodies, entry = _computations(text)
+    counts: dict[str, int] = defaultdict(int)
+    sent: dict[str, float] = defaultdict(float)
+    pending = [(entry, 1)]
+    while pending:
+        name, times = pending.pop()
+        for line in bodies.get(name, ()):
+            match = _COLLECTIVE.match(line)
+            if match:
+                # A TPU writes a reduce-scatter as an all-reduce whose result is cut, in one fusion.
+                kind = "reduce-scatter" if name.startswith("all-reduce-scatter") else match[2]
+                counts[kind] += times
+                sent[kind] += times * _wire_bytes(kind, match, line, chips)
+            repeat = _trip_count(line, bodies) if " while(" in line else 1
+            for role, called in _CALLS.findall(line):
+                if role != "to_apply" or " call(" in line:
+                    names = re.findall(r"[\w.\-]+", called)
+                    pending += [(one, times * (repeat if role == "body" else 1)) for one in names]
+    found = [Traffic(kind=kind, count=counts[kind], wire_bytes=sent[kind]) for kind in counts]
+    return tuple(sorted(found, key=lambda traffic: -traffic.wire_bytes))
+
+
+def _computations(text: str) -> tuple[dict[str, list[str]], str]:
+    """The lines of each computation by its name, and the name of the one that is run."""
+    bodies: dict[str, list[str]] = {}
+    entry, lines = "", []
+    for line in text.splitlines():
+        header = _HEADER.match(line)
+        if header and " = " not in line.split("{")[0]:
+            lines = bodies[header[2]] = []
+            entry = header[2] if header[1] else entry
+        else:
+            lines.append(line)
+    return bodies, entry
+
+
+def _trip_count(line: str, bodies: Mapping[str, list[str]]) -> int:
+    """How often a while loop runs: as the compiler notes it, or the one bound its counter is compared to."""
+    noted = _TRIPS.search(line)
+    if noted:
+        return int(noted[1])
+    condition = re.search(r"condition=%?([\w.\-]+)", line)
+    lines = bodies.get(condition[1], []) if condition else []
+    bounds = [int(found[1]) for text in lines if (found := re.search(r"s32\[\]\S* constant\((\d+)\)", text))]
+    compares = sum(" compare(" in text for text in lines)
+    return bounds[0] if len(bounds) == 1 and compares == 1 and len(lines) <= 6 else 1
+
+
+def _wire_bytes(kind: str, match: re.Match[str], line: str, chips: int) -> float:
+    """Bytes that a chip sends for one call: a ring over the group's n chips, in steps of 1/n of it all."""
+    shapes = [_bytes(dtype, dims) for dtype, dims in _SHAPE.findall(match[1]) if dtype in BITS]
+    if match[3] and kind in ("all-gather", "collective-permute"):  # (operands, results, contexts)
+        shapes = shapes[1:2] if kind == "collective-permute" else shapes[len(shapes) // 2 :]
+    total, n = sum(shapes), _group_size(line, chips)
+    share = (n - 1) / n
+    if kind == "all-reduce":
+        return 2 * total * share
+    if kind == "reduce-scatter" and match[2] == "reduce-scatter":
+        return total * (n - 1)  # its result is one chip's part
+    return total if kind == "collective-permute" else total * share
+
+
+def _bytes(dtype: str, dims: str) -> float:
+    size = BITS[dtype] / 8
+    for dim in filter(None, dims.split(",")):
+        size *= int(dim)
+    return size
+
+
+def _group_size(line: str, chips: int) -> int:
+    iota = re.search(r"replica_groups=\[(\d+),(\d+)\]<=", line)
+    if iota:
+        return int(iota[2])
+    axes = re.search(r"replica_groups=mesh\[([^\]]*)\] *\{([^}]*)\}", line)
+    if axes:  # mesh['a'=4,'b'=2] {'a','b':(1)2}: whole axes, and parts of axes with their sizes
+        sizes = dict(re.findall(r"'([^']+)'=(\d+)", axes[1]))
+        named = re.findall(r"'([^']+)'(?::\(\d+\)(\d+))?", axes[2])
+        return math.prod(int(part or sizes[axis]) for axis, part in named)
+    listed = re.search(r"replica_groups=\{\{([\d,]+)\}", line)
+    return len(listed[1].split(",")) if listed else chips

@@ -1,0 +1,119 @@
+"""What a program costs a chip, counted from the model's shapes: floating-point operations and memory traffic.
+
+Rows are taken to be full and all of their tokens to be scored, so that the figures are upper bounds of a
+step's. Multiply-adds count twice.
+"""
+
+from dataclasses import dataclass
+
+from coevo_jax.config import Config, ModelConfig
+from coevo_jax.sampling.engine import CHUNKS
+
+MASTER = 4  # bytes of a float32 weight, moment or gradient
+WIDTH = {"bfloat16": 2, "float32": 4}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """Of one call (of decode: of one token of every slot), summed over all chips that work on it."""
+
+    model_flops: float  # without what the backward pass computes again
+    flops: float
+    traffic: float  # bytes that memories read and write
+
+
+NOTHING = Cost(model_flops=0, flops=0, traffic=0)
+
+
+def layer_weights(model: ModelConfig) -> int:
+    """Weights of one layer's projections."""
+    attention = 2 * model.hidden_size * model.head_dim * (model.num_heads + model.num_kv_heads)
+    return attention + 3 * model.hidden_size * model.intermediate_size
+
+
+def head_weights(model: ModelConfig, vocab_size: int) -> int:
+    return model.hidden_size * vocab_size
+
+
+def whole_weights(model: ModelConfig, vocab_size: int) -> int:
+    """Weights of all matrices: layers, embedding and, where it is not the same, the head."""
+    matrices = 1 if model.tie_embeddings else 2
+    return model.num_layers * layer_weights(model) + matrices * head_weights(model, vocab_size)
+
+
+def adapter_weights(model: ModelConfig) -> int:
+    """Weights of one agent's adapters."""
+    if model.lora is None:
+        return 0
+    D, F = model.hidden_size, model.intermediate_size
+    heads, kv_heads = model.num_heads * model.head_dim, model.num_kv_heads * model.head_dim
+    widths = {"query": (D, heads), "key": (D, kv_heads), "value": (D, kv_heads), "output": (heads, D)}
+    widths |= {"gate": (D, F), "up": (D, F), "down": (F, D)}
+    return model.num_layers * sum(model.lora.rank * sum(widths[name]) for name in model.lora.target_modules)
+
+
+def cost_of(work: str, config: Config, vocab_size: int, *, trained: str = "", prefill_rows: int = 1) -> Cost:
+    """What a program of `programs.Program.work` costs."""
+    model = config.model
+    if work in ("train", "score"):
+        return _rows_cost(config, vocab_size, trained if work == "train" else "")
+    if work == "update":
+        weights = adapter_weights(model) if trained == "adapters" else whole_weights(model, vocab_size)
+        # Gradient, weight and both moments are read, all but the gradient written; the norm reads it again.
+        return Cost(model_flops=0, flops=20 * weights, traffic=8 * MASTER * weights)
+    if work == "decode":
+        return _cached_cost(config, vocab_size, rows=config.rollout.slots, tokens=1, copies=0)
+    if work == "prefill":
+        # The rows' slots are taken out of the cache and put back.
+        return _cached_cost(config, vocab_size, rows=prefill_rows, tokens=CHUNKS[-1], copies=4)
+    return NOTHING
+
+
+def _rows_cost(config: Config, vocab_size: int, trained: str) -> Cost:
+    """Forward over a microbatch, and where something is trained backward too."""
+    model, tokens = config.model, config.batch.rows * config.batch.row_length
+    pairs = config.batch.rows * config.batch.row_length**2 / 2  # of a query and a key that it sees
+    products = 2 * model.num_layers * layer_weights(model) * tokens
+    attention = 4 * model.num_layers * model.num_heads * model.head_dim * pairs
+    head = 2 * head_weights(model, vocab_size) * tokens
+    passes = {"": 1, "adapters": 2, "all": 3}[trained]  # backward: of inputs, and of weights
+    attention_passes = 1 if not trained else 3.5  # backward: scores again, and four products
+    model_flops = passes * (products + head) + attention_passes * attention
+    again = {"none": 0.0, "dots": 0.0, "feed_forward": 0.6, "full": 1.0}[model.remat] if trained else 0.0
+    logits_again = head if trained else 0.0  # the head's backward pass makes its logits again
+    flops = model_flops + again * products + (again == 1) * attention + logits_again
+    return Cost(
+        model_flops=model_flops,
+        flops=flops,
+        traffic=_rows_traffic(config, vocab_size, tokens, passes + (again > 0), trained),
+    )
+
+
+def _rows_traffic(config: Config, vocab_size: int, tokens: int, passes: float, trained: str) -> float:
+    model, mesh = config.model, config.mesh
+    width = WIDTH[model.dtype]
+    weights = whole_weights(model, vocab_size)
+    groups = mesh.data * mesh.fsdp  # each gathers all weights of its tensor share: written, then read
+    moved = 2 * width * weights * passes * groups
+    if trained:
+        own = adapter_weights(model) if trained == "adapters" else weights
+        moved += 2 * MASTER * own * groups + 8 * MASTER * own  # gradients, then the update
+    heads = (2 * model.num_heads + 2 * model.num_kv_heads) * model.head_dim
+    # What goes in and comes out of a layer's projections, norms and sums.
+    layer = (8 * model.hidden_size + 2 * heads + 4 * model.intermediate_size) * width
+    logits = 2 * MASTER * vocab_size * (3 if trained else 1)
+    return moved + tokens * (passes * model.num_layers * layer + logits)
+
+
+def _cached_cost(config: Config, vocab_size: int, *, rows: int, tokens: int, copies: int) -> Cost:
+    """`tokens` new ones of `rows` slots over caches of full length: attention reads all of them."""
+    model, length = config.model, config.rollout.max_tokens
+    width = WIDTH[model.dtype]
+    flops = 2 * model.num_layers * layer_weights(model) * rows * tokens
+    flops += 4 * model.num_layers * model.num_heads * model.head_dim * rows * tokens * length
+    flops += 2 * head_weights(model, vocab_size) * rows
+    cache = 2 * model.num_layers * model.num_kv_heads * model.head_dim * length * rows * width
+    weights = (model.num_layers * layer_weights(model) + head_weights(model, vocab_size)) * width
+    logits = 8 * MASTER * vocab_size * rows
+    traffic = weights + (1 + copies) * cache + logits
+    return Cost(model_flops=flops, flops=flops, traffic=traffic)

@@ -1,0 +1,97 @@
+"""One table of many configs, each on the machine that its header names."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from coevo_jax.config import Config
+from coevo_jax.files import write_whole
+from coevo_jax.preflight.check import Preflight
+from coevo_jax.preflight.chips import CHIPS, GIB
+from coevo_jax.preflight.run_time import ASSUMPTIONS, estimate_run
+from coevo_jax.strict import ConfigError
+
+TOPOLOGY = re.compile(r"\b[a-z]\w+:\d+(?:x\d+)*\b")
+
+# Sections of a config that its programs' shapes come from, whole or in part.
+SHAPING = ("model", "mesh", "batch", "optimizer", "rollout")
+LEARNING = ("loss", "loss_options", "divergence", "divergence_alpha", "wpo", "reference")
+
+
+def header_topology(path: Path) -> str:
+    """The topology that the comment at the head of a config names: "v5e:4x4".
+
+    Raises:
+      ConfigError: it names none.
+    """
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        if line.startswith("# Needs:") and (found := TOPOLOGY.search(line)):
+            return found[0]
+    raise ConfigError(f'{path}: the header\'s "Needs:" names no topology such as v5e:4x4')
+
+
+def same_programs(config: Config, other: Config) -> bool:
+    """Whether two runs compile the same programs and hold the same arrays."""
+
+    def shaping(one: Config) -> list[object]:
+        agents = [
+            {key: getattr(agent, key) for key in LEARNING} | {"pairs": agent.pairs}
+            for agent in (one.target, one.failure)
+        ]
+        exists = one.failure.explore, one.failure.learn, one.rounds > 0
+        return [*(getattr(one, section) for section in SHAPING), one.tokenizer, agents, exists]
+
+    return shaping(config) == shaping(other)
+
+
+def write_table(path: Path, rows: Sequence[tuple[Path, Preflight]]) -> None:
+    """Write docs/preflight.md: what each config needs and would take."""
+    lines = [
+        "# Does it fit, and what would it take",
+        "",
+        "Every program of a run compiled for the machine in its config's header, by",
+        "`python -m launch.compile --table docs/preflight.md configs/paper/*.yaml` on a machine without one.",
+        "Nothing in this table was run on the chips it names: memory is what the compiler allocates, times",
+        "are estimates from counted work and published rates.",
+        "",
+        "| config | machine | fits | warm start | roll-outs | learning | of | DPO step | run | chip-hours |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+        *(_row(file, result) for file, result in rows),
+        "",
+        "GiB a chip at the fullest moment of each phase, against what there is. A DPO step is one of the",
+        "target agent's, all of its microbatches. `*`: compiled by the CPU's compiler in place of the GPU's;",
+        "arrays that stay are exact, temporaries the CPU's.",
+        "",
+        f"Assumed for a whole run: {ASSUMPTIONS}. Times add up compute, memory and links at the rates below,",
+        "nothing overlapped; full rows, all of their tokens scored.",
+        "",
+        "| chip | memory GiB | bf16 TFLOP/s | memory GB/s | links GB/s, one way | source |",
+        "|---|---|---|---|---|---|",
+        *(
+            f"| {chip.name} | {chip.memory / GIB:.2f} | {chip.flops / 1e12:.0f} | {chip.bandwidth / 1e9:.0f} "
+            f"| {chip.link / 1e9:.0f} | {chip.source} |"
+            for chip in CHIPS.values()
+        ),
+    ]
+    write_whole(path, "\n".join(lines) + "\n")
+
+
+def _row(file: Path, result: Preflight) -> str:
+    machine, run = result.machine, estimate_run(result)
+    peaks = {phase.phase.name: f"{phase.peak / GIB:.1f}" for phase in result.phases}
+    phases = [peaks.get(name, "–") for name in ("warm start", "roll-outs", "learning")]
+    name = f"{machine.name}{'*' if machine.stand_in else ''} ({len(machine.devices)})"
+    times = ("–",) * 3
+    if run is not None:
+        times = (f"{run.step:.1f} s", f"{run.total / 3600:.1f} h", f"{run.chip_hours:,.0f}")
+    cells = (
+        file.stem,
+        name,
+        "yes" if result.fits else "**no**",
+        *phases,
+        f"{machine.memory / GIB:.1f}",
+        *times,
+    )
+    return "| " + " | ".join(cells) + " |"

@@ -1,0 +1,128 @@
+"""Where roll-outs run: a copy of an agent in the compute type, over the devices of one host.
+
+Every call on a mesh that crosses hosts is collective, and the hosts' episodes differ in length: so each host
+plays on a mesh of its own. Heads, feed-forward and vocabulary are split over `rollout.tensor` of its devices,
+the KV cache by key/value heads.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+from jax.sharding import Mesh
+
+from coevo_jax.config import ModelConfig, RolloutConfig
+from coevo_jax.learning.train_state import Learner
+from coevo_jax.models.kv_cache import KVCache
+from coevo_jax.models.lora import plain, whole_params
+from coevo_jax.models.transformer import Params, init_params
+from coevo_jax.sampling.decode import SlotState
+from coevo_jax.sharding import (
+    copies_mesh,
+    host_mesh,
+    kv_heads_sharding,
+    param_shardings,
+    replicated,
+    vocab_sharding,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutPlacement:
+    """How the copy and the slots of the engine lie on this host's devices."""
+
+    mesh: Mesh  # of this host alone
+    params: Params  # NamedShardings of the copy, on `mesh`
+    slots: SlotState  # NamedShardings of the engine's state, on `mesh`
+    cast: Callable[[Params, Params], Params]  # (params, frozen) -> whole parameters, split as in learning
+    cast_base: Callable[[Params], Params]  # the same of a frozen base alone
+    copies: Params  # NamedShardings of one copy per group of devices, over all hosts
+
+
+def place_rollouts(
+    learner: Learner, config: RolloutConfig, mesh: Mesh, local: Mesh | None = None
+) -> RolloutPlacement:
+    """The placement of roll-outs beside a learner on a run's mesh.
+
+    Args:
+      local: this host's devices where programs are only compiled for a machine; by default found in `mesh`.
+
+    Raises:
+      ConfigError: `rollout.tensor` does not divide the host's devices, or a dimension of the model.
+    """
+    model = plain(learner.model)
+    boxed = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
+    local = local or host_mesh(mesh, config.tensor)
+    layer = kv_heads_sharding(local, model.config.num_kv_heads)
+    layers = (layer,) * model.config.num_layers
+    everywhere: Any = replicated(local)
+    logits: Any = vocab_sharding(local)
+    return RolloutPlacement(
+        mesh=local,
+        params=param_shardings(local, boxed),
+        slots=SlotState(KVCache(layers, layers, everywhere), logits, everywhere, everywhere),  # pyright: ignore[reportArgumentType]
+        cast=_jit_cast(learner, boxed, param_shardings(mesh, boxed)),
+        cast_base=jax.jit(
+            partial(_in_compute_type, boxed, model.config),
+            in_shardings=(learner.frozen_shardings or learner.shardings.params,),
+            out_shardings=param_shardings(mesh, boxed),
+        ),
+        copies=param_shardings(copies_mesh(mesh, config.tensor), boxed),
+    )
+
+
+def _jit_cast(learner: Learner, boxed: Params, shardings: Params) -> Callable[[Params, Params], Params]:
+    """All parameters of an agent, adapters merged, in the type that the model computes in.
+
+    Products cast their weights to that type anyway, so the copy computes the same numbers; norms, which
+    multiply in float32, stay as they are.
+    """
+    config = learner.model.config
+
+    def cast(params: Params, frozen: Params) -> Params:
+        return _in_compute_type(boxed, config, whole_params(params, frozen, config))
+
+    return jax.jit(
+        cast, in_shardings=(learner.shardings.params, learner.frozen_shardings), out_shardings=shardings
+    )
+
+
+def _in_compute_type(boxed: Params, config: ModelConfig, whole: Params) -> Params:
+    def convert(box: Any, x: jax.Array) -> jax.Array:
+        return x if "norm" in box.names else x.astype(config.dtype)
+
+    return jax.tree.map(convert, boxed, whole, is_leaf=lambda x: isinstance(x, nn.LogicallyPartitioned))
+
+
+def rollout_params(placement: RolloutPlacement, params: Params, frozen: Params) -> Params:
+    """An agent's copy for roll-outs, on this host's devices. Collective: all hosts make theirs together.
+
+    Adapters are merged into it, once a phase: decoding is then as fast as without them.
+    """
+    return _on_host(placement, placement.cast(params, frozen))
+
+
+def rollout_base(
+    placement: RolloutPlacement, frozen: Params, adapters: Sequence[Params]
+) -> tuple[Params, list]:
+    """The copy of a base that several agents play on side by side, and their adapters on all its devices."""
+    everywhere = replicated(placement.mesh)
+    return _on_host(placement, placement.cast_base(frozen)), [
+        jax.device_put(own, everywhere) for own in adapters
+    ]
+
+
+def _on_host(placement: RolloutPlacement, whole: Params) -> Params:
+    """Parameters split as in learning, gathered over what crosses hosts."""
+    copies = jax.device_put(whole, placement.copies)
+    devices = list(placement.mesh.devices.flat)
+
+    def own(x: jax.Array, sharding: jax.sharding.NamedSharding) -> jax.Array:
+        shards = {shard.device: shard.data for shard in x.addressable_shards}
+        parts = [shards[device] for device in devices]
+        return jax.make_array_from_single_device_arrays(x.shape, sharding, parts)
+
+    return jax.tree.map(own, copies, placement.params)

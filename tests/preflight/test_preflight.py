@@ -1,0 +1,183 @@
+"""What a preflight says of a small run on this machine's fake devices, and what it refuses."""
+
+import dataclasses
+import io
+import json
+
+import jax
+import pytest
+from rich.console import Console
+
+from coevo_jax.config import LoraConfig, ModelConfig
+from coevo_jax.models.lora import init_trained, plain
+from coevo_jax.models.transformer import Transformer, init_params
+from coevo_jax.preflight.check import largest_arrays, preflight
+from coevo_jax.preflight.chips import BY_NAME, find_machine
+from coevo_jax.preflight.costs import adapter_weights, cost_of, whole_weights
+from coevo_jax.preflight.programs import bytes_per_device, plan_programs
+from coevo_jax.preflight.report import print_preflight, record, sharding_table
+from coevo_jax.preflight.run_time import estimate_run
+from coevo_jax.preflight.table import write_table
+from coevo_jax.strict import ConfigError
+from launch.compile import check_one, parse
+from tests.tiny import tiny_config, write_config
+
+MESH = (
+    *("mesh.data=2", "mesh.fsdp=2", "mesh.tensor=2", "rollout.tensor=2"),
+    *("batch.rows=8", "batch.step_pairs=8"),
+    *("model.num_layers=1", "model.attention=dense"),  # quick to compile
+)
+BOUNDED = ("evaluate.tasks=0:10",)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def compilation_cache():
+    """The preflight turns JAX's stored programs off for its process."""
+    before = jax.config.values["jax_enable_compilation_cache"]
+    yield
+    jax.config.update("jax_enable_compilation_cache", before)
+    jax.config.update("jax_exec_time_optimization_effort", 0.0)
+
+
+@pytest.fixture(scope="module")
+def checked(tmp_path_factory):
+    config = tiny_config(tmp_path_factory.mktemp("tiny"), *MESH, *BOUNDED)
+    machine = dataclasses.replace(find_machine(None), chip=BY_NAME["h100"], name="here")
+    return preflight(config, machine)
+
+
+def text_of(*printed) -> str:
+    console = Console(file=io.StringIO(), width=200)
+    for one in printed:
+        console.print(one)
+    return console.file.getvalue()
+
+
+def test_every_phase_has_its_programs_and_holds_both_agents(checked):
+    names = {phase.phase.name: [one.program.name for one in phase.results] for phase in checked.phases}
+    assert names == {
+        "warm start": ["SFT step"],
+        "roll-outs": ["roll-out copy", "prefill", "decode"],
+        "learning": ["reference scoring", "DPO microbatch", "DPO update"],
+    }
+    held = checked.phases[1].phase.resident
+    assert set(held) == {
+        *(f"{agent}: {part}" for agent in ("target", "failure") for part in ("parameters", "Adam's moments")),
+        "roll-out copy",
+        "slots (KV cache)",
+    }
+
+
+def test_resident_bytes_are_those_of_the_arrays_that_a_run_has(checked):
+    plan = checked.plan
+    state = plan.learning.learner.init(0)
+    device = plan.learning.mesh.devices.flat[0]
+
+    def on_device(tree):
+        shards = [shard for leaf in jax.tree.leaves(tree) for shard in leaf.addressable_shards]
+        return sum(shard.data.nbytes for shard in shards if shard.device == device)
+
+    resident = checked.phases[2].phase.resident
+    assert bytes_per_device(resident["target: parameters"]) == on_device(state.params)
+    assert bytes_per_device(resident["failure: Adam's moments"]) == on_device(state.opt_state)
+    whole = sum(leaf.size * 4 for leaf in jax.tree.leaves(state.params))
+    assert bytes_per_device(resident["target: parameters"]) < whole / 3.5  # four parts, norms on each device
+
+
+def test_a_split_run_sends_something_and_a_single_device_nothing(checked, tmp_path):
+    step = checked.result("DPO microbatch")
+    kinds = {one.kind for one in step.traffic}
+    assert "all-gather" in kinds and kinds & {"all-reduce", "reduce-scatter"}
+    assert any(one.kind == "all-reduce" for one in checked.result("decode").traffic)
+    alone = plan_programs(tiny_config(tmp_path), find_machine(None))
+    assert alone.rollouts.mesh.size == 1
+
+
+def test_what_does_not_fit_is_told_with_the_largest_arrays(checked):
+    assert checked.fits
+    small = dataclasses.replace(checked.plan.machine, memory=10_000)
+    short = dataclasses.replace(checked, plan=dataclasses.replace(checked.plan, machine=small))
+    assert not short.fits
+    words = io.StringIO()
+    print_preflight(short, Console(file=words, width=200))
+    name, size = largest_arrays(checked.phases[1].phase)[0]
+    assert name in words.getvalue() and "but there are 0.00" in words.getvalue()
+    assert size == max(size for _, size in largest_arrays(checked.phases[1].phase))
+
+
+def test_time_is_estimated_from_the_rates_of_a_known_chip(checked, tmp_path):
+    step, run, chip = checked.result("DPO microbatch"), estimate_run(checked), checked.machine.chip
+    assert step.seconds.compute == pytest.approx(step.cost.flops / 8 / chip.flops)
+    assert step.seconds.memory == pytest.approx(step.cost.traffic / 8 / chip.bandwidth)
+    assert step.seconds.links == pytest.approx(sum(one.wire_bytes for one in step.traffic) / chip.link)
+    assert min(run.learning, run.warm_start, run.roll_outs, run.step) > 0
+    assert run.chip_hours == pytest.approx(run.total * 8 / 3600)
+    assert json.loads(json.dumps(record(checked)))["run"]["chip_hours"] == pytest.approx(run.chip_hours)
+    write_table(tmp_path / "table.md", [(tmp_path / "tiny.yaml", checked)])
+    assert "| tiny | here (8) | yes |" in (tmp_path / "table.md").read_text()
+    unknown = dataclasses.replace(checked.plan, machine=dataclasses.replace(checked.machine, chip=None))
+    assert estimate_run(dataclasses.replace(checked, plan=unknown)) is None
+
+
+def test_demonstrations_and_pairs_share_one_program(checked):
+    plan = checked.plan
+    named = {one.name: one.compiled_as for phase in plan.phases for one in phase.programs}
+    assert named["SFT step"] != named["DPO microbatch"]
+    batch = plan.config.batch.model_copy(update={"step_demonstrations": 8})
+    both = plan_programs(plan.config.model_copy(update={"batch": batch}), plan.machine)
+    named = {one.name: one.compiled_as for phase in both.phases for one in phase.programs}
+    assert named["SFT microbatch"] == named["DPO microbatch"] != ""
+
+
+def test_sharding_is_printed_with_every_array(checked):
+    text = text_of(sharding_table(checked.plan))
+    assert "layers/gate" in text and "fsdp, tensor" in text and "data 2 x fsdp 2 x tensor 2" in text
+    assert "slots (KV cache)" in text and "roll-out copy" in text
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_counted_weights_are_those_of_the_parameter_tree(tied):
+    lora = LoraConfig(rank=4, target_modules=("query", "down"))
+    model = ModelConfig(num_kv_heads=2, tie_embeddings=tied, lora=lora)
+    boxed = jax.eval_shape(lambda: init_params(plain(Transformer(model, 500)), jax.random.key(0)))
+    boxes = jax.tree.leaves(boxed, is_leaf=lambda x: hasattr(x, "names"))
+    sizes = [box.value.size for box in boxes if "norm" not in box.names]
+    assert whole_weights(model, 500) == sum(sizes)
+    adapters = jax.eval_shape(lambda: init_trained(Transformer(model, 500), jax.random.key(0)))
+    assert adapter_weights(model) == sum(leaf.size for leaf in jax.tree.leaves(adapters))
+
+
+def test_counted_operations_are_the_compilers_where_nothing_is_in_a_loop(tmp_path):
+    """One layer, dense attention and a head of one chunk: the compiler's own figure is right there."""
+    config = tiny_config(tmp_path, "model.num_layers=1", "model.attention=dense", "batch.rows=1")
+    plan = plan_programs(config, find_machine(None))
+    program = next(p for phase in plan.phases for p in phase.programs if p.name == "reference scoring")
+    found = program.lower().compile().cost_analysis()["flops"]
+    counted = cost_of("score", plan.config, plan.vocab_size).flops
+    assert counted == pytest.approx(found, rel=0.15)  # norms, softmax and rotary positions are not counted
+
+
+@pytest.mark.parametrize(
+    ("topology", "message"),
+    [
+        ("v5x:4x4", "no chip 'v5x' is known.*did you mean"),
+        ("v5e:3x5", "no slice '3x5' of v5e exists; there are 1x1, 2x2"),
+        ("v5e", "no slice '' of v5e exists"),
+        ("v5p:4x4", "no slice '4x4' of v5p exists"),
+        ("h100:3", "no slice '3' of h100 exists; there are 1, 2, 4, 8"),
+    ],
+)
+def test_a_topology_that_does_not_exist_is_refused(topology, message):
+    with pytest.raises(ConfigError, match=message):
+        find_machine(topology)
+
+
+def test_a_mesh_that_is_not_the_machine_is_refused(tmp_path):
+    arguments = ["--topology", "h100:4", str(write_config(tmp_path)), "mesh.fsdp=2"]
+    with pytest.raises(ConfigError, match="1 x 2 x 1 = 2 devices, but h100:4 has 4"):
+        check_one(parse(arguments))
+
+
+def test_several_configs_need_a_table(tmp_path):
+    with pytest.raises(ConfigError, match="found 2 config files, expected one"):
+        parse(["a.yaml", "b.yaml"])

@@ -1,0 +1,60 @@
+"""The preflight of paper-scale configs with the TPU's own compiler, on a machine without a TPU.
+
+The compiler comes with libtpu, which these slow tests install into a folder of their own; where one is at
+hand, LIBTPU=/path/to/the/folder/around/it saves that.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.peers import libtpu_folder
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def libtpu(tmp_path_factory) -> Path:
+    return libtpu_folder(tmp_path_factory)
+
+
+def compile_config(libtpu: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(libtpu), "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-m", "launch.compile", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment)
+
+
+@pytest.mark.slow
+def test_a_7b_with_adapters_fits_its_headers_slice(libtpu, tmp_path):
+    config, out = "configs/paper/llama2-7b-webshop-lora.yaml", tmp_path / "out.json"
+    done = compile_config(libtpu, config, "--topology", "v5e:4x4", "--json", out)
+    assert done.returncode == 0, done.stderr[-4000:]
+    found = json.loads(out.read_text())
+    assert found["fits"] and found["chips"] == 16
+    held = found["phases"]["learning"]["resident_gib"]
+    # 6,738 million weights in bfloat16 over 16 chips; 40 million of each agent's adapters with their moments.
+    assert held["frozen base"] == pytest.approx(6738e6 * 2 / 16 / 2**30, rel=0.01)
+    assert held["target: Adam's moments"] == pytest.approx(2 * held["target: parameters"], rel=0.01)
+    rollouts = found["phases"]["roll-outs"]["resident_gib"]
+    assert rollouts["roll-out copy"] == pytest.approx(6738e6 * 2 / 4 / 2**30, rel=0.01)
+    step = found["phases"]["learning"]["programs"]["DPO microbatch"]
+    assert 0 < step["own_gib"] < 8
+    sent = {one["kind"]: one["sent_gib"] for one in step["collectives"]}
+    # The base is gathered in bfloat16, forward and backward, and both times at least once.
+    assert sum(sent.values()) > 2 * 6738e6 * 2 * 15 / 16 / 2**30 / 2
+    assert 0.2 < step["seconds"]["compute"] < 5 and found["run"]["chip_hours"] > 1
+
+
+@pytest.mark.slow
+def test_what_is_too_large_is_exit_code_1_with_the_arrays(libtpu):
+    small = ["model.num_layers=2", "rollout.slots=1024", "rounds=0", "warm_start.tasks=:10"]
+    done = compile_config(
+        libtpu, "configs/paper/llama2-7b-webshop.yaml", "--topology", "v5e:4x4", "mesh.tensor=1", *small
+    )
+    assert done.returncode == 1, done.stdout[-2000:] + done.stderr[-4000:]
+    assert "It does not fit: roll-outs" in done.stdout
+    assert "slots (KV cache) cache/keys/0" in done.stdout and "lockstep" in done.stdout

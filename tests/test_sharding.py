@@ -1,0 +1,76 @@
+"""The rules: what they split, what they replicate, and that they say which of them divides no dimension."""
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+
+from coevo_jax.config import MeshConfig, ModelConfig
+from coevo_jax.models.attention import dense_attention
+from coevo_jax.models.transformer import Transformer, init_params
+from coevo_jax.sharding import make_mesh, over_heads, param_shardings
+from coevo_jax.strict import ConfigError
+
+
+def shardings(model: ModelConfig, vocab: int = 96, **axes):
+    boxed = jax.eval_shape(lambda: init_params(Transformer(model, vocab), jax.random.key(0)))
+    return param_shardings(make_mesh(MeshConfig(**axes)), boxed)
+
+
+def test_matrices_are_split_over_both_axes_and_norms_over_none():
+    found = shardings(ModelConfig(), fsdp=2, tensor=4)
+    assert found["embedding"].spec == PartitionSpec("tensor", "fsdp")
+    assert found["layers"]["gate"].spec == PartitionSpec(None, "fsdp", "tensor")
+    assert found["layers"]["key"].spec == PartitionSpec(None, "fsdp", "tensor")
+    assert found["final_norm"]["scale"].spec == PartitionSpec()
+
+
+def test_key_and_value_heads_are_on_several_devices_where_there_are_more_of_these():
+    found = shardings(ModelConfig(num_kv_heads=2), fsdp=2, tensor=4)
+    assert found["layers"]["key"].spec == found["layers"]["value"].spec == PartitionSpec(None, "fsdp")
+    assert found["layers"]["query"].spec == PartitionSpec(None, "fsdp", "tensor")
+
+
+@pytest.mark.parametrize(
+    ("axes", "model", "message"),
+    [
+        (
+            {"tensor": 4},
+            {"intermediate_size": 90},
+            "mesh.tensor 4 does not divide the 90 of layers/.*: the rule mlp",
+        ),
+        (
+            {"fsdp": 8},
+            {"hidden_size": 36},
+            "mesh.fsdp 8 does not divide the 36 of .*: the rule embed -> fsdp",
+        ),
+        (
+            {"tensor": 4},
+            {"num_heads": 12, "num_kv_heads": 6},
+            "does not divide the 6 of layers/.*the rule kv_heads",
+        ),
+    ],
+)
+def test_a_rule_that_does_not_divide_a_dimension_is_named_with_it(axes, model, message):
+    with pytest.raises(ConfigError, match=message):
+        shardings(ModelConfig(**model), **axes)
+
+
+@pytest.mark.parametrize("kv_heads", [2, 8])
+def test_attention_over_devices_is_that_of_one(kv_heads):
+    rng = np.random.default_rng(kv_heads)
+    q = rng.normal(size=(2, 32, 8, 8)).astype(np.float32)
+    k, v = rng.normal(size=(2, 2, 32, kv_heads, 8)).astype(np.float32)
+    until = np.full((2, 32), 32, np.int32)
+
+    def run(attention):
+        def total(*arrays):
+            return (attention(*arrays, until) * q).sum()
+
+        return jax.jit(jax.value_and_grad(total, argnums=(0, 1, 2)))(q, k, v)
+
+    split = over_heads(make_mesh(MeshConfig(fsdp=2, tensor=4)), dense_attention)
+    (found, gradients), (expected, expected_gradients) = run(split), run(dense_attention)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    for one, other in zip(gradients, expected_gradients, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
