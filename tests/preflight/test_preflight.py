@@ -177,7 +177,7 @@ def test_a_topology_that_does_not_exist_is_refused(topology, message):
 
 
 def test_a_mesh_that_is_not_the_machine_is_refused(tmp_path):
-    arguments = ["--topology", "h100:4", str(write_config(tmp_path)), "mesh.fsdp=2"]
+    arguments = [str(write_config(tmp_path)), "--topology", "h100:4", "mesh.fsdp=2"]
     with pytest.raises(ConfigError, match="1 x 2 x 1 = 2 devices, but h100:4 has 4"):
         check_one(parse(arguments))
 
