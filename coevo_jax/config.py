@@ -31,7 +31,12 @@ class EnvConfig(StrictModel):
     options: dict[str, Any] = Field(default={})
     """Options of that environment; its own schema checks them."""
     workers: int = Field(default=2, ge=1)
-    """Threads that step environments while the device decodes."""
+    """Calls of environments under way at a time, while the device decodes; the others queue."""
+    processes: bool = False
+    """Each instance in a process of its own: for environments of pure Python that take long, or that may
+    crash or eat memory. Those with a process of their own already (scienceworld, textworld) gain nothing."""
+    process_memory_mib: int = Field(default=1024, ge=64)
+    """Most memory of such a process for data; an environment that takes more is a fault and restarted."""
     step_timeout: float = Field(default=60.0, gt=0)
     """Seconds after which a reset or step counts as an environment fault."""
 
@@ -206,8 +211,15 @@ class ExploreConfig(StrictModel):
     """Sampling temperature; 0 is greedy."""
     top_p: float = Field(default=1.0, gt=0, le=1)
     """Nucleus of the sampling distribution."""
+    top_k: int = Field(default=0, ge=0)
+    """Draw from this many of the likeliest tokens; 0 from all."""
+    min_p: float = Field(default=0.0, ge=0, lt=1)
+    """Least share of the likeliest token's probability that a token needs to be drawn; 0 asks for none."""
     block_tasks: int = Field(default=200, ge=1)
     """Tasks explored between two commits."""
+    together: bool = True
+    """Let both agents explore side by side at a round's start, with rollout.slots each: one decodes while the
+    other's environments step. false plays one after the other, with half the environments and caches."""
 
 
 class RolloutConfig(StrictModel):
@@ -219,6 +231,11 @@ class RolloutConfig(StrictModel):
     """Most tokens of one agent turn; beyond, the episode ends with token_limit."""
     decode_block: int = Field(default=32, ge=1)
     """Most tokens decoded on the device before the host looks."""
+    joining: Literal["at_once", "next_block", "as_ready"] = "at_once"
+    """When a turn goes on: with the next block, which waits for the environments (fast ones); one block
+    later, during which they step (slow ones); or as each answers, in an order that the clock decides."""
+    stop_at_action_line: bool = False
+    """End a turn at the end of its action's line, for environments whose actions are single lines."""
     tensor: int = Field(default=1, ge=1)
     """Devices of a host that share the roll-out copy: its heads, feed-forward and vocabulary."""
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from coevo_jax.config import Config, LearnConfig
+from coevo_jax.config import Config, EnvConfig, LearnConfig
 from coevo_jax.strict import ConfigError
 
 # Options that act through the preference loss alone.
@@ -20,6 +20,7 @@ LOSS_OPTIONS = (
 def check(config: Config, source: str = "configuration") -> None:
     """Refuse impossible combinations of valid options. Raises ConfigError that lists every one of them."""
     problems = [*_names_and_slices(config), *_model(config), *_adapters(config), *_lengths(config)]
+    problems += _workers(config)
     problems += _agent("target", config.target)
     problems += _agent("failure", config.failure)
     if config.rounds > 0:
@@ -153,6 +154,12 @@ def _lengths(config: Config) -> Iterator[str]:
         )
 
 
+def _workers(config: Config) -> Iterator[str]:
+    memory, default = config.env.process_memory_mib, EnvConfig.model_fields["process_memory_mib"].default
+    if memory != default and not config.env.processes:
+        yield f"env.process_memory_mib {memory} does nothing: env.processes is false"
+
+
 def _agent(name: str, agent: LearnConfig) -> Iterator[str]:
     for key, values in (("beta", agent.beta), ("learning_rate", agent.learning_rate)):
         if not values:
@@ -228,6 +235,16 @@ def _sampling(config: Config) -> Iterator[str]:
             f"explore.samples {config.explore.samples} at explore.temperature 0 are identical; "
             "use a temperature above 0 or one sample"
         )
+    if config.explore.temperature == 0:
+        for key, value, default in (
+            ("top_p", config.explore.top_p, 1),
+            ("top_k", config.explore.top_k, 0),
+            ("min_p", config.explore.min_p, 0),
+        ):
+            if value != default:
+                yield f"explore.{key} {value} does nothing at explore.temperature 0 (greedy)"
+    if not config.explore.together and not config.failure.explore:
+        yield "explore.together: false does nothing: failure.explore is false, so one agent explores"
 
 
 def _batch_room(config: Config) -> Iterator[str]:

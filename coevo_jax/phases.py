@@ -4,7 +4,7 @@ Killed anywhere, a phase goes on from its last commit and ends in the same numbe
 """
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,25 +15,23 @@ import numpy as np
 from coevo_jax.agents import leave_warm_start
 from coevo_jax.config import Config, ConfigError, of_round
 from coevo_jax.config_check import slice_bounds
-from coevo_jax.data.buffer import read_trajectories, shard_name, write_trajectories
+from coevo_jax.data.buffer import read_trajectories, write_trajectories
 from coevo_jax.data.chat import chat_format
 from coevo_jax.data.experts import Experts, expert_texts, imported_texts, load_experts, load_imported
 from coevo_jax.data.interchange import Conversation, Problems, read_conversations
 from coevo_jax.data.packing import pack_sft
 from coevo_jax.data.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
 from coevo_jax.envs.env import Env, PreparesExperts, Task
-from coevo_jax.evaluation import summarize
 from coevo_jax.learn_phase import learn
 from coevo_jax.learning.optimizer import cosine_rate
 from coevo_jax.models.lora import init_trained
 from coevo_jax.models.transformer import Transformer, init_params
 from coevo_jax.optimize import optimize
 from coevo_jax.progress import CONSOLE, Stopwatch, say
-from coevo_jax.rollout import play
-from coevo_jax.rollout_copy import rollout_params
-from coevo_jax.rollout_stats import RolloutStats
+from coevo_jax.roll_out import RollOut, block_count, block_paths, finish_roll_out, roll_out
 from coevo_jax.run import Run
-from coevo_jax.schedule import Phase
+from coevo_jax.sampling.engine import Sampling
+from coevo_jax.schedule import Phase, explored_together
 from coevo_jax.world import (
     BACKBONE_DIR,
     EXPERTS_FILE,
@@ -200,113 +198,39 @@ def warm_start(run: Run, world: World, phase: Phase) -> None:
 
 
 def explore(run: Run, world: World, phase: Phase) -> None:
-    """Roll out an agent on the training tasks, block by block."""
+    """Roll out an agent on the training tasks, block by block; or both agents, interleaved.
+
+    Nothing is learned between the two explorations of a round's start, so the first plays the episodes of
+    both and leaves the other only to be summed up.
+    """
     config = run.config.explore
     where = of_round(config.tasks, phase.round)
     tasks = tasks_of(world.env, "train", where, "explore.tasks")
-    name = phase.name.rpartition("explore_")[2]
-    roll_out(
-        run,
-        world,
-        phase,
-        tasks,
-        name,
-        samples=config.samples,
+    sampling = Sampling(
+        root=jax.random.key(run.config.seed),
         temperature=config.temperature,
         top_p=config.top_p,
+        top_k=config.top_k,
+        min_p=config.min_p,
     )
+    name = phase.name.rpartition("explore_")[2]
+    together = explored_together(run.config, phase)
+    first = None if not together or phase == together[0] else run.manifest.record(together[0].name)
+    parts = [RollOut(phase=one, name=one.agent) for one in together] or [RollOut(phase=phase, name=name)]
+    if first is None:
+        roll_out(run, world, parts, tasks, samples=config.samples, sampling=sampling)
+    else:
+        shards = block_paths(run, parts[1], block_count(run, tasks))
+        finish_roll_out(run, run.begin(phase.name), shards)
 
 
 def evaluate(run: Run, world: World, phase: Phase) -> None:
     """Play an agent greedily on held-out tasks."""
     config = run.config.evaluate
     tasks = tasks_of(world.env, config.split, config.tasks, "evaluate.tasks")
-    roll_out(run, world, phase, tasks, f"eval-{phase.agent}", samples=1, temperature=0.0, top_p=1.0)
-
-
-def roll_out(
-    run: Run,
-    world: World,
-    phase: Phase,
-    tasks: Sequence[Task],
-    name: str,
-    *,
-    samples: int,
-    temperature: float,
-    top_p: float,
-) -> None:
-    """Play `samples` episodes of every task; each block of tasks is one shard and one commit."""
-    config = run.config
-    record = run.begin(phase.name)
-    watch = Stopwatch(record.seconds)
-    size = config.explore.block_tasks
-    blocks = [tasks[start : start + size] for start in range(0, len(tasks), size)]
-    paths = [_round_dir(run, phase) / shard_name(name, index, len(blocks)) for index in range(len(blocks))]
-    params = rollout_params(world.rollouts, run.agents[phase.agent].params, run.frozen)
-    for index in range(record.position, len(blocks)):
-        trajectories, stats = play(
-            world.engine,
-            params,
-            world.pool,
-            world.chat,
-            blocks[index],
-            agent=phase.agent,
-            samples=samples,
-            temperature=temperature,
-            top_p=top_p,
-            seed=config.seed,
-            phase=phase.index,
-            progress=CONSOLE,
-            label=f"{phase.name} {index + 1}/{len(blocks)}",
-        )
-        write_trajectories(paths[index], trajectories)
-        values = {f"rollout/{key}": value for key, value in _stat_values(stats).items()}
-        run.log.write(int(run.agents[phase.agent].step), phase.name, values)
-        record = replace(record, position=index + 1, seconds=watch.seconds)
-        last = index + 1 == len(blocks)
-        if not last:
-            record = run.commit(record, files=[paths[index]], states_changed=False, finished=False)
-    world.engine.reset()  # learning wants the memory of long slots
-    summary = summarize(
-        read_trajectories(paths),
-        hard_negative_threshold=config.evaluate.hard_negative_threshold,
-        seed=config.seed,
-    )
-    record = replace(record, records={"summary": summary}, seconds=watch.seconds)
-    run.commit(record, files=paths[-1:], states_changed=False, finished=True)
-    say(record, _summary_words(summary))
-
-
-def _round_dir(run: Run, phase: Phase) -> Path:
-    folder = run.folder / "trajectories" / f"round-{phase.round:02d}"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def _stat_values(stats: RolloutStats) -> dict[str, float]:
-    """What a block of roll-outs cost, for the metrics log."""
-    seconds = max(stats.seconds, 1e-9)
-    return {
-        "episodes": stats.episodes,
-        "mean_reward": stats.mean_reward,
-        "faults": stats.faults,
-        "episodes_per_second": stats.episodes / seconds,
-        "turns_per_second": stats.turns / seconds,
-        "agent_tokens_per_second": stats.agent_tokens / seconds,
-        "prefill_tokens": stats.prefill_tokens,
-        "slot_occupancy": stats.occupancy,
-        "env_wait_share": stats.env_wait_seconds / seconds,
-    }
-
-
-def _summary_words(summary: Any) -> str:
-    if summary["mean_reward"] is None:
-        return f"no finished episode, {summary['faults']} faults"
-    words = f"reward {summary['mean_reward']:.3f}, success {summary['success_rate']:.1%}"
-    if summary["hard_negative_share_of_failures"] is not None:
-        words += f", hard negatives {summary['hard_negative_share']:.1%}"
-        words += f" ({summary['hard_negative_share_of_failures']:.1%} of failures)"
-    return words + (f", {summary['faults']} faults" if summary["faults"] else "")
+    sampling = Sampling(root=jax.random.key(run.config.seed), temperature=0.0)
+    part = RollOut(phase=phase, name=f"eval-{phase.agent}")
+    roll_out(run, world, [part], tasks, samples=1, sampling=sampling)
 
 
 PHASES: dict[str, Callable[[Run, World, Phase], None]] = {

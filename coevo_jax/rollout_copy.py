@@ -5,15 +5,16 @@ plays on a mesh of its own. Heads, feed-forward and vocabulary are split over `r
 the KV cache by key/value heads.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
 import jax
 from jax.sharding import Mesh
 
-from coevo_jax.config import RolloutConfig
+from coevo_jax.config import ModelConfig, RolloutConfig
 from coevo_jax.learning.train_state import Learner
 from coevo_jax.models.kv_cache import KVCache
 from coevo_jax.models.lora import plain, whole_params
@@ -37,6 +38,7 @@ class RolloutPlacement:
     params: Params  # NamedShardings of the copy, on `mesh`
     slots: SlotState  # NamedShardings of the engine's state, on `mesh`
     cast: Callable[[Params, Params], Params]  # (params, frozen) -> whole parameters, split as in learning
+    cast_base: Callable[[Params], Params]  # the same of a frozen base alone
     copies: Params  # NamedShardings of one copy per group of devices, over all hosts
 
 
@@ -61,8 +63,13 @@ def place_rollouts(
     return RolloutPlacement(
         mesh=local,
         params=param_shardings(local, boxed),
-        slots=SlotState(KVCache(layers, layers, everywhere), logits),  # pyright: ignore[reportArgumentType]
+        slots=SlotState(KVCache(layers, layers, everywhere), logits, everywhere, everywhere),  # pyright: ignore[reportArgumentType]
         cast=_jit_cast(learner, boxed, param_shardings(mesh, boxed)),
+        cast_base=jax.jit(
+            partial(_in_compute_type, boxed, model.config),
+            in_shardings=(learner.frozen_shardings or learner.shardings.params,),
+            out_shardings=param_shardings(mesh, boxed),
+        ),
         copies=param_shardings(copies_mesh(mesh, config.tensor), boxed),
     )
 
@@ -76,15 +83,18 @@ def _jit_cast(learner: Learner, boxed: Params, shardings: Params) -> Callable[[P
     config = learner.model.config
 
     def cast(params: Params, frozen: Params) -> Params:
-        def convert(box: Any, x: jax.Array) -> jax.Array:
-            return x if "norm" in box.names else x.astype(config.dtype)
-
-        whole = whole_params(params, frozen, config)
-        return jax.tree.map(convert, boxed, whole, is_leaf=lambda x: isinstance(x, nn.LogicallyPartitioned))
+        return _in_compute_type(boxed, config, whole_params(params, frozen, config))
 
     return jax.jit(
         cast, in_shardings=(learner.shardings.params, learner.frozen_shardings), out_shardings=shardings
     )
+
+
+def _in_compute_type(boxed: Params, config: ModelConfig, whole: Params) -> Params:
+    def convert(box: Any, x: jax.Array) -> jax.Array:
+        return x if "norm" in box.names else x.astype(config.dtype)
+
+    return jax.tree.map(convert, boxed, whole, is_leaf=lambda x: isinstance(x, nn.LogicallyPartitioned))
 
 
 def rollout_params(placement: RolloutPlacement, params: Params, frozen: Params) -> Params:
@@ -92,7 +102,22 @@ def rollout_params(placement: RolloutPlacement, params: Params, frozen: Params) 
 
     Adapters are merged into it, once a phase: decoding is then as fast as without them.
     """
-    copies = jax.device_put(placement.cast(params, frozen), placement.copies)
+    return _on_host(placement, placement.cast(params, frozen))
+
+
+def rollout_base(
+    placement: RolloutPlacement, frozen: Params, adapters: Sequence[Params]
+) -> tuple[Params, list]:
+    """The copy of a base that several agents play on side by side, and their adapters on all its devices."""
+    everywhere = replicated(placement.mesh)
+    return _on_host(placement, placement.cast_base(frozen)), [
+        jax.device_put(own, everywhere) for own in adapters
+    ]
+
+
+def _on_host(placement: RolloutPlacement, whole: Params) -> Params:
+    """Parameters split as in learning, gathered over what crosses hosts."""
+    copies = jax.device_put(whole, placement.copies)
     devices = list(placement.mesh.devices.flat)
 
     def own(x: jax.Array, sharding: jax.sharding.NamedSharding) -> jax.Array:

@@ -46,3 +46,14 @@ def schedule(config: Config) -> tuple[Phase, ...]:
         )
         for index, (kind, name, number, agent) in enumerate(plan)
     )
+
+
+def explored_together(config: Config, phase: Phase) -> tuple[Phase, ...]:
+    """The target's and the failure agent's exploration at a round's start, if `phase` is one of the two and
+    they are played together; otherwise nothing."""
+    pair = tuple(
+        other
+        for other in schedule(config)
+        if other.round == phase.round and other.name.endswith(("/explore_target", "/explore_failure"))
+    )
+    return pair if config.explore.together and len(pair) == 2 and phase in pair else ()

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from jax.sharding import Mesh
 
 from coevo_jax.config import Config, ConfigError
@@ -14,6 +15,7 @@ from coevo_jax.data.interchange.sets import open_set
 from coevo_jax.data.tokenizer import load_tokenizer
 from coevo_jax.envs.env import Env, Task
 from coevo_jax.envs.pool import EnvPool
+from coevo_jax.envs.process import isolated
 from coevo_jax.envs.registry import make_env
 from coevo_jax.learning.agent_loss import agent_loss
 from coevo_jax.learning.objective import AgentLoss
@@ -25,6 +27,7 @@ from coevo_jax.models.huggingface.shards import check_checkpoint
 from coevo_jax.models.lora import plain
 from coevo_jax.models.transformer import Transformer
 from coevo_jax.rollout_copy import RolloutPlacement, place_rollouts
+from coevo_jax.sampling.action_line import stop_table
 from coevo_jax.sampling.engine import Engine
 from coevo_jax.sharding import make_mesh
 from coevo_jax.trajectory import Trajectory
@@ -153,8 +156,14 @@ def build_world(config: Config, folder: Path) -> World:
         experts={expert.task_id: expert for expert in read_trajectories([folder / EXPERTS_FILE])},
         env=make(),
         rollouts=rollouts,
-        engine=Engine(plain(learning.learner.model), config.rollout, chat.end_id, sharding=rollouts.slots),
-        pool=EnvPool(make, workers=config.env.workers, step_timeout=config.env.step_timeout),
+        engine=Engine(
+            learning.learner.model,
+            config.rollout,
+            chat.end_id,
+            sharding=rollouts.slots,
+            stop=_stop_table(config, chat),
+        ),
+        pool=_pool(config, make),
     )
 
 
@@ -177,6 +186,19 @@ def make_learning(config: Config, vocab_size: int, mesh: Mesh) -> Learning:
         warm_programs=warm_programs,
         score=jit_score(learner.model, mesh, learner.shardings, learner.frozen_shardings),
     )
+
+
+def _pool(config: Config, make: Callable[[], Env]) -> EnvPool:
+    env = config.env
+    played = isolated(make, env.process_memory_mib) if env.processes else make
+    return EnvPool(played, workers=env.workers, step_timeout=env.step_timeout)
+
+
+def _stop_table(config: Config, chat: ChatFormat) -> np.ndarray | None:
+    """Where the tokens of a turn lead, if it is to stop at the end of its action's line."""
+    if not config.rollout.stop_at_action_line:
+        return None
+    return stop_table([chat.decode_response([token]) for token in range(chat.vocab_size)])
 
 
 def _programs(learner: Learner, loss: AgentLoss, mesh: Mesh) -> StepPrograms:

@@ -41,11 +41,22 @@ def random_params(seed: int = 0):
     return {**params, "embedding": params["embedding"] + 0.2, "head": head}
 
 
-def make_engine(slots: int = 3, max_tokens: int = 160, max_turn_tokens: int = 12, **options) -> Engine:
+def make_engine(
+    slots: int = 3,
+    max_tokens: int = 160,
+    max_turn_tokens: int = 12,
+    joining: str = "at_once",
+    model: Transformer = MODEL,
+    **options,
+) -> Engine:
     config = RolloutConfig(
-        slots=slots, max_tokens=max_tokens, max_turn_tokens=max_turn_tokens, decode_block=8
+        slots=slots,
+        max_tokens=max_tokens,
+        max_turn_tokens=max_turn_tokens,
+        decode_block=8,
+        joining=joining,  # pyright: ignore[reportArgumentType]
     )
-    return Engine(MODEL, config, CharChat.end_id, **options)
+    return Engine(model, config, CharChat.end_id, **options)
 
 
 @dataclass(frozen=True)

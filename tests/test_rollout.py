@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from coevo_jax import rollout
 from coevo_jax.config import ConfigError
 from coevo_jax.data.chat import render
 from coevo_jax.envs.pool import EnvPool
 from coevo_jax.learning.head import scored_logps
 from coevo_jax.models.transformer import output_head, output_logits
-from coevo_jax.rollout import force, play
+from coevo_jax.rollout import force, lane, play
 from coevo_jax.trajectory import Demonstration, Ending, Turn
 from tests.scripted_env import MODEL, CharChat, ScriptedEnv, SlowEnv, make_engine, make_tasks, random_params
 
@@ -111,15 +110,6 @@ def test_greedy_turns_equal_a_full_forward_pass_for_every_token():
         np.testing.assert_allclose(chosen, best, atol=1e-4)
 
 
-@pytest.mark.parametrize("slots", [1, 8])
-def test_episodes_do_not_depend_on_the_number_of_slots(slots):
-    expected, _ = play_with(tasks=7, samples=2)
-    found, _ = play_with(tasks=7, samples=2, engine=make_engine(slots, max_tokens=LENGTH))
-    assert [text_of(t) for t in found] == [text_of(t) for t in expected]
-    for one, other in zip(found, expected, strict=True):
-        np.testing.assert_allclose(one.logps, other.logps, atol=1e-4)
-
-
 def test_episodes_do_not_depend_on_the_other_tasks():
     all_of_them, _ = play_with(tasks=5)
     with EnvPool(ScriptedEnv, workers=2, step_timeout=10) as pool:
@@ -128,8 +118,10 @@ def test_episodes_do_not_depend_on_the_other_tasks():
     assert text_of(alone[0]) == text_of(all_of_them[3])
 
 
-def test_a_rerun_is_bit_identical_however_slow_the_environments_are():
-    runs = [play_with(make_env, tasks=8)[0] for make_env in (SlowEnv, SlowEnv, ScriptedEnv)]
+@pytest.mark.parametrize("joining", ["at_once", "next_block"])
+def test_a_rerun_is_bit_identical_however_slow_the_environments_are(joining):
+    engine = ENGINE if joining == "at_once" else make_engine(max_tokens=LENGTH, joining=joining)
+    runs = [play_with(make_env, tasks=8, engine=engine)[0] for make_env in (SlowEnv, SlowEnv, ScriptedEnv)]
     for one, two, three in zip(*runs, strict=True):
         assert text_of(one) == text_of(two) == text_of(three)
         assert one.logps.tobytes() == two.logps.tobytes() == three.logps.tobytes()
@@ -198,7 +190,9 @@ def test_endings_by_the_environment():
     assert (stats.turns, stats.agent_tokens, stats.mean_reward) == (16, 48, 1.0)
     assert stats.endings == {"solved": 4, "failed": 0, "turn_limit": 0, "token_limit": 0, "fault": 0}
     assert 0 < stats.occupancy <= 1
-    assert stats.prefill_tokens == sum(int((~t.agent_mask).sum()) for t in solved)
+    given = sum(int((~t.agent_mask).sum()) for t in solved)
+    assert stats.prefill_tokens + stats.prefix_tokens == given
+    assert stats.prefix_hits == 3 and stats.prefix_tokens >= 3 * len("<xyz|")
     assert stats.env_calls == 4 * 5  # a reset and four turns
 
 
@@ -263,9 +257,9 @@ def test_a_malformed_answer_costs_a_turn_and_never_reaches_the_environment():
         2, chat.response_ids("bcd"), chat.response_ids("Action: e"), chat.response_ids("Action: ")
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rollout, "MALFORMED", "Tbcd e")
+        patch.setattr(lane, "MALFORMED", "Tbcd e")
         trajectories, _ = play_with(make_env, tasks=2, chat=chat, script=script)
-    assert rollout.MALFORMED.startswith("Invalid action")
+    assert lane.MALFORMED.startswith("Invalid action")
     for trajectory in trajectories:
         assert [turn.action for turn in trajectory.turns] == ["", "e", ""]
         assert trajectory.turns[0].observation == trajectory.turns[2].observation == "Tbcd e"

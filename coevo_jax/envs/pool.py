@@ -3,7 +3,7 @@
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,11 +25,11 @@ class _Call:
 class EnvPool:
     """Environment instances by slot: created on first use, kept across episodes, replaced after a fault.
 
-    `submit` hands a call to the worker threads, `wait` returns the outcomes of all calls on their way. An
-    exception of the environment and a call that outlasts `step_timeout` both come back as an `EnvFault`; the
-    instance is closed in the background and the slot's next call gets a fresh one. A hung call keeps its
+    `submit` hands a call to the worker threads; `wait` and `ready` return the outcomes of calls on their way.
+    An exception of the environment and a call that outlasts `step_timeout` both come back as an `EnvFault`;
+    the instance is closed in the background and the slot's next call gets a fresh one. A hung call keeps its
     (daemon) thread, and another takes that thread's place. A `ConfigError` of `make_env` is the user's, not
-    the environment's: `wait` raises it.
+    the environment's: `wait` and `ready` raise it.
     """
 
     def __init__(self, make_env: Callable[[], Env], *, workers: int, step_timeout: float):
@@ -42,6 +42,7 @@ class EnvPool:
         self._changed = threading.Condition()
         self._workers = workers
         self.calls, self.seconds = 0, 0.0  # finished calls and the time they took, in the environment alone
+        self.latencies: list[float] = []  # seconds of each call since the owner last cleared it
         for _ in range(workers):
             self._spawn()
 
@@ -58,15 +59,29 @@ class EnvPool:
             self._calls[slot] = call
         self._queue.put(call)
 
-    def wait(self) -> dict[int, Any]:
-        """Wait for all calls on their way; returns each slot's result or `EnvFault`, in order of slots."""
+    def wait(self, slots: Collection[int] | None = None) -> dict[int, Any]:
+        """Wait for the calls of these slots (of all) that are on their way.
+
+        Returns each slot's result or `EnvFault`, in order of slots.
+        """
+        return self._collect(slots, lambda on_the_way, there: on_the_way)
+
+    def ready(self, slots: Collection[int], *, wait: bool) -> dict[int, Any]:
+        """The outcomes of these slots that are there by now; with `wait`, wait until there is one."""
+        return self._collect(slots, lambda on_the_way, there: wait and on_the_way and not there)
+
+    def _collect(
+        self, slots: Collection[int] | None, missing: Callable[[bool, bool], bool]
+    ) -> dict[int, Any]:
+        def of(places: Collection[int]) -> list[int]:
+            return sorted(place for place in places if slots is None or place in slots)
+
         with self._changed:
-            while self._calls:
+            self._expire()
+            while missing(bool(of(self._calls)), bool(of(self._outcomes))):
+                self._changed.wait(self._next_deadline())
                 self._expire()
-                if self._calls:
-                    self._changed.wait(self._next_deadline())
-            outcomes = dict(sorted(self._outcomes.items()))
-            self._outcomes.clear()
+            outcomes = {slot: self._outcomes.pop(slot) for slot in of(self._outcomes)}
         for outcome in outcomes.values():
             if isinstance(outcome, ConfigError):
                 raise outcome
@@ -127,7 +142,9 @@ class EnvPool:
 
     def _finish(self, call: _Call, outcome: Any) -> None:
         self.calls += 1
-        self.seconds += time.monotonic() - (call.started or call.submitted)
+        seconds = time.monotonic() - (call.started or call.submitted)
+        self.seconds += seconds
+        self.latencies.append(seconds)
         del self._calls[call.slot]
         self._outcomes[call.slot] = outcome
         if isinstance(outcome, Exception):

@@ -12,6 +12,7 @@ import traceback
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -90,7 +91,7 @@ def make_env(name: str, options: Mapping[str, Any]) -> Callable[[], Env]:
     """
     spec = find_environment(name)
     checked, make = validate(spec.options, dict(options), "config", "env.options"), spec.make
-    return lambda: make(checked)
+    return partial(make, checked)  # picklable: a process of its own can make one, too
 
 
 def find_environment(name: str) -> EnvSpec:

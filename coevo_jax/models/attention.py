@@ -81,16 +81,21 @@ def dense_attention(
 
 def cached_attention(
     q_BTHh: jax.Array,
-    keys_BKCh: jax.Array,
+    keys_BKhC: jax.Array,
     values_BKCh: jax.Array,
     positions_BT: jax.Array,
     window: int | None = None,
 ) -> jax.Array:
     """New queries over a cache that holds their own keys already; causal by position; [B, T, H, h].
 
+    Keys come transposed: a query's scores then read rows of the cache, six times as fast on a CPU.
+
     Args:
       window: how many of the last tokens a query sees, itself among them; None for all.
     """
-    back_BTC = positions_BT[..., None] - jnp.arange(keys_BKCh.shape[2])
+    q, scale = _group(q_BTHh, keys_BKhC.shape[1]), q_BTHh.shape[-1] ** -0.5
+    back_BTC = positions_BT[..., None] - jnp.arange(keys_BKhC.shape[3])
     mask_BTC = back_BTC >= 0 if window is None else (back_BTC >= 0) & (back_BTC < window)
-    return _ungroup(_attend(_group(q_BTHh, keys_BKCh.shape[1]), keys_BKCh, values_BKCh, mask_BTC))
+    scores = jnp.einsum("bkgth,bkhc->bkgtc", q * scale, keys_BKhC, preferred_element_type=jnp.float32)
+    weights = jax.nn.softmax(jnp.where(mask_BTC[:, None, None], scores, MASKED), axis=-1)
+    return _ungroup(jnp.einsum("bkgtc,bkch->bkgth", weights.astype(values_BKCh.dtype), values_BKCh))

@@ -182,12 +182,14 @@ class Block(nn.Module):
         factors: Any = self.variable("adapters", name, start).value
         return factors
 
+    def _whole(self, name: str, x_BTI: jax.Array) -> jax.Array:
+        """A projection over the last axis, with its bias where it has one."""
+        y_BTO = linear(x_BTI, self.weights[name].reshape(x_BTI.shape[-1], -1))
+        return y_BTO + self.biases[name].reshape(-1).astype(y_BTO.dtype) if name in self.biases else y_BTO
+
     def _linear(self, name: str, x_BTI: jax.Array) -> jax.Array:
-        """A projection over the last axis, plus its adapter's low-rank share, without a merged weight."""
-        I = x_BTI.shape[-1]
-        y_BTO = linear(x_BTI, self.weights[name].reshape(I, -1))
-        if name in self.biases:
-            y_BTO += self.biases[name].reshape(-1).astype(y_BTO.dtype)
+        """The same plus its adapter's low-rank share, without a merged weight."""
+        I, y_BTO = x_BTI.shape[-1], self._whole(name, x_BTI)
         if name not in self.adapters:
             return y_BTO
         a, b = self.adapters[name]["a"], self.adapters[name]["b"]

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from coevo_jax.batch import PreferenceBatch, TokenBatch
 from coevo_jax.config import BatchConfig, Config
@@ -21,10 +21,11 @@ from coevo_jax.data.tokenizer import load_tokenizer
 from coevo_jax.learning.train_state import Learner, TrainState
 from coevo_jax.learning.train_step import StepPrograms, batch_shardings
 from coevo_jax.models.attention_kinds import OF_PLATFORM
-from coevo_jax.models.lora import plain
 from coevo_jax.preflight.chips import Machine
 from coevo_jax.rollout_copy import RolloutPlacement, place_rollouts
-from coevo_jax.sampling.decode import init_state
+from coevo_jax.sampling.action_line import never_stop
+from coevo_jax.sampling.decode import Prefill, Weights, init_state
+from coevo_jax.sampling.draw import filters
 from coevo_jax.sampling.engine import CHUNKS, cache_lengths, default_prefill_rows, jit_engine
 from coevo_jax.sharding import host_mesh, make_mesh
 from coevo_jax.strict import ConfigError
@@ -161,32 +162,35 @@ class _Groups:
     def roll_outs(self) -> Phase:
         resident = self._both_agents()
         own = tuple(resident)
-        engine = jit_engine(plain(self.run.learner.model), self.config.rollout.slots, self.placement.slots)
+        engine = jit_engine(self.run.learner.model, self.config.rollout.slots, self.placement.slots)
         lengths = cache_lengths(self.config.rollout.max_tokens)
         copy, slots = self._copy(), self._slots(lengths[-1])
-        resident |= {"roll-out copy": copy, "slots (KV cache)": slots}
+        weights = self._weights(copy)
+        played = ("roll-out copy", "its layers apart", "slots (KV cache)")
+        resident |= dict(zip(played, (copy, weights, slots), strict=True))
+        if self._two_lanes():  # the agents of a round explore side by side
+            resident |= {f"second agent: {name}": resident[name] for name in played}
         agent = self.run.learner.abstract()
         base = self.run.learner.abstract_frozen() if self.run.learner.frozen_shardings else {}
-        played = ("roll-out copy", "slots (KV cache)")
         programs = [
             Program(
                 name="roll-out copy",
                 work="none",
                 lower=lambda: _lower(self.placement.cast, agent.params, base),
                 holds=tuple(name for name in own if name in ("target: parameters", "frozen base")),
-                frees=("slots (KV cache)",),
+                frees=("slots (KV cache)", "its layers apart"),
             ),
             Program(
                 name="prefill",
                 work="prefill",
-                lower=lambda: engine.prefill.lower(copy, slots, *self._prefill_arguments()),
-                holds=played,
+                lower=lambda: engine.prefill.lower(weights, slots, self._prefill_arguments()),
+                holds=played[1:],
             ),
             Program(
                 name="decode",
                 work="decode",
-                lower=lambda: engine.decode.lower(copy, slots, *self._decode_arguments()),
-                holds=played,
+                lower=lambda: engine.decode.lower(weights, slots, *self._decode_arguments()),
+                holds=played[1:],
             ),
         ]
         if len(lengths) > 1:
@@ -201,6 +205,23 @@ class _Groups:
                 )
             )
         return Phase(name="roll-outs", resident=resident, programs=tuple(programs))
+
+    def _two_lanes(self) -> bool:
+        """Whether two agents with parameters of their own play at a time; adapters share one batch."""
+        config = self.config
+        together = config.rounds > 0 and config.failure.explore and config.explore.together
+        return together and not self.run.learner.frozen_shardings
+
+    def _weights(self, copy: Tree) -> Weights:
+        """What the engine makes of a copy: its layers apart, each split as their stack is."""
+
+        def of_layer(leaf: Any) -> Any:
+            rest = PartitionSpec(*leaf.sharding.spec[1:])
+            sharding = NamedSharding(leaf.sharding.mesh, rest)
+            return jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype, sharding=sharding)
+
+        layer = jax.tree.map(of_layer, copy["layers"])
+        return Weights({**copy, "layers": (layer,) * self.run.learner.model.config.num_layers})
 
     def learning_phase(self) -> Phase:
         learner, batch = self.run.learner, _abstract_batch(self.config.batch, self.run.mesh)
@@ -321,17 +342,17 @@ class _Groups:
         make = partial(init_state, model.config, model.vocab_size, rollout.slots, length)
         return _placed(jax.eval_shape(make), self.placement.slots)
 
-    def _prefill_arguments(self) -> tuple[Tree, ...]:
-        rows = self.prefill_rows
-        ids = _array(jnp.int32, rows)
-        return ids, _array(jnp.int32, rows, CHUNKS[-1]), ids, _array(jnp.bool_, rows)
+    def _prefill_arguments(self) -> Prefill:
+        ids = _array(jnp.int32, self.prefill_rows)
+        tokens = _array(jnp.int32, self.prefill_rows, CHUNKS[-1])
+        return Prefill(rows=ids, sources=ids, starts=ids, tokens=tokens, valid=ids, agent=ids)
 
     def _decode_arguments(self) -> tuple[Tree, ...]:
         slots, block = self.config.rollout.slots, self.config.rollout.decode_block
-        key = jax.eval_shape(lambda: jax.random.key(0))
-        number, share = _array(jnp.int32), _array(jnp.float32)
-        script, ids = _array(jnp.int32, slots, block), _array(jnp.uint32, slots, 3)
-        return _array(jnp.int32, slots), script, ids, key, share, share, number, number
+        key, chosen = jax.eval_shape(lambda: (jax.random.key(0), filters(1.0)))
+        stop = jax.eval_shape(lambda: jnp.asarray(never_stop()))
+        script, ids, number = _array(jnp.int32, slots, block), _array(jnp.uint32, slots, 4), _array(jnp.int32)
+        return _array(jnp.int32, slots), script, ids, key, chosen, number, stop, number
 
 
 def _abstract_batch(config: BatchConfig, mesh: Mesh) -> PreferenceBatch:

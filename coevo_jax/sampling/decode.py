@@ -1,6 +1,7 @@
 """Pure prefill and decode over the slots of a KV cache: the programs that `sampling.engine` compiles.
 
-Legend: S slots, P prefilled rows, T new tokens, C cache length, K tokens of a decode block, V vocabulary.
+Legend: S slots, P prefilled rows, T new tokens, C cache length, K tokens of a decode block, V vocabulary, A
+states of a stop table.
 """
 
 import jax
@@ -8,10 +9,17 @@ import jax.numpy as jnp
 from flax import struct
 
 from coevo_jax.config import ModelConfig
-from coevo_jax.models.kv_cache import KVCache, forward_cached, init_cache
+from coevo_jax.models.kv_cache import KVCache, forward_cached, grow_cache, init_cache
 from coevo_jax.models.transformer import Params, Transformer, output_logits
+from coevo_jax.sampling.draw import Filters, logps_of, sample, turn_keys
 
-REMOVED = -jnp.inf  # score of a token outside the nucleus
+
+@struct.dataclass
+class Weights:
+    """What the forward pass reads, in the form of `kv_cache.unstack`."""
+
+    params: Params
+    adapters: Params | None = None  # of several agents, by `kv_cache.join_adapters`
 
 
 @struct.dataclass
@@ -20,6 +28,8 @@ class SlotState:
 
     cache: KVCache
     logits: jax.Array  # float32 [S, V]: scores of each slot's next token
+    agent: jax.Array  # int32 [S]: whose adapters a slot takes; 0 without adapters
+    stop: jax.Array  # int32 [S]: state of each slot in the stop table; 0 where a turn begins
 
 
 @struct.dataclass
@@ -29,141 +39,89 @@ class Decoded:
     tokens: jax.Array  # int32 [S, K]
     logps: jax.Array  # float32 [S, K]: at temperature 1, unfiltered
     counts: jax.Array  # int32 [S]: tokens produced
-    ended: jax.Array  # bool [S]: the last produced token is the end token
+    ended: jax.Array  # bool [S]: the last produced token ends the turn
     iterations: jax.Array  # int32 []: forward passes of the block
+
+
+@struct.dataclass
+class Prefill:
+    """Tokens to append to some slots."""
+
+    rows: jax.Array  # int32 [P], distinct slots; S marks an unused row
+    sources: jax.Array  # int32 [P]: the slot whose tokens the row's begin with; its own where it goes on
+    starts: jax.Array  # int32 [P]: how many of those tokens; 0 starts an episode from nothing
+    tokens: jax.Array  # int32 [P, T]
+    valid: jax.Array  # int32 [P]: 1 <= valid <= T in used rows; they must fit into the cache
+    agent: jax.Array  # int32 [P]
 
 
 def init_state(config: ModelConfig, vocab_size: int, slots: int, length: int) -> SlotState:
     """Empty slots of at most `length` tokens each."""
-    return SlotState(init_cache(config, slots, length), jnp.zeros((slots, vocab_size), jnp.float32))
+    logits = jnp.zeros((slots, vocab_size), jnp.float32)
+    agent, stop = (jnp.zeros((slots,), jnp.int32) for _ in range(2))  # two buffers: both are donated
+    return SlotState(init_cache(config, slots, length), logits, agent, stop)
 
 
 def grow(state: SlotState, length: int) -> SlotState:
     """Lengthen every slot to `length` tokens; what the slots hold stays."""
-
-    def pad(layer_SKCh: jax.Array) -> jax.Array:
-        return jnp.pad(layer_SKCh, ((0, 0), (0, 0), (0, length - layer_SKCh.shape[2]), (0, 0)))
-
-    keys, values = (
-        tuple(pad(layer) for layer in layers) for layers in (state.cache.keys, state.cache.values)
-    )
-    return SlotState(KVCache(keys, values, state.cache.lengths), state.logits)
-
-
-def nucleus(scores_SV: jax.Array, top_p_S: jax.Array) -> jax.Array:
-    """Keep the smallest set of likeliest tokens whose probability reaches top_p (arXiv 1904.09751).
-
-    The likeliest token always stays; tokens of equal score stay or go together. Returns scores [S, V], -inf
-    outside the set.
-    """
-    ordered_SV = -jnp.sort(-scores_SV, axis=-1)
-    p_SV = jax.nn.softmax(ordered_SV, axis=-1)
-    inside_SV = jnp.cumsum(p_SV, axis=-1) - p_SV < top_p_S[:, None]
-    least_S1 = jnp.min(jnp.where(inside_SV, ordered_SV, jnp.inf), axis=-1, keepdims=True)
-    return jnp.where(scores_SV >= least_S1, scores_SV, REMOVED)
-
-
-def sample(
-    logits_SV: jax.Array, keys_S: jax.Array, temperature: jax.Array, top_p: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """Draw one token per slot.
-
-    Args:
-      logits_SV: float32 [S, V].
-      keys_S: typed random keys [S].
-      temperature: float32 [S] or scalar; 0 takes the likeliest token.
-      top_p: float32 [S] or scalar in (0, 1]; the nucleus is taken after the temperature.
-
-    Returns:
-      Tokens int32 [S] and the log-probabilities float32 [S, V] at temperature 1, unfiltered. All three
-      variants live in one program: what a call does not need is skipped on the device.
-    """
-    S, V = logits_SV.shape
-    temperature_S = jnp.broadcast_to(jnp.asarray(temperature, jnp.float32), (S,))
-    top_p_S = jnp.broadcast_to(jnp.asarray(top_p, jnp.float32), (S,))
-
-    def draw() -> jax.Array:
-        scores_SV = logits_SV / jnp.where(temperature_S > 0, temperature_S, 1.0)[:, None]
-        kept_SV = jax.lax.cond(jnp.any(top_p_S < 1), lambda: nucleus(scores_SV, top_p_S), lambda: scores_SV)
-        # The Gumbel maximum moves to another token only where two perturbed scores tie within rounding.
-        noise_SV = jax.vmap(lambda key: jax.random.gumbel(key, (V,)))(keys_S)
-        return jnp.argmax(kept_SV + noise_SV, axis=-1).astype(jnp.int32)
-
-    greedy_S = jnp.argmax(logits_SV, axis=-1).astype(jnp.int32)
-    drawn_S = jax.lax.cond(jnp.any(temperature_S > 0), draw, lambda: greedy_S)
-    return jnp.where(temperature_S > 0, drawn_S, greedy_S), jax.nn.log_softmax(logits_SV, axis=-1)
-
-
-def turn_keys(root: jax.Array, ids_S3: jax.Array) -> jax.Array:
-    """Random key of each slot's turn: `root` folded with (task, sample, turn). Returns typed keys [S]."""
-
-    def fold(ids_3: jax.Array) -> jax.Array:
-        return jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(root, ids_3[0]), ids_3[1]), ids_3[2])
-
-    return jax.vmap(fold)(ids_S3)
+    return state.replace(cache=grow_cache(state.cache, length))  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def prefill(
-    model: Transformer,
-    params: Params,
-    state: SlotState,
-    rows_P: jax.Array,
-    tokens_PT: jax.Array,
-    valid_P: jax.Array,
-    fresh_P: jax.Array,
-) -> SlotState:
-    """Append `valid[p]` tokens to slot `rows[p]`, and keep the scores of the token after them.
+    model: Transformer, weights: Weights, state: SlotState, work: Prefill
+) -> tuple[SlotState, jax.Array]:
+    """Append tokens to slots, and keep the scores of the token after them.
 
-    Args:
-      rows_P: int32 [P], distinct slots; S marks an unused row.
-      tokens_PT: int32 [P, T].
-      valid_P: int32 [P], 1 <= valid <= T in used rows; they must fit into the cache.
-      fresh_P: bool [P]: the slot starts a new episode, what it held is forgotten.
+    A row may begin as a copy of what another slot holds: a prompt's prefix is computed once. Returns the
+    state and a number that is there when the device is done.
     """
     slots = state.logits.shape[0]
-    source_P = jnp.minimum(rows_P, slots - 1)  # an unused row computes on a copy that is dropped below
+    source_P = jnp.minimum(work.sources, slots - 1)  # an unused row computes on a copy that is dropped below
     part = KVCache(
         keys=tuple(layer[source_P] for layer in state.cache.keys),
         values=tuple(layer[source_P] for layer in state.cache.values),
-        lengths=jnp.where(fresh_P, 0, state.cache.lengths[source_P]),
+        lengths=work.starts,
     )
-    hidden_PTD, part = forward_cached(model, params, part, tokens_PT, valid_P)
-    last_PD = hidden_PTD[jnp.arange(rows_P.shape[0]), jnp.maximum(valid_P - 1, 0)]
-    filled = SlotState(part, output_logits(params, last_PD))
-    return jax.tree.map(lambda whole, new: whole.at[rows_P].set(new, mode="drop"), state, filled)
+    hidden_PTD, part = forward_cached(
+        model, weights.params, part, work.tokens, work.valid, weights.adapters, work.agent
+    )
+    last_PD = hidden_PTD[jnp.arange(work.rows.shape[0]), jnp.maximum(work.valid - 1, 0)]
+    filled = SlotState(part, output_logits(weights.params, last_PD), work.agent, jnp.zeros_like(work.valid))
+    done = jnp.sum(part.lengths)
+    return jax.tree.map(lambda whole, new: whole.at[work.rows].set(new, mode="drop"), state, filled), done
 
 
 def decode_block(
     model: Transformer,
-    params: Params,
+    weights: Weights,
     state: SlotState,
     budgets_S: jax.Array,
     script_SK: jax.Array,
-    ids_S3: jax.Array,
+    ids_S4: jax.Array,
     root: jax.Array,
-    temperature: jax.Array,
-    top_p: jax.Array,
+    chosen: Filters,
     end_id: jax.Array,
+    stop_AV: jax.Array,
     quota: jax.Array,
 ) -> tuple[SlotState, Decoded]:
     """Let the slots write, a token each per iteration, until `quota` of them have stopped.
 
-    A slot stops after the end token or when its budget is used up; the block stops after K iterations, or
-    when `quota` slots have stopped, or when no slot writes. Every produced token enters the cache, the end
-    token too, so the cache always equals that of a forward pass over the trajectory so far.
+    A slot stops after a token that ends its turn or when its budget is used up; the block stops after K
+    iterations, or when `quota` slots have stopped, or when no slot writes. Every produced token enters the
+    cache, the last one too, so the cache always equals that of a forward pass over the trajectory so far.
 
     Args:
       budgets_S: int32 [S]: most tokens of this block; 0 for a slot that does not write. Never beyond the
         room in the cache.
       script_SK: int32 [S, K]: tokens to write instead of drawing one; -1 draws.
-      ids_S3: uint32 [S, 3]: task, sample and turn, for `turn_keys`; the position is folded in here.
-      root: key of (seed, phase).
-      temperature, top_p: as in `sample`.
+      ids_S4: uint32 [S, 4]: phase, task, sample and turn, for `turn_keys`; the position is folded in here.
+      root: key of the seed.
       end_id: int32 scalar: the token that ends a turn.
+      stop_AV: int8 [A, V]: where a drawn token leads from each state; A ends the turn. Zeros never stop.
       quota: int32 scalar, at least 1.
     """
-    S, K = script_SK.shape
-    keys_S = turn_keys(root, ids_S3)
+    (S, K), (A, V) = script_SK.shape, stop_AV.shape
+    keys_S = turn_keys(root, ids_S4)
     empty = Decoded(
         tokens=jnp.zeros((S, K), jnp.int32),
         logps=jnp.zeros((S, K), jnp.float32),
@@ -185,20 +143,30 @@ def decode_block(
         state, out = carry
         step, active_S = out.iterations, writing(out)
         position_keys_S = jax.vmap(jax.random.fold_in)(keys_S, state.cache.lengths)
-        drawn_S, logps_SV = sample(state.logits, position_keys_S, temperature, top_p)
+        drawn_S = sample(state.logits, position_keys_S, chosen)
         scripted_S = jax.lax.dynamic_index_in_dim(script_SK, step, axis=1, keepdims=False)
         token_S = jnp.where(scripted_S >= 0, scripted_S, drawn_S)
-        logp_S = jnp.take_along_axis(logps_SV, token_S[:, None], axis=-1)[:, 0]
+        logp_S = logps_of(state.logits, token_S)
+        led_S = stop_AV[jnp.minimum(state.stop, A - 1), jnp.minimum(token_S, V - 1)].astype(jnp.int32)
+        stop_S = jnp.where(active_S & (scripted_S < 0), led_S, state.stop)
         hidden_S1D, cache = forward_cached(
-            model, params, state.cache, token_S[:, None], active_S.astype(jnp.int32)
+            model,
+            weights.params,
+            state.cache,
+            token_S[:, None],
+            active_S.astype(jnp.int32),
+            weights.adapters,
+            state.agent,
         )
-        logits_SV = jnp.where(active_S[:, None], output_logits(params, hidden_S1D[:, 0]), state.logits)
-        is_end_S = token_S == end_id
-        return SlotState(cache, logits_SV), Decoded(
+        logits_SV = jnp.where(
+            active_S[:, None], output_logits(weights.params, hidden_S1D[:, 0]), state.logits
+        )
+        ends_S = (token_S == end_id) | (stop_S == A)
+        return SlotState(cache, logits_SV, state.agent, stop_S), Decoded(
             tokens=out.tokens.at[:, step].set(token_S),
             logps=out.logps.at[:, step].set(logp_S),
             counts=out.counts + active_S,
-            ended=out.ended | (active_S & is_end_S),
+            ended=out.ended | (active_S & ends_S),
             iterations=step + 1,
         )
 

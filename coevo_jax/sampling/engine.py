@@ -13,8 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from coevo_jax.config import RolloutConfig
+from coevo_jax.models.kv_cache import join_adapters, unstack
 from coevo_jax.models.transformer import Params, Transformer
-from coevo_jax.sampling.decode import Decoded, decode_block, grow, init_state, prefill
+from coevo_jax.sampling.action_line import never_stop
+from coevo_jax.sampling.decode import Decoded, Prefill, Weights, decode_block, grow, init_state, prefill
+from coevo_jax.sampling.draw import Filters, filters
+from coevo_jax.sampling.prefixes import Held, worth_waiting
 
 CHUNKS = (32, 64, 128)  # tokens of a row of a prefill call
 PREFILL_ROWS = {"cpu": 1}  # slots of a prefill call; a CPU is as fast with one, and then no row is padding
@@ -26,9 +30,14 @@ FIRST_LENGTH = 256  # the cache starts this long and grows: attention reads all 
 class Sampling:
     """How tokens are drawn in one `play`."""
 
-    root: jax.Array  # typed key of (seed, phase)
+    root: jax.Array  # typed key of the seed
     temperature: float  # 0 is greedy
-    top_p: float  # in (0, 1]
+    top_p: float = 1.0  # in (0, 1]
+    top_k: int = 0  # 0 keeps all
+    min_p: float = 0.0  # in [0, 1)
+
+    def filters(self) -> Filters:
+        return filters(self.temperature, top_k=self.top_k, top_p=self.top_p, min_p=self.min_p)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +45,7 @@ class Request:
     """A slot that is to write."""
 
     budget: int  # most tokens it may still produce in this turn
-    ids: tuple[int, int, int]  # task, sample and turn: with the position they name each token's random key
+    ids: tuple[int, int, int, int]  # phase, task, sample, turn: with the position they name each random key
     script: Sequence[int] = ()  # tokens to write instead of drawing them
 
 
@@ -46,7 +55,18 @@ class Written:
 
     tokens: list[int]
     logps: list[float]
-    ended: bool  # the last token is the end token
+    ended: bool  # the last token ends the turn: the end token, or the one that ends the action's line
+
+
+@dataclass(kw_only=True)
+class EngineCounts:
+    """Sums since the last reset."""
+
+    token_places: int = 0  # iterations x slots of all decode blocks: the denominator of occupancy
+    prefill_tokens: int = 0  # computed
+    prefill_places: int = 0  # rows x width of all prefill calls
+    prefix_hits: int = 0  # episodes that began with a copy
+    prefix_tokens: int = 0  # copied instead of computed
 
 
 def cache_lengths(longest: int) -> tuple[int, ...]:
@@ -63,8 +83,9 @@ class EnginePrograms(NamedTuple):
 
     create: Any  # (length) -> state of empty slots
     grow: Any  # (state, length) -> state
-    prefill: Any  # (params, state, rows, tokens, valid, fresh) -> state
-    decode: Any  # (params, state, then as decode_block) -> (state, decoded)
+    prefill: Any  # (weights, state, work) -> (state, done)
+    decode: Any  # (weights, state, then as decode_block) -> (state, decoded)
+    unstack: Any  # (params) -> weights
 
 
 def jit_engine(model: Transformer, slots: int, sharding: Any = None) -> EnginePrograms:
@@ -76,8 +97,9 @@ def jit_engine(model: Transformer, slots: int, sharding: Any = None) -> EnginePr
             out_shardings=sharding,
         ),
         grow=jax.jit(grow, static_argnums=1, out_shardings=sharding),
-        prefill=jax.jit(partial(prefill, model), donate_argnums=1, out_shardings=sharding),
+        prefill=jax.jit(partial(prefill, model), donate_argnums=1, out_shardings=(sharding, None)),
         decode=jax.jit(partial(decode_block, model), donate_argnums=1, out_shardings=(sharding, None)),
+        unstack=jax.jit(partial(unstack, config=model.config)),
     )
 
 
@@ -92,29 +114,45 @@ class Decoding:
     def __init__(self, engine: "Engine", slots: Sequence[int], decoded: Decoded):
         self._engine, self._slots, self._decoded = engine, slots, decoded
 
+    @property
+    def done(self) -> jax.Array:
+        """There once the block is."""
+        return self._decoded.iterations
+
     def fetch(self) -> dict[int, Written]:
         """Wait for the block; the one transfer to the host it costs."""
         out = jax.device_get(self._decoded)
         engine, written = self._engine, {}
         for slot in self._slots:
             count = int(out.counts[slot])
-            engine.lengths[slot] += count
+            engine.held.append(slot, out.tokens[slot, :count])
             written[slot] = Written(
                 tokens=out.tokens[slot, :count].tolist(),
                 logps=out.logps[slot, :count].tolist(),
                 ended=bool(out.ended[slot]),
             )
-        engine.token_places += int(out.iterations) * engine.slots
+        engine.counts.token_places += int(out.iterations) * engine.slots
         return written
+
+
+@dataclass(kw_only=True, eq=False)
+class _Text:
+    """What is left to prefill of a slot's text."""
+
+    rest: np.ndarray  # int32
+    whole: np.ndarray  # int32
+    prompt: bool  # it begins an episode
+    starts: bool  # it has not begun it yet
 
 
 class Engine:
     """S slots over one KV cache, and the compiled programs that fill and extend them.
 
-    A slot keeps its cache between turns: only what is new is prefilled. Plain `jax.jit` over whatever
-    placement the parameters have; `sharding` places the slots, a SlotState of shardings or a prefix of one,
-    beside parameters that are committed to a mesh.
-    `prefill_rows` is the number of slots of a prefill call; by default the backend decides.
+    A slot keeps its cache between turns: only what is new is prefilled, and a new episode begins with a copy
+    of what another slot holds of its prompt. Plain `jax.jit` over whatever placement the parameters have;
+    `sharding` places the slots, a SlotState of shardings or a prefix of one, beside parameters that are
+    committed to a mesh. `prefill_rows` is the number of slots of a prefill call; by default the backend
+    decides. `stop` is a table of `sampling.action_line`.
     """
 
     def __init__(
@@ -125,86 +163,163 @@ class Engine:
         *,
         sharding: Any = None,
         prefill_rows: int | None = None,
+        stop: np.ndarray | None = None,
+        programs: EnginePrograms | None = None,
     ):
-        self.model, self.config, self.slots = model, config, config.slots
-        self.lengths = np.zeros(config.slots, np.int64)  # tokens each slot holds, as the device has them
-        self.token_places = 0  # iterations x slots of all decode blocks: the denominator of occupancy
+        self.model, self.config, self.slots, self.end_id = model, config, config.slots, end_id
+        self.held = Held(config.slots, config.max_tokens)
+        self.counts = EngineCounts()
         rows = prefill_rows or default_prefill_rows(jax.default_backend(), config.slots)
         self._rows = min(rows, config.slots)
         self._cache_lengths = cache_lengths(config.max_tokens)
-        self._end_id = np.int32(end_id)
-        programs = jit_engine(model, config.slots, sharding)
-        self._create, self._grow = programs.create, programs.grow
-        self._prefill, self._decode = programs.prefill, programs.decode
+        self._stop = jnp.asarray(never_stop() if stop is None else stop)
+        self._twin: Engine | None = None
+        self._programs = programs or jit_engine(model, config.slots, sharding)
         self.reset()
+
+    def twin(self) -> "Engine":
+        """As many slots again, of the same compiled programs; made on first use."""
+        if self._twin is None:
+            self._twin = Engine(
+                self.model,
+                self.config,
+                self.end_id,
+                prefill_rows=self._rows,
+                stop=np.asarray(self._stop),
+                programs=self._programs,
+            )
+        return self._twin
 
     def reset(self) -> None:
         """Forget every slot. What is played afterwards does not depend on what was played before."""
         self._length = self._cache_lengths[0]
         self._state: Any = None  # let go of what may be long before the short one is made
-        self._state = self._create(self._length)
-        self.lengths[:] = 0
+        self._state = self._programs.create(self._length)
+        self.held.clear()
+        self.counts = EngineCounts()
+        if self._twin is not None:
+            self._twin.reset()
+
+    def load(self, params: Params, adapters: Sequence[Params] = ()) -> Weights:
+        """Parameters as `prefill` and `decode` take them: one agent's, or a base and adapters of several.
+
+        A copy in the compute type, on the same devices; it lives as long as it is played with.
+        """
+        unstack = self._programs.unstack
+        return Weights(unstack(params), unstack(join_adapters(adapters)) if adapters else None)
 
     def room(self, slot: int) -> int:
         """Tokens that still fit into a slot."""
-        return self.config.max_tokens - int(self.lengths[slot])
+        return self.config.max_tokens - int(self.held.lengths[slot])
 
     def compilations(self) -> int:
         """Programs compiled so far: one per shape of prefill and decode."""
-        return self._prefill._cache_size() + self._decode._cache_size()  # pyright: ignore[reportAttributeAccessIssue]
+        return self._programs.prefill._cache_size() + self._programs.decode._cache_size()  # pyright: ignore[reportAttributeAccessIssue]
 
-    def prefill(self, params: Params, texts: Mapping[int, np.ndarray], fresh: frozenset[int]) -> None:
+    def prefill(
+        self,
+        weights: Weights,
+        texts: Mapping[int, np.ndarray],
+        fresh: frozenset[int],
+        agents: Mapping[int, int] | None = None,
+    ) -> list[jax.Array]:
         """Append tokens to slots, batched over slots and cut into chunks; returns before the device is done.
 
         Args:
           texts: int32 [n] per slot, 1 <= n <= room.
           fresh: slots that start a new episode: what they held is forgotten.
+          agents: which adapters a fresh slot takes; 0 where it is not named.
+
+        Returns:
+          One array per call of the device, there once the call is done.
         """
-        waiting = {slot: np.asarray(text, np.int32) for slot, text in texts.items()}
-        for slot in fresh:
-            self.lengths[slot] = 0
-        self._reach(max((int(self.lengths[slot]) + len(text) for slot, text in waiting.items()), default=0))
+        waiting = {}
+        for slot, text in texts.items():
+            text = np.asarray(text, np.int32)
+            waiting[slot] = _Text(rest=text, whole=text, prompt=slot in fresh, starts=slot in fresh)
+        ends = (
+            len(text.whole) + (0 if text.starts else int(self.held.lengths[s])) for s, text in waiting.items()
+        )
+        self._reach(max(ends, default=0))
+        calls = []
         while waiting:
-            group = sorted(waiting, key=lambda slot: (-len(waiting[slot]), slot))[: self._rows]
-            longest = len(waiting[group[0]])
-            width = next((chunk for chunk in CHUNKS if chunk >= longest), CHUNKS[-1])
-            rows = np.full(self._rows, self.slots, np.int32)
-            tokens = np.zeros((self._rows, width), np.int32)
-            valid, is_fresh = np.zeros(self._rows, np.int32), np.zeros(self._rows, bool)
-            for row, slot in enumerate(group):
-                part = waiting[slot][:width]
-                rows[row], valid[row] = slot, len(part)
-                tokens[row, : len(part)] = part
-                is_fresh[row] = self.lengths[slot] == 0
-                self.lengths[slot] += len(part)
-                waiting[slot] = waiting[slot][width:]
-            self._state = self._prefill(params, self._state, rows, tokens, valid, is_fresh)
-            waiting = {slot: text for slot, text in waiting.items() if len(text)}
+            work = self._next_call(waiting, agents or {})
+            self._state, done = self._programs.prefill(weights, self._state, work)
+            calls.append(done)
+            waiting = {slot: text for slot, text in waiting.items() if len(text.rest)}
+        return calls
+
+    def _next_call(self, waiting: dict[int, _Text], agents: Mapping[int, int]) -> Prefill:
+        """The longest texts that need not wait for another's prefix, one chunk of each."""
+        group = self._next_group(waiting, agents)
+        longest = max(len(waiting[slot].rest) for slot in group)
+        width = next((chunk for chunk in CHUNKS if chunk >= longest), CHUNKS[-1])
+        rows, sources = (np.full(self._rows, self.slots, np.int32) for _ in range(2))
+        starts, valid, agent = (np.zeros(self._rows, np.int32) for _ in range(3))
+        tokens = np.zeros((self._rows, width), np.int32)
+        for row, (slot, source) in enumerate(group.items()):
+            part = waiting[slot].rest[:width]
+            rows[row], sources[row], valid[row] = slot, source, len(part)
+            starts[row], agent[row] = self.held.lengths[slot], self.held.agents[slot]
+            tokens[row, : len(part)] = part
+            self.held.append(slot, part)
+            waiting[slot].rest = waiting[slot].rest[width:]
+        self.counts.prefill_tokens += int(valid.sum())
+        self.counts.prefill_places += tokens.size
+        return Prefill(rows, sources, starts, tokens, valid, agent)  # pyright: ignore[reportArgumentType]
+
+    def _next_group(self, waiting: dict[int, _Text], agents: Mapping[int, int]) -> dict[int, int]:
+        """Slots of the next call, each with the slot it takes its first tokens from (its own where none)."""
+        group: dict[int, int] = {}
+        begun: list[tuple[int, np.ndarray]] = []
+        for slot in sorted(waiting, key=lambda slot: (waiting[slot].starts, -len(waiting[slot].rest), slot)):
+            if len(group) == self._rows:
+                break
+            text, source = waiting[slot], slot
+            if text.starts:
+                agent = agents.get(slot, 0)
+                # What a row of this call begins is on the device only after the call.
+                source, length = self.held.longest_prefix(text.whole, agent, without=group)
+                under_way = [other for owner, other in begun if owner == agent]
+                if worth_waiting(text.whole, under_way, length):
+                    continue
+                source = source if length else slot
+                self._begin(slot, agent, source, length, text)
+            if text.prompt:
+                begun.append((int(self.held.agents[slot]), text.whole))
+            group[slot] = source
+        return group
+
+    def _begin(self, slot: int, agent: int, source: int, length: int, text: _Text) -> None:
+        self.held.begin(slot, agent, source, length)
+        text.starts, text.rest = False, text.whole[length:]
+        self.counts.prefix_hits += length > 0
+        self.counts.prefix_tokens += length
 
     def decode(
-        self, params: Params, requests: Mapping[int, Request], sampling: Sampling, *, quota: int
+        self, weights: Weights, requests: Mapping[int, Request], sampling: Sampling, *, quota: int
     ) -> Decoding:
         """Start a decode block and return at once; the block ends when `quota` slots have stopped."""
         block = self.config.decode_block
         budgets = np.zeros(self.slots, np.int32)
         script = np.full((self.slots, block), -1, np.int32)
-        ids = np.zeros((self.slots, 3), np.uint32)
+        ids = np.zeros((self.slots, 4), np.uint32)
         for slot, request in requests.items():
             budgets[slot] = min(request.budget, block)
             scripted = request.script[:block]
             script[slot, : len(scripted)] = scripted
             ids[slot] = request.ids
-        self._reach(max((int(self.lengths[slot] + budgets[slot]) for slot in requests), default=0))
-        self._state, decoded = self._decode(
-            params,
+        self._reach(max((int(self.held.lengths[slot] + budgets[slot]) for slot in requests), default=0))
+        self._state, decoded = self._programs.decode(
+            weights,
             self._state,
             budgets,
             script,
             ids,
             sampling.root,
-            jnp.float32(sampling.temperature),
-            jnp.float32(sampling.top_p),
-            self._end_id,
+            sampling.filters(),
+            np.int32(self.end_id),
+            self._stop,
             np.int32(quota),
         )
         return Decoding(self, tuple(requests), decoded)
@@ -213,4 +328,4 @@ class Engine:
         """Grow the cache until a slot can hold `tokens`."""
         if tokens > self._length:
             self._length = next(length for length in self._cache_lengths if length >= tokens)
-            self._state = self._grow(self._state, self._length)
+            self._state = self._programs.grow(self._state, self._length)

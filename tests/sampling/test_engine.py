@@ -19,12 +19,13 @@ ENGINE = make_engine(max_tokens=200)
 def play_some(engine, params, sampling=SAMPLING, lengths=(5, 60, 40)):
     """Three turns of one slot each, with texts of different lengths in between; returns all tokens."""
     engine.reset()
+    weights = engine.load(params)
     texts = {slot: np.arange(length) % VOCAB for slot, length in enumerate(lengths)}
     fresh, tokens = frozenset(texts), []
     for turn in range(3):
-        engine.prefill(params, texts, fresh)
-        requests = {slot: Request(budget=6, ids=(slot, 0, turn)) for slot in texts}
-        written = engine.decode(params, requests, sampling, quota=2 + turn).fetch()
+        engine.prefill(weights, texts, fresh)
+        requests = {slot: Request(budget=6, ids=(0, slot, 0, turn)) for slot in texts}
+        written = engine.decode(weights, requests, sampling, quota=2 + turn).fetch()
         tokens += [written[slot].tokens for slot in sorted(written)]
         texts, fresh = {slot: np.full(3 + turn, 7) for slot in texts}, frozenset()
     return tokens

@@ -1,0 +1,60 @@
+"""The child of `envs.process`: `python -m coevo_jax.envs.process_worker FILE_DESCRIPTOR MEMORY_MIB`.
+
+Makes one environment and answers calls until the other end of its pipe is closed.
+"""
+
+import os
+import pickle
+import resource
+import sys
+from multiprocessing.connection import Connection
+from typing import Any
+
+from coevo_jax.envs.env import Env
+from coevo_jax.strict import ConfigError
+
+MIB = 2**20
+
+
+def main(descriptor: int, memory_mib: int) -> None:
+    # Of data, not of addresses: a Java runtime reserves many times what it uses.
+    resource.setrlimit(resource.RLIMIT_DATA, (memory_mib * MIB, memory_mib * MIB))
+    os.set_inheritable(descriptor, False)  # not for what the environment starts
+    pipe, env = Connection(descriptor), None
+    try:
+        env = _made(pipe)
+        while env is not None:
+            method, arguments = pickle.loads(pipe.recv_bytes())
+            _answer(pipe, lambda: getattr(env, method)(*arguments))  # noqa: B023 (called at once)
+    except (EOFError, OSError):
+        return  # the parent closed its end
+    finally:
+        if env is not None:
+            env.close()
+
+
+def _made(pipe: Connection) -> Env | None:
+    env: Env | None = None
+
+    def make() -> dict[str, Any]:
+        nonlocal env
+        env = made = pickle.loads(pipe_message)()
+        return {"name": made.name, "system_prompt": made.system_prompt, "deterministic": made.deterministic}
+
+    pipe_message = pipe.recv_bytes()
+    _answer(pipe, make)
+    return env
+
+
+def _answer(pipe: Connection, function: Any) -> None:
+    try:
+        answer = ("value", function())
+    except ConfigError as error:
+        answer = ("config", str(error))
+    except Exception as error:
+        answer = ("fault", f"{type(error).__name__}: {error}")
+    pipe.send_bytes(pickle.dumps(answer))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]))

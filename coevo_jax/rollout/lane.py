@@ -1,0 +1,267 @@
+"""Episodes of one agent (or of several adapters) over the slots of one engine, block by block.
+
+Where turns join in order, the order of events is fixed by the tokens alone, never by the clock, so a block of
+tasks played again with the same parameters gives the same trajectories bit by bit.
+"""
+
+import time
+import zlib
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from coevo_jax.data.chat import ChatFormat
+from coevo_jax.envs.env import Env, EnvFault, StepResult, Task, parse_response
+from coevo_jax.envs.pool import EnvPool
+from coevo_jax.rollout.bar import ProgressBar
+from coevo_jax.rollout.device_clock import DeviceClock
+from coevo_jax.sampling.decode import Weights
+from coevo_jax.sampling.engine import Decoding, Engine, Request, Sampling, Written
+from coevo_jax.trajectory import SOLVED_REWARD, Ending, Trajectory, Turn
+
+MALFORMED = (
+    'Invalid action: no "Action:" found. Answer with one line that starts with "Thought:" and one line that '
+    'starts with "Action:".'
+)
+STOP_SHARE = 4  # a decode block ends when one in this many of its writers has finished a turn
+
+
+@dataclass(kw_only=True, eq=False)
+class Episode:
+    """An episode while it is played."""
+
+    order: tuple[int, int]  # cast, and place of its trajectory among the cast's
+    agent: str
+    adapter: int  # which of the lane's adapters plays it; 0 without adapters
+    phase: int
+    task: Task
+    sample: int
+    prompt: str = ""
+    max_turns: int = 0
+    turns: list[Turn] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
+    agent_mask: list[bool] = field(default_factory=list)
+    logps: list[float] = field(default_factory=list)
+    turn_start: int = 0  # index of the running turn's first token
+
+    def extend(self, tokens: Sequence[int], logps: Sequence[float] | None = None) -> None:
+        """Append the agent's tokens with their log-probabilities, or given tokens without."""
+        self.tokens += tokens
+        self.agent_mask += [logps is not None] * len(tokens)
+        self.logps += [0.0] * len(tokens) if logps is None else logps
+
+    def record(self, ending: Ending, reward: float) -> Trajectory:
+        return Trajectory(
+            task_id=self.task.id,
+            agent=self.agent,
+            sample=self.sample,
+            prompt=self.prompt,
+            turns=tuple(self.turns),
+            reward=reward,
+            ending=ending,
+            tokens=np.array(self.tokens, np.int32),
+            agent_mask=np.array(self.agent_mask, bool),
+            logps=np.array(self.logps, np.float32),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Start:
+    """What an environment says when an episode starts."""
+
+    system_prompt: str
+    prompt: str
+    max_turns: int
+
+
+@dataclass(kw_only=True, eq=False)
+class Lane:
+    """An engine's slots, the episodes in them, and where each of them stands.
+
+    A live slot is in exactly one of three places: `writing` (the device), `then` (a call of its environment
+    is on its way, this is what comes after) or `unread` (tokens to prefill before it writes).
+    """
+
+    engine: Engine
+    weights: Weights
+    pool: EnvPool
+    first_env: int  # the pool's slot of the lane's slot 0
+    chat: ChatFormat
+    sampling: Sampling
+    script: Mapping[str, Sequence[Sequence[int]]]
+    waiting: deque[Episode]
+    bar: ProgressBar
+    clock: DeviceClock
+    live: dict[int, Episode] = field(default_factory=dict)
+    writing: set[int] = field(default_factory=set)
+    unread: dict[int, list[int]] = field(default_factory=dict)
+    then: dict[int, Callable[[int, Any], None]] = field(default_factory=dict)
+    done: dict[tuple[int, int], Trajectory] = field(default_factory=dict)
+    decoding: Decoding | None = None
+    decoded_tokens: int = 0
+    env_wait: float = 0.0
+
+    def open(self) -> None:
+        """Empty the slots and begin an episode in each."""
+        self.engine.reset()
+        for slot in range(self.engine.slots):
+            self._next_episode(slot)
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is left to do until an environment answers."""
+        return not self.writing and not self.unread
+
+    def start_block(self) -> None:
+        """Let the device decode all slots that write."""
+        requests = {slot: self._request(slot) for slot in sorted(self.writing)}
+        if requests:
+            quota = max(1, len(requests) // STOP_SHARE)
+            started = time.monotonic()
+            self.decoding = self.engine.decode(self.weights, requests, self.sampling, quota=quota)
+            self.clock.track("decode", started, self.decoding.done)
+
+    def finish_block(self) -> None:
+        """Take what the device wrote; finished turns go to their environments."""
+        if self.decoding is not None:
+            for slot, written in self.decoding.fetch().items():
+                self._read(slot, written)
+            self.decoding = None
+
+    def settle(self) -> None:
+        """Take all answers of the environments, in order of slots, and those to the calls they lead to."""
+        start = time.monotonic()
+        while self.then:
+            self._take(self.pool.wait(self._env_slots()))
+        self.env_wait += time.monotonic() - start
+
+    def take_ready(self, *, wait: bool) -> None:
+        """Take the answers that are there; with `wait`, at least one."""
+        start = time.monotonic()
+        if self.then:
+            self._take(self.pool.ready(self._env_slots(), wait=wait))
+        self.env_wait += time.monotonic() - start
+
+    def prefill(self) -> None:
+        """Read what is unread; those slots write from the next block on."""
+        if not self.unread:
+            return
+        texts = {slot: np.array(ids, np.int32) for slot, ids in sorted(self.unread.items())}
+        fresh = frozenset(slot for slot in texts if not self.live[slot].turns)
+        started = time.monotonic()
+        agents = {slot: self.live[slot].adapter for slot in fresh}
+        for call in self.engine.prefill(self.weights, texts, fresh, agents):
+            self.clock.track("prefill", started, call)
+        for slot in texts:
+            self.live[slot].turn_start = len(self.live[slot].tokens)
+        self.writing |= texts.keys()
+        self.unread.clear()
+
+    def _env_slots(self) -> set[int]:
+        return {self.first_env + slot for slot in self.then}
+
+    def _next_episode(self, slot: int) -> None:
+        if self.waiting:
+            episode = self.live[slot] = self.waiting.popleft()
+            self._call(slot, lambda env: _begin(env, episode.task), self._begun)
+
+    def _call(self, slot: int, function: Callable[[Env], Any], then: Callable[[int, Any], None]) -> None:
+        self.then[slot] = then
+        self.pool.submit(self.first_env + slot, function)
+
+    def _take(self, outcomes: Mapping[int, Any]) -> None:
+        for place, outcome in outcomes.items():
+            slot = place - self.first_env
+            then = self.then.pop(slot)
+            if isinstance(outcome, EnvFault):
+                self._finish(slot, Ending.FAULT, 0.0)
+            else:
+                then(slot, outcome)
+
+    def _begun(self, slot: int, start: _Start) -> None:
+        episode = self.live[slot]
+        episode.prompt, episode.max_turns = start.prompt, start.max_turns
+        ids = self.chat.prompt_ids(start.system_prompt, start.prompt)
+        if len(ids) >= self.engine.config.max_tokens:
+            self._cut(slot, Ending.TOKEN_LIMIT)
+        else:
+            episode.extend(ids)
+            self.unread[slot] = ids
+
+    def _request(self, slot: int) -> Request:
+        episode, engine = self.live[slot], self.engine
+        turns = self.script.get(episode.task.id)
+        written = len(episode.tokens) - episode.turn_start
+        limit = engine.config.max_tokens if turns else engine.config.max_turn_tokens
+        turn = len(episode.turns)
+        return Request(
+            budget=min(limit - written, engine.room(slot)),
+            ids=(episode.phase, zlib.crc32(episode.task.id.encode()), episode.sample, turn),
+            script=turns[turn][written:] if turns else (),
+        )
+
+    def _read(self, slot: int, written: Written) -> None:
+        """Take what a slot wrote; a finished turn goes to the environment."""
+        episode = self.live[slot]
+        episode.extend(written.tokens, written.logps)
+        self.decoded_tokens += len(written.tokens)
+        if not written.ended and self._request(slot).budget > 0:
+            return
+        self.writing.remove(slot)
+        response = self.chat.decode_response(episode.tokens[episode.turn_start :])
+        parsed = parse_response(response) if written.ended else None
+        action = parsed[1] if parsed else ""
+        episode.turns.append(Turn(response=response, action=action, observation=""))
+        if not written.ended:
+            self._cut(slot, Ending.TOKEN_LIMIT)
+        elif parsed is None:
+            self._observe(slot, MALFORMED)
+        else:
+            self._call(slot, lambda env: env.step(action), self._stepped)
+
+    def _stepped(self, slot: int, result: StepResult) -> None:
+        if not result.done:
+            self._observe(slot, result.observation)
+            return
+        self._answer(slot, result.observation)
+        self._finish(slot, Ending.SOLVED if result.reward >= SOLVED_REWARD else Ending.FAILED, result.reward)
+
+    def _observe(self, slot: int, observation: str) -> None:
+        """Record the answer to a turn, and let the slot read it if there is a turn and room left."""
+        episode = self.live[slot]
+        self._answer(slot, observation)
+        if len(episode.turns) >= episode.max_turns:
+            self._cut(slot, Ending.TURN_LIMIT)
+            return
+        # A turn that stopped at the end of its action's line is closed for the agent.
+        closing = [] if episode.tokens[-1] == self.chat.end_id else [self.chat.end_id]
+        ids = [*closing, *self.chat.observation_ids(observation)]
+        if len(ids) >= self.engine.room(slot):
+            self._cut(slot, Ending.TOKEN_LIMIT)
+            return
+        episode.extend(ids)
+        self.unread[slot] = ids
+
+    def _answer(self, slot: int, observation: str) -> None:
+        turns = self.live[slot].turns
+        turns[-1] = replace(turns[-1], observation=observation)
+
+    def _cut(self, slot: int, ending: Ending) -> None:
+        """End an episode at a limit, with the reward the environment gives it now."""
+        self._call(
+            slot, lambda env: env.reward_at_limit(), lambda slot, reward: self._finish(slot, ending, reward)
+        )
+
+    def _finish(self, slot: int, ending: Ending, reward: float) -> None:
+        episode = self.live.pop(slot)
+        trajectory = self.done[episode.order] = episode.record(ending, reward)
+        self.bar.finish_episode(trajectory)
+        self._next_episode(slot)
+
+
+def _begin(env: Env, task: Task) -> _Start:
+    prompt = env.reset(task)
+    return _Start(system_prompt=env.system_prompt, prompt=prompt, max_turns=env.max_turns(task))

@@ -1,0 +1,222 @@
+"""Plays episodes: one agent's, or two agents', of which one decodes while the other's environments step."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from itertools import chain, zip_longest
+from typing import Any
+
+import jax
+from rich.console import Console
+
+from coevo_jax.data.chat import ChatFormat
+from coevo_jax.envs.env import Task
+from coevo_jax.envs.pool import EnvPool
+from coevo_jax.models.transformer import Params
+from coevo_jax.rollout.bar import ProgressBar
+from coevo_jax.rollout.device_clock import DeviceClock
+from coevo_jax.rollout.lane import Episode, Lane
+from coevo_jax.rollout.stats import RolloutStats, percentiles, sums_of
+from coevo_jax.sampling.engine import Engine, EngineCounts, Sampling
+from coevo_jax.trajectory import Trajectory
+
+Played = tuple[list[Trajectory], RolloutStats]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Cast:
+    """Who plays what."""
+
+    agent: str  # name recorded in the trajectories
+    params: Params  # all of the agent's, or its adapters where `play_together` gets the base
+    tasks: Sequence[Task]
+    samples: int  # episodes of every task
+    phase: int  # part of every random key
+
+    def episodes(self, number: int, adapter: int) -> list[Episode]:
+        return [
+            Episode(
+                order=(number, index * self.samples + sample),
+                agent=self.agent,
+                adapter=adapter,
+                phase=self.phase,
+                task=task,
+                sample=sample,
+            )
+            for index, task in enumerate(self.tasks)
+            for sample in range(self.samples)
+        ]
+
+
+def play(
+    engine: Engine,
+    params: Params,
+    pool: EnvPool,
+    chat: ChatFormat,
+    tasks: Sequence[Task],
+    *,
+    agent: str,
+    samples: int,
+    temperature: float,
+    top_p: float = 1.0,
+    top_k: int = 0,
+    min_p: float = 0.0,
+    seed: int,
+    phase: int,
+    script: Mapping[str, Sequence[Sequence[int]]] | None = None,
+    progress: Console | None = None,
+    label: str = "roll-outs",
+) -> Played:
+    """Play `samples` episodes of every task.
+
+    Args:
+      engine: its slots are emptied first; slots, limits, block size and the joining of turns are its own.
+      pool: environment instances, kept by the caller across calls; one per slot of the engine.
+      agent: name recorded in the trajectories.
+      temperature, top_p, top_k, min_p: sampling distribution (`sampling.draw`); temperature 0 is greedy.
+      seed, phase: with task, sample, turn and position they name each token's random key, so an episode
+        does not depend on its slot, on its neighbours or on the number of slots.
+      script: tokens of the agent's turns by task id, written instead of drawn; their log-probabilities are
+        recorded as if they had been drawn. Such turns know no `max_turn_tokens`.
+      progress: where to show progress: a bar on a terminal, one line at the end elsewhere.
+      label: what the bar calls the work.
+
+    Returns:
+      One trajectory per episode, ordered by task, then sample, and the counts of this call. An episode that
+      cannot be played has the ending `fault`; a fault never raises.
+    """
+    cast = Cast(agent=agent, params=params, tasks=tasks, samples=samples, phase=phase)
+    sampling = Sampling(
+        root=jax.random.key(seed), temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p
+    )
+    [played] = play_together(
+        engine, pool, chat, [cast], sampling=sampling, script=script, progress=progress, label=label
+    )
+    return played
+
+
+def play_together(
+    engine: Engine,
+    pool: EnvPool,
+    chat: ChatFormat,
+    casts: Sequence[Cast],
+    *,
+    sampling: Sampling,
+    base: Params | None = None,
+    script: Mapping[str, Sequence[Sequence[int]]] | None = None,
+    progress: Console | None = None,
+    label: str = "roll-outs",
+) -> list[Played]:
+    """Play the episodes of several agents side by side; an episode is the one its agent would play alone.
+
+    Agents with parameters of their own have an engine's slots each, and take turns on the device: one's
+    environments step while the other decodes. Adapters of one `base` share all slots in one batch.
+
+    Returns:
+      What `play` returns, for each cast. Costs that cannot be told apart stand in the counts of each.
+    """
+    lane_casts = [[one] for one in enumerate(casts)] if base is None else [list(enumerate(casts))]
+    total = sum(len(cast.tasks) * cast.samples for cast in casts)
+    before = _Before(calls=pool.calls, seconds=pool.seconds, started=time.monotonic())
+    pool.latencies.clear()
+    with (
+        ProgressBar(progress, label=label, total=total, slots=engine.slots * len(lane_casts)) as bar,
+        DeviceClock() as clock,
+    ):
+        lanes: list[Lane] = []
+        for number, group in enumerate(lane_casts):
+            own = engine if number == 0 else engine.twin()
+            adapters = [] if base is None else [cast.params for _, cast in group]
+            queues = [cast.episodes(index, place) for place, (index, cast) in enumerate(group)]
+            lanes.append(
+                Lane(
+                    engine=own,
+                    weights=own.load(group[0][1].params if base is None else base, adapters),
+                    pool=pool,
+                    first_env=number * engine.slots,
+                    chat=chat,
+                    sampling=sampling,
+                    script=script or {},
+                    waiting=deque(one for one in chain(*zip_longest(*queues)) if one is not None),
+                    bar=bar,
+                    clock=clock,
+                )
+            )
+        _run(lanes, JOINING[engine.config.joining], bar)
+    return _results(casts, lanes, pool, clock, before)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Before:
+    """The pool's counts and the time when playing began."""
+
+    calls: int
+    seconds: float
+    started: float
+
+
+def _results(
+    casts: Sequence[Cast], lanes: Sequence[Lane], pool: EnvPool, clock: DeviceClock, before: _Before
+) -> list[Played]:
+    done = {order: trajectory for lane in lanes for order, trajectory in lane.done.items()}
+    shared: dict[str, Any] = {
+        "seconds": time.monotonic() - before.started,
+        "decode_seconds": clock.seconds["decode"],
+        "prefill_seconds": clock.seconds["prefill"],
+        "decoded_tokens": sum(lane.decoded_tokens for lane in lanes),
+        "env_wait_seconds": sum(lane.env_wait for lane in lanes),
+        "env_calls": pool.calls - before.calls,
+        "env_seconds": pool.seconds - before.seconds,
+        "env_latency": percentiles(pool.latencies),
+    }
+    for field in fields(EngineCounts):
+        shared[field.name] = sum(getattr(lane.engine.counts, field.name) for lane in lanes)
+    played = []
+    for number, cast in enumerate(casts):
+        trajectories = [done[number, place] for place in range(len(cast.tasks) * cast.samples)]
+        played.append((trajectories, RolloutStats(**sums_of(trajectories), **shared)))
+    return played
+
+
+def _run(lanes: Sequence[Lane], go_on: Callable[[Sequence[Lane], Lane], None], bar: ProgressBar) -> None:
+    """Play until every episode has its ending. Lanes take turns: while the host serves one, the device has
+    the other's block."""
+    for lane in lanes:
+        lane.open()
+    while any(lane.live for lane in lanes):
+        for lane in lanes:
+            if lane.live:
+                go_on(lanes, lane)
+        bar.show_slots(sum(len(lane.live) for lane in lanes))
+
+
+def _join_at_once(lanes: Sequence[Lane], lane: Lane) -> None:
+    """All turns go on together: a lane's device waits for the slowest environment of every block."""
+    lane.finish_block()
+    lane.settle()
+    lane.prefill()
+    lane.start_block()
+
+
+def _join_next_block(lanes: Sequence[Lane], lane: Lane) -> None:
+    """A turn's environment steps during one whole block of the lane's other slots."""
+    lane.finish_block()
+    lane.prefill()
+    lane.start_block()
+    lane.settle()
+
+
+def _join_as_ready(lanes: Sequence[Lane], lane: Lane) -> None:
+    """Turns go on as their environments answer: nothing waits, and rounding may differ from run to run."""
+    lane.finish_block()
+    lane.take_ready(wait=all(other.idle for other in lanes))
+    lane.prefill()
+    lane.start_block()
+
+
+JOINING: dict[str, Callable[[Sequence[Lane], Lane], None]] = {
+    "at_once": _join_at_once,
+    "next_block": _join_next_block,
+    "as_ready": _join_as_ready,
+}

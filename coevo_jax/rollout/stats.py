@@ -1,0 +1,98 @@
+"""What a block of episodes cost and brought, as sums; shares and means follow from them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from coevo_jax.trajectory import Ending, Trajectory
+
+LATENCY_PERCENTILES = (50, 95, 99)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutStats:
+    """Sums over the episodes of one agent in one block.
+
+    What agents that play together share (the device, the clock, the environments) stands with each of them.
+    """
+
+    episodes: int = 0
+    turns: int = 0
+    agent_tokens: int = 0  # drawn (or scripted) tokens of this agent's episodes
+    reward_sum: float = 0.0  # over episodes without a fault
+    endings: Mapping[str, int] = field(default_factory=dict)  # by Ending value
+    # Shared from here on.
+    seconds: float = 0.0
+    decoded_tokens: int = 0  # of all agents
+    token_places: int = 0  # decode iterations x slots: what full slots would have drawn
+    prefill_tokens: int = 0  # computed, not those copied
+    prefill_places: int = 0  # rows x width of all prefill calls
+    prefix_hits: int = 0  # episodes that began with a copy of another's tokens
+    prefix_tokens: int = 0  # copied
+    decode_seconds: float = 0.0  # of the device
+    prefill_seconds: float = 0.0  # of the device
+    env_wait_seconds: float = 0.0  # the host waited for environments; the device may have decoded meanwhile
+    env_calls: int = 0
+    env_seconds: float = 0.0  # time inside environments, summed over their threads
+    env_latency: Sequence[float] = (0.0, 0.0, 0.0)  # seconds of a call at LATENCY_PERCENTILES
+
+    @property
+    def faults(self) -> int:
+        return self.endings.get(Ending.FAULT.value, 0)
+
+    @property
+    def mean_reward(self) -> float:
+        """Mean over the episodes without a fault; 0 where there is none."""
+        return self.reward_sum / max(1, self.episodes - self.faults)
+
+    @property
+    def occupancy(self) -> float:
+        """Share of the slots' decode places that drew a token; 0 where nothing was decoded."""
+        return self.decoded_tokens / max(1, self.token_places)
+
+    def values(self) -> dict[str, float]:
+        """What the metrics log keeps of a block. Names in _second(s) and _share depend on the clock."""
+        seconds = max(self.seconds, 1e-9)
+        device = self.decode_seconds + self.prefill_seconds
+        values = {
+            "episodes": self.episodes,
+            "mean_reward": self.mean_reward,
+            **{f"ending_{name}": count for name, count in self.endings.items()},
+            "faults": self.faults,
+            "episodes_per_second": self.episodes / seconds,
+            "turns_per_second": self.turns / seconds,
+            "agent_tokens_per_second": self.agent_tokens / seconds,
+            "prefill_tokens": self.prefill_tokens,
+            "prefill_padding": 1 - self.prefill_tokens / max(1, self.prefill_places),
+            "prefix_hits": self.prefix_hits,
+            "prefix_tokens": self.prefix_tokens,
+            "slot_occupancy": self.occupancy,
+            "decode_seconds": self.decode_seconds,
+            "prefill_seconds": self.prefill_seconds,
+            "device_busy_share": device / seconds,
+            "env_wait_share": self.env_wait_seconds / seconds,
+            "env_calls": self.env_calls,
+        }
+        for percentile, latency in zip(LATENCY_PERCENTILES, self.env_latency, strict=True):
+            values[f"env_p{percentile}_seconds"] = latency
+        return values
+
+
+def sums_of(trajectories: Sequence[Trajectory]) -> dict[str, float | Mapping[str, int]]:
+    """The fields of `RolloutStats` that are the agent's own."""
+    played = [t for t in trajectories if t.ending is not Ending.FAULT]
+    return {
+        "episodes": len(trajectories),
+        "turns": sum(len(t.turns) for t in trajectories),
+        "agent_tokens": sum(int(t.agent_mask.sum()) for t in trajectories),
+        "reward_sum": sum(t.reward for t in played),
+        "endings": {ending.value: sum(t.ending is ending for t in trajectories) for ending in Ending},
+    }
+
+
+def percentiles(latencies: Sequence[float]) -> tuple[float, ...]:
+    """Latencies at LATENCY_PERCENTILES; zeros where there was no call."""
+    if not latencies:
+        return (0.0,) * len(LATENCY_PERCENTILES)
+    return tuple(float(x) for x in np.percentile(latencies, LATENCY_PERCENTILES))
