@@ -46,7 +46,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         action="store_true",
         help="let the compiler work as hard as in a run: minutes a program, memory within a few percent",
     )
-    args = parser.parse_args(argv)
+    args = parser.parse_intermixed_args(argv)
     args.overrides = [text for text in args.configs if "=" in text]
     args.configs = [text for text in args.configs if "=" not in text]
     if args.table is None and len(args.configs) != 1:
