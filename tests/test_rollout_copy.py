@@ -33,17 +33,17 @@ def greedy_text(rollout: int, **axes) -> list[list[int]]:
     learner, placement = placed(rollout, **axes)
     config = RolloutConfig(slots=SLOTS, max_tokens=96, max_turn_tokens=20, decode_block=20)
     engine = Engine(learner.model, config, end_id=-1, sharding=placement.slots)
-    params = rollout_params(placement, learner.init(3).params, {})
+    weights = engine.load(rollout_params(placement, learner.init(3).params, {}))
     rng = np.random.default_rng(7)
     text = []
     for turn in range(2):
         engine.prefill(
-            params,
+            weights,
             {slot: rng.integers(0, VOCAB, 12 + slot) for slot in range(SLOTS)},
             frozenset(range(SLOTS)) if turn == 0 else frozenset(),
         )
-        requests = {slot: Request(budget=20, ids=(slot, 0, turn)) for slot in range(SLOTS)}
-        written = engine.decode(params, requests, GREEDY, quota=SLOTS).fetch()
+        requests = {slot: Request(budget=20, ids=(0, slot, 0, turn)) for slot in range(SLOTS)}
+        written = engine.decode(weights, requests, GREEDY, quota=SLOTS).fetch()
         text += [written[slot].tokens for slot in range(SLOTS)]
     assert engine.compilations() == 2  # what goes in lies as what comes out: nothing is compiled twice
     return text

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import PartitionSpec
 
 from coevo_jax.config import LoraConfig, MeshConfig, ModelConfig, OptimizerConfig
 from coevo_jax.learning.logps import view_logps
@@ -181,7 +182,8 @@ def test_a_state_holds_the_adapters_and_their_moments_alone():
     assert sum(leaf.size for leaf in jax.tree.leaves(state)) == 3 * adapters + 2  # moments and two counters
     sharded, _, _ = learning(make_optimizer(OptimizerConfig()), data=2, fsdp=2, tensor=2)
     down = sharded.shardings.params["layers"]["down"]
-    assert [tuple(down[name].spec) for name in "ab"] == [(None, "tensor", None), (None, None, "fsdp")]
+    [a, b] = (down[name].spec for name in "ab")
+    assert (a, b) == (PartitionSpec(None, "tensor"), PartitionSpec(None, None, "fsdp"))
 
 
 @pytest.mark.parametrize(

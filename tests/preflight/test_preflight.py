@@ -27,6 +27,7 @@ MESH = (
     *("batch.rows=8", "batch.step_pairs=8"),
     *("model.num_layers=1", "model.attention=dense"),  # quick to compile
 )
+PLAYED = ("roll-out copy", "its layers apart", "slots (KV cache)")
 BOUNDED = ("evaluate.tasks=0:10",)
 
 
@@ -63,8 +64,7 @@ def test_every_phase_has_its_programs_and_holds_both_agents(checked):
     held = checked.phases[1].phase.resident
     assert set(held) == {
         *(f"{agent}: {part}" for agent in ("target", "failure") for part in ("parameters", "Adam's moments")),
-        "roll-out copy",
-        "slots (KV cache)",
+        *(f"{lane}{part}" for lane in ("", "second agent: ") for part in PLAYED),
     }
 
 
