@@ -37,6 +37,7 @@ def test_what_is_written_is_read_bit_by_bit(name, dtype, tmp_path):
 def test_one_file_holds_the_types_asked_for(tmp_path):
     write_checkpoint("qwen3", tmp_path, dtype="bfloat16", shard_bytes=10**9)
     assert [path.name for path in tmp_path.glob("*.safetensors*")] == ["model.safetensors"]
+    assert (tmp_path / "model.safetensors").stat().st_mode & 0o444 == 0o444
     assert {tensor.dtype for tensor in load_file(tmp_path / "model.safetensors").values()} == {
         np.dtype(ml_dtypes.bfloat16)
     }

@@ -138,6 +138,7 @@ def write_tensors(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
     save_file(
         {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, path, {"format": "pt"}
     )
+    path.chmod(0o644)  # the library leaves it to its owner alone, who may not be the one that serves it
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
