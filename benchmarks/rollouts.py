@@ -38,7 +38,7 @@ from benchmarks.rollout_jobs import (
     VOCAB,
     job,
 )
-from coevo_jax.models.huggingface import model_config, model_tensors, write_json, write_tensors
+from coevo_jax.models.huggingface.save import save_params, scratch_config, write_json
 from coevo_jax.report.markdown import table
 
 DOCUMENT = ROOT / "docs" / "rollouts.md"
@@ -119,10 +119,10 @@ def take_turns(args: argparse.Namespace) -> dict[str, Any]:
 def save_model(folder: Path) -> None:
     folder.mkdir()
     _, params = random_model()
-    write_tensors(folder / "model.safetensors", model_tensors(params, MODEL))
+    save_params(folder, params, MODEL, dtype="float32")
     write_json(
         folder / "config.json",
-        model_config(MODEL, vocab_size=VOCAB, max_tokens=4096, end_id=END, pad_id=0),
+        scratch_config(MODEL, vocab_size=VOCAB, max_tokens=4096, end_id=END, pad_id=0),
     )
 
 

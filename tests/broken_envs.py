@@ -246,7 +246,7 @@ class HangsWhenClosed(ClosesOnce):
 
     def reset(self, task):
         if self.closed:
-            time.sleep(1.5)
+            time.sleep(5.0)
         return super().reset(task)
 
 

@@ -39,7 +39,7 @@ def params():
 def chat(request, monkeypatch):
     chat = chat_format(make_tokenizer(request.param))
     assert chat.vocab_size <= VOCAB
-    monkeypatch.setattr(ENGINE, "_end_id", np.int32(chat.end_id))  # an argument of the compiled programs
+    monkeypatch.setattr(ENGINE, "end_id", chat.end_id)  # an argument of the compiled programs
     return chat
 
 

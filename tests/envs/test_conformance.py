@@ -16,7 +16,7 @@ from tests.broken_envs import BROKEN
 from tests.envs.tiny_alfworld import write_download
 
 WAITING = ("faults", "leaks")  # checks that wait on purpose
-HANG = 0.5  # seconds after which a call of a toy environment hangs
+HANG = 2.0  # seconds after which a call hangs: more than any pause of a busy machine
 BREAKERS = [(check, make) for check, makers in BROKEN.items() for make in makers]
 
 FAST = {
@@ -80,7 +80,7 @@ MESSAGES = {
     broken_envs.LongExpert: r"expert of task train/\d+: found 5 turns, expected 1 to 4 \(max_turns\)",
     broken_envs.SpeechlessExpert: r"turn 1: the response 'look' reads as None, expected its action 'look'",
     broken_envs.FearsNoise: r"action binary noise: step\(.*characters.* raised ValueError: embedded",
-    broken_envs.HangsWhenClosed: r"reset of task train/\d+: no answer within 0\.5 s",
+    broken_envs.HangsWhenClosed: r"reset of task train/\d+: no answer within 2 s",
     broken_envs.LeaksTemporaryFiles: r"found 3 temporary files \(left-behind-.*\) more, expected none",
     broken_envs.LeaksProcesses: r"found 3 processes \(\d+ sleep 60, .*\) more, expected none",
     broken_envs.OneAtATime: r"the next episode after an exception: OSError: address already in use",
@@ -137,11 +137,11 @@ def test_without_experts_their_check_is_skipped_and_says_so():
 def test_a_hanging_step_fails_the_checks_that_meet_it_and_the_run_ends():
     class Hanging(broken_envs.Base):
         def step(self, action):
-            time.sleep(1.0)
+            time.sleep(3.0)
             return super().step(action)
 
     start = time.monotonic()
-    results = run_checks(Hanging, tasks_per_split=1, call_timeout=0.2)
+    results = run_checks(Hanging, tasks_per_split=1, call_timeout=1.0)
     assert time.monotonic() - start < 20
     assert list(failures(results)) == ["step_result"]
     assert "step('look') of task" in failures(results)["step_result"]
@@ -159,7 +159,7 @@ def test_every_check_says_what_it_verifies():
 
 
 def test_the_command_prints_the_table_and_its_exit_code_tells(capsys, monkeypatch):
-    assert main(["tests.letters_env:make_letters", "seed=3", "--timeout", "0.5", "--tasks", "1"]) == 0
+    assert main(["tests.letters_env:make_letters", "seed=3", "--timeout", "2", "--tasks", "1"]) == 0
     seen = capsys.readouterr().out
     assert "25 passed, 0 failed, 1 skipped" in seen and "disjoint_splits" in seen
     assert main(["tests.letters_env:make_letters", "--check", "experts", "protocol"]) == 0

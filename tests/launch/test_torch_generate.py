@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from coevo_jax.models.huggingface import model_config, model_tensors, write_json, write_tensors
+from coevo_jax.models.huggingface.save import save_params, scratch_config, write_json
 from tests.peers import python_with
 from tests.scripted_env import CONFIG, MODEL, VOCAB, ScriptedEnv, make_engine
 from tests.test_rollout import CHAT, LENGTH, PARAMS, agent_runs, play_with
@@ -27,8 +27,8 @@ def test_ten_greedy_turns_are_those_of_transformers(tmp_path, tmp_path_factory):
     runs = [(t, start, stop) for t in trajectories for start, stop in agent_runs(t)]
     assert all(len(t.turns) == 10 for t in trajectories)
 
-    write_tensors(tmp_path / "model.safetensors", model_tensors(PARAMS, CONFIG))
-    config = model_config(CONFIG, vocab_size=VOCAB, max_tokens=LENGTH, end_id=CHAT.end_id, pad_id=0)
+    save_params(tmp_path, PARAMS, CONFIG, dtype="float32")
+    config = scratch_config(CONFIG, vocab_size=VOCAB, max_tokens=LENGTH, end_id=CHAT.end_id, pad_id=0)
     write_json(tmp_path / "config.json", config | {"eos_token_id": None})
     job = {"texts": [t.tokens[:start].tolist() for t, start, _ in runs], "count": TURN}
     (tmp_path / "job.json").write_text(json.dumps(job))
