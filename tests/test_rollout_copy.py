@@ -49,6 +49,7 @@ def greedy_text(rollout: int, **axes) -> list[list[int]]:
     return text
 
 
+@pytest.mark.slow
 def test_greedy_text_is_the_same_on_one_device_and_over_a_hosts_devices():
     alone = greedy_text(1)
     assert len(alone) == 2 * SLOTS and all(len(turn) == 20 for turn in alone)

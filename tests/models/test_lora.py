@@ -126,6 +126,7 @@ def computed(compiled, shape: str) -> Counter:
     return Counter(operations) - Counter({name: 99 for name in ("parameter", "get-tuple-element")})
 
 
+@pytest.mark.slow
 def test_no_gradient_of_the_head_or_of_a_frozen_weight_is_computed():
     """By reading the compiled step: full training computes arrays of these shapes, adapters never do."""
     vocab = 1009  # no other array has an axis of this size
@@ -189,8 +190,8 @@ def test_a_state_holds_the_adapters_and_their_moments_alone():
 @pytest.mark.parametrize(
     "axes",
     [
-        {"data": 2, "fsdp": 2, "tensor": 2},
-        *(pytest.param(axes, marks=pytest.mark.slow) for axes in ({"data": 8}, {"fsdp": 8}, {"tensor": 4})),
+        pytest.param(axes, marks=pytest.mark.slow)
+        for axes in ({"data": 2, "fsdp": 2, "tensor": 2}, {"data": 8}, {"fsdp": 8}, {"tensor": 4})
     ],
 )
 def test_every_mesh_gives_the_single_devices_numbers(axes):
