@@ -13,6 +13,7 @@ from coevo_jax.progress import CONSOLE, Stopwatch, say
 from coevo_jax.rollout import Cast, play_together
 from coevo_jax.rollout_copy import rollout_base, rollout_params
 from coevo_jax.run import Run
+from coevo_jax.sampling.decode import Weights
 from coevo_jax.sampling.engine import Sampling
 from coevo_jax.schedule import Phase
 from coevo_jax.world import World
@@ -44,17 +45,19 @@ def roll_out(
     watch = Stopwatch(record.seconds)
     blocks = [tasks[start : start + size] for start in range(0, len(tasks), size)]
     shards = [block_paths(run, part, len(blocks)) for part in parts]
-    base, params = _params(run, world, parts)
+    weights = _weights(run, world, parts)
+    prefix = world.chat.shared_ids(world.env.system_prompt)
     for index in range(record.position, len(blocks)):
         casts = [
             Cast(
                 agent=part.phase.agent,
-                params=own,
+                weights=own,
+                adapter=adapter,
                 tasks=blocks[index],
                 samples=samples,
                 phase=part.phase.index,
             )
-            for part, own in zip(parts, params, strict=True)
+            for part, (own, adapter) in zip(parts, weights, strict=True)
         ]
         label = " and ".join([phase.name, *(part.phase.name.rpartition("/")[2] for part in parts[1:])])
         played = play_together(
@@ -63,7 +66,7 @@ def roll_out(
             world.chat,
             casts,
             sampling=sampling,
-            base=base,
+            prefix=prefix,
             progress=CONSOLE,
             label=f"{label} {index + 1}/{len(blocks)}",
         )
@@ -80,12 +83,14 @@ def roll_out(
     finish_roll_out(run, replace(record, seconds=watch.seconds), shards[0], others=last)
 
 
-def _params(run: Run, world: World, parts: Sequence[RollOut]) -> tuple[Any, list[Any]]:
-    """The base of adapters that share a batch, or None; and each part's own parameters."""
+def _weights(run: Run, world: World, parts: Sequence[RollOut]) -> list[tuple[Weights, int]]:
+    """What each part plays on: weights, and the adapter of those that several parts share."""
     agents = [run.agents[part.phase.agent].params for part in parts]
     if run.frozen and len(parts) > 1:
-        return rollout_base(world.rollouts, run.frozen, agents)
-    return None, [rollout_params(world.rollouts, own, run.frozen) for own in agents]
+        shared = world.engine.load(*rollout_base(world.rollouts, run.frozen, agents))
+        return [(shared, adapter) for adapter in range(len(parts))]
+    copies = [rollout_params(world.rollouts, own, run.frozen) for own in agents]
+    return [(world.engine.load(copy), 0) for copy in copies]
 
 
 def finish_roll_out(

@@ -1,4 +1,4 @@
-"""Where roll-outs run: a copy of an agent in the compute type, over the devices of one host.
+"""Where roll-outs run: a copy of an agent in the compute type, layers apart, over the devices of one host.
 
 Every call on a mesh that crosses hosts is collective, and the hosts' episodes differ in length: so each host
 plays on a mesh of its own. Heads, feed-forward and vocabulary are split over `rollout.tensor` of its devices,
@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import flax.linen as nn
 import jax
 from jax.sharding import Mesh
 
-from coevo_jax.config import ModelConfig, RolloutConfig
+from coevo_jax.config import RolloutConfig
 from coevo_jax.learning.train_state import Learner
-from coevo_jax.models.kv_cache import KVCache
+from coevo_jax.models.kv_cache import KVCache, unstack, unstack_boxes
 from coevo_jax.models.lora import plain, whole_params
 from coevo_jax.models.transformer import Params, init_params
 from coevo_jax.sampling.decode import SlotState
@@ -54,7 +53,10 @@ def place_rollouts(
       ConfigError: `rollout.tensor` does not divide the host's devices, or a dimension of the model.
     """
     model = plain(learner.model)
-    boxed = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
+    boxed = unstack_boxes(
+        jax.eval_shape(lambda: init_params(model, jax.random.key(0))), model.config.num_layers
+    )
+    shardings = param_shardings(mesh, boxed)
     local = local or host_mesh(mesh, config.tensor)
     layer = kv_heads_sharding(local, model.config.num_kv_heads)
     layers = (layer,) * model.config.num_layers
@@ -64,37 +66,27 @@ def place_rollouts(
         mesh=local,
         params=param_shardings(local, boxed),
         slots=SlotState(KVCache(layers, layers, everywhere), logits, everywhere, everywhere),  # pyright: ignore[reportArgumentType]
-        cast=_jit_cast(learner, boxed, param_shardings(mesh, boxed)),
+        cast=_jit_cast(learner, shardings),
         cast_base=jax.jit(
-            partial(_in_compute_type, boxed, model.config),
+            partial(unstack, config=model.config),
             in_shardings=(learner.frozen_shardings or learner.shardings.params,),
-            out_shardings=param_shardings(mesh, boxed),
+            out_shardings=shardings,
         ),
         copies=param_shardings(copies_mesh(mesh, config.tensor), boxed),
     )
 
 
-def _jit_cast(learner: Learner, boxed: Params, shardings: Params) -> Callable[[Params, Params], Params]:
-    """All parameters of an agent, adapters merged, in the type that the model computes in.
-
-    Products cast their weights to that type anyway, so the copy computes the same numbers; norms, which
-    multiply in float32, stay as they are.
-    """
+def _jit_cast(learner: Learner, shardings: Params) -> Callable[[Params, Params], Params]:
+    """All parameters of an agent, adapters merged, in the form that decoding reads; it computes the same
+    numbers, because products cast their weights to the compute type anyway."""
     config = learner.model.config
 
     def cast(params: Params, frozen: Params) -> Params:
-        return _in_compute_type(boxed, config, whole_params(params, frozen, config))
+        return unstack(whole_params(params, frozen, config), config)
 
     return jax.jit(
         cast, in_shardings=(learner.shardings.params, learner.frozen_shardings), out_shardings=shardings
     )
-
-
-def _in_compute_type(boxed: Params, config: ModelConfig, whole: Params) -> Params:
-    def convert(box: Any, x: jax.Array) -> jax.Array:
-        return x if "norm" in box.names else x.astype(config.dtype)
-
-    return jax.tree.map(convert, boxed, whole, is_leaf=lambda x: isinstance(x, nn.LogicallyPartitioned))
 
 
 def rollout_params(placement: RolloutPlacement, params: Params, frozen: Params) -> Params:

@@ -79,18 +79,25 @@ def test_samples_of_a_task_share_its_whole_prompt():
     assert (stats.prefix_hits, stats.prefix_tokens) == (2, 2 * (len(prompt) - 1))
 
 
-def casts(**params):
+def casts(shared=None, **weights):
     """Two agents on the same tasks; their phases differ, and so do their random keys."""
     return [
-        Cast(agent=agent, params=tree, tasks=make_tasks(5), samples=2, phase=phase)
-        for phase, (agent, tree) in enumerate(params.items(), start=4)
+        Cast(
+            agent=agent,
+            weights=own if shared is None else shared,
+            adapter=0 if shared is None else own,
+            tasks=make_tasks(5),
+            samples=2,
+            phase=phase,
+        )
+        for phase, (agent, own) in enumerate(weights.items(), start=4)
     ]
 
 
 @pytest.mark.parametrize("joining", JOINING)
 def test_agents_that_play_together_play_what_they_play_alone(joining):
     engine = make_engine(max_tokens=LENGTH, joining=joining)
-    both = casts(target=PARAMS, failure=random_params(1))
+    both = casts(target=engine.load(PARAMS), failure=engine.load(random_params(1)))
     with EnvPool(SlowEnv, workers=2, step_timeout=10) as pool:
         together = play_together(engine, pool, CHAT, both, sampling=SAMPLING)
         programs = engine.compilations()
@@ -101,6 +108,38 @@ def test_agents_that_play_together_play_what_they_play_alone(joining):
         assert {t.agent for t in found} == {cast.agent}
         assert stats.episodes == 10 and stats.turns == sum(len(t.turns) for t in found)
     assert text_of(together[0][0][0]) != text_of(together[1][0][0])
+
+
+def exactly(episodes):
+    return [(t.tokens.tolist(), t.logps.tolist(), t.ending) for t in episodes]
+
+
+def test_the_shared_prefix_is_computed_once_for_all_blocks_and_a_later_block_alone_is_the_same():
+    prefix = CHAT.encode("<xyz|")
+    engine = make_engine(max_tokens=LENGTH)
+    weights = engine.load(PARAMS)
+    own = dict(agent="target", samples=1, phase=4)
+    blocks = [make_tasks(8)[:4], make_tasks(8)[4:]]
+
+    def block(engine, number, weights=weights):
+        casts = [Cast(weights=weights, tasks=blocks[number], **own)]
+        with EnvPool(ScriptedEnv, workers=2, step_timeout=10) as pool:
+            return play_together(engine, pool, CHAT, casts, sampling=SAMPLING, prefix=prefix)[0]
+
+    (_, first), (later, second) = block(engine, 0), block(engine, 1)
+    prompts = [len(CHAT.prompt_ids("xyz", ScriptedEnv().reset(task))) for task in blocks[1]]
+    assert first.prefix_hits == second.prefix_hits == 4
+    assert second.prefix_tokens == 4 * len(prefix)
+    read = sum(len(t.tokens) - t.agent_mask.sum() for t in later)
+    assert second.prefill_tokens == read - 4 * len(prefix) >= sum(prompts) - 4 * len(prefix)
+    alone, resumed = block(make_engine(max_tokens=LENGTH), 1)
+    assert exactly(alone) == exactly(later)
+    assert resumed.prefill_tokens == second.prefill_tokens + len(prefix)
+    others, stats = block(engine, 1, engine.load(random_params(1)))
+    assert stats.prefill_tokens > len(prefix) and exactly(others) != exactly(later)
+    engine.reset()
+    again, stats = block(engine, 1)
+    assert exactly(again) == exactly(later) and stats.prefill_tokens == resumed.prefill_tokens
 
 
 @pytest.mark.slow
@@ -116,12 +155,21 @@ def test_adapters_of_one_base_share_a_batch_and_play_what_their_merged_weights_p
     one, two = adapters(1), adapters(2)
     engine = make_engine(max_tokens=LENGTH, model=model)
     with EnvPool(ScriptedEnv, workers=2, step_timeout=10) as pool:
-        both = casts(target=one, failure=two)
-        shared = play_together(engine, pool, CHAT, both, sampling=SAMPLING, base=PARAMS)
-        merged = casts(target=merge(PARAMS, one, lora), failure=merge(PARAMS, two, lora))
+        both = casts(engine.load(PARAMS, [one, two]), target=0, failure=1)
+        shared = play_together(engine, pool, CHAT, both, sampling=SAMPLING)
+        kept = [
+            play_together(engine, pool, CHAT, both, sampling=SAMPLING, prefix=CHAT.encode("<xyz|"))
+            for _ in range(2)
+        ]
+        merged = casts(
+            target=engine.load(merge(PARAMS, one, lora)), failure=engine.load(merge(PARAMS, two, lora))
+        )
         alone = [play_together(engine, pool, CHAT, [cast], sampling=SAMPLING)[0] for cast in merged]
-    for (found, _), (expected, _) in zip(shared, alone, strict=True):
+    for (found, _), (expected, _), (first, _), (second, stats) in zip(shared, alone, *kept, strict=True):
         assert_same_episodes(found, expected)
+        assert_same_episodes(first, expected)
+        assert exactly(first) == exactly(second)
+        assert stats.prefix_hits == 20
     assert text_of(shared[0][0][0]) != text_of(shared[1][0][0])
 
 

@@ -10,6 +10,7 @@ it rewrites the past (Qwen3's old thoughts, Mistral's moving system prompt), the
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 
 import numpy as np
 from transformers import PreTrainedTokenizerFast
@@ -44,6 +45,12 @@ class ChatFormat:
         """Tokens of the conversation's start, up to where the agent speaks. An empty `system` is left out."""
         start = (*self.before_system, system, *self.after_system) if system else self.before_prompt
         return self.sections.join([*start, prompt, *self.before_response], Place.START)
+
+    def shared_ids(self, system: str) -> list[int]:
+        """Tokens that the prompts of all tasks begin with: the system prompt, and what leads to the task."""
+        prompts = [self.prompt_ids(system, task) for task in ("A task", "(1)", "\n")]
+        alike = takewhile(lambda ids: len(set(ids)) == 1, zip(*prompts, strict=False))
+        return [ids[0] for ids in alike]
 
     def response_ids(self, text: str) -> list[int]:
         """Tokens of an agent's turn, with the end token.

@@ -8,6 +8,7 @@ and out of a projection, A agents, r rank of an adapter.
 from collections.abc import Sequence
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -52,8 +53,11 @@ def unstack(params: Params, config: ModelConfig) -> Params:
     """Parameters as decoding wants them: layers apart, matrices in the compute type.
 
     A program that reads a layer out of a stack copies it, for every token; and the casts of `linear` and of
-    the head, to the same values, are then made once and not for every token. Norms stay float32.
+    the head, to the same values, are then made once and not for every token. Norms and biases stay float32.
+    Parameters whose layers are apart already come back as they are.
     """
+    if isinstance(params["layers"], tuple):
+        return params
 
     def cast(weight: jax.Array) -> jax.Array:
         return weight.astype(config.dtype) if weight.ndim > 1 else weight
@@ -63,6 +67,17 @@ def unstack(params: Params, config: ModelConfig) -> Params:
         for layer in range(config.num_layers)
     )
     return {**jax.tree.map(cast, {k: v for k, v in params.items() if k != "layers"}), "layers": layers}
+
+
+def unstack_boxes(boxed: Params, layers: int) -> Params:
+    """The boxes (`nn.LogicallyPartitioned`, of shapes) that belong to what `unstack` returns."""
+
+    def of_layer(box: Any) -> Any:
+        shape = jax.ShapeDtypeStruct(box.value.shape[1:], box.value.dtype)
+        return nn.LogicallyPartitioned(shape, box.names[1:])
+
+    layer = jax.tree.map(of_layer, boxed["layers"], is_leaf=lambda x: isinstance(x, nn.LogicallyPartitioned))
+    return {**boxed, "layers": (layer,) * layers}
 
 
 def join_adapters(adapters: Sequence[Params]) -> Params:

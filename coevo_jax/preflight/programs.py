@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from coevo_jax.batch import PreferenceBatch, TokenBatch
 from coevo_jax.config import BatchConfig, Config
@@ -26,7 +26,8 @@ from coevo_jax.rollout_copy import RolloutPlacement, place_rollouts
 from coevo_jax.sampling.action_line import never_stop
 from coevo_jax.sampling.decode import Prefill, Weights, init_state
 from coevo_jax.sampling.draw import filters
-from coevo_jax.sampling.engine import CHUNKS, cache_lengths, default_prefill_rows, jit_engine
+from coevo_jax.sampling.engine import CHUNKS, cache_lengths, default_prefill_rows
+from coevo_jax.sampling.programs import jit_engine
 from coevo_jax.sharding import host_mesh, make_mesh
 from coevo_jax.strict import ConfigError
 from coevo_jax.world import Learning, make_learning, tokenizer_folder
@@ -165,9 +166,9 @@ class _Groups:
         engine = jit_engine(self.run.learner.model, self.config.rollout.slots, self.placement.slots)
         lengths = cache_lengths(self.config.rollout.max_tokens)
         copy, slots = self._copy(), self._slots(lengths[-1])
-        weights = self._weights(copy)
-        played = ("roll-out copy", "its layers apart", "slots (KV cache)")
-        resident |= dict(zip(played, (copy, weights, slots), strict=True))
+        weights = Weights(copy)
+        played = ("roll-out copy", "slots (KV cache)")
+        resident |= dict(zip(played, (copy, slots), strict=True))
         if self._two_lanes():  # the agents of a round explore side by side
             resident |= {f"second agent: {name}": resident[name] for name in played}
         agent = self.run.learner.abstract()
@@ -178,19 +179,19 @@ class _Groups:
                 work="none",
                 lower=lambda: _lower(self.placement.cast, agent.params, base),
                 holds=tuple(name for name in own if name in ("target: parameters", "frozen base")),
-                frees=("slots (KV cache)", "its layers apart"),
+                frees=("slots (KV cache)",),
             ),
             Program(
                 name="prefill",
                 work="prefill",
                 lower=lambda: engine.prefill.lower(weights, slots, self._prefill_arguments()),
-                holds=played[1:],
+                holds=played,
             ),
             Program(
                 name="decode",
                 work="decode",
                 lower=lambda: engine.decode.lower(weights, slots, *self._decode_arguments()),
-                holds=played[1:],
+                holds=played,
             ),
         ]
         if len(lengths) > 1:
@@ -212,19 +213,8 @@ class _Groups:
         together = config.rounds > 0 and config.failure.explore and config.explore.together
         return together and not self.run.learner.frozen_shardings
 
-    def _weights(self, copy: Tree) -> Weights:
-        """What the engine makes of a copy: its layers apart, each split as their stack is."""
-
-        def of_layer(leaf: Any) -> Any:
-            rest = PartitionSpec(*leaf.sharding.spec[1:])
-            sharding = NamedSharding(leaf.sharding.mesh, rest)
-            return jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype, sharding=sharding)
-
-        layer = jax.tree.map(of_layer, copy["layers"])
-        return Weights({**copy, "layers": (layer,) * self.run.learner.model.config.num_layers})
-
     def learning_phase(self) -> Phase:
-        learner, batch = self.run.learner, _abstract_batch(self.config.batch, self.run.mesh)
+        learner, batch = self.run.learner, abstract_batch(self.config.batch, self.run.mesh)
         resident = self._both_agents() | {"short slots": self._slots(0)}
         agent, base = learner.abstract(), learner.abstract_frozen() if learner.frozen_shardings else {}
         programs = [
@@ -264,7 +254,7 @@ class _Groups:
         """The programs of an optimizer step: of one microbatch, or of several that add up their gradients."""
         state = learner.abstract()
         base = learner.abstract_frozen() if learner.frozen_shardings else {}
-        batch, scalar = _abstract_batch(self.config.batch, self.run.mesh), _array(jnp.float32)
+        batch, scalar = abstract_batch(self.config.batch, self.run.mesh), _array(jnp.float32)
         names = {"parameters": f"{agent}: parameters", "moments": f"{agent}: Adam's moments"}
         held = (names["parameters"], "frozen base")
         trained = "adapters" if learner.frozen_shardings else "all"
@@ -355,7 +345,7 @@ class _Groups:
         return _array(jnp.int32, slots), script, ids, key, chosen, number, stop, number
 
 
-def _abstract_batch(config: BatchConfig, mesh: Mesh) -> PreferenceBatch:
+def abstract_batch(config: BatchConfig, mesh: Mesh) -> PreferenceBatch:
     """A microbatch whose every token may be scored: pairs and demonstrations have the same arrays."""
     rows, length, views = config.rows, config.row_length, config.rows * config.views_per_row
     ids, floats, pairs = _array(jnp.int32, rows, length), _array(jnp.float32, views), config.pairs

@@ -87,6 +87,8 @@ class Lane:
 
     engine: Engine
     weights: Weights
+    adapters: int  # how many of them the lane's episodes take; 1 without any
+    prefix: Sequence[int]  # tokens that all prompts begin with
     pool: EnvPool
     first_env: int  # the pool's slot of the lane's slot 0
     chat: ChatFormat
@@ -106,7 +108,7 @@ class Lane:
 
     def open(self) -> None:
         """Empty the slots and begin an episode in each."""
-        self.engine.reset()
+        self.engine.begin(self.weights, self.prefix, self.adapters)
         for slot in range(self.engine.slots):
             self._next_episode(slot)
 

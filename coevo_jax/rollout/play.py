@@ -18,6 +18,7 @@ from coevo_jax.rollout.bar import ProgressBar
 from coevo_jax.rollout.device_clock import DeviceClock
 from coevo_jax.rollout.lane import Episode, Lane
 from coevo_jax.rollout.stats import RolloutStats, percentiles, sums_of
+from coevo_jax.sampling.decode import Weights
 from coevo_jax.sampling.engine import Engine, EngineCounts, Sampling
 from coevo_jax.trajectory import Trajectory
 
@@ -29,17 +30,18 @@ class Cast:
     """Who plays what."""
 
     agent: str  # name recorded in the trajectories
-    params: Params  # all of the agent's, or its adapters where `play_together` gets the base
+    weights: Weights  # of `Engine.load`; agents whose adapters share a base name the same ones
+    adapter: int = 0  # which of their adapters is the agent's
     tasks: Sequence[Task]
     samples: int  # episodes of every task
     phase: int  # part of every random key
 
-    def episodes(self, number: int, adapter: int) -> list[Episode]:
+    def episodes(self, number: int) -> list[Episode]:
         return [
             Episode(
                 order=(number, index * self.samples + sample),
                 agent=self.agent,
-                adapter=adapter,
+                adapter=self.adapter,
                 phase=self.phase,
                 task=task,
                 sample=sample,
@@ -86,7 +88,7 @@ def play(
       One trajectory per episode, ordered by task, then sample, and the counts of this call. An episode that
       cannot be played has the ending `fault`; a fault never raises.
     """
-    cast = Cast(agent=agent, params=params, tasks=tasks, samples=samples, phase=phase)
+    cast = Cast(agent=agent, weights=engine.load(params), tasks=tasks, samples=samples, phase=phase)
     sampling = Sampling(
         root=jax.random.key(seed), temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p
     )
@@ -103,36 +105,42 @@ def play_together(
     casts: Sequence[Cast],
     *,
     sampling: Sampling,
-    base: Params | None = None,
+    prefix: Sequence[int] = (),
     script: Mapping[str, Sequence[Sequence[int]]] | None = None,
     progress: Console | None = None,
     label: str = "roll-outs",
 ) -> list[Played]:
     """Play the episodes of several agents side by side; an episode is the one its agent would play alone.
 
-    Agents with parameters of their own have an engine's slots each, and take turns on the device: one's
-    environments step while the other decodes. Adapters of one `base` share all slots in one batch.
+    Agents with weights of their own have an engine's slots each, and take turns on the device: one's
+    environments step while the other decodes. Adapters of the same weights share all slots in one batch.
+
+    Args:
+      prefix: tokens that all prompts begin with. The engine keeps what it computes of them for the next call
+        with the same weights.
 
     Returns:
       What `play` returns, for each cast. Costs that cannot be told apart stand in the counts of each.
     """
-    lane_casts = [[one] for one in enumerate(casts)] if base is None else [list(enumerate(casts))]
+    by_weights: dict[int, list[tuple[int, Cast]]] = {}
+    for index, cast in enumerate(casts):
+        by_weights.setdefault(id(cast.weights), []).append((index, cast))
     total = sum(len(cast.tasks) * cast.samples for cast in casts)
     before = _Before(calls=pool.calls, seconds=pool.seconds, started=time.monotonic())
     pool.latencies.clear()
     with (
-        ProgressBar(progress, label=label, total=total, slots=engine.slots * len(lane_casts)) as bar,
+        ProgressBar(progress, label=label, total=total, slots=engine.slots * len(by_weights)) as bar,
         DeviceClock() as clock,
     ):
         lanes: list[Lane] = []
-        for number, group in enumerate(lane_casts):
-            own = engine if number == 0 else engine.twin()
-            adapters = [] if base is None else [cast.params for _, cast in group]
-            queues = [cast.episodes(index, place) for place, (index, cast) in enumerate(group)]
+        for number, group in enumerate(by_weights.values()):
+            queues = [cast.episodes(index) for index, cast in group]
             lanes.append(
                 Lane(
-                    engine=own,
-                    weights=own.load(group[0][1].params if base is None else base, adapters),
+                    engine=engine if number == 0 else engine.twin(),
+                    weights=group[0][1].weights,
+                    adapters=1 + max(cast.adapter for _, cast in group),
+                    prefix=prefix,
                     pool=pool,
                     first_env=number * engine.slots,
                     chat=chat,

@@ -67,6 +67,20 @@ def grow(state: SlotState, length: int) -> SlotState:
     return state.replace(cache=grow_cache(state.cache, length))  # pyright: ignore[reportAttributeAccessIssue]
 
 
+def take_slot(state: SlotState, slot: jax.Array) -> KVCache:
+    """A copy of what one slot holds, a cache of one row."""
+    return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, slot, 1), state.cache)
+
+
+def put_slot(state: SlotState, held: KVCache, slot: jax.Array) -> SlotState:
+    """Give a slot what `take_slot` took, from slots of the same length or a shorter one."""
+
+    def put(whole: jax.Array, row: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_update_slice(whole, row, (slot, *(0,) * (whole.ndim - 1)))
+
+    return state.replace(cache=jax.tree.map(put, state.cache, held))  # pyright: ignore[reportAttributeAccessIssue]
+
+
 def prefill(
     model: Transformer, weights: Weights, state: SlotState, work: Prefill
 ) -> tuple[SlotState, jax.Array]:

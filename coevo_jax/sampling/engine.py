@@ -5,20 +5,20 @@ Two agents' parameters have the same shapes, so they share every compiled progra
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from coevo_jax.config import RolloutConfig
-from coevo_jax.models.kv_cache import join_adapters, unstack
+from coevo_jax.models.kv_cache import KVCache, join_adapters
 from coevo_jax.models.transformer import Params, Transformer
 from coevo_jax.sampling.action_line import never_stop
-from coevo_jax.sampling.decode import Decoded, Prefill, Weights, decode_block, grow, init_state, prefill
+from coevo_jax.sampling.decode import Decoded, Prefill, Weights
 from coevo_jax.sampling.draw import Filters, filters
-from coevo_jax.sampling.prefixes import Held, worth_waiting
+from coevo_jax.sampling.prefixes import Held, common_length, worth_waiting
+from coevo_jax.sampling.programs import EnginePrograms, jit_engine
 
 CHUNKS = (32, 64, 128)  # tokens of a row of a prefill call
 PREFILL_ROWS = {"cpu": 1}  # slots of a prefill call; a CPU is as fast with one, and then no row is padding
@@ -78,31 +78,6 @@ def cache_lengths(longest: int) -> tuple[int, ...]:
     return (*(length for length in lengths if length < longest), longest)
 
 
-class EnginePrograms(NamedTuple):
-    """What the engine compiles, once per shape."""
-
-    create: Any  # (length) -> state of empty slots
-    grow: Any  # (state, length) -> state
-    prefill: Any  # (weights, state, work) -> (state, done)
-    decode: Any  # (weights, state, then as decode_block) -> (state, decoded)
-    unstack: Any  # (params) -> weights
-
-
-def jit_engine(model: Transformer, slots: int, sharding: Any = None) -> EnginePrograms:
-    """The engine's programs; `sharding` is a SlotState of shardings, or a prefix of one."""
-    return EnginePrograms(
-        create=jax.jit(
-            partial(init_state, model.config, model.vocab_size, slots),
-            static_argnums=0,
-            out_shardings=sharding,
-        ),
-        grow=jax.jit(grow, static_argnums=1, out_shardings=sharding),
-        prefill=jax.jit(partial(prefill, model), donate_argnums=1, out_shardings=(sharding, None)),
-        decode=jax.jit(partial(decode_block, model), donate_argnums=1, out_shardings=(sharding, None)),
-        unstack=jax.jit(partial(unstack, config=model.config)),
-    )
-
-
 def default_prefill_rows(platform: str, slots: int) -> int:
     """Slots of a prefill call on a platform."""
     return min(PREFILL_ROWS.get(platform, DEFAULT_PREFILL_ROWS), slots)
@@ -145,6 +120,15 @@ class _Text:
     starts: bool  # it has not begun it yet
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Prefix:
+    """The beginning that all prompts share, as some parameters computed it."""
+
+    weights: Weights
+    tokens: np.ndarray  # int32
+    held: tuple[KVCache, ...]  # one row of each adapter's
+
+
 class Engine:
     """S slots over one KV cache, and the compiled programs that fill and extend them.
 
@@ -174,6 +158,7 @@ class Engine:
         self._cache_lengths = cache_lengths(config.max_tokens)
         self._stop = jnp.asarray(never_stop() if stop is None else stop)
         self._twin: Engine | None = None
+        self._prefix: _Prefix | None = None
         self._programs = programs or jit_engine(model, config.slots, sharding)
         self.reset()
 
@@ -191,22 +176,50 @@ class Engine:
         return self._twin
 
     def reset(self) -> None:
-        """Forget every slot. What is played afterwards does not depend on what was played before."""
+        """Forget every slot, and the prefix. What is played afterwards does not depend on what was before."""
+        self._prefix = None
+        self._empty()
+        if self._twin is not None:
+            self._twin.reset()
+
+    def begin(self, weights: Weights, prefix: Sequence[int] = (), agents: int = 1) -> None:
+        """Empty the slots for episodes under some parameters, whose prompts begin with `prefix`.
+
+        The prefix is computed once, by calls of its own, and kept until other parameters or `reset` come: so
+        an episode's numbers are the same in whichever block of tasks it is played.
+
+        Args:
+          agents: adapters that `weights` hold, 1 without any.
+        """
+        tokens = np.asarray(prefix, np.int32)
+        self._empty()
+        kept = self._prefix
+        if kept is not None and kept.weights is weights and np.array_equal(kept.tokens, tokens):
+            return
+        self._prefix, held = None, []
+        if not 0 < len(tokens) < self.config.max_tokens:
+            return
+        for agent in range(agents):
+            self.held.clear()  # not even an adapter takes another's
+            self.prefill(weights, {0: tokens}, frozenset({0}), {0: agent})
+            held.append(self._programs.take(self._state, np.int32(0)))
+        self.held.clear()
+        self._prefix = _Prefix(weights=weights, tokens=tokens, held=tuple(held))
+
+    def _empty(self) -> None:
         self._length = self._cache_lengths[0]
         self._state: Any = None  # let go of what may be long before the short one is made
         self._state = self._programs.create(self._length)
         self.held.clear()
         self.counts = EngineCounts()
-        if self._twin is not None:
-            self._twin.reset()
 
     def load(self, params: Params, adapters: Sequence[Params] = ()) -> Weights:
         """Parameters as `prefill` and `decode` take them: one agent's, or a base and adapters of several.
 
-        A copy in the compute type, on the same devices; it lives as long as it is played with.
+        Stacked layers are copied, on the same devices; a roll-out copy is taken as it is.
         """
-        unstack = self._programs.unstack
-        return Weights(unstack(params), unstack(join_adapters(adapters)) if adapters else None)
+        base = params if isinstance(params["layers"], tuple) else self._programs.unstack(params)
+        return Weights(base, self._programs.unstack(join_adapters(adapters)) if adapters else None)
 
     def room(self, slot: int) -> int:
         """Tokens that still fit into a slot."""
@@ -280,15 +293,37 @@ class Engine:
                 agent = agents.get(slot, 0)
                 # What a row of this call begins is on the device only after the call.
                 source, length = self.held.longest_prefix(text.whole, agent, without=group)
+                kept = self._kept(text.whole)
                 under_way = [other for owner, other in begun if owner == agent]
-                if worth_waiting(text.whole, under_way, length):
+                if worth_waiting(text.whole, under_way, max(length, kept)):
                     continue
+                if kept > length:
+                    source, length = self._put_prefix(slot, agent)
                 source = source if length else slot
                 self._begin(slot, agent, source, length, text)
             if text.prompt:
                 begun.append((int(self.held.agents[slot]), text.whole))
             group[slot] = source
         return group
+
+    def _kept(self, text: np.ndarray) -> int:
+        """How many tokens a prompt can take from the prefix: all of them, or none."""
+        kept = self._prefix
+        if (
+            kept is None
+            or len(text) <= len(kept.tokens)
+            or common_length(kept.tokens, text) < len(kept.tokens)
+        ):
+            return 0
+        return len(kept.tokens)
+
+    def _put_prefix(self, slot: int, agent: int) -> tuple[int, int]:
+        """Let a slot hold the prefix."""
+        assert self._prefix is not None
+        self._state = self._programs.put(self._state, self._prefix.held[agent], np.int32(slot))
+        self.held.begin(slot, agent, slot, 0)
+        self.held.append(slot, self._prefix.tokens)
+        return slot, len(self._prefix.tokens)
 
     def _begin(self, slot: int, agent: int, source: int, length: int, text: _Text) -> None:
         self.held.begin(slot, agent, source, length)

@@ -125,6 +125,15 @@ def test_decoding_keeps_a_response_that_was_cut_before_its_end_token(tokenizer):
     assert chat.decode_response([]) == ""
 
 
+@pytest.mark.parametrize("system", ["", "You query a database."])
+def test_shared_tokens_begin_every_prompt(tokenizer, foreign, system):
+    for chat in (chat_format(tokenizer), chat_format(foreign)):
+        shared = chat.shared_ids(system)
+        assert len(shared) >= len(chat.before_prompt) + len(system) // 8
+        for task in ("Count the heads.", "a", "7 days", "\n\nList", "ünï"):
+            assert chat.prompt_ids(system, task)[: len(shared)] == shared
+
+
 def test_the_format_names_end_pad_and_size(tokenizer, foreign):
     chat = chat_format(tokenizer)
     assert (chat.end_id, chat.pad_id) == (tokenizer.eos_token_id, tokenizer.pad_token_id)

@@ -18,16 +18,16 @@ import numpy as np
 from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from coevo_jax.batch import PreferenceBatch, TokenBatch
-from coevo_jax.config import ModelConfig, OptimizerConfig
+from coevo_jax.config import BatchConfig, ModelConfig, OptimizerConfig
 from coevo_jax.learning.objective import one_loss
 from coevo_jax.learning.optimizer import make_optimizer
 from coevo_jax.learning.preference_losses import PREFERENCE_LOSSES
 from coevo_jax.learning.train_state import fresh_state, state_shardings
-from coevo_jax.learning.train_step import batch_shardings, jit_step
+from coevo_jax.learning.train_step import jit_step
 from coevo_jax.models.attention_kinds import choose_attention
 from coevo_jax.models.flash_attention import flash_attention
 from coevo_jax.models.transformer import Transformer, init_params
+from coevo_jax.preflight.programs import abstract_batch
 from coevo_jax.sharding import MESH_AXES
 
 # Qwen3-0.6B
@@ -42,7 +42,7 @@ MODEL = ModelConfig(
     dtype="bfloat16",
     remat="full",
 )
-ROWS, LENGTH, VIEWS, PAIRS = 16, 2048, 4, 32
+BATCH = BatchConfig(rows=16, row_length=2048, views_per_row=4, pairs=32)
 # rows, tokens, query heads, key/value heads, width, type
 KERNELS = (
     (2, 2048, 16, 8, 128, "bfloat16"),
@@ -81,7 +81,8 @@ def train_step(devices, axes) -> dict:
     programs = jit_step(model, optimizer, one_loss(PREFERENCE_LOSSES["sigmoid"]), mesh, shardings, {})
     state = jax.eval_shape(lambda: fresh_state(unboxed(model), optimizer))
     scalar = jax.ShapeDtypeStruct((), jnp.float32)
-    return figures(programs.whole.lower(placed(state, shardings), {}, batch(mesh), scalar, scalar).compile())
+    batch = abstract_batch(BATCH, mesh)
+    return figures(programs.whole.lower(placed(state, shardings), {}, batch, scalar, scalar).compile())
 
 
 def unboxed(model):
@@ -95,38 +96,6 @@ def placed(tree, shardings):
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
 
     return jax.tree.map(place, tree, shardings)
-
-
-def batch(mesh) -> PreferenceBatch:
-    """The shapes of a microbatch in which every token may be scored."""
-
-    def of(dtype, *shape):
-        return jax.ShapeDtypeStruct(shape, dtype)
-
-    tokens, views = of(jnp.int32, ROWS, LENGTH), ROWS * VIEWS
-    shapes = PreferenceBatch(
-        tokens=TokenBatch(
-            tokens=tokens,
-            positions=tokens,
-            visible_until=tokens,
-            source=tokens,
-            target=tokens,
-            scored=of(jnp.int32, ROWS),
-        ),
-        view_weight=of(jnp.float32, ROWS, VIEWS, LENGTH),
-        reference_logps=of(jnp.float32, views),
-        sft_weight=of(jnp.float32, views),
-        reward=of(jnp.float32, views),
-        token_count=of(jnp.int32, views),
-        chosen=of(jnp.int32, PAIRS),
-        rejected=of(jnp.int32, PAIRS),
-        weight=of(jnp.float32, PAIRS),
-        kind=of(jnp.int32, PAIRS),
-        step_share=of(jnp.float32),
-    )
-    shardings = batch_shardings(mesh)
-    rows = jax.tree.map(lambda _: shardings.tokens, shapes.tokens)
-    return placed(shapes, shardings.replace(tokens=rows))
 
 
 def figures(compiled) -> dict:

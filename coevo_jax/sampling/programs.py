@@ -1,0 +1,39 @@
+"""What the engine compiles, once per shape. Every agent of a model shares it."""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+
+from coevo_jax.models.kv_cache import unstack
+from coevo_jax.models.transformer import Transformer
+from coevo_jax.sampling.decode import decode_block, grow, init_state, prefill, put_slot, take_slot
+
+
+class EnginePrograms(NamedTuple):
+    """The compiled programs of an engine."""
+
+    create: Any  # (length) -> state of empty slots
+    grow: Any  # (state, length) -> state
+    prefill: Any  # (weights, state, work) -> (state, done)
+    decode: Any  # (weights, state, then as decode_block) -> (state, decoded)
+    unstack: Any  # (params) -> weights
+    take: Any  # (state, slot) -> what it holds
+    put: Any  # (state, held, slot) -> state
+
+
+def jit_engine(model: Transformer, slots: int, sharding: Any = None) -> EnginePrograms:
+    """The engine's programs; `sharding` is a SlotState of shardings, or a prefix of one."""
+    return EnginePrograms(
+        create=jax.jit(
+            partial(init_state, model.config, model.vocab_size, slots),
+            static_argnums=0,
+            out_shardings=sharding,
+        ),
+        grow=jax.jit(grow, static_argnums=1, out_shardings=sharding),
+        prefill=jax.jit(partial(prefill, model), donate_argnums=1, out_shardings=(sharding, None)),
+        decode=jax.jit(partial(decode_block, model), donate_argnums=1, out_shardings=(sharding, None)),
+        unstack=jax.jit(partial(unstack, config=model.config)),
+        take=jax.jit(take_slot, out_shardings=getattr(sharding, "cache", sharding)),
+        put=jax.jit(put_slot, donate_argnums=0, out_shardings=sharding),
+    )
