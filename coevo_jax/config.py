@@ -231,9 +231,10 @@ class RolloutConfig(StrictModel):
     """Most tokens of one agent turn; beyond, the episode ends with token_limit."""
     decode_block: int = Field(default=32, ge=1)
     """Most tokens decoded on the device before the host looks."""
-    joining: Literal["at_once", "next_block", "as_ready"] = "at_once"
+    joining: Literal["auto", "at_once", "next_block", "as_ready"] = "auto"
     """When a turn goes on: with the next block, which waits for the environments (fast ones); one block
-    later, during which they step (slow ones); or as each answers, in an order that the clock decides."""
+    later, during which they step (slow ones); or as each answers, in an order that the clock decides. auto is
+    at_once on CPUs, where a run can then be repeated bit by bit, and as_ready on accelerators."""
     stop_at_action_line: bool = False
     """End a turn at the end of its action's line, for environments whose actions are single lines."""
     tensor: int = Field(default=1, ge=1)

@@ -103,6 +103,27 @@ def read_steps(run: Run, phase: str) -> list[int]:
     return [line["step"] for line in lines if line["phase"] == phase]
 
 
+@pytest.mark.slow
+def test_agents_that_explore_in_one_batch_play_what_they_play_one_after_the_other(whole, tmp_path):
+    apart = finished(tmp_path, *FULL, "explore.together=false")
+    for agent in ("target", "failure"):
+        together, alone = (
+            read_trajectories(sorted(run.folder.glob(f"trajectories/round-01/{agent}-*.parquet")))
+            for run in (whole, apart)
+        )
+        assert len(together) == len(alone) > 5
+        assert {trajectory.agent for trajectory in together} == {agent}
+        for one, other in zip(together, alone, strict=True):
+            assert one.turns == other.turns and one.tokens.tolist() == other.tokens.tolist()
+            np.testing.assert_allclose(one.logps, other.logps, atol=1e-4)
+    lines = [json.loads(line) for line in (whole.folder / "metrics.jsonl").read_text().splitlines()]
+    target, failure = (
+        [line["rollout/prefix_hits"] for line in lines if line["phase"] == f"round-01/explore_{agent}"]
+        for agent in ("target", "failure")
+    )
+    assert target == failure and sum(target) > 0  # the counts of the one engine stand with both
+
+
 def test_a_damaged_base_is_named(whole, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(whole.folder, copy)

@@ -151,7 +151,7 @@ def play_together(
                     clock=clock,
                 )
             )
-        _run(lanes, JOINING[engine.config.joining], bar)
+        _run(lanes, _joining(engine.config.joining), bar)
     return _results(casts, lanes, pool, clock, before)
 
 
@@ -221,6 +221,12 @@ def _join_as_ready(lanes: Sequence[Lane], lane: Lane) -> None:
     lane.take_ready(wait=all(other.idle for other in lanes))
     lane.prefill()
     lane.start_block()
+
+
+def _joining(name: str) -> Callable[[Sequence[Lane], Lane], None]:
+    if name == "auto":
+        name = "at_once" if jax.default_backend() == "cpu" else "as_ready"
+    return JOINING[name]
 
 
 JOINING: dict[str, Callable[[Sequence[Lane], Lane], None]] = {
