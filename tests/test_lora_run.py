@@ -118,7 +118,11 @@ def test_agents_that_explore_in_one_batch_play_what_they_play_one_after_the_othe
             np.testing.assert_allclose(one.logps, other.logps, atol=1e-4)
     lines = [json.loads(line) for line in (whole.folder / "metrics.jsonl").read_text().splitlines()]
     target, failure = (
-        [line["rollout/prefix_hits"] for line in lines if line["phase"] == f"round-01/explore_{agent}"]
+        [
+            line["values"]["rollout/prefix_hits"]
+            for line in lines
+            if line["phase"] == f"round-01/explore_{agent}"
+        ]
         for agent in ("target", "failure")
     )
     assert target == failure and sum(target) > 0  # the counts of the one engine stand with both
