@@ -92,6 +92,14 @@ class Preflight:
         return found[0] if found else None
 
 
+def set_effort(*, quick: bool) -> None:
+    """How hard the compiler looks for fast code, for all that this process compiles from now on."""
+    if "jax_exec_time_optimization_effort" in jax.config.values:
+        jax.config.update("jax_exec_time_optimization_effort", QUICK if quick else 0.0)
+    else:  # from jax 0.11 on
+        jax.config.update("jax_optimization_level", "O0" if quick else "UNKNOWN")
+
+
 def preflight(
     config: Config,
     machine: Machine,
@@ -110,7 +118,7 @@ def preflight(
       ConfigError: the config cannot run on the machine at all (see `plan_programs`).
     """
     jax.config.update("jax_enable_compilation_cache", False)  # a stored program has no text to read
-    jax.config.update("jax_exec_time_optimization_effort", 0.0 if thorough else QUICK)
+    set_effort(quick=not thorough)
     plan = plan_programs(config, machine)
     phases = []
     known: dict[str, _Compiled] = {}

@@ -204,6 +204,7 @@ class Engine:
             self.prefill(weights, {0: tokens}, frozenset({0}), {0: agent})
             held.append(self._programs.take(self._state, np.int32(0)))
         self.held.clear()
+        self.counts = EngineCounts()  # a phase that is resumed counts as if it had not been cut
         self._prefix = _Prefix(weights=weights, tokens=tokens, held=tuple(held))
 
     def _empty(self) -> None:
