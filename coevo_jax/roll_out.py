@@ -11,10 +11,12 @@ from coevo_jax.evaluation import summarize
 from coevo_jax.manifest import PhaseRecord
 from coevo_jax.progress import CONSOLE, Stopwatch, say
 from coevo_jax.rollout import Cast, play_together
+from coevo_jax.rollout.slots import SlotEngine
 from coevo_jax.rollout_copy import rollout_base, rollout_params
 from coevo_jax.run import Run
 from coevo_jax.sampling.engine import Sampling
 from coevo_jax.schedule import Phase
+from coevo_jax.serving import serve
 from coevo_jax.world import World
 
 
@@ -34,17 +36,19 @@ def roll_out(
     *,
     samples: int,
     sampling: Sampling,
+    by_server: bool = False,
 ) -> None:
     """Play `samples` episodes of every task by each part's agent; each block of tasks is one commit.
 
-    The first part's phase does the work, and its record holds the shards of all.
+    The first part's phase does the work, and its record holds the shards of all. With `by_server`, the run's
+    server writes the turns, where it has one.
     """
     phase, size = parts[0].phase, run.config.explore.block_tasks
     record = run.begin(phase.name)
     watch = Stopwatch(record.seconds)
     blocks = [tasks[start : start + size] for start in range(0, len(tasks), size)]
     shards = [block_paths(run, part, len(blocks)) for part in parts]
-    base, params = _params(run, world, parts)
+    engine, base, params = _players(run, world, parts, by_server)
     for index in range(record.position, len(blocks)):
         casts = [
             Cast(
@@ -58,7 +62,7 @@ def roll_out(
         ]
         label = " and ".join([phase.name, *(part.phase.name.rpartition("/")[2] for part in parts[1:])])
         played = play_together(
-            world.engine,
+            engine,
             world.pool,
             world.chat,
             casts,
@@ -78,6 +82,15 @@ def roll_out(
     world.engine.reset()  # learning wants the memory of long slots
     last = [paths[-1] for paths in shards[1:]]
     finish_roll_out(run, replace(record, seconds=watch.seconds), shards[0], others=last)
+
+
+def _players(
+    run: Run, world: World, parts: Sequence[RollOut], by_server: bool
+) -> tuple[SlotEngine, Any, list[Any]]:
+    """Who writes; the base of adapters that share a batch, or None; and each part's own parameters."""
+    if by_server and world.server is not None:
+        return world.server, None, [serve(run, world, part.phase.agent) for part in parts]
+    return world.engine, *_params(run, world, parts)
 
 
 def _params(run: Run, world: World, parts: Sequence[RollOut]) -> tuple[Any, list[Any]]:

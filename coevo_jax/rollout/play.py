@@ -1,5 +1,7 @@
 """Plays episodes: one agent's, or two agents', of which one decodes while the other's environments step."""
 
+import functools
+import operator
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -13,12 +15,12 @@ from rich.console import Console
 from coevo_jax.data.chat import ChatFormat
 from coevo_jax.envs.env import Task
 from coevo_jax.envs.pool import EnvPool
-from coevo_jax.models.transformer import Params
 from coevo_jax.rollout.bar import ProgressBar
 from coevo_jax.rollout.device_clock import DeviceClock
 from coevo_jax.rollout.lane import Episode, Lane
-from coevo_jax.rollout.stats import RolloutStats, percentiles, sums_of
-from coevo_jax.sampling.engine import Engine, EngineCounts, Sampling
+from coevo_jax.rollout.slots import SlotEngine
+from coevo_jax.rollout.stats import RolloutStats, ServerCounts, percentiles, sums_of
+from coevo_jax.sampling.engine import Sampling
 from coevo_jax.trajectory import Trajectory
 
 Played = tuple[list[Trajectory], RolloutStats]
@@ -29,7 +31,7 @@ class Cast:
     """Who plays what."""
 
     agent: str  # name recorded in the trajectories
-    params: Params  # all of the agent's, or its adapters where `play_together` gets the base
+    params: Any  # for the engine's `load`: all of the agent's; adapters, where `play_together` gets the base
     tasks: Sequence[Task]
     samples: int  # episodes of every task
     phase: int  # part of every random key
@@ -50,8 +52,8 @@ class Cast:
 
 
 def play(
-    engine: Engine,
-    params: Params,
+    engine: SlotEngine,
+    params: Any,
     pool: EnvPool,
     chat: ChatFormat,
     tasks: Sequence[Task],
@@ -97,13 +99,13 @@ def play(
 
 
 def play_together(
-    engine: Engine,
+    engine: SlotEngine,
     pool: EnvPool,
     chat: ChatFormat,
     casts: Sequence[Cast],
     *,
     sampling: Sampling,
-    base: Params | None = None,
+    base: Any = None,
     script: Mapping[str, Sequence[Sequence[int]]] | None = None,
     progress: Console | None = None,
     label: str = "roll-outs",
@@ -170,13 +172,22 @@ def _results(
         "env_seconds": pool.seconds - before.seconds,
         "env_latency": percentiles(pool.latencies),
     }
-    for field in fields(EngineCounts):
-        shared[field.name] = sum(getattr(lane.engine.counts, field.name) for lane in lanes)
+    shared |= _engine_counts(lanes)
     played = []
     for number, cast in enumerate(casts):
         trajectories = [done[number, place] for place in range(len(cast.tasks) * cast.samples)]
         played.append((trajectories, RolloutStats(**sums_of(trajectories), **shared)))
     return played
+
+
+def _engine_counts(lanes: Sequence[Lane]) -> dict[str, Any]:
+    """Fields of `RolloutStats`: the sums over the lanes' engines, which are all of one kind."""
+    counts = [lane.engine.counts for lane in lanes]
+    total = {
+        field.name: functools.reduce(operator.add, (getattr(one, field.name) for one in counts))
+        for field in fields(counts[0])
+    }
+    return {"server": ServerCounts(**total)} if isinstance(counts[0], ServerCounts) else total
 
 
 def _run(lanes: Sequence[Lane], go_on: Callable[[Sequence[Lane], Lane], None], bar: ProgressBar) -> None:
