@@ -184,6 +184,8 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(404, {"error": {"message": str(error)}})
         except FileNotFoundError:
             self.answer(404, {"detail": "Not Found"})
+        except Exception as error:  # the test is to hear of it at once, not after many tries
+            self.answer(418, {"error": {"message": f"the stub broke: {error!r}"}})
         else:
             self.answer(200, answer)
 
