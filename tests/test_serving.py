@@ -286,7 +286,7 @@ def test_a_greedy_run_of_adapters_through_a_server_explores_what_one_without_doe
     greedy = ["explore.temperature=0", "explore.samples=1", "failure.learn=false", "evaluate.tasks=':1'"]
     local = finished(config_on(tmp_path, folder, LORA, *greedy, "rollout.joining=as_ready", "name=local"))
     served = finished(config_on(tmp_path, folder, LORA, *greedy, *through("vllm_lora", server.url)))
-    assert explored(served) == explored(local) and len(explored(served)) == 12
+    assert explored(served) == explored(local) and len(explored(served)) == 12 + 2  # evaluated
     assert len(server.stub.adapters) == 2
 
 
