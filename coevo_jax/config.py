@@ -222,6 +222,20 @@ class ExploreConfig(StrictModel):
     other's environments step. false plays one after the other, with half the environments and caches."""
 
 
+class ServerConfig(StrictModel):
+    """A vLLM or SGLang server that writes the turns of exploration instead of this process's devices."""
+
+    url: str = Field(pattern=r"^https?://[^/\s]+(/\S+)?/v1$")
+    """Root of its OpenAI-compatible API, such as http://host:8000/v1."""
+    failure_url: str | None = Field(default=None, pattern=r"^https?://[^/\s]+(/\S+)?/v1$")
+    """Another server of the same kind for the failure agent; null shares the target's."""
+    load: Literal["vllm_lora", "vllm", "sglang"]
+    """How the server gets an agent's weights, from a folder that it can read under the same path: vllm_lora
+    loads adapters beside each other; vllm and sglang replace all weights, so that a server has one agent."""
+    timeout: float = Field(default=600.0, gt=0)
+    """Seconds that a request may take, with all its tries; then the run stops, to be resumed."""
+
+
 class RolloutConfig(StrictModel):
     slots: int = Field(default=16, ge=1)
     """Episodes played side by side; each holds one environment instance."""
@@ -239,6 +253,9 @@ class RolloutConfig(StrictModel):
     """End a turn at the end of its action's line, for environments whose actions are single lines."""
     tensor: int = Field(default=1, ge=1)
     """Devices of a host that share the roll-out copy: its heads, feed-forward and vocabulary."""
+    server: ServerConfig | None = None
+    """Explore through a server (docs/rollouts.md); null explores, as evaluation always does, on the devices
+    of this process."""
 
 
 class KindWeights(StrictModel):

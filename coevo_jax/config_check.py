@@ -20,7 +20,7 @@ LOSS_OPTIONS = (
 def check(config: Config, source: str = "configuration") -> None:
     """Refuse impossible combinations of valid options. Raises ConfigError that lists every one of them."""
     problems = [*_names_and_slices(config), *_model(config), *_adapters(config), *_lengths(config)]
-    problems += _workers(config)
+    problems += [*_workers(config), *_server(config)]
     problems += _agent("target", config.target)
     problems += _agent("failure", config.failure)
     if config.rounds > 0:
@@ -158,6 +158,34 @@ def _workers(config: Config) -> Iterator[str]:
     memory, default = config.env.process_memory_mib, EnvConfig.model_fields["process_memory_mib"].default
     if memory != default and not config.env.processes:
         yield f"env.process_memory_mib {memory} does nothing: env.processes is false"
+
+
+def _server(config: Config) -> Iterator[str]:
+    server, lora = config.rollout.server, config.model.lora
+    if server is None:
+        return
+    if config.rounds == 0:
+        yield "rollout.server does nothing: rounds is 0, so no agent explores"
+    if config.rollout.joining not in ("auto", "as_ready"):
+        yield (
+            f"rollout.joining {config.rollout.joining} with rollout.server: expected auto or as_ready, for a "
+            "turn goes on when the server has written it"
+        )
+    if server.load == "vllm_lora" and (
+        lora is None or lora.warm_start != "adapter" or config.model.path is None
+    ):
+        yield (
+            "rollout.server.load vllm_lora: expected model.lora with warm_start adapter on a model.path, "
+            "which is the base that the server has; vllm and sglang take all weights"
+        )
+    if server.failure_url is not None and not config.failure.explore:
+        yield "rollout.server.failure_url does nothing: failure.explore is false"
+    shared = server.failure_url in (None, server.url)
+    if server.load != "vllm_lora" and shared and config.failure.explore and config.explore.together:
+        yield (
+            f"rollout.server.load {server.load} with explore.together: one server has the weights of one "
+            "agent; expected another rollout.server.failure_url, or explore.together false"
+        )
 
 
 def _agent(name: str, agent: LearnConfig) -> Iterator[str]:

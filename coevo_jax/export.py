@@ -75,6 +75,14 @@ def export_agent(folder: Path, out: Path, *, agent: str, form: str, dtype: str =
     model = Transformer(config.model, embedded_tokens(config, chat))
     learner = make_learner(model, make_optimizer(config.optimizer), make_mesh(MeshConfig()))
     stored = load_agent(folder, manifest, agent, learner)
+    return write_agent(folder, config, stored, out, form=form, dtype=dtype)
+
+
+def write_agent(
+    folder: Path, config: Config, stored: StoredAgent, out: Path, *, form: str, dtype: str
+) -> Path:
+    """Write an agent of the run in `folder` to a new folder `out`, an absolute path; see `export_agent`."""
+    chat = chat_format(load_tokenizer(folder / TOKENIZER_DIR))
     unborn = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     export = _Export(run=folder, config=config, chat=chat, stored=stored, unborn=unborn, out=out, dtype=dtype)
     try:

@@ -218,7 +218,7 @@ def explore(run: Run, world: World, phase: Phase) -> None:
     first = None if not together or phase == together[0] else run.manifest.record(together[0].name)
     parts = [RollOut(phase=one, name=one.agent) for one in together] or [RollOut(phase=phase, name=name)]
     if first is None:
-        roll_out(run, world, parts, tasks, samples=config.samples, sampling=sampling)
+        roll_out(run, world, parts, tasks, samples=config.samples, sampling=sampling, by_server=True)
     else:
         shards = block_paths(run, parts[1], block_count(run, tasks))
         finish_roll_out(run, run.begin(phase.name), shards)

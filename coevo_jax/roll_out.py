@@ -11,11 +11,12 @@ from coevo_jax.evaluation import summarize
 from coevo_jax.manifest import PhaseRecord
 from coevo_jax.progress import CONSOLE, Stopwatch, say
 from coevo_jax.rollout import Cast, play_together
+from coevo_jax.rollout.slots import SlotEngine
 from coevo_jax.rollout_copy import rollout_base, rollout_params
 from coevo_jax.run import Run
-from coevo_jax.sampling.decode import Weights
 from coevo_jax.sampling.engine import Sampling
 from coevo_jax.schedule import Phase
+from coevo_jax.serving import serve
 from coevo_jax.world import World
 
 
@@ -35,17 +36,19 @@ def roll_out(
     *,
     samples: int,
     sampling: Sampling,
+    by_server: bool = False,
 ) -> None:
     """Play `samples` episodes of every task by each part's agent; each block of tasks is one commit.
 
-    The first part's phase does the work, and its record holds the shards of all.
+    The first part's phase does the work, and its record holds the shards of all. With `by_server`, the run's
+    server writes the turns, where it has one.
     """
     phase, size = parts[0].phase, run.config.explore.block_tasks
     record = run.begin(phase.name)
     watch = Stopwatch(record.seconds)
     blocks = [tasks[start : start + size] for start in range(0, len(tasks), size)]
     shards = [block_paths(run, part, len(blocks)) for part in parts]
-    weights = _weights(run, world, parts)
+    engine, weights = _players(run, world, parts, by_server)
     prefix = world.chat.shared_ids(world.env.system_prompt)
     for index in range(record.position, len(blocks)):
         casts = [
@@ -61,7 +64,7 @@ def roll_out(
         ]
         label = " and ".join([phase.name, *(part.phase.name.rpartition("/")[2] for part in parts[1:])])
         played = play_together(
-            world.engine,
+            engine,
             world.pool,
             world.chat,
             casts,
@@ -83,14 +86,18 @@ def roll_out(
     finish_roll_out(run, replace(record, seconds=watch.seconds), shards[0], others=last)
 
 
-def _weights(run: Run, world: World, parts: Sequence[RollOut]) -> list[tuple[Weights, int]]:
-    """What each part plays on: weights, and the adapter of those that several parts share."""
+def _players(
+    run: Run, world: World, parts: Sequence[RollOut], by_server: bool
+) -> tuple[SlotEngine, list[tuple[Any, int]]]:
+    """Who writes; what each part plays on, and its adapter among those that several parts share."""
+    if by_server and world.server is not None:
+        return world.server, [(serve(run, world, part.phase.agent), 0) for part in parts]
     agents = [run.agents[part.phase.agent].params for part in parts]
     if run.frozen and len(parts) > 1:
         shared = world.engine.load(*rollout_base(world.rollouts, run.frozen, agents))
-        return [(shared, adapter) for adapter in range(len(parts))]
+        return world.engine, [(shared, adapter) for adapter in range(len(parts))]
     copies = [rollout_params(world.rollouts, own, run.frozen) for own in agents]
-    return [(world.engine.load(copy), 0) for copy in copies]
+    return world.engine, [(world.engine.load(copy), 0) for copy in copies]
 
 
 def finish_roll_out(

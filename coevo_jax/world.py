@@ -26,6 +26,7 @@ from coevo_jax.models.attention_kinds import choose_attention
 from coevo_jax.models.huggingface.shards import check_checkpoint
 from coevo_jax.models.lora import plain
 from coevo_jax.models.transformer import Transformer
+from coevo_jax.rollout.server import ServerEngine
 from coevo_jax.rollout_copy import RolloutPlacement, place_rollouts
 from coevo_jax.sampling.action_line import stop_table
 from coevo_jax.sampling.engine import Engine
@@ -58,9 +59,12 @@ class World(Learning):
     env: Env  # for task lists; never played
     rollouts: RolloutPlacement
     engine: Engine
+    server: ServerEngine | None  # explores in the engine's place
     pool: EnvPool
 
     def close(self) -> None:
+        if self.server is not None:
+            self.server.close()
         self.pool.close()
         self.env.close()
 
@@ -149,6 +153,7 @@ def build_world(config: Config, folder: Path) -> World:
     mesh = make_mesh(config.mesh)
     learning = make_learning(config, embedded_tokens(config, chat), mesh)
     rollouts = place_rollouts(learning.learner, config.rollout, mesh)
+    model, stop = learning.learner.model, _stop_table(config, chat)
     return World(
         **vars(learning),
         config=config,
@@ -156,12 +161,14 @@ def build_world(config: Config, folder: Path) -> World:
         experts={expert.task_id: expert for expert in read_trajectories([folder / EXPERTS_FILE])},
         env=make(),
         rollouts=rollouts,
-        engine=Engine(
-            learning.learner.model,
-            config.rollout,
-            chat.end_id,
-            sharding=rollouts.slots,
-            stop=_stop_table(config, chat),
+        engine=Engine(model, config.rollout, chat.end_id, sharding=rollouts.slots, stop=stop),
+        server=None
+        if config.rollout.server is None
+        else ServerEngine(
+            config.rollout.model_copy(update={"joining": "as_ready"}),
+            end_id=chat.end_id,
+            vocab_size=model.vocab_size,
+            stop=stop,
         ),
         pool=_pool(config, make),
     )

@@ -20,6 +20,7 @@ from coevo_jax.progress import CONSOLE
 from coevo_jax.report.html import write_report
 from coevo_jax.report.terminal import print_run
 from coevo_jax.run import Run, create_run, is_run_of, open_run, run_folder
+from coevo_jax.serving import check_server
 from coevo_jax.strict import ConfigError
 from coevo_jax.world import check_world
 from launch.cli import run_command
@@ -59,6 +60,7 @@ def open_or_create(args: argparse.Namespace) -> Run:
     if args.auto_resume and is_run_of(run_folder(config), config):
         return open_run(run_folder(config))
     check_world(config)
+    check_server(config)
     return create_run(config)
 
 

@@ -41,6 +41,7 @@ LAYERS = (
         "preflight",
         "run",
         "schedule",
+        "serving",
         "stored_agent",
         "sweep",
         "world",

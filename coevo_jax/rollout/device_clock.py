@@ -32,9 +32,13 @@ class DeviceClock:
         if error is None:
             self._thread.join()
 
-    def track(self, kind: str, started: float, done: jax.Array) -> None:
-        """Count a call: `started` is when it was made (time.monotonic), `done` an array it produces."""
-        self._calls.put((kind, started, done))
+    def track(self, kind: str, started: float, done: jax.Array | None) -> None:
+        """Count a call: `started` is when it was made (time.monotonic), `done` an array it produces.
+
+        None is no call of a device, and nothing is counted.
+        """
+        if done is not None:
+            self._calls.put((kind, started, done))
 
     def _watch(self) -> None:
         free = 0.0

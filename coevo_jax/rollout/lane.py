@@ -18,8 +18,8 @@ from coevo_jax.envs.env import Env, EnvFault, StepResult, Task, parse_response
 from coevo_jax.envs.pool import EnvPool
 from coevo_jax.rollout.bar import ProgressBar
 from coevo_jax.rollout.device_clock import DeviceClock
-from coevo_jax.sampling.decode import Weights
-from coevo_jax.sampling.engine import Decoding, Engine, Request, Sampling, Written
+from coevo_jax.rollout.slots import Block, SlotEngine
+from coevo_jax.sampling.engine import Request, Sampling, Written
 from coevo_jax.trajectory import SOLVED_REWARD, Ending, Trajectory, Turn
 
 MALFORMED = (
@@ -81,12 +81,12 @@ class _Start:
 class Lane:
     """An engine's slots, the episodes in them, and where each of them stands.
 
-    A live slot is in exactly one of three places: `writing` (the device), `then` (a call of its environment
+    A live slot is in exactly one of three places: `writing` (the engine), `then` (a call of its environment
     is on its way, this is what comes after) or `unread` (tokens to prefill before it writes).
     """
 
-    engine: Engine
-    weights: Weights
+    engine: SlotEngine
+    weights: Any  # what the engine's `load` gave
     adapters: int  # how many of them the lane's episodes take; 1 without any
     prefix: Sequence[int]  # tokens that all prompts begin with
     pool: EnvPool
@@ -102,7 +102,7 @@ class Lane:
     unread: dict[int, list[int]] = field(default_factory=dict)
     then: dict[int, Callable[[int, Any], None]] = field(default_factory=dict)
     done: dict[tuple[int, int], Trajectory] = field(default_factory=dict)
-    decoding: Decoding | None = None
+    decoding: Block | None = None
     decoded_tokens: int = 0
     env_wait: float = 0.0
 

@@ -1,5 +1,7 @@
 """Plays episodes: one agent's, or two agents', of which one decodes while the other's environments step."""
 
+import functools
+import operator
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -13,13 +15,12 @@ from rich.console import Console
 from coevo_jax.data.chat import ChatFormat
 from coevo_jax.envs.env import Task
 from coevo_jax.envs.pool import EnvPool
-from coevo_jax.models.transformer import Params
 from coevo_jax.rollout.bar import ProgressBar
 from coevo_jax.rollout.device_clock import DeviceClock
 from coevo_jax.rollout.lane import Episode, Lane
-from coevo_jax.rollout.stats import RolloutStats, percentiles, sums_of
-from coevo_jax.sampling.decode import Weights
-from coevo_jax.sampling.engine import Engine, EngineCounts, Sampling
+from coevo_jax.rollout.slots import SlotEngine
+from coevo_jax.rollout.stats import RolloutStats, ServerCounts, percentiles, sums_of
+from coevo_jax.sampling.engine import Sampling
 from coevo_jax.trajectory import Trajectory
 
 Played = tuple[list[Trajectory], RolloutStats]
@@ -30,7 +31,7 @@ class Cast:
     """Who plays what."""
 
     agent: str  # name recorded in the trajectories
-    weights: Weights  # of `Engine.load`; agents whose adapters share a base name the same ones
+    weights: Any  # of the engine's `load`; agents whose adapters share a base name the same ones
     adapter: int = 0  # which of their adapters is the agent's
     tasks: Sequence[Task]
     samples: int  # episodes of every task
@@ -52,8 +53,8 @@ class Cast:
 
 
 def play(
-    engine: Engine,
-    params: Params,
+    engine: SlotEngine,
+    params: Any,
     pool: EnvPool,
     chat: ChatFormat,
     tasks: Sequence[Task],
@@ -99,7 +100,7 @@ def play(
 
 
 def play_together(
-    engine: Engine,
+    engine: SlotEngine,
     pool: EnvPool,
     chat: ChatFormat,
     casts: Sequence[Cast],
@@ -178,13 +179,22 @@ def _results(
         "env_seconds": pool.seconds - before.seconds,
         "env_latency": percentiles(pool.latencies),
     }
-    for field in fields(EngineCounts):
-        shared[field.name] = sum(getattr(lane.engine.counts, field.name) for lane in lanes)
+    shared |= _engine_counts(lanes)
     played = []
     for number, cast in enumerate(casts):
         trajectories = [done[number, place] for place in range(len(cast.tasks) * cast.samples)]
         played.append((trajectories, RolloutStats(**sums_of(trajectories), **shared)))
     return played
+
+
+def _engine_counts(lanes: Sequence[Lane]) -> dict[str, Any]:
+    """Fields of `RolloutStats`: the sums over the lanes' engines, which are all of one kind."""
+    counts = [lane.engine.counts for lane in lanes]
+    total = {
+        field.name: functools.reduce(operator.add, (getattr(one, field.name) for one in counts))
+        for field in fields(counts[0])
+    }
+    return {"server": ServerCounts(**total)} if isinstance(counts[0], ServerCounts) else total
 
 
 def _run(lanes: Sequence[Lane], go_on: Callable[[Sequence[Lane], Lane], None], bar: ProgressBar) -> None:

@@ -10,6 +10,31 @@ from coevo_jax.trajectory import Ending, Trajectory
 LATENCY_PERCENTILES = (50, 95, 99)
 
 
+@dataclass(kw_only=True)
+class ServerCounts:
+    """What a server was asked since the last reset."""
+
+    requests: int = 0
+    retries: int = 0  # tries that failed and were made again
+    prompt_tokens: int = 0  # sent; what of them the server computes is its own affair
+    unused_tokens: int = 0  # written by the server after the end of an action's line
+    latencies: list[float] = field(default_factory=list)  # seconds of each request, retries included
+
+    def values(self, seconds: float) -> dict[str, float]:
+        """Metrics of a block that took so long."""
+        values = {
+            "server_requests": self.requests,
+            "server_retries": self.retries,
+            "server_prompt_tokens": self.prompt_tokens,
+            "server_unused_tokens": self.unused_tokens,
+            "server_requests_under_way": sum(self.latencies) / seconds,  # on average
+        }
+        latency = percentiles(self.latencies)
+        for percentile, one in zip(LATENCY_PERCENTILES, latency, strict=True):
+            values[f"server_p{percentile}_seconds"] = one
+        return values
+
+
 @dataclass(frozen=True, kw_only=True)
 class RolloutStats:
     """Sums over the episodes of one agent in one block.
@@ -36,6 +61,7 @@ class RolloutStats:
     env_calls: int = 0
     env_seconds: float = 0.0  # time inside environments, summed over their threads
     env_latency: Sequence[float] = (0.0, 0.0, 0.0)  # seconds of a call at LATENCY_PERCENTILES
+    server: ServerCounts | None = None  # where a server wrote the turns; then the device did nothing
 
     @property
     def faults(self) -> int:
@@ -54,7 +80,6 @@ class RolloutStats:
     def values(self) -> dict[str, float]:
         """What the metrics log keeps of a block. Names in _second(s) and _share depend on the clock."""
         seconds = max(self.seconds, 1e-9)
-        device = self.decode_seconds + self.prefill_seconds
         values = {
             "episodes": self.episodes,
             "mean_reward": self.mean_reward,
@@ -63,6 +88,16 @@ class RolloutStats:
             "episodes_per_second": self.episodes / seconds,
             "turns_per_second": self.turns / seconds,
             "agent_tokens_per_second": self.agent_tokens / seconds,
+            **(self._device_values(seconds) if self.server is None else self.server.values(seconds)),
+            "env_wait_share": self.env_wait_seconds / seconds,
+            "env_calls": self.env_calls,
+        }
+        for percentile, latency in zip(LATENCY_PERCENTILES, self.env_latency, strict=True):
+            values[f"env_p{percentile}_seconds"] = latency
+        return values
+
+    def _device_values(self, seconds: float) -> dict[str, float]:
+        return {
             "prefill_tokens": self.prefill_tokens,
             "prefill_padding": 1 - self.prefill_tokens / max(1, self.prefill_places),
             "prefix_hits": self.prefix_hits,
@@ -70,13 +105,8 @@ class RolloutStats:
             "slot_occupancy": self.occupancy,
             "decode_seconds": self.decode_seconds,
             "prefill_seconds": self.prefill_seconds,
-            "device_busy_share": device / seconds,
-            "env_wait_share": self.env_wait_seconds / seconds,
-            "env_calls": self.env_calls,
+            "device_busy_share": (self.decode_seconds + self.prefill_seconds) / seconds,
         }
-        for percentile, latency in zip(LATENCY_PERCENTILES, self.env_latency, strict=True):
-            values[f"env_p{percentile}_seconds"] = latency
-        return values
 
 
 def sums_of(trajectories: Sequence[Trajectory]) -> dict[str, float | Mapping[str, int]]:
