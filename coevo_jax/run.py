@@ -64,6 +64,7 @@ class Run:
         self.checkpoints.prune(set(self.checkpoints.steps()), newest)
         self.log = MetricsLog(folder / "metrics.jsonl")
         self.log.truncate(manifest.metrics_offset)
+        self.traced_steps = range(0)  # optimizer steps that are profiled, by their numbers in the metrics log
         self.agents: dict[str, TrainState] = {}
         self.frozen: Any = {}  # what both agents' adapters adapt; empty where agents are whole
 
