@@ -43,6 +43,12 @@ BAD_INPUT = {
     "too many devices": ([QUICKSTART, "mesh.data=64", "batch.rows=64"], r"needs 64 devices, found 8"),
     "nothing given": ([], r"give either a config file or --resume"),
     "two ways to resume": (["--auto-resume", "--resume", "runs/x"], r"--auto-resume .* give a config file"),
+    "a profile of no step": (
+        [QUICKSTART, "--profile", "10:10"],
+        r"--profile: found '10:10', expected FIRST:",
+    ),
+    "a profile of one number": ([QUICKSTART, "--profile", "10"], r"--profile: found '10', .* such as 10:13"),
+    "a profile before the first step": ([QUICKSTART, "--profile", "0:2"], r"--profile: found '0:2'"),
     "resume of nothing": (["--resume", "nowhere"], r"nowhere: the folder does not exist"),
 }
 
