@@ -70,9 +70,15 @@ def optimize(
 ) -> PhaseRecord:
     """Take every step of the phase that is not committed yet; leaves the last commit to the caller.
 
+    States of commits on the way are written while the next steps go on.
+
     The devices never wait for the host: while they work on step n, the inputs of step n + 1 are put there,
     and only when that step is dispatched are the metrics of step n fetched. No other byte passes between host
     and devices, which the transfer guard sees to.
+
+    Raises:
+      LearningDiverged: a loss or gradient is not finite.
+      Stopped: the run was asked to end; the step that was under way is committed.
     """
     watch = Stopwatch(record.seconds)
     steps, every = course.steps, run.config.checkpoint.every_steps
@@ -92,7 +98,8 @@ def optimize(
                 state, metrics = take_step(programs, state, run.frozen, step.batches, beta, step.rate)
             trace.after(number, state)
             taken, step = (step, metrics | {"learning_rate": (step.rate, np.float32(1))}), None
-            commits = done % every == 0 and done < steps
+            stops = run.stop.asked()
+            commits = done < steps and (stops or done % every == 0)
             if not commits:
                 began = time.monotonic()
                 step = _put_step(run, learning, phase, course, done, state)
@@ -101,6 +108,7 @@ def optimize(
             if pending is not None:
                 bar.update(task, completed=done - 1, words=_log(run, phase, first, pace, *pending))
             pending = taken
+            run.settle_if_final()
             if commits:
                 _log(run, phase, first, pace, *pending)
                 pending = None
@@ -108,6 +116,9 @@ def optimize(
                 record = replace(record, position=done, seconds=watch.seconds)
                 with jax.transfer_guard("allow"):
                     record = run.commit(record, files=course.files(), states_changed=True, finished=False)
+                    if stops:
+                        run.settle()
+                        run.stop.end_if_asked()
                 step = _put_step(run, learning, phase, course, done, state)
                 pace.begin()
         if pending is not None:

@@ -38,6 +38,9 @@ def roll_out(
     """Play `samples` episodes of every task by each part's agent; each block of tasks is one commit.
 
     The first part's phase does the work, and its record holds the shards of all.
+
+    Raises:
+      Stopped: the run was asked to end. Episodes of a block that is not finished are played again.
     """
     phase, size = parts[0].phase, run.config.explore.block_tasks
     record = run.begin(phase.name)
@@ -46,6 +49,7 @@ def roll_out(
     shards = [block_paths(run, part, len(blocks)) for part in parts]
     base, params = _params(run, world, parts)
     for index in range(record.position, len(blocks)):
+        run.stop.end_if_asked()
         casts = [
             Cast(
                 agent=part.phase.agent,
@@ -66,6 +70,7 @@ def roll_out(
             base=base,
             progress=CONSOLE,
             label=f"{label} {index + 1}/{len(blocks)}",
+            between_blocks=run.stop.end_if_alone_and_asked,
         )
         files = [paths[index] for paths in shards]
         for part, path, (trajectories, stats) in zip(parts, files, played, strict=True):

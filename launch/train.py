@@ -7,6 +7,9 @@ python -m launch.train --auto-resume CONFIG.yaml [key.sub=value ...]
 The last form is what launchers use: the same command starts the run and, after a preemption, goes on with it.
 --profile 10:13 with any of them traces the optimizer steps 10, 11 and 12, as metrics.jsonl counts them, into
 runs/NAME/profile/PHASE/.
+
+SIGTERM and Ctrl-C end it after the optimizer step or block of tokens under way, with what is done committed,
+and the exit code is 143 or 130; a second one ends it at once.
 """
 
 import argparse
@@ -94,7 +97,8 @@ def main(argv: Sequence[str]) -> None:
     run = open_or_create(args)
     run.traced_steps = args.profile
     try:
-        results = coevolve(run)
+        with run.stop:
+            results = coevolve(run)
     finally:
         run.close()
     print_run(results, CONSOLE)

@@ -44,6 +44,7 @@ LAYERS = (
         "run",
         "schedule",
         "step_trace",
+        "stopping",
         "stored_agent",
         "sweep",
         "world",

@@ -4,6 +4,7 @@ import gzip
 import json
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import jax
 import numpy as np
@@ -27,7 +28,7 @@ from tests.learning.packed import VOCAB, packed, random_pairs
 from tests.tiny import tiny_config
 
 PHASE = Phase(kind="learn", name="round-01/learn_target", round=1, agent="target", index=4)
-SHAPE = {"rows": 2, "row_length": 96, "views_per_row": 6, "pairs": 8}
+SHAPE: dict[str, Any] = {"rows": 2, "row_length": 96, "views_per_row": 6, "pairs": 8}
 EPOCHS = 2
 
 
@@ -57,7 +58,7 @@ def scenes(tmp_path_factory):
                 *(["target.loss=aot"] if kind == "coupled" else []),
             )
             learning = make_learning(config, VOCAB, make_mesh(config.mesh))
-            several = {} if kind == "whole" else {"step_pairs": 16}
+            several: dict[str, Any] = {} if kind == "whole" else {"step_pairs": 16}
             kept[kind] = (config, learning, packed(random_pairs(3), **SHAPE, **several))
         return kept[kind]
 

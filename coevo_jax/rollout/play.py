@@ -107,11 +107,15 @@ def play_together(
     script: Mapping[str, Sequence[Sequence[int]]] | None = None,
     progress: Console | None = None,
     label: str = "roll-outs",
+    between_blocks: Callable[[], None] = lambda: None,
 ) -> list[Played]:
     """Play the episodes of several agents side by side; an episode is the one its agent would play alone.
 
     Agents with parameters of their own have an engine's slots each, and take turns on the device: one's
     environments step while the other decodes. Adapters of one `base` share all slots in one batch.
+
+    Args:
+      between_blocks: called after each block of tokens; what it raises ends the playing.
 
     Returns:
       What `play` returns, for each cast. Costs that cannot be told apart stand in the counts of each.
@@ -143,7 +147,7 @@ def play_together(
                     clock=clock,
                 )
             )
-        _run(lanes, JOINING[engine.config.joining], bar)
+        _run(lanes, JOINING[engine.config.joining], bar, between_blocks)
     return _results(casts, lanes, pool, clock, before)
 
 
@@ -179,12 +183,18 @@ def _results(
     return played
 
 
-def _run(lanes: Sequence[Lane], go_on: Callable[[Sequence[Lane], Lane], None], bar: ProgressBar) -> None:
+def _run(
+    lanes: Sequence[Lane],
+    go_on: Callable[[Sequence[Lane], Lane], None],
+    bar: ProgressBar,
+    between_blocks: Callable[[], None],
+) -> None:
     """Play until every episode has its ending. Lanes take turns: while the host serves one, the device has
     the other's block."""
     for lane in lanes:
         lane.open()
     while any(lane.live for lane in lanes):
+        between_blocks()
         for lane in lanes:
             if lane.live:
                 go_on(lanes, lane)
