@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from etils import epath
 
 from coevo_jax.checkpoint import Checkpointer
 from coevo_jax.config import Config, ConfigError
@@ -25,6 +26,7 @@ from coevo_jax.manifest import (
     MANIFEST,
     Manifest,
     PhaseRecord,
+    checkpoint_root,
     file_hashes,
     file_sizes,
     read_manifest,
@@ -72,7 +74,7 @@ class Run:
         self.config = config
         self.folder = folder
         self.manifest = manifest
-        self.checkpoints = Checkpointer(folder / "checkpoints", owner=True)
+        self.checkpoints = Checkpointer(checkpoint_root(folder, manifest), owner=True)
         newest = -1 if manifest.checkpoint is None else manifest.checkpoint
         self.checkpoints.prune(set(self.checkpoints.steps()), newest)
         self.log = MetricsLog(folder / "metrics.jsonl")
@@ -204,6 +206,8 @@ def create_run(config: Config) -> Run:
     if folder.exists() and any(folder.iterdir()):
         raise ConfigError(_existing(folder, config))
     manifest = Manifest(config_sha256=config_digest(config))
+    if config.checkpoint.folder is not None:
+        manifest = replace(manifest, checkpoints=_checkpoints_elsewhere(config, config.checkpoint.folder))
     unborn = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
         write_whole(unborn / CONFIG_FILE, to_yaml(config))
@@ -213,6 +217,17 @@ def create_run(config: Config) -> Run:
     finally:
         shutil.rmtree(unborn, ignore_errors=True)
     return Run(config, folder, manifest)
+
+
+def _checkpoints_elsewhere(config: Config, where: str) -> str:
+    """The folder, or the place on a bucket, for a new run's checkpoints; another run's are never touched."""
+    place = epath.Path(where if "://" in where else Path(where).absolute()) / config.name
+    if place.exists() and any(place.iterdir()):
+        raise ConfigError(
+            f"checkpoint.folder: {place} holds checkpoints already, of another run than {run_folder(config)}; "
+            "choose another name=NAME or checkpoint.folder=FOLDER"
+        )
+    return str(place)
 
 
 def open_run(folder: Path) -> Run:

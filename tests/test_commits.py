@@ -13,7 +13,7 @@ import pytest
 import coevo_jax.optimize as optimize_module
 from coevo_jax.checkpoint import Checkpointer
 from coevo_jax.learning.train_step import take_step
-from coevo_jax.manifest import read_manifest, verify_files
+from coevo_jax.manifest import Manifest, checkpoint_root, read_manifest, verify_files
 from coevo_jax.metrics import read_metrics
 from coevo_jax.optimize import Course, optimize
 from coevo_jax.pace import Pace
@@ -21,6 +21,7 @@ from coevo_jax.run import Run, create_run, open_run
 from coevo_jax.schedule import Phase
 from coevo_jax.sharding import make_mesh
 from coevo_jax.stopping import SIGNALS, Stopped, StopRequest
+from coevo_jax.strict import ConfigError
 from coevo_jax.world import make_learning
 from tests.learning.packed import VOCAB, packed, random_pairs
 from tests.tiny import tiny_config
@@ -107,7 +108,7 @@ def during_steps(monkeypatch, act) -> None:
 
 
 def test_a_commit_counts_once_its_states_are_final_and_learning_goes_on(scene, whole, tmp_path, monkeypatch):
-    """Never final before the next commit asks: the manifest then lies one commit back, and is always whole."""
+    """Never final before the next commit asks: the manifest lies one commit back, and is always whole."""
     run = begin(scene, tmp_path)
     seen = []
 
@@ -188,6 +189,52 @@ def test_a_signal_ends_learning_after_the_step_and_the_run_goes_on_in_the_same_b
         run.close()
     assert curve(run) == curve(whole)
     jax.tree.map(np.testing.assert_array_equal, run.agents["target"], whole.agents["target"])
+
+
+def test_checkpoints_lie_where_the_config_says_and_are_read_from_there(scene, whole, tmp_path, monkeypatch):
+    """Another folder, through the same paths that a bucket takes; another run's are not touched."""
+    monkeypatch.chdir(tmp_path)
+    config = scene[0].model_copy(
+        update={"checkpoint": scene[0].checkpoint.model_copy(update={"folder": "elsewhere"})}
+    )
+    run = begin((config, *scene[1:]), tmp_path)
+    with monkeypatch.context() as patch, run.stop:
+        during_steps(patch, lambda step: os.kill(os.getpid(), signal.SIGTERM) if step == 5 else None)
+        with pytest.raises(Stopped):
+            learn(scene, run)
+    run.close()
+    assert not (run.folder / "checkpoints").exists()
+    assert [path.name for path in (tmp_path / "elsewhere" / "tiny").iterdir()] == [
+        str(run.manifest.checkpoint)
+    ]
+    with pytest.raises(ConfigError, match=r"checkpoint.folder: .*elsewhere/tiny holds checkpoints already"):
+        create_run(config.model_copy(update={"runs_dir": str(tmp_path / "other")}))
+    monkeypatch.chdir("/")
+    run = go_on(scene, run.folder)
+    learn(scene, run)
+    run.close()
+    assert curve(run) == curve(whole)
+    victim = (
+        tmp_path
+        / "elsewhere"
+        / "tiny"
+        / str(run.manifest.checkpoint)
+        / sorted(run.manifest.checkpoint_files)[0]
+    )
+    victim.unlink()
+    with pytest.raises(ConfigError, match=f"{victim}: missing"):
+        open_run(run.folder)
+
+
+def test_buckets_hold_checkpoints_and_nothing_else(tmp_path):
+    with pytest.raises(ConfigError, match=r"runs_dir: found 'gs://b/runs', expected a folder"):
+        tiny_config(tmp_path, "runs_dir=gs://b/runs")
+    with pytest.raises(ConfigError, match=r"checkpoint.folder: found 's3://b', expected a folder or gs://"):
+        tiny_config(tmp_path, "checkpoint.folder=s3://b")
+    with pytest.raises(ConfigError, match=r"needs the package gcsfs: pip install -r requirements-bucket.txt"):
+        tiny_config(tmp_path, "checkpoint.folder=gs://bucket/coevo")
+    manifest = Manifest(config_sha256="", checkpoints="gs://bucket/coevo/tiny")
+    assert str(checkpoint_root(tmp_path, manifest)) == "gs://bucket/coevo/tiny"
 
 
 def test_nobody_asks_a_run_that_does_not_listen():
