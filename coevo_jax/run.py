@@ -224,7 +224,7 @@ def _checkpoints_elsewhere(config: Config, where: str) -> str:
     place = epath.Path(where if "://" in where else Path(where).absolute()) / config.name
     if place.exists() and any(place.iterdir()):
         raise ConfigError(
-            f"checkpoint.folder: {place} holds checkpoints already, of another run than {run_folder(config)}; "
+            f"checkpoint.folder: {place} holds checkpoints already, not those of {run_folder(config)}; "
             "choose another name=NAME or checkpoint.folder=FOLDER"
         )
     return str(place)
