@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from coevo_jax.checkpoint import BASE, Checkpointer
 from coevo_jax.config import Config, ConfigError
 from coevo_jax.learning.train_state import Learner, TrainState
-from coevo_jax.manifest import Manifest
+from coevo_jax.manifest import Manifest, checkpoint_root
 from coevo_jax.models.huggingface.load import load_params
 from coevo_jax.models.transformer import Params
 from coevo_jax.run import Run
@@ -98,7 +98,7 @@ def load_agent(folder: Path, manifest: Manifest, agent: str, learner: Learner) -
       ConfigError: no warm start is finished, or there is no agent of that name.
     """
     number = newest_agents(folder, manifest)
-    checkpoints = Checkpointer(folder / "checkpoints")
+    checkpoints = Checkpointer(checkpoint_root(folder, manifest))
     try:
         found = checkpoints.agents(number)
         if agent not in found:

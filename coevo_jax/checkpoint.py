@@ -1,4 +1,4 @@
-"""Orbax checkpoints of both agents' states, as one composite per commit.
+"""Orbax checkpoints of both agents' states, as one composite per commit, written while learning goes on.
 
 Where the agents are adapters, the checkpoint of the warm start also holds the base, once and for all.
 """
@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from etils import epath
 
 from coevo_jax.config import ConfigError
 from coevo_jax.learning.train_state import TrainState
@@ -20,19 +21,33 @@ BASE = "base"  # folder of the frozen parameters inside a checkpoint
 SPARE_BYTES = 1 << 20  # indices and metadata beside the arrays
 
 
+def on_bucket(folder: epath.Path) -> bool:
+    return "://" in str(folder)
+
+
 class Checkpointer:
     """Holds the Orbax manager of a run. Steps are commit numbers; deleting is left to `prune`.
 
     Orbax would delete an old step before the manifest names the new one, so its own keep policy stays off.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder.resolve()
-        options = ocp.CheckpointManagerOptions(create=True, enable_async_checkpointing=False)
+    def __init__(self, folder: Path | epath.Path, *, owner: bool = False) -> None:
+        """Args:
+        folder: on a disk or on a bucket (gs://).
+        owner: this process alone writes here, and removes what a killed one left half-written.
+        """
+        place = epath.Path(folder)
+        self.folder = place if on_bucket(place) else place.resolve()  # which knows no gs://
+        options = ocp.CheckpointManagerOptions(
+            create=True, enable_async_checkpointing=True, cleanup_tmp_directories=owner
+        )
         self._manager = ocp.CheckpointManager(self.folder, options=options)
 
-    def save(self, number: int, agents: dict[str, TrainState], base: Params) -> Path:
-        """Write the states and wait until they are final. Returns the checkpoint's folder.
+    def begin_save(self, number: int, agents: dict[str, TrainState], base: Params) -> None:
+        """Copy the states to the host, and write them while the caller goes on.
+
+        When this returns, the states may be donated: on accelerators the copy is made, and on the CPU, where
+        it is the very buffer, JAX does not donate a buffer that somebody still reads.
 
         Args:
           base: frozen parameters to store beside them; nothing where it is empty.
@@ -42,10 +57,17 @@ class Checkpointer:
         """
         contents: dict[str, Any] = agents | ({BASE: base} if base else {})
         needed = sum(leaf.nbytes for leaf in jax.tree.leaves(contents)) + SPARE_BYTES
-        if shutil.disk_usage(self.folder).free < needed:
+        if not on_bucket(self.folder) and shutil.disk_usage(self.folder).free < needed:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.folder / str(number)))
         items = {name: ocp.args.StandardSave(state) for name, state in contents.items()}
         self._manager.save(number, args=ocp.args.Composite(**items))
+
+    def saving(self) -> bool:
+        """Whether a save is still being written."""
+        return self._manager.is_saving_in_progress()
+
+    def finish_save(self, number: int) -> epath.Path:
+        """Wait until a save is final, or raise what its writers failed with. Returns its folder."""
         self._manager.wait_until_finished()
         return self.folder / str(number)
 

@@ -16,13 +16,18 @@ from coevo_jax.world import build_world
 
 
 def coevolve(run: Run) -> Results:
-    """Play every phase that is not yet committed; returns (and saves) the results."""
+    """Play every phase that is not yet committed; returns (and saves) the results.
+
+    Raises:
+      Stopped: the run was asked to end; what it did is committed.
+    """
     prepare(run)
     world = build_world(run.config, run.folder)
     try:
         restore_agents(run, world)
         for phase in schedule(run.config):
             if run.manifest.record(phase.name) is None:
+                run.stop.end_if_asked()
                 PHASES[phase.kind](run, world, phase)
                 save_results(run.folder, collect_results(run))
                 write_tensorboard(run.folder)

@@ -346,7 +346,10 @@ class CheckpointConfig(StrictModel):
     every_steps: int = Field(default=50, ge=1)
     """Optimizer steps between two commits inside a learning phase."""
     keep: int = Field(default=2, ge=1)
-    """Checkpoints kept on disk."""
+    """Checkpoints kept, beside the warm start's; while one is written, it is one more."""
+    folder: str | None = None
+    """Where checkpoints lie, in a folder of the run's name: a path, or gs://BUCKET/PATH, which needs gcsfs
+    (requirements-bucket.txt). null is the run's own folder."""
 
 
 class Config(StrictModel):

@@ -1,5 +1,6 @@
 """Combinations of options that cannot work, or would silently do nothing: refused before anything starts."""
 
+import importlib.util
 from collections.abc import Iterator
 
 from coevo_jax.config import Config, EnvConfig, LearnConfig
@@ -20,7 +21,7 @@ LOSS_OPTIONS = (
 def check(config: Config, source: str = "configuration") -> None:
     """Refuse impossible combinations of valid options. Raises ConfigError that lists every one of them."""
     problems = [*_names_and_slices(config), *_model(config), *_adapters(config), *_lengths(config)]
-    problems += [*_workers(config), *_server(config)]
+    problems += [*_workers(config), *_places(config), *_server(config)]
     problems += _agent("target", config.target)
     problems += _agent("failure", config.failure)
     if config.rounds > 0:
@@ -52,6 +53,22 @@ def _names_and_slices(config: Config) -> Iterator[str]:
         start, stop = slice_bounds(text)
         if stop is not None and (start or 0) >= stop:
             yield f"{key}: the slice {text} is empty, expected start below stop"
+
+
+def _places(config: Config) -> Iterator[str]:
+    if "://" in config.runs_dir:
+        yield (
+            f"runs_dir: found '{config.runs_dir}', expected a folder: a run's logs are appended to and "
+            "locked, which no bucket can do; checkpoints alone go there by checkpoint.folder"
+        )
+    scheme, found, _ = (config.checkpoint.folder or "").rpartition("://")
+    if found and scheme != "gs":
+        yield f"checkpoint.folder: found '{config.checkpoint.folder}', expected a folder or gs://BUCKET/PATH"
+    elif found and importlib.util.find_spec("gcsfs") is None:
+        yield (
+            f"checkpoint.folder: '{config.checkpoint.folder}' needs the package gcsfs: "
+            "pip install -r requirements-bucket.txt"
+        )
 
 
 def _model(config: Config) -> Iterator[str]:

@@ -7,10 +7,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from etils import epath
+
+from coevo_jax.checkpoint import on_bucket
 from coevo_jax.config import Config
 from coevo_jax.config_io import load_config
 from coevo_jax.files import write_whole
-from coevo_jax.manifest import Manifest, PhaseRecord, file_sizes, read_manifest, write_manifest
+from coevo_jax.manifest import (
+    Manifest,
+    PhaseRecord,
+    checkpoint_root,
+    file_sizes,
+    read_manifest,
+    write_manifest,
+)
 from coevo_jax.metrics import METRICS_FILE
 from coevo_jax.run import CONFIG_FILE, Run, config_digest, create_run, first_difference, open_run
 from coevo_jax.schedule import schedule
@@ -45,18 +55,25 @@ def fork_run(source: Path, config: Config) -> Run:
     create_run(config).close()  # nothing of what follows counts before the manifest is replaced
     folder = Path(config.runs_dir) / config.name
     number = warm_start.records["checkpoint"]
-    for path in _files(source, shared, {number, manifest.base} - {None}):
-        _share(source / path, folder / path)
+    for path in [Path(name) for record in shared for name in record.files]:
+        _share(epath.Path(source / path), epath.Path(folder / path))
+    checkpoints = read_manifest(folder).checkpoints
+    place = checkpoint_root(folder, read_manifest(folder))
+    for one in {number, manifest.base} - {None}:
+        stored = checkpoint_root(source, manifest) / str(one)
+        for name in file_sizes(stored):
+            _share(stored / name, place / str(one) / name)
     log = _log_of(source, {record.name for record in shared})
     write_whole(folder / METRICS_FILE, log)
     _note_source(folder, source, shared)
     forked = replace(
         manifest,
         config_sha256=config_digest(config),
+        checkpoints=checkpoints,
         done=shared,
         running=None,
         checkpoint=number,
-        checkpoint_files=file_sizes(folder / "checkpoints" / str(number)),
+        checkpoint_files=file_sizes(place / str(number)),
         metrics_offset=len(log),
     )
     write_manifest(folder, forked)
@@ -92,17 +109,11 @@ def _begin(config: Config) -> dict[str, Any]:
     return options | {"failure": {"explore": config.failure.explore}}
 
 
-def _files(source: Path, shared: tuple[PhaseRecord, ...], checkpoints: set[int]) -> list[Path]:
-    """What the shared phases committed, relative to the run's folder."""
-    files = [Path(name) for record in shared for name in record.files]
-    for number in sorted(checkpoints):
-        folder = Path("checkpoints") / str(number)
-        files += [folder / name for name in file_sizes(source / folder)]
-    return files
-
-
-def _share(path: Path, place: Path) -> None:
+def _share(path: epath.Path, place: epath.Path) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
+    if on_bucket(path) or on_bucket(place):
+        path.copy(place)
+        return
     try:
         os.link(path, place)
     except OSError:  # another file system, or one without links

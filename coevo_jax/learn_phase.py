@@ -11,10 +11,12 @@ from coevo_jax.config import LearnConfig, of_round
 from coevo_jax.data.buffer import read_trajectories
 from coevo_jax.data.packing import BatchPlan, pack
 from coevo_jax.data.pairing import PairSet, add_trajectories, failure_pairs, target_pairs
+from coevo_jax.feed import put_batch
 from coevo_jax.files import write_whole
 from coevo_jax.learning.optimizer import constant_rate
 from coevo_jax.models.transformer import Params
-from coevo_jax.optimize import optimize
+from coevo_jax.optimize import Course, optimize
+from coevo_jax.pace import Pace
 from coevo_jax.progress import say
 from coevo_jax.references import References
 from coevo_jax.run import Run
@@ -65,25 +67,24 @@ def learn(run: Run, world: World, phase: Phase) -> None:
         f"round-{phase.round:02d}-{phase.agent}",
         plan.batches,
         every=config.reference_every,
-        score=lambda params, batch: world.score(params, run.frozen, batch),
+        score=lambda params, batch: world.score(params, run.frozen, put_batch(world.mesh, batch)),
         first=lambda: _reference_params(run, world, phase.agent, config),
     )
     peak = of_round(config.learning_rate, phase.round)
-    record = optimize(
-        run,
-        world.programs[phase.agent],
-        phase,
-        record,
-        plan.steps,
-        references.batches_at,
+    course = Course(
+        plan=plan,
+        batches_at=references.batches_at,
         epochs=config.epochs,
         beta=of_round(config.beta, phase.round),
         rate=lambda step, steps: constant_rate(step, steps, peak, config.warmup_fraction),
         files=lambda: [pairs_path, *references.files()],
     )
+    pace = Pace(world.learner, plan, world.mesh)
+    record = optimize(run, world, world.programs[phase.agent], phase, record, course, pace)
     run.commit(record, files=[pairs_path, *references.files()], states_changed=True, finished=True)
     kinds = ", ".join(f"{kind['count']} {kind['kind']}" for kind in records["pairs"]) or "no pairs"
-    say(record, f"{kinds}; {record.position} steps, padding {plan.padding:.1%}, shared {plan.shared:.1%}")
+    words = f"{kinds}; {record.position} steps, padding {plan.padding:.1%}, shared {plan.shared:.1%}"
+    say(record, ", ".join(filter(None, (words, pace.words()))))
 
 
 def _plan_counts(plan: BatchPlan) -> dict[str, float]:

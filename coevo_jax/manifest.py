@@ -6,9 +6,12 @@ it does not list never happened.
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+from etils import epath
 
 from coevo_jax.config import ConfigError
 from coevo_jax.files import write_whole
@@ -31,6 +34,7 @@ class PhaseRecord:
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
     config_sha256: str
+    checkpoints: str = "checkpoints"  # their folder: inside the run's, or elsewhere, such as on a bucket
     done: tuple[PhaseRecord, ...] = ()
     running: PhaseRecord | None = None
     checkpoint: int | None = None  # Orbax step of both agents' states
@@ -62,13 +66,24 @@ def file_hashes(run_dir: Path, paths: list[Path]) -> dict[str, str]:
     }
 
 
-def file_sizes(folder: Path) -> dict[str, int]:
+def checkpoint_root(run_dir: Path, manifest: Manifest) -> epath.Path:
+    """The folder of a run's checkpoints, on a disk or on a bucket."""
+    where = manifest.checkpoints
+    return epath.Path(where) if "://" in where else epath.Path(run_dir) / where
+
+
+def file_sizes(folder: epath.Path) -> dict[str, int]:
     """Bytes of every file below a folder, keyed by its path inside it."""
-    return {
-        str(path.relative_to(folder)): path.stat().st_size
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
+    return {str(path.relative_to(folder)): path.stat().length for path in sorted(_files_below(folder))}
+
+
+def _files_below(folder: epath.Path) -> Iterator[epath.Path]:
+    """Step by step: on a bucket, walk() loses the gs:// and glob() knows no **."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            yield from _files_below(path)
+        else:
+            yield path
 
 
 def write_manifest(run_dir: Path, manifest: Manifest) -> None:
@@ -115,9 +130,9 @@ def verify_files(run_dir: Path, manifest: Manifest) -> None:
         (manifest.checkpoint, manifest.checkpoint_files),
         (manifest.base, manifest.base_files),
     ):
-        folder = run_dir / "checkpoints" / str(number)
+        folder = checkpoint_root(run_dir, manifest) / str(number)
         for name, size in files.items():
-            found = (folder / name).stat().st_size if (folder / name).is_file() else None
+            found = (folder / name).stat().length if (folder / name).is_file() else None
             if found != size:
                 state = "missing" if found is None else f"{found} bytes, expected {size}"
                 raise ConfigError(f"{folder / name}: {state}; the checkpoint is incomplete")

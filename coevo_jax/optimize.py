@@ -1,22 +1,27 @@
 """The hot loop of learning: steps over a fixed batch plan, with commits on the way."""
 
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jax
 import numpy as np
 
 from coevo_jax.batch import PreferenceBatch
-from coevo_jax.data.packing import epoch_order
+from coevo_jax.data.packing import BatchPlan, epoch_order
+from coevo_jax.feed import put_batch, put_scalar
 from coevo_jax.learning.objective import Metrics
 from coevo_jax.learning.train_state import TrainState
 from coevo_jax.learning.train_step import StepPrograms, take_step
 from coevo_jax.manifest import PhaseRecord
 from coevo_jax.metrics import finalize
+from coevo_jax.pace import Pace
 from coevo_jax.progress import Stopwatch, progress_bar
 from coevo_jax.run import Run
 from coevo_jax.schedule import Phase
+from coevo_jax.step_trace import StepTrace
+from coevo_jax.world import Learning
 
 
 class LearningDiverged(Exception):
@@ -28,67 +33,130 @@ class LearningDiverged(Exception):
 BatchSource = Callable[[int, TrainState], Sequence[PreferenceBatch]]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Course:
+    """What a phase's steps learn from, and how."""
+
+    plan: BatchPlan
+    batches_at: BatchSource
+    epochs: int
+    beta: float
+    rate: Callable[[int, int], float]  # (position, steps) -> learning rate
+    files: Callable[[], list[Path]]  # what a commit on the way records beside the state
+
+    @property
+    def steps(self) -> int:
+        return self.epochs * len(self.plan.steps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Step:
+    """An optimizer step whose inputs are on the devices, or on their way."""
+
+    position: int  # in the phase
+    numbers: Sequence[int]  # of its microbatches
+    batches: Sequence[PreferenceBatch]
+    rate: jax.Array
+
+
 def optimize(
     run: Run,
+    learning: Learning,
     programs: StepPrograms,
     phase: Phase,
     record: PhaseRecord,
-    plan_steps: Sequence[Sequence[int]],
-    batches_at: BatchSource,
-    *,
-    epochs: int,
-    beta: float,
-    rate: Callable[[int, int], float],
-    files: Callable[[], list[Path]],
+    course: Course,
+    pace: Pace,
 ) -> PhaseRecord:
     """Take every step of the phase that is not committed yet; leaves the last commit to the caller.
 
-    Metrics of step n are fetched after step n + 1 is dispatched, so that the device never waits for the host.
+    States of commits on the way are written while the next steps go on.
 
-    Args:
-      plan_steps: microbatches of each step of an epoch.
-      files: what a commit on the way records beside the state.
+    The devices never wait for the host: while they work on step n, the inputs of step n + 1 are put there,
+    and only when that step is dispatched are the metrics of step n fetched. No other byte passes between host
+    and devices, which the transfer guard sees to.
+
+    Raises:
+      LearningDiverged: a loss or gradient is not finite.
+      Stopped: the run was asked to end; the step that was under way is committed.
     """
     watch = Stopwatch(record.seconds)
-    steps = epochs * len(plan_steps)
+    steps, every = course.steps, run.config.checkpoint.every_steps
     state = run.agents[phase.agent]
-    log_step = int(state.step) - record.position
-    pending: tuple[int, Metrics] | None = None
-    with progress_bar() as bar:
+    first = int(state.step) - record.position + 1  # what the log calls the step at position 0
+    beta = put_scalar(learning.mesh, course.beta)
+    pending: tuple[_Step, Metrics] | None = None
+    trace = StepTrace(run.folder / "profile" / phase.name, run.traced_steps)
+    with progress_bar() as bar, trace, jax.transfer_guard("disallow"):
         task = bar.add_task(phase.name, total=steps, completed=record.position, words="")
-        for position in range(record.position, steps):
-            epoch, place = divmod(position, len(plan_steps))
-            chosen = epoch_order(len(plan_steps), phase.seed(run.config.seed), epoch)[place]
-            batches = batches_at(position, state)
-            scale = np.float32(rate(position, steps))
-            own = [batches[number] for number in plan_steps[chosen]]
-            state, metrics = take_step(programs, state, run.frozen, own, np.float32(beta), scale)
+        step = _put_step(run, learning, phase, course, record.position, state)
+        pace.begin()
+        while step is not None:
+            number, done = first + step.position, step.position + 1
+            trace.before(number, state)
+            with jax.profiler.StepTraceAnnotation("train", step_num=number):
+                state, metrics = take_step(programs, state, run.frozen, step.batches, beta, step.rate)
+            trace.after(number, state)
+            taken, step = (step, metrics | {"learning_rate": (step.rate, np.float32(1))}), None
+            stops = run.stop.asked()
+            commits = done < steps and (stops or done % every == 0)
+            if not commits:
+                began = time.monotonic()
+                step = _put_step(run, learning, phase, course, done, state)
+                if metrics["loss"][0].is_ready():  # pyright: ignore[reportAttributeAccessIssue]
+                    pace.waited(done, time.monotonic() - began)
             if pending is not None:
-                bar.update(task, completed=position, words=_log(run, phase, log_step, *pending))
-            pending = (position, metrics | {"learning_rate": (scale, np.float32(1))})
-            done = position + 1
-            if done % run.config.checkpoint.every_steps == 0 and done < steps:
-                _log(run, phase, log_step, *pending)
+                bar.update(task, completed=done - 1, words=_log(run, phase, first, pace, *pending))
+            pending = taken
+            run.settle_if_final()
+            if commits:
+                _log(run, phase, first, pace, *pending)
                 pending = None
                 run.agents[phase.agent] = state
                 record = replace(record, position=done, seconds=watch.seconds)
-                record = run.commit(record, files=files(), states_changed=True, finished=False)
+                with jax.transfer_guard("allow"):
+                    record = run.commit(record, files=course.files(), states_changed=True, finished=False)
+                    if stops:
+                        run.settle()
+                        run.stop.end_if_asked()
+                step = _put_step(run, learning, phase, course, done, state)
+                pace.begin()
         if pending is not None:
-            _log(run, phase, log_step, *pending)
+            _log(run, phase, first, pace, *pending)
     run.agents[phase.agent] = state
     return replace(record, position=steps, seconds=watch.seconds)
 
 
-def _log(run: Run, phase: Phase, log_step: int, position: int, metrics: Metrics) -> str:
+def _put_step(
+    run: Run, learning: Learning, phase: Phase, course: Course, position: int, state: TrainState
+) -> _Step | None:
+    """The step at a position, taken from `state`; None after the last one."""
+    if position >= course.steps:
+        return None
+    epoch, place = divmod(position, len(course.plan.steps))
+    order = epoch_order(len(course.plan.steps), phase.seed(run.config.seed), epoch)
+    numbers = course.plan.steps[order[place]]
+    batches = course.batches_at(position, state)
+    return _Step(
+        position=position,
+        numbers=numbers,
+        batches=[put_batch(learning.mesh, batches[number]) for number in numbers],
+        rate=put_scalar(learning.mesh, course.rate(position, course.steps)),
+    )
+
+
+def _log(run: Run, phase: Phase, first: int, pace: Pace, step: _Step, metrics: Metrics) -> str:
     """Write one step's metrics, prefixed by the agent; returns the words for the progress bar."""
     values = finalize(jax.device_get(metrics))
     for name in ("loss", "grad_norm"):
         if not np.isfinite(values[name]):
             raise LearningDiverged(
-                f"{phase.name}, step {position + 1}: {name} is {values[name]}; lower the learning rate "
+                f"{phase.name}, step {step.position + 1}: {name} is {values[name]}; lower the learning rate "
                 f"({phase.agent}.learning_rate or warm_start.learning_rate) or optimizer.clip_norm"
             )
+    values |= pace.end(step.position, step.numbers)
     prefix = "warm_start" if phase.kind == "warm_start" else phase.agent
-    run.log.write(log_step + position + 1, phase.name, {f"{prefix}/{k}": v for k, v in values.items()})
+    run.log.write(first + step.position, phase.name, {f"{prefix}/{k}": v for k, v in values.items()})
     accuracy = values.get("rewards/accuracies")
-    return f"loss {values['loss']:.3f}" + (f"  accuracy {accuracy:.2f}" if accuracy is not None else "")
+    words = f"loss {values['loss']:.3f}" + (f"  accuracy {accuracy:.2f}" if accuracy is not None else "")
+    return f"{words}  {pace.words()}"

@@ -26,7 +26,8 @@ from coevo_jax.learn_phase import learn
 from coevo_jax.learning.optimizer import cosine_rate
 from coevo_jax.models.lora import init_trained
 from coevo_jax.models.transformer import Transformer, init_params
-from coevo_jax.optimize import optimize
+from coevo_jax.optimize import Course, optimize
+from coevo_jax.pace import Pace
 from coevo_jax.progress import CONSOLE, Stopwatch, say
 from coevo_jax.roll_out import RollOut, block_count, block_paths, finish_roll_out, roll_out
 from coevo_jax.run import Run
@@ -178,23 +179,22 @@ def warm_start(run: Run, world: World, phase: Phase) -> None:
     plan = pack_sft(
         experts, batch=run.config.batch, pad_id=world.chat.pad_id, seed=phase.seed(run.config.seed)
     )
-    record = optimize(
-        run,
-        world.warm_programs,
-        phase,
-        record,
-        plan.steps,
-        lambda _position, _state: plan.batches,
+    course = Course(
+        plan=plan,
+        batches_at=lambda _position, _state: plan.batches,
         epochs=config.epochs,
         beta=1.0,
         rate=lambda step, steps: cosine_rate(step, steps, config.learning_rate, config.warmup_fraction),
         files=list,
     )
+    pace = Pace(world.warm_learner, plan, world.mesh)
+    record = optimize(run, world, world.warm_programs, phase, record, course, pace)
     leave_warm_start(run, world)
     records = {"experts": len(experts), "checkpoint": run.next_checkpoint, "padding": plan.padding}
     record = replace(record, records=records)
     run.commit(record, files=[], states_changed=True, finished=True, with_base=bool(run.frozen))
-    say(record, f"{len(experts)} experts, {record.position} steps, padding {plan.padding:.1%}")
+    words = f"{len(experts)} experts, {record.position} steps, padding {plan.padding:.1%}"
+    say(record, ", ".join(filter(None, (words, pace.words()))))
 
 
 def explore(run: Run, world: World, phase: Phase) -> None:

@@ -62,7 +62,7 @@ class References:
         return self._folder / f"{self._name}{refreshed}.npy"
 
     def _write(self, params: Params) -> None:
-        scores = np.stack([np.asarray(self._score(params, batch)) for batch in self._batches])
+        scores = np.stack(jax.device_get([self._score(params, batch) for batch in self._batches]))
         buffer = io.BytesIO()
         np.save(buffer, scores)
         write_whole(self._path, buffer.getvalue())

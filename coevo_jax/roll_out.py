@@ -42,6 +42,9 @@ def roll_out(
 
     The first part's phase does the work, and its record holds the shards of all. With `by_server`, the run's
     server writes the turns, where it has one.
+
+    Raises:
+      Stopped: the run was asked to end. Episodes of a block that is not finished are played again.
     """
     phase, size = parts[0].phase, run.config.explore.block_tasks
     record = run.begin(phase.name)
@@ -51,6 +54,7 @@ def roll_out(
     engine, weights = _players(run, world, parts, by_server)
     prefix = world.chat.shared_ids(world.env.system_prompt)
     for index in range(record.position, len(blocks)):
+        run.stop.end_if_asked()
         casts = [
             Cast(
                 agent=part.phase.agent,
@@ -72,6 +76,7 @@ def roll_out(
             prefix=prefix,
             progress=CONSOLE,
             label=f"{label} {index + 1}/{len(blocks)}",
+            between_blocks=run.stop.end_if_alone_and_asked,
         )
         files = [paths[index] for paths in shards]
         for part, path, (trajectories, stats) in zip(parts, files, played, strict=True):

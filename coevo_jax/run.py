@@ -9,12 +9,13 @@ import resource
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import jax
+from etils import epath
 
 from coevo_jax.checkpoint import Checkpointer
 from coevo_jax.config import Config, ConfigError
@@ -25,6 +26,7 @@ from coevo_jax.manifest import (
     MANIFEST,
     Manifest,
     PhaseRecord,
+    checkpoint_root,
     file_hashes,
     file_sizes,
     read_manifest,
@@ -32,6 +34,7 @@ from coevo_jax.manifest import (
     write_manifest,
 )
 from coevo_jax.metrics import MetricsLog
+from coevo_jax.stopping import StopRequest
 
 CONFIG_FILE = "config.yaml"
 PACKAGES = (
@@ -47,8 +50,20 @@ PACKAGES = (
 )
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Begun:
+    """A commit whose states are still being written: the manifest to write when they are final."""
+
+    manifest: Manifest
+    with_base: bool
+
+
 class Run:
-    """A run folder held by this process, with its commit record and its metrics log."""
+    """A run folder held by this process, with its commit record and its metrics log.
+
+    `manifest` is what has been done; the one on disk is what of it is committed, and may lie one commit back
+    while states are written.
+    """
 
     def __init__(self, config: Config, folder: Path, manifest: Manifest) -> None:
         self._lock = (folder / ".lock").open("w")
@@ -59,13 +74,17 @@ class Run:
         self.config = config
         self.folder = folder
         self.manifest = manifest
-        self.checkpoints = Checkpointer(folder / "checkpoints")
+        self.checkpoints = Checkpointer(checkpoint_root(folder, manifest), owner=True)
         newest = -1 if manifest.checkpoint is None else manifest.checkpoint
         self.checkpoints.prune(set(self.checkpoints.steps()), newest)
         self.log = MetricsLog(folder / "metrics.jsonl")
         self.log.truncate(manifest.metrics_offset)
+        self.stop = StopRequest()
+        self.traced_steps = range(0)  # optimizer steps that are profiled, by their numbers in the metrics log
         self.agents: dict[str, TrainState] = {}
         self.frozen: Any = {}  # what both agents' adapters adapt; empty where agents are whole
+        self._begun: _Begun | None = None
+        self._unpruned = False  # a checkpoint has become permanent since the last look at which are kept
 
     def begin(self, name: str) -> PhaseRecord:
         """Where a phase stands: fresh, or as far as an interrupted run has committed it."""
@@ -91,9 +110,13 @@ class Run:
     ) -> PhaseRecord:
         """Make what was done so far permanent: files and states first, the manifest last.
 
+        States are written while the caller goes on, and count once they are final (`settle`): a process that
+        is killed before loses this commit alone. What finishes a phase is permanent when this returns.
+
         Args:
           with_base: the states' checkpoint is to hold what is frozen, too.
         """
+        self.settle()
         record = replace(record, files=record.files | file_hashes(self.folder, files))
         manifest = replace(
             self.manifest,
@@ -101,26 +124,62 @@ class Run:
             metrics_offset=self.log.offset(),
             peak_memory_bytes=max(self.manifest.peak_memory_bytes, peak_memory()),
         )
-        if states_changed:
-            number = self.next_checkpoint
-            folder = self.checkpoints.save(number, self.agents, self.frozen if with_base else {})
-            manifest = replace(manifest, checkpoint=number, checkpoint_files=file_sizes(folder))
-            if with_base:
-                manifest = replace(manifest, base=number, base_files=file_sizes(folder))
+        if not states_changed:
+            self.manifest = manifest.finish(record) if finished else manifest
+            write_manifest(self.folder, self.manifest)
+            return record
+        number = self.next_checkpoint
+        self.checkpoints.begin_save(number, self.agents, self.frozen if with_base else {})
+        manifest = replace(manifest, checkpoint=number, base=number if with_base else manifest.base)
         self.manifest = manifest.finish(record) if finished else manifest
-        write_manifest(self.folder, self.manifest)
-        if states_changed and self.manifest.checkpoint is not None:
-            newest = self.manifest.checkpoint
-            kept = set(range(newest - self.config.checkpoint.keep + 1, newest + 1))
-            warm_start = self.manifest.record("warm_start")
-            kept |= {warm_start.records["checkpoint"]} if warm_start else set()
-            self.checkpoints.prune(kept, newest)
+        self._begun = _Begun(manifest=self.manifest, with_base=with_base)
+        if finished:
+            self.settle()
         return record
 
+    def settle(self) -> None:
+        """Wait until the last commit is permanent, then delete the checkpoints that are kept no longer."""
+        if self._begun is not None:
+            self._write_begun()
+        if self._unpruned:
+            self._prune()
+
+    def settle_if_final(self) -> None:
+        """Make the last commit permanent if its states are final by now; does not wait.
+
+        Nothing is deleted here: where several processes take part, that is for all of them together.
+        """
+        if self._begun is not None and not self.checkpoints.saving():
+            self._write_begun()
+
+    def _write_begun(self) -> None:
+        begun, self._begun = self._begun, None
+        assert begun is not None and begun.manifest.checkpoint is not None
+        sizes = file_sizes(self.checkpoints.finish_save(begun.manifest.checkpoint))
+        self.manifest = replace(begun.manifest, checkpoint_files=sizes)
+        if begun.with_base:
+            self.manifest = replace(self.manifest, base_files=sizes)
+        write_manifest(self.folder, self.manifest)
+        self._unpruned = True
+
+    def _prune(self) -> None:
+        """Keep the newest permanent checkpoints, and that of the warm start: both agents begin with it."""
+        newest = self.manifest.checkpoint
+        assert newest is not None
+        kept = set(range(newest - self.config.checkpoint.keep + 1, newest + 1))
+        warm_start = self.manifest.record("warm_start")
+        kept |= {warm_start.records["checkpoint"]} if warm_start else set()
+        self.checkpoints.prune(kept, newest)
+        self._unpruned = False
+
     def close(self) -> None:
-        self.log.close()
-        self.checkpoints.close()
-        self._lock.close()
+        """Make a commit that has begun permanent, and give the folder free."""
+        try:
+            self.settle()
+        finally:
+            self.log.close()
+            self.checkpoints.close()
+            self._lock.close()
 
 
 def peak_memory() -> int:
@@ -147,6 +206,8 @@ def create_run(config: Config) -> Run:
     if folder.exists() and any(folder.iterdir()):
         raise ConfigError(_existing(folder, config))
     manifest = Manifest(config_sha256=config_digest(config))
+    if config.checkpoint.folder is not None:
+        manifest = replace(manifest, checkpoints=_checkpoints_elsewhere(config, config.checkpoint.folder))
     unborn = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
         write_whole(unborn / CONFIG_FILE, to_yaml(config))
@@ -156,6 +217,17 @@ def create_run(config: Config) -> Run:
     finally:
         shutil.rmtree(unborn, ignore_errors=True)
     return Run(config, folder, manifest)
+
+
+def _checkpoints_elsewhere(config: Config, where: str) -> str:
+    """The folder, or the place on a bucket, for a new run's checkpoints; another run's are never touched."""
+    place = epath.Path(where if "://" in where else Path(where).absolute()) / config.name
+    if place.exists() and any(place.iterdir()):
+        raise ConfigError(
+            f"checkpoint.folder: {place} holds checkpoints already, not those of {run_folder(config)}; "
+            "choose another name=NAME or checkpoint.folder=FOLDER"
+        )
+    return str(place)
 
 
 def open_run(folder: Path) -> Run:

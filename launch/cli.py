@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 
@@ -9,10 +10,12 @@ import jax
 
 from coevo_jax.files import cache_root
 from coevo_jax.optimize import LearningDiverged
+from coevo_jax.stopping import Stopped
 from coevo_jax.strict import ConfigError
 
 USER_ERROR = 2  # what was given cannot be used
 FAILURE = 1  # it could, but the work broke off; the run can be resumed
+SIGNALLED = 128  # plus the signal's number, as shells have it: it ended because it was asked to
 
 
 def run_command(main: Callable[[Sequence[str]], None]) -> None:
@@ -33,8 +36,10 @@ def run_command(main: Callable[[Sequence[str]], None]) -> None:
             f"cannot write{where}: {os.strerror(error.errno)}; what was committed is intact: make room and "
             "continue with --resume",
         )
+    except Stopped as stop:
+        _exit(SIGNALLED + stop.signum, f"{stop}; what is done is committed: continue with --resume")
     except KeyboardInterrupt:
-        _exit(130, "interrupted; continue with --resume")
+        _exit(SIGNALLED + signal.SIGINT, "interrupted; continue with --resume")
 
 
 def use_compilation_cache() -> None:
@@ -50,5 +55,5 @@ def use_compilation_cache() -> None:
 
 def _exit(code: int, message: str) -> None:
     sys.stdout.flush()
-    print(f"error: {message}", file=sys.stderr)
+    print(message if code > SIGNALLED else f"error: {message}", file=sys.stderr)
     sys.exit(code)

@@ -5,9 +5,15 @@ python -m launch.train --resume runs/NAME
 python -m launch.train --auto-resume CONFIG.yaml [key.sub=value ...]
 
 The last form is what launchers use: the same command starts the run and, after a preemption, goes on with it.
+--profile 10:13 with any of them traces the optimizer steps 10, 11 and 12, as metrics.jsonl counts them, into
+runs/NAME/profile/PHASE/.
+
+SIGTERM and Ctrl-C end it after the optimizer step or block of tokens under way, with what is done committed,
+and the exit code is 143 or 130; a second one ends it at once.
 """
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,6 +49,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--auto-resume", action="store_true", help="go on with this config's run where its folder exists"
     )
+    parser.add_argument(
+        "--profile", metavar="FIRST:END", help="trace these optimizer steps, END not included"
+    )
     parser.add_argument("-h", "--help", nargs=0, action=_Help)
     args = parser.parse_args(argv)
     if (args.config is None) == (args.resume is None):
@@ -50,7 +59,26 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         raise ConfigError("give either a config file or --resume RUN")
     if args.auto_resume and args.resume:
         raise ConfigError("--auto-resume finds the run by its config: give a config file, not --resume RUN")
+    args.profile = traced_steps(args.profile)
     return args
+
+
+def traced_steps(words: str | None) -> range:
+    """The optimizer steps that a slice like "10:13" names, END not included; none where none are given.
+
+    Raises:
+      ConfigError: not two numbers, counted from 1, with the first below the second.
+    """
+    if words is None:
+        return range(0)
+    found = re.fullmatch(r"(\d+):(\d+)", words)
+    steps = range(int(found[1]), int(found[2])) if found else range(0)
+    if not steps or steps[0] < 1:
+        raise ConfigError(
+            f"--profile: found '{words}', expected FIRST:END with 1 <= FIRST < END, such as 10:13 for the "
+            "optimizer steps 10, 11 and 12 of metrics.jsonl"
+        )
+    return steps
 
 
 def open_or_create(args: argparse.Namespace) -> Run:
@@ -69,8 +97,10 @@ def main(argv: Sequence[str]) -> None:
     start_distributed()
     refuse_several_processes()
     run = open_or_create(args)
+    run.traced_steps = args.profile
     try:
-        results = coevolve(run)
+        with run.stop:
+            results = coevolve(run)
     finally:
         run.close()
     print_run(results, CONSOLE)

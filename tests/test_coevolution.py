@@ -59,7 +59,7 @@ def numbers(run: Run) -> str:
 
 def learning_curve(run: Run) -> list:
     lines = read_metrics(run.folder / "metrics.jsonl")
-    timed = ("per_second", "share", "seconds")
+    timed = ("per_second", "share", "seconds", "mfu")
     return [
         (line["phase"], line["step"], {k: v for k, v in line["values"].items() if not k.endswith(timed)})
         for line in lines

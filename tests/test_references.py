@@ -100,7 +100,12 @@ class Killed(BaseException):
 
 def curve(run):
     lines = read_metrics(run.folder / "metrics.jsonl")
-    return [(line["step"], line["values"]) for line in lines if line["phase"] == PHASE]
+    timed = ("per_second", "batch_wait_share", "mfu")
+    return [
+        (line["step"], {k: v for k, v in line["values"].items() if not k.endswith(timed)})
+        for line in lines
+        if line["phase"] == PHASE
+    ]
 
 
 @pytest.mark.parametrize("when", [pytest.param("before", marks=pytest.mark.slow), "after"])

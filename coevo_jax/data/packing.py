@@ -38,6 +38,7 @@ class BatchPlan:
 
     batches: list[PreferenceBatch]  # numpy arrays
     steps: tuple[tuple[int, ...], ...]  # microbatches of every optimizer step
+    tokens: tuple[int, ...]  # of every microbatch: token places of its rows that are no padding
     # Of each trajectory: its places (batch, n), one for each microbatch it stands in; () if dropped.
     locations: tuple[tuple[tuple[int, int], ...], ...]
     too_long: tuple[str, ...]  # trajectories longer than a row, dropped with their pairs
@@ -251,17 +252,18 @@ def _plan(
 ) -> BatchPlan:
     micros = [micro for step in steps for micro in step]
     locations: list[dict[int, int]] = [{} for _ in trajectories]
-    used = plain = 0
+    plain = 0
     for number, micro in enumerate(micros):
         places = micro.places(batch)
         for (_, view), n in places.items():
             locations[view.trajectory].setdefault(number, n)
         plain += sum(len(trajectories[index].tokens) for index in {view.trajectory for _, view in places})
-        used += micro.tokens
-    total = len(batches) * batch.rows * batch.row_length
+    tokens = tuple(micro.tokens for micro in micros)
+    used, total = sum(tokens), len(batches) * batch.rows * batch.row_length
     bounds = np.cumsum([0, *(len(step) for step in steps)])
     return BatchPlan(
         batches=batches,
+        tokens=tokens,
         steps=tuple(tuple(range(start, end)) for start, end in pairwise(bounds)),
         locations=tuple(tuple(places.items()) for places in locations),
         too_long=tuple(

@@ -14,7 +14,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from coevo_jax.batch import PreferenceBatch, Scalar
+from coevo_jax.batch import PreferenceBatch, Scalar, TokenBatch
 from coevo_jax.learning.logps import view_logps
 from coevo_jax.learning.objective import AgentLoss, Metrics, objective
 from coevo_jax.learning.train_state import TrainState
@@ -31,7 +31,8 @@ class StepPrograms:
     whole: Callable[..., Any]  # (state, frozen, batch, beta, rate) -> (state, metrics)
     accumulate: Callable[..., Any]  # (gradients, params, frozen, batch, beta) -> (gradients, metrics)
     score: Callable[..., Any]  # (params, frozen, batch) -> (logps [N], confidence [N] or None)
-    couple: Callable[..., Any]  # (logps, confidence, joined batch, beta) -> (d loss / d logps, metrics)
+    # ([(logps, confidence)], batches without rows of tokens, beta) -> ([d loss / d logps], metrics)
+    couple: Callable[..., Any]
     pull: Callable[..., Any]  # (gradients, params, frozen, batch, d loss / d logps [N]) -> gradients
     apply: Callable[..., Any]  # (state, gradients, rate) -> (state, gradient norm)
     zeros: Callable[..., Any]  # (params) -> gradients of zero
@@ -100,39 +101,53 @@ def take_step(
     beta: Scalar,
     learning_rate: Scalar,
 ) -> tuple[TrainState, Metrics]:
-    """One optimizer step on all of its microbatches. The incoming state is donated."""
+    """One optimizer step on all of its microbatches. The incoming state is donated.
+
+    It only dispatches: with all arguments on the devices, nothing waits for a microbatch and nothing passes
+    between host and device. Arrays of the host are accepted, too, and then put there implicitly.
+    """
     if len(batches) == 1:
         return programs.whole(state, frozen, batches[0], beta, learning_rate)
     grads = programs.zeros(state.params)
     metrics: Metrics = {}
     if programs.coupled:
         scored = [programs.score(state.params, frozen, batch) for batch in batches]
-        logps = jnp.concatenate([one for one, _ in scored])
-        confidence = None if scored[0][1] is None else jnp.concatenate([one for _, one in scored])
-        d_logps, metrics = programs.couple(logps, confidence, join_batches(batches), beta)
-        for batch, d_logps_N in zip(batches, jnp.split(d_logps, len(batches)), strict=True):
+        d_logps, metrics = programs.couple(scored, [_without_rows(batch) for batch in batches], beta)
+        for batch, d_logps_N in zip(batches, d_logps, strict=True):
             grads = programs.pull(grads, state.params, frozen, batch, d_logps_N)
     else:
         for batch in batches:
             grads, own = programs.accumulate(grads, state.params, frozen, batch, beta)
-            metrics = jax.tree.map(jnp.add, metrics, own) if metrics else own
+            metrics = _added(metrics, own) if metrics else own
     state, norm = programs.apply(state, grads, learning_rate)
     return state, metrics | {"grad_norm": (norm, np.float32(1))}
+
+
+@jax.jit
+def _added(metrics: Metrics, others: Metrics) -> Metrics:
+    return jax.tree.map(jnp.add, metrics, others)
+
+
+def _without_rows(batch: PreferenceBatch) -> PreferenceBatch:
+    """What the pairs of a step need of a microbatch: all but its rows, of which only `scored` stays."""
+    nothing: Any = None
+    scored = TokenBatch(nothing, nothing, nothing, nothing, nothing, batch.tokens.scored)
+    return batch.replace(tokens=scored, view_weight=nothing)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def join_batches(batches: Sequence[PreferenceBatch]) -> PreferenceBatch:
     """The microbatches of one step as one batch of all their views and pairs, without rows of tokens."""
 
-    def joined(name: str) -> np.ndarray:
-        return np.concatenate([np.asarray(getattr(batch, name)) for batch in batches])
+    def joined(name: str) -> jax.Array:
+        return jnp.concatenate([jnp.asarray(getattr(batch, name)) for batch in batches])
 
-    views = batches[0].token_count.shape[0]
-    offset = np.repeat(np.arange(len(batches)) * views, batches[0].weight.shape[0]).astype(np.int32)
-    tokens = jax.tree.map(lambda x: np.asarray(x)[:0], batches[0].tokens)
-    scored = np.concatenate([np.asarray(batch.tokens.scored) for batch in batches])
+    views, pairs = batches[0].token_count.shape[0], batches[0].weight.shape[0]
+    offset = np.repeat(np.arange(len(batches)) * views, pairs).astype(np.int32)
+    first = _without_rows(batches[0])
+    scored = jnp.concatenate([jnp.asarray(batch.tokens.scored) for batch in batches])
     return PreferenceBatch(
-        tokens=tokens.replace(scored=scored),
-        view_weight=np.asarray(batches[0].view_weight)[:0],
+        tokens=first.tokens.replace(scored=scored),  # pyright: ignore[reportAttributeAccessIssue]
+        view_weight=first.view_weight,
         reference_logps=joined("reference_logps"),
         sft_weight=joined("sft_weight"),
         reward=joined("reward"),
@@ -141,7 +156,7 @@ def join_batches(batches: Sequence[PreferenceBatch]) -> PreferenceBatch:
         rejected=joined("rejected") + offset,
         weight=joined("weight"),
         kind=joined("kind"),
-        step_share=np.asarray(sum(float(batch.step_share) for batch in batches), np.float32),
+        step_share=jnp.sum(jnp.stack([jnp.asarray(batch.step_share) for batch in batches])),
     )
 
 
@@ -167,8 +182,12 @@ def jit_step(
     def score(params, frozen, batch):
         return view_logps(model, params, frozen, batch, mesh=mesh, confidence=loss.wpo)
 
-    def couple(logps, confidence, batch, beta):
-        return jax.grad(objective, has_aux=True)(logps, confidence, batch, beta=beta, loss=loss)
+    def couple(scored, batches, beta):
+        logps_N = jnp.concatenate([logps for logps, _ in scored])
+        confidence_N = jnp.concatenate([one for _, one in scored]) if loss.wpo else None
+        of_logps = jax.grad(objective, has_aux=True)
+        d_logps_N, metrics = of_logps(logps_N, confidence_N, join_batches(batches), beta=beta, loss=loss)
+        return jnp.split(d_logps_N, len(scored)), metrics
 
     def pull(grads, params, frozen, batch, d_logps_N):
         def weighted(params):

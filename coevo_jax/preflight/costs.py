@@ -11,6 +11,7 @@ from coevo_jax.sampling.engine import CHUNKS
 
 MASTER = 4  # bytes of a float32 weight, moment or gradient
 WIDTH = {"bfloat16": 2, "float32": 4}
+PASSES = {"": 1, "adapters": 2, "all": 3}  # of a product; backward: of inputs, and of weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,16 +70,38 @@ def cost_of(work: str, config: Config, vocab_size: int, *, trained: str = "", pr
     return NOTHING
 
 
+def rows_flops(
+    model: ModelConfig, vocab_size: int, *, tokens: int, scored: int, seen: float, trained: str
+) -> float:
+    """Floating-point operations of rows: forward and, where something is trained, backward, nothing twice.
+
+    Args:
+      tokens: of the rows, without padding.
+      scored: those whose probability is asked for.
+      seen: pairs of a query and a key that it sees, summed over the layers.
+      trained: "adapters", "all", or "" for a forward pass.
+    """
+    products, attention, head = _forward(model, vocab_size, tokens=tokens, scored=scored, seen=seen)
+    attention_passes = 1 if not trained else 3.5  # backward: scores again, and four products
+    return PASSES[trained] * (products + head) + attention_passes * attention
+
+
+def _forward(
+    model: ModelConfig, vocab_size: int, *, tokens: int, scored: int, seen: float
+) -> tuple[float, float, float]:
+    """Operations of the layers' projections, of attention's products, and of the head."""
+    products = 2 * model.num_layers * layer_weights(model) * tokens
+    attention = 4 * model.num_heads * model.head_dim * seen
+    return products, attention, 2 * head_weights(model, vocab_size) * scored
+
+
 def _rows_cost(config: Config, vocab_size: int, trained: str) -> Cost:
     """Forward over a microbatch, and where something is trained backward too."""
     model, tokens = config.model, config.batch.rows * config.batch.row_length
-    pairs = config.batch.rows * config.batch.row_length**2 / 2  # of a query and a key that it sees
-    products = 2 * model.num_layers * layer_weights(model) * tokens
-    attention = 4 * model.num_layers * model.num_heads * model.head_dim * pairs
-    head = 2 * head_weights(model, vocab_size) * tokens
-    passes = {"": 1, "adapters": 2, "all": 3}[trained]  # backward: of inputs, and of weights
-    attention_passes = 1 if not trained else 3.5  # backward: scores again, and four products
-    model_flops = passes * (products + head) + attention_passes * attention
+    seen = model.num_layers * config.batch.rows * config.batch.row_length**2 / 2
+    products, attention, head = _forward(model, vocab_size, tokens=tokens, scored=tokens, seen=seen)
+    passes = PASSES[trained]
+    model_flops = rows_flops(model, vocab_size, tokens=tokens, scored=tokens, seen=seen, trained=trained)
     again = {"none": 0.0, "dots": 0.0, "feed_forward": 0.6, "full": 1.0}[model.remat] if trained else 0.0
     logits_again = head if trained else 0.0  # the head's backward pass makes its logits again
     flops = model_flops + again * products + (again == 1) * attention + logits_again

@@ -110,6 +110,7 @@ def play_together(
     script: Mapping[str, Sequence[Sequence[int]]] | None = None,
     progress: Console | None = None,
     label: str = "roll-outs",
+    between_blocks: Callable[[], None] = lambda: None,
 ) -> list[Played]:
     """Play the episodes of several agents side by side; an episode is the one its agent would play alone.
 
@@ -119,6 +120,7 @@ def play_together(
     Args:
       prefix: tokens that all prompts begin with. The engine keeps what it computes of them for the next call
         with the same weights.
+      between_blocks: called after each block of tokens; what it raises ends the playing.
 
     Returns:
       What `play` returns, for each cast. Costs that cannot be told apart stand in the counts of each.
@@ -152,7 +154,7 @@ def play_together(
                     clock=clock,
                 )
             )
-        _run(lanes, _joining(engine.config.joining), bar)
+        _run(lanes, _joining(engine.config.joining), bar, between_blocks)
     return _results(casts, lanes, pool, clock, before)
 
 
@@ -197,12 +199,18 @@ def _engine_counts(lanes: Sequence[Lane]) -> dict[str, Any]:
     return {"server": ServerCounts(**total)} if isinstance(counts[0], ServerCounts) else total
 
 
-def _run(lanes: Sequence[Lane], go_on: Callable[[Sequence[Lane], Lane], None], bar: ProgressBar) -> None:
+def _run(
+    lanes: Sequence[Lane],
+    go_on: Callable[[Sequence[Lane], Lane], None],
+    bar: ProgressBar,
+    between_blocks: Callable[[], None],
+) -> None:
     """Play until every episode has its ending. Lanes take turns: while the host serves one, the device has
     the other's block."""
     for lane in lanes:
         lane.open()
     while any(lane.live for lane in lanes):
+        between_blocks()
         for lane in lanes:
             if lane.live:
                 go_on(lanes, lane)

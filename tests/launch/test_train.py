@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -12,6 +13,8 @@ import numpy as np
 import pytest
 
 from coevo_jax.envs.registry import ENVIRONMENTS
+from coevo_jax.manifest import read_manifest
+from coevo_jax.metrics import read_metrics
 from coevo_jax.strict import ConfigError
 from launch.cli import run_command
 from launch.evaluate import main as evaluate_main
@@ -19,6 +22,7 @@ from launch.train import main, open_or_create, parse
 from tests.tiny import LETTERS, write_config
 
 ROOT = Path(__file__).parent.parent.parent
+TRAIN = [sys.executable, "-m", "tests.letters_train"]
 QUICKSTART = str(ROOT / "configs" / "quickstart.yaml")
 
 
@@ -43,6 +47,12 @@ BAD_INPUT = {
     "too many devices": ([QUICKSTART, "mesh.data=64", "batch.rows=64"], r"needs 64 devices, found 8"),
     "nothing given": ([], r"give either a config file or --resume"),
     "two ways to resume": (["--auto-resume", "--resume", "runs/x"], r"--auto-resume .* give a config file"),
+    "a profile of no step": (
+        [QUICKSTART, "--profile", "10:10"],
+        r"--profile: found '10:10', expected FIRST:",
+    ),
+    "a profile of one number": ([QUICKSTART, "--profile", "10"], r"--profile: found '10', .* such as 10:13"),
+    "a profile before the first step": ([QUICKSTART, "--profile", "0:2"], r"--profile: found '0:2'"),
     "resume of nothing": (["--resume", "nowhere"], r"nowhere: the folder does not exist"),
 }
 
@@ -186,21 +196,63 @@ def without_time(folder: Path) -> dict:
     return results
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> tuple[Path, float]:
+    """A run of a process that nobody stopped, and the seconds it took."""
+    folder = tmp_path_factory.mktemp("whole")
+    command = [*TRAIN, str(write_config(folder)), f"runs_dir={folder / 'runs'}"]
+    start = time.monotonic()
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    return folder / "runs" / "tiny", time.monotonic() - start
+
+
+def curve(folder: Path) -> list:
+    timed = ("per_second", "share", "seconds", "mfu")
+    return [
+        (line["phase"], line["step"], {k: v for k, v in line["values"].items() if not k.endswith(timed)})
+        for line in read_metrics(folder / "metrics.jsonl")
+    ]
+
+
 @pytest.mark.slow
-def test_kill_9_at_any_moment_ends_in_the_same_numbers(tmp_path):
+def test_sigterm_ends_a_run_and_the_same_command_goes_on_with_it(whole, tmp_path):
+    """In the warm start, in an exploration, while learning: each time the launcher's command comes back."""
+    runs = tmp_path / "runs"
+    command = [*TRAIN, "--auto-resume", str(write_config(tmp_path)), f"runs_dir={runs}"]
+    begun = {
+        "warm_start": "checkpoints/0*",  # its first commit, not yet final
+        "round-01/explore_target": "trajectories/round-01/target-00000-*",
+        "round-01/learn_failure": "references/round-01-failure.npy",
+    }
+    for phase, pattern in begun.items():
+        output = tmp_path / "output.txt"
+        with output.open("wb") as sink:
+            process = subprocess.Popen(command, cwd=ROOT, stdout=sink, stderr=sink)
+        while not list((runs / "tiny").glob(pattern)):
+            assert process.poll() is None, output.read_text()
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait() == 143, output.read_text()
+        last = output.read_text().splitlines()[-1]
+        assert last == "stopped by SIGTERM; what is done is committed: continue with --resume"
+        manifest = read_manifest(runs / "tiny")
+        assert manifest.running is not None and manifest.running.name == phase
+        assert manifest.running.position > 0
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    assert without_time(runs / "tiny") == without_time(whole[0])
+    assert curve(runs / "tiny") == curve(whole[0])
+
+
+@pytest.mark.slow
+def test_kill_9_at_any_moment_ends_in_the_same_numbers(whole, tmp_path):
     """A real process, killed a little later every time until one survives; then against one never stopped."""
     config = write_config(tmp_path)
-    command = [sys.executable, "-m", "tests.letters_train"]
-    whole = [*command, str(config), f"runs_dir={tmp_path / 'runs'}", "name=whole"]
-    start = time.monotonic()
-    subprocess.run(whole, cwd=ROOT, check=True, capture_output=True)
-    duration = time.monotonic() - start
     folder = tmp_path / "runs" / "killed"
     arguments, kills = [str(config), f"runs_dir={tmp_path / 'runs'}", "name=killed"], 0
-    for seconds in duration * np.geomspace(0.2, 10, 16):
+    for seconds in whole[1] * np.geomspace(0.2, 10, 16):
         output = tmp_path / f"{seconds:.1f}.txt"
         with output.open("wb") as sink:
-            process = subprocess.Popen([*command, *arguments], cwd=ROOT, stdout=sink, stderr=sink)
+            process = subprocess.Popen([*TRAIN, *arguments], cwd=ROOT, stdout=sink, stderr=sink)
         try:
             process.wait(timeout=seconds)
         except subprocess.TimeoutExpired:
@@ -213,4 +265,4 @@ def test_kill_9_at_any_moment_ends_in_the_same_numbers(tmp_path):
         if (folder / "manifest.json").exists():
             arguments = ["--resume", str(folder)]
     assert kills >= 3 and process.returncode == 0
-    assert without_time(folder) == without_time(tmp_path / "runs" / "whole")
+    assert without_time(folder) == without_time(whole[0])
