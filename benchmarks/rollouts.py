@@ -3,6 +3,7 @@
 python -m benchmarks.rollouts --peer /path/to/python/with/transformers/and/torch --write-table
 python -m benchmarks.rollouts --envs --write-table            only real environments
 python -m benchmarks.rollouts --peer PYTHON --device gpu      the same on a GPU
+python -m benchmarks.rollouts --read RAW.json --write-table   tables of a run that was kept with --json
 
 (a) and (b): a Qwen3 with random float32 weights, hidden 256, 4 layers, vocabulary 32,000, the same weights in
 every contender; greedy; contenders take turns, each in a process of its own. (c): `rollouts_real`.
@@ -39,9 +40,10 @@ from benchmarks.rollout_jobs import (
     job,
 )
 from coevo_jax.models.huggingface.save import save_params, scratch_config, write_json
+from coevo_jax.preflight.chips import CHIPS
 from coevo_jax.report.markdown import table
 
-DOCUMENT = ROOT / "docs" / "rollouts.md"
+README, DOCUMENT = ROOT / "README.md", ROOT / "docs" / "rollouts.md"
 PEER = "transformers generate"
 CASES = ("decode", "episodes")
 COPY_BYTES = 2**28
@@ -61,13 +63,26 @@ def main() -> None:
     parser.add_argument("--processes", action="store_true", help="(c) in processes too")
     parser.add_argument("--note", default="", help="what else ran on the machine")
     parser.add_argument("--json", type=Path, help="where to keep all raw numbers")
-    parser.add_argument("--write-table", action="store_true", help="replace the tables of docs/rollouts.md")
+    parser.add_argument("--read", type=Path, help="measure nothing: tables of the raw numbers kept there")
+    parser.add_argument("--write-table", action="store_true", help="replace the tables of README.md (a, b) and docs/rollouts.md (c)")
     args = parser.parse_args()
-    raw: dict[str, Any] = {}
-    where = f"{cpu()}, {args.threads} threads, {args.device}" + (f"; {args.note}" if args.note else "")
+    raw = json.loads(args.read.read_text()) if args.read is not None else measure(args)
+    if args.json is not None:
+        args.json.write_text(json.dumps(raw, indent=1))
+    if "contenders" in raw:
+        name = "generation" if raw["device"] == "cpu" else f"generation-{raw['device']}"
+        emit(name, generation_table(raw["contenders"], raw["where"]), README, args.write_table)
+    if "environments" in raw:
+        text = environment_table(raw["environments"], raw["where"])
+        emit("environments", text, DOCUMENT, args.write_table)
+
+
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    """All raw numbers, and where they come from."""
+    where = f"{cpu()}, {args.threads} threads" + (f"; {args.note}" if args.note else "")
+    raw: dict[str, Any] = {"where": where, "device": args.device}
     if args.peer is not None:
         raw["contenders"] = take_turns(args)
-        emit("generation", generation_table(raw["contenders"], where), args.write_table)
     if args.envs is not None:
         raw["environments"] = [
             row
@@ -76,14 +91,12 @@ def main() -> None:
                 name, args.slots, args.episodes, args.joining, args.processes, args.rounds
             )
         ]
-        emit("environments", environment_table(raw["environments"], where), args.write_table)
-    if args.json is not None:
-        args.json.write_text(json.dumps(raw, indent=1))
+    return raw
 
 
-def emit(name: str, text: str, write: bool) -> None:
+def emit(name: str, text: str, document: Path, write: bool) -> None:
     if write:
-        write_table(name, text, DOCUMENT)
+        write_table(name, text, document)
     print(text, flush=True)
 
 
@@ -164,24 +177,33 @@ def generation_table(raw: dict[str, Any], where: str) -> str:
         if ours:
             header.append(title)
             for row, found in zip(rows, (ours, theirs), strict=False):
-                row.append(f"{statistics.median(found):.3g} ({min(found):.3g}–{max(found):.3g})")
+                row.append(f"{number(statistics.median(found))} ({number(min(found))}–{number(max(found))})")
             rows[2].append(f"**{statistics.median(ours) / statistics.median(theirs):.1f}**")
     lines = [table(header, rows), ""]
     decoded = speeds(raw[OWN]["turns"], "decode")
-    if decoded and raw["bandwidth"] is not None:
-        roof = raw["bandwidth"] / bytes_per_step() * BATCH
+    chip = CHIPS.get(raw[OWN]["ready"]["device"])
+    rate, source = raw["bandwidth"], "copies, measured after the run"
+    if rate is None and chip is not None:
+        rate, source = chip.bandwidth, "published"
+    if decoded and rate is not None:
+        roof = rate / bytes_per_step() * BATCH
         lines += [
-            f"Roofline of (a): {bytes_per_step() / 1e6:.0f} MB a step over {raw['bandwidth'] / 1e9:.1f} GB/s "
-            f"(copies, measured after the run) are {roof:.0f} tokens/s; the engine reached "
-            f"{statistics.median(decoded) / roof:.0%} of it. Greedy tokens that agree: {agreement(raw):.1%}.",
+            f"Roofline of (a): {bytes_per_step() / 1e6:.0f} MB a step over {rate / 1e9:,.1f} GB/s ({source}) "
+            f"are {roof:,.0f} tokens/s; the engine reached {statistics.median(decoded) / roof:.0%} of it. "
+            f"Greedy tokens that agree: {agreement(raw):.1%}.",
             "",
         ]
     lines.append(
         f"(b): {EPISODES} episodes of {TURNS} turns, {TURN} tokens written and {OBSERVATION} read in each; "
         f"prompts of {PROMPT} tokens, {SHARED} of them common. Median (least–most). "
-        f"{raw[OWN]['ready']['versions']}; {raw[PEER]['ready']['versions']}; {where}."
+        f"{raw[OWN]['ready']['versions']} on {raw[OWN]['ready']['device']}; "
+        f"{raw[PEER]['ready']['versions']}; {where}."
     )
     return "\n".join(lines)
+
+
+def number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def agreement(raw: dict[str, Any]) -> float:
