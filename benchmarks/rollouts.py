@@ -64,7 +64,11 @@ def main() -> None:
     parser.add_argument("--note", default="", help="what else ran on the machine")
     parser.add_argument("--json", type=Path, help="where to keep all raw numbers")
     parser.add_argument("--read", type=Path, help="measure nothing: tables of the raw numbers kept there")
-    parser.add_argument("--write-table", action="store_true", help="replace the tables of README.md (a, b) and docs/rollouts.md (c)")
+    parser.add_argument(
+        "--write-table",
+        action="store_true",
+        help="replace the tables of README.md (a, b) and docs/rollouts.md (c)",
+    )
     args = parser.parse_args()
     raw = json.loads(args.read.read_text()) if args.read is not None else measure(args)
     if args.json is not None:
