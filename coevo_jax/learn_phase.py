@@ -13,6 +13,7 @@ from coevo_jax.data.packing import BatchPlan, pack
 from coevo_jax.data.pairing import PairSet, add_trajectories, failure_pairs, target_pairs
 from coevo_jax.files import write_whole
 from coevo_jax.learning.optimizer import constant_rate
+from coevo_jax.learning.train_step import place_batch
 from coevo_jax.models.transformer import Params
 from coevo_jax.optimize import optimize
 from coevo_jax.progress import say
@@ -39,7 +40,9 @@ def learn(run: Run, world: World, phase: Phase) -> None:
         ld_alpha=config.ld_alpha,
         turn_discount=config.turn_discount,
     )
-    pairs_path = _write_pairs(run, phase, pair_set)
+    pairs_path = run.folder / "pairs" / f"round-{phase.round:02d}-{phase.agent}.jsonl"
+    if run.leads:
+        _write_pairs(pairs_path, phase, pair_set)
     records: dict[str, Any] = {
         "pairs": _pair_counts(pair_set),
         "trajectories": len(pair_set.trajectories),
@@ -65,8 +68,9 @@ def learn(run: Run, world: World, phase: Phase) -> None:
         f"round-{phase.round:02d}-{phase.agent}",
         plan.batches,
         every=config.reference_every,
-        score=lambda params, batch: world.score(params, run.frozen, batch),
+        score=lambda params, batch: world.score(params, run.frozen, place_batch(world.mesh, batch)),
         first=lambda: _reference_params(run, world, phase.agent, config),
+        processes=run.processes,
     )
     peak = of_round(config.learning_rate, phase.round)
     record = optimize(
@@ -154,7 +158,7 @@ def _pair_counts(pair_set: PairSet) -> list[dict[str, Any]]:
     return counts
 
 
-def _write_pairs(run: Run, phase: Phase, pair_set: PairSet) -> Path:
+def _write_pairs(path: Path, phase: Phase, pair_set: PairSet) -> None:
     """Which trajectories were paired: for the report, and for whoever wants to look."""
     names = {"failure": "hard_negatives" if phase.agent == "target" else "failure"}
 
@@ -168,9 +172,7 @@ def _write_pairs(run: Run, phase: Phase, pair_set: PairSet) -> Path:
         )
         for p in pair_set.pairs
     ]
-    path = run.folder / "pairs" / f"round-{phase.round:02d}-{phase.agent}.jsonl"
     write_whole(path, "".join(line + "\n" for line in lines))
-    return path
 
 
 def _reference_params(run: Run, world: World, agent: str, config: LearnConfig) -> Params:

@@ -5,9 +5,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from coevo_jax.data.buffer import read_trajectories, shard_name, write_trajectories
+from coevo_jax.data.buffer import read_trajectories, shard_name
 from coevo_jax.envs.env import Task
 from coevo_jax.evaluation import summarize
+from coevo_jax.gathering import gather
 from coevo_jax.manifest import PhaseRecord
 from coevo_jax.progress import CONSOLE, Stopwatch, say
 from coevo_jax.rollout import Cast, play_together
@@ -37,7 +38,8 @@ def roll_out(
 ) -> None:
     """Play `samples` episodes of every task by each part's agent; each block of tasks is one commit.
 
-    The first part's phase does the work, and its record holds the shards of all.
+    Of several processes each plays its share of every block, at its own pace until the commit. The first
+    part's phase does the work, and its record holds the shards of all.
     """
     phase, size = parts[0].phase, run.config.explore.block_tasks
     record = run.begin(phase.name)
@@ -50,7 +52,7 @@ def roll_out(
             Cast(
                 agent=part.phase.agent,
                 params=own,
-                tasks=blocks[index],
+                tasks=run.processes.share_of(blocks[index]),
                 samples=samples,
                 phase=part.phase.index,
             )
@@ -69,7 +71,7 @@ def roll_out(
         )
         files = [paths[index] for paths in shards]
         for part, path, (trajectories, stats) in zip(parts, files, played, strict=True):
-            write_trajectories(path, trajectories)
+            stats = gather(run.processes, path, trajectories, stats, samples=samples)
             values = {f"rollout/{key}": value for key, value in stats.values().items()}
             run.log.write(int(run.agents[part.phase.agent].step), part.phase.name, values)
         record = replace(record, position=index + 1, seconds=watch.seconds)
@@ -92,14 +94,18 @@ def finish_roll_out(
     run: Run, record: PhaseRecord, shards: Sequence[Path], others: Sequence[Path] = ()
 ) -> None:
     """Sum up a phase's episodes and commit it; `others` are new shards of the agents that played along."""
-    summary = summarize(
+    summary = run.processes.once("summary", lambda: _summary(run, shards))
+    record = replace(record, records={"summary": summary})
+    run.commit(record, files=[shards[-1], *others], states_changed=False, finished=True)
+    say(record, _summary_words(summary))
+
+
+def _summary(run: Run, shards: Sequence[Path]) -> Any:
+    return summarize(
         read_trajectories(list(shards)),
         hard_negative_threshold=run.config.evaluate.hard_negative_threshold,
         seed=run.config.seed,
     )
-    record = replace(record, records={"summary": summary})
-    run.commit(record, files=[shards[-1], *others], states_changed=False, finished=True)
-    say(record, _summary_words(summary))
 
 
 def block_count(run: Run, tasks: Sequence[Task]) -> int:

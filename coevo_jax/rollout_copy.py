@@ -109,10 +109,20 @@ def rollout_base(
     placement: RolloutPlacement, frozen: Params, adapters: Sequence[Params]
 ) -> tuple[Params, list]:
     """The copy of a base that several agents play on side by side, and their adapters on all its devices."""
+    return _on_host(placement, placement.cast_base(frozen)), [_whole_on_host(placement, x) for x in adapters]
+
+
+def _whole_on_host(placement: RolloutPlacement, params: Params) -> Params:
+    """A copy of (small) parameters on each of this host's devices. Collective where hosts share them."""
     everywhere = replicated(placement.mesh)
-    return _on_host(placement, placement.cast_base(frozen)), [
-        jax.device_put(own, everywhere) for own in adapters
-    ]
+
+    def copy(x: jax.Array) -> jax.Array:
+        if not x.is_fully_addressable:
+            x = jax.jit(lambda x: x, out_shardings=replicated(x.sharding.mesh))(x)  # pyright: ignore[reportAttributeAccessIssue]
+            x = x.addressable_data(0)
+        return jax.device_put(x, everywhere)
+
+    return jax.tree.map(copy, params)
 
 
 def _on_host(placement: RolloutPlacement, whole: Params) -> Params:

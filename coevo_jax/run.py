@@ -6,13 +6,15 @@ import json
 import os
 import platform
 import resource
+import secrets
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import jax
 
@@ -27,13 +29,17 @@ from coevo_jax.manifest import (
     PhaseRecord,
     file_hashes,
     file_sizes,
+    from_plain,
     read_manifest,
+    to_plain,
     verify_files,
     write_manifest,
 )
 from coevo_jax.metrics import MetricsLog
+from coevo_jax.processes import Processes
 
 CONFIG_FILE = "config.yaml"
+SHARED_WITHIN = 15.0  # seconds that a file system may take to show one host what another has written
 PACKAGES = (
     "jax",
     "jaxlib",
@@ -48,24 +54,31 @@ PACKAGES = (
 
 
 class Run:
-    """A run folder held by this process, with its commit record and its metrics log."""
+    """A run folder held by the processes of this run, with its commit record and its metrics log.
 
-    def __init__(self, config: Config, folder: Path, manifest: Manifest) -> None:
-        self._lock = (folder / ".lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ConfigError(f"{folder}: another process is working on this run") from None
+    Process 0 alone writes the record, the log and the results; the others follow it from commit to commit.
+    """
+
+    def __init__(
+        self, config: Config, folder: Path, manifest: Manifest, processes: Processes | None = None
+    ) -> None:
+        self.processes = processes or Processes()
         self.config = config
         self.folder = folder
         self.manifest = manifest
+        self._lock = _hold(folder, self.processes)
         self.checkpoints = Checkpointer(folder / "checkpoints")
         newest = -1 if manifest.checkpoint is None else manifest.checkpoint
         self.checkpoints.prune(set(self.checkpoints.steps()), newest)
-        self.log = MetricsLog(folder / "metrics.jsonl")
+        self.log = (MetricsLog if self.leads else MetricsLog.discarded)(folder / "metrics.jsonl")
         self.log.truncate(manifest.metrics_offset)
         self.agents: dict[str, TrainState] = {}
         self.frozen: Any = {}  # what both agents' adapters adapt; empty where agents are whole
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes what a run has one of."""
+        return self.processes.leads
 
     def begin(self, name: str) -> PhaseRecord:
         """Where a phase stands: fresh, or as far as an interrupted run has committed it."""
@@ -91,10 +104,14 @@ class Run:
     ) -> PhaseRecord:
         """Make what was done so far permanent: files and states first, the manifest last.
 
+        All processes commit together; what process 0 records counts for all, and is returned.
+
         Args:
+          files: as process 0 finds them.
           with_base: the states' checkpoint is to hold what is frozen, too.
         """
-        record = replace(record, files=record.files | file_hashes(self.folder, files))
+        if self.leads:
+            record = replace(record, files=record.files | file_hashes(self.folder, files))
         manifest = replace(
             self.manifest,
             running=record,
@@ -104,23 +121,77 @@ class Run:
         if states_changed:
             number = self.next_checkpoint
             folder = self.checkpoints.save(number, self.agents, self.frozen if with_base else {})
-            manifest = replace(manifest, checkpoint=number, checkpoint_files=file_sizes(folder))
+            sizes = file_sizes(folder) if self.leads else {}
+            manifest = replace(manifest, checkpoint=number, checkpoint_files=sizes)
             if with_base:
-                manifest = replace(manifest, base=number, base_files=file_sizes(folder))
-        self.manifest = manifest.finish(record) if finished else manifest
-        write_manifest(self.folder, self.manifest)
+                manifest = replace(manifest, base=number, base_files=sizes)
+        self.follow(manifest.finish(record) if finished else manifest)
         if states_changed and self.manifest.checkpoint is not None:
             newest = self.manifest.checkpoint
             kept = set(range(newest - self.config.checkpoint.keep + 1, newest + 1))
             warm_start = self.manifest.record("warm_start")
             kept |= {warm_start.records["checkpoint"]} if warm_start else set()
             self.checkpoints.prune(kept, newest)
-        return record
+        return self.manifest.running or self.manifest.done[-1]
+
+    def follow(self, manifest: Manifest | None = None) -> None:
+        """Take over the record that process 0 gives and writes: the one commit point of all processes."""
+
+        def write() -> Any:
+            assert manifest is not None  # process 0 has made it
+            write_manifest(self.folder, manifest)
+            return to_plain(manifest)
+
+        self.manifest = from_plain(self.processes.once("commit", write))
 
     def close(self) -> None:
         self.log.close()
         self.checkpoints.close()
-        self._lock.close()
+        if self._lock is not None:
+            self._lock.close()
+
+
+def _hold(folder: Path, processes: Processes) -> TextIO | None:
+    """Lock a run's folder for process 0; the others see its mark there, or the folder is not the same.
+
+    Raises:
+      ConfigError: a process of another run is working on it, or a process of this one does not share it.
+    """
+    lock = _locked(folder) if processes.leads else None
+
+    def mark() -> str:
+        assert lock is not None
+        words = f"{processes.host} {os.getpid()} {secrets.token_hex(8)}"
+        lock.truncate(0)
+        lock.write(words)
+        lock.flush()
+        os.fsync(lock.fileno())
+        return words
+
+    words = processes.once("lock", mark)
+    deadline = time.monotonic() + SHARED_WITHIN
+    while lock is None and not _is_marked(folder, words):
+        if time.monotonic() > deadline:
+            raise ConfigError(
+                f"{folder}: not the folder that process 0 writes to; runs of several hosts need one that all "
+                "of them share (runs_dir on NFS, Filestore, Lustre or a mounted bucket)"
+            )
+        time.sleep(0.2)
+    return lock
+
+
+def _locked(folder: Path) -> TextIO:
+    lock = (folder / ".lock").open("a")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise ConfigError(f"{folder}: another process is working on this run") from None
+    return lock
+
+
+def _is_marked(folder: Path, words: str) -> bool:
+    path = folder / ".lock"
+    return path.is_file() and path.read_text(encoding="utf-8") == words
 
 
 def peak_memory() -> int:
@@ -137,16 +208,23 @@ def run_folder(config: Config) -> Path:
     return Path(config.runs_dir) / config.name
 
 
-def create_run(config: Config) -> Run:
+def create_run(config: Config, processes: Processes | None = None) -> Run:
     """Make the folder of a new run, whole or not at all. An existing one is never touched.
+
+    Of several processes, number 0 makes it.
 
     Raises:
       ConfigError: the folder exists, with the same config (resume it) or another (its first difference).
     """
-    folder = run_folder(config)
+    processes = processes or Processes()
+    folder, manifest = run_folder(config), Manifest(config_sha256=config_digest(config))
+    processes.once("create the run", lambda: _create_folder(config, folder, manifest))
+    return Run(config, folder, manifest, processes)
+
+
+def _create_folder(config: Config, folder: Path, manifest: Manifest) -> None:
     if folder.exists() and any(folder.iterdir()):
         raise ConfigError(_existing(folder, config))
-    manifest = Manifest(config_sha256=config_digest(config))
     unborn = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
         write_whole(unborn / CONFIG_FILE, to_yaml(config))
@@ -155,24 +233,39 @@ def create_run(config: Config) -> Run:
         unborn.rename(folder)  # an empty folder is replaced, another run's that came first is not
     finally:
         shutil.rmtree(unborn, ignore_errors=True)
-    return Run(config, folder, manifest)
 
 
-def open_run(folder: Path) -> Run:
+def open_run(folder: Path, processes: Processes | None = None) -> Run:
     """Reopen a run at its last commit.
 
     Raises:
       ConfigError: not a run, its config was edited, or a committed file is missing or changed.
     """
+    processes = processes or Processes()
+    config = read_config(folder)
+    manifest = processes.once("open the run", lambda: to_plain(_checked_manifest(folder, config)))
+    return Run(config, folder, from_plain(manifest), processes)
+
+
+def read_config(folder: Path) -> Config:
+    """The config of a stored run.
+
+    Raises:
+      ConfigError: the folder is not a run, or its config cannot be read.
+    """
+    read_manifest(folder)
+    return load_config(folder / CONFIG_FILE)
+
+
+def _checked_manifest(folder: Path, config: Config) -> Manifest:
     manifest = read_manifest(folder)
-    config = load_config(folder / CONFIG_FILE)
     if config_digest(config) != manifest.config_sha256:
         raise ConfigError(
             f"{folder / CONFIG_FILE}: differs from the config this run was started with; a run keeps its "
             "config (start another one with name=NEW_NAME)"
         )
     verify_files(folder, manifest)
-    return Run(config, folder, manifest)
+    return manifest
 
 
 def is_run_of(folder: Path, config: Config) -> bool:

@@ -53,6 +53,12 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
             f"mesh: data x fsdp x tensor = {config.data} x {config.fsdp} x {config.tensor} needs "
             f"{needed} devices, found {len(found)} ({found[0].platform})"
         )
+    processes = {device.process_index for device in found}
+    if devices is None and len(processes) > 1 and needed < len(found):
+        raise ConfigError(
+            f"mesh: data x fsdp x tensor = {config.data} x {config.fsdp} x {config.tensor} takes {needed} of "
+            f"the {len(found)} devices of {len(processes)} processes; expected all of them"
+        )
     layout = mesh_utils.create_device_mesh(shape, found[:needed], allow_split_physical_axes=True)
     return _mesh(layout)
 
@@ -82,6 +88,23 @@ def _devices_by_host(mesh: Mesh, tensor: int) -> np.ndarray:
             "a host has in the mesh"
         )
     return np.asarray(devices).reshape(hosts, -1)
+
+
+def put(host: Any, shardings: Any) -> Any:
+    """A tree of numpy arrays on the devices of `shardings`, which may be a prefix of the tree.
+
+    Every process holds all of the arrays, the same everywhere, and hands over what its own devices keep.
+    """
+
+    def put_part(sharding: NamedSharding, part: Any) -> Any:
+        return jax.tree.map(lambda array: put_one(np.asarray(array), sharding), part)
+
+    def put_one(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
+        return jax.make_array_from_callback(array.shape, sharding, array.__getitem__)
+
+    if all(sharding.is_fully_addressable for sharding in jax.tree.leaves(shardings)):
+        return jax.device_put(host, shardings)
+    return jax.tree.map(put_part, shardings, host)
 
 
 def _mesh(devices: np.ndarray) -> Mesh:

@@ -14,15 +14,17 @@ from pathlib import Path
 
 from coevo_jax.coevolution import coevolve
 from coevo_jax.config_io import help_text, load_config
-from coevo_jax.distributed import refuse_several_processes, start_distributed
+from coevo_jax.distributed import start_distributed
 from coevo_jax.envs.registry import ENVIRONMENTS
+from coevo_jax.processes import Processes
 from coevo_jax.progress import CONSOLE
 from coevo_jax.report.html import write_report
 from coevo_jax.report.terminal import print_run
-from coevo_jax.run import Run, create_run, is_run_of, open_run, run_folder
+from coevo_jax.run import Run, create_run, is_run_of, open_run, read_config, run_folder
+from coevo_jax.same_start import require_same_start
 from coevo_jax.strict import ConfigError
 from coevo_jax.world import check_world
-from launch.cli import run_command
+from launch.cli import explain, run_command
 
 
 class _Help(argparse.Action):
@@ -52,28 +54,40 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     return args
 
 
-def open_or_create(args: argparse.Namespace) -> Run:
+def open_or_create(args: argparse.Namespace, processes: Processes) -> Run:
+    """The run of a command line, opened by all of its processes together, or refused to all."""
     if args.resume:
-        return open_run(Path(args.resume))
+        folder = Path(args.resume)
+        require_same_start(processes, read_config(folder), {"resume": folder})
+        return open_run(folder, processes)
     config = load_config(args.config, args.overrides)
-    if args.auto_resume and is_run_of(run_folder(config), config):
-        return open_run(run_folder(config))
+    require_same_start(processes, config, {"auto-resume": args.auto_resume})
+    folder = run_folder(config)
+    if args.auto_resume and processes.once("auto-resume", lambda: is_run_of(folder, config)):
+        return open_run(folder, processes)
     check_world(config)
-    return create_run(config)
+    return create_run(config, processes)
 
 
 def main(argv: Sequence[str]) -> None:
     args = parse(argv)
     start_distributed()
-    refuse_several_processes()
-    run = open_or_create(args)
+    with Processes(explain) as processes:
+        train(args, processes)
+
+
+def train(args: argparse.Namespace, processes: Processes) -> None:
+    """Open the run and play it; process 0 shows and writes what comes out."""
+    CONSOLE.quiet = not processes.leads
+    run = open_or_create(args, processes)
     try:
         results = coevolve(run)
     finally:
         run.close()
-    print_run(results, CONSOLE)
-    report = write_report(run.folder)
-    CONSOLE.print(f"\nreport: {report}\nresults: {run.folder / 'results.json'}", soft_wrap=True)
+    if processes.leads:
+        print_run(results, CONSOLE)
+        report = write_report(run.folder)
+        CONSOLE.print(f"\nreport: {report}\nresults: {run.folder / 'results.json'}", soft_wrap=True)
 
 
 if __name__ == "__main__":

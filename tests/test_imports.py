@@ -12,7 +12,7 @@ MAX_LINES = 400
 
 LAYERS = (
     {"strict", "files", "config", "config_check", "config_io", "architectures", "trajectory", "batch"},
-    {"sharding", "distributed"},
+    {"sharding", "distributed", "processes"},
     {"models"},
     {"learning", "sampling"},
     {"envs"},
@@ -32,6 +32,7 @@ LAYERS = (
         "export",
         "phases",
         "fork",
+        "gathering",
         "learn_phase",
         "optimize",
         "progress",
@@ -40,6 +41,7 @@ LAYERS = (
         "rollout_copy",
         "preflight",
         "run",
+        "same_start",
         "schedule",
         "stored_agent",
         "sweep",

@@ -6,6 +6,7 @@ is taken in two passes instead: all log-probabilities, their gradients, then eac
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -19,7 +20,7 @@ from coevo_jax.learning.logps import view_logps
 from coevo_jax.learning.objective import AgentLoss, Metrics, objective
 from coevo_jax.learning.train_state import TrainState
 from coevo_jax.models.transformer import Params, Transformer
-from coevo_jax.sharding import batch_sharding, replicated
+from coevo_jax.sharding import batch_sharding, put, replicated
 
 ScoreStep = Callable[[Params, Params, PreferenceBatch], jax.Array]
 
@@ -35,6 +36,7 @@ class StepPrograms:
     pull: Callable[..., Any]  # (gradients, params, frozen, batch, d loss / d logps [N]) -> gradients
     apply: Callable[..., Any]  # (state, gradients, rate) -> (state, gradient norm)
     zeros: Callable[..., Any]  # (params) -> gradients of zero
+    place: Callable[[PreferenceBatch], PreferenceBatch]  # numpy arrays -> on the mesh
     coupled: bool
 
 
@@ -100,20 +102,21 @@ def take_step(
     beta: Scalar,
     learning_rate: Scalar,
 ) -> tuple[TrainState, Metrics]:
-    """One optimizer step on all of its microbatches. The incoming state is donated."""
-    if len(batches) == 1:
-        return programs.whole(state, frozen, batches[0], beta, learning_rate)
+    """One optimizer step on all of its microbatches, of numpy arrays. The incoming state is donated."""
+    placed = [programs.place(batch) for batch in batches]
+    if len(placed) == 1:
+        return programs.whole(state, frozen, placed[0], beta, learning_rate)
     grads = programs.zeros(state.params)
     metrics: Metrics = {}
     if programs.coupled:
-        scored = [programs.score(state.params, frozen, batch) for batch in batches]
+        scored = [programs.score(state.params, frozen, batch) for batch in placed]
         logps = jnp.concatenate([one for one, _ in scored])
         confidence = None if scored[0][1] is None else jnp.concatenate([one for _, one in scored])
         d_logps, metrics = programs.couple(logps, confidence, join_batches(batches), beta)
-        for batch, d_logps_N in zip(batches, jnp.split(d_logps, len(batches)), strict=True):
+        for batch, d_logps_N in zip(placed, jnp.split(d_logps, len(batches)), strict=True):
             grads = programs.pull(grads, state.params, frozen, batch, d_logps_N)
     else:
-        for batch in batches:
+        for batch in placed:
             grads, own = programs.accumulate(grads, state.params, frozen, batch, beta)
             metrics = jax.tree.map(jnp.add, metrics, own) if metrics else own
     state, norm = programs.apply(state, grads, learning_rate)
@@ -208,6 +211,7 @@ def jit_step(
             donate_argnums=0,  # there is one result for the state's and the gradients' buffers
         ),
         zeros=jax.jit(zeros, in_shardings=(params,), out_shardings=params),
+        place=partial(place_batch, mesh),
         coupled=loss.coupled,
     )
 
@@ -223,6 +227,11 @@ def jit_score(model: Transformer, mesh: Mesh, shardings: TrainState, frozen_shar
         in_shardings=(shardings.params, frozen_shardings, batch_shardings(mesh)),
         out_shardings=replicated(mesh),
     )
+
+
+def place_batch(mesh: Mesh, batch: PreferenceBatch) -> PreferenceBatch:
+    """A microbatch of numpy arrays on the devices of a mesh; each process hands over its own rows."""
+    return put(batch, batch_shardings(mesh))
 
 
 def batch_shardings(mesh: Mesh) -> PreferenceBatch:

@@ -1,7 +1,7 @@
 """What a block of episodes cost and brought, as sums; shares and means follow from them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 
@@ -77,6 +77,23 @@ class RolloutStats:
         for percentile, latency in zip(LATENCY_PERCENTILES, self.env_latency, strict=True):
             values[f"env_p{percentile}_seconds"] = latency
         return values
+
+
+def joined(parts: Sequence[RolloutStats]) -> RolloutStats:
+    """The counts of processes that played parts of a block side by side.
+
+    Counts and the seconds of devices and environments are sums; the block took as long as its slowest
+    process. A percentile of latencies is the worst process's: their calls are not at hand any more.
+    """
+    endings = {name: sum(part.endings.get(name, 0) for part in parts) for name in parts[0].endings}
+    shared = {"seconds", "endings", "env_latency"}
+    names = [one.name for one in fields(RolloutStats) if one.name not in shared]
+    return RolloutStats(
+        **{name: sum(getattr(part, name) for part in parts) for name in names},
+        endings=endings,
+        seconds=max(part.seconds for part in parts),
+        env_latency=tuple(max(one) for one in zip(*(part.env_latency for part in parts), strict=True)),
+    )
 
 
 def sums_of(trajectories: Sequence[Trajectory]) -> dict[str, float | Mapping[str, int]]:
