@@ -11,7 +11,13 @@ from coevo_jax.trajectory import Trajectory
 
 
 def gather(
-    processes: Processes, path: Path, mine: Sequence[Trajectory], stats: RolloutStats, *, samples: int
+    processes: Processes,
+    path: Path,
+    mine: Sequence[Trajectory],
+    stats: RolloutStats,
+    *,
+    samples: int,
+    hosts: int = 1,
 ) -> RolloutStats:
     """Write the shard of a block from the episodes of all processes; returns their counts together.
 
@@ -19,14 +25,17 @@ def gather(
 
     Args:
       mine: `samples` episodes of each of `processes.share_of` the block's tasks, in their order.
+      hosts: processes that played the same episodes, in lockstep: the first of them tells of all.
     """
     if processes.count == 1:
         write_trajectories(path, mine)
         return stats
-    write_trajectories(part_path(path, processes.index), mine)
-    parts = processes.exchange(f"played {path.name}", asdict(stats))
+    if processes.index % hosts == 0:
+        write_trajectories(part_path(path, processes.index), mine)
+    parts = processes.exchange(f"played {path.name}", asdict(stats))[::hosts]
     if processes.leads:
-        own = [read_trajectories([part_path(path, index)]) for index in range(processes.count)]
+        tellers = range(0, processes.count, hosts)
+        own = [read_trajectories([part_path(path, index)]) for index in tellers]
         write_trajectories(path, interleaved(own, samples))
         for leftover in path.parent.glob(f".{path.stem}.part-*"):
             leftover.unlink()

@@ -28,7 +28,67 @@ POLL_MS = 2000  # longest wait inside the store: only between two of them Ctrl-C
 FAILURE = 1  # exit code of a run that broke off and can be resumed
 
 
-class Processes:
+class Circle:
+    """Processes that agree with each other. Every method is called by all of them, in the same order."""
+
+    def __init__(self, store: Any, name: str, index: int, count: int) -> None:
+        self._store, self._name = store, name
+        self.index, self.count = index, count
+        self._exchanges = 0
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the first of them, which does what is done once."""
+        return self.index == 0
+
+    def exchange(self, name: str, value: Any) -> list[Any]:
+        """The JSON values of all processes, in order; nobody goes on before everybody has given one.
+
+        Args:
+          name: what is exchanged: processes that do not do the same thing are told so.
+        """
+        if self.count == 1:
+            return [value]
+        self._exchanges += 1
+        place = f"coevo/{self._name}/{self._exchanges}"
+        mine = json.dumps([name, value])
+        if not self.leads:
+            self._store.key_value_set(f"{place}/{self.index}", mine)
+            said = self._get(f"{place}/all")
+        else:
+            others = [self._get(f"{place}/{index}") for index in range(1, self.count)]
+            said = "[" + ",".join([mine, *others]) + "]"
+            self._store.key_value_set(f"{place}/all", said)
+            for index in range(1, self.count):
+                self._store.key_value_delete(f"{place}/{index}")
+            # All have given their value, so all have read what was exchanged before it.
+            self._store.key_value_delete(f"coevo/{self._name}/{self._exchanges - 1}/all")
+        values = json.loads(said)
+        for index, (other, _) in enumerate(values):
+            if other != name:
+                raise RuntimeError(f"process {index} is at {other!r}, process {self.index} at {name!r}")
+        return [value for _, value in values]
+
+    def once(self, name: str, work: Callable[[], T]) -> T:
+        """Let the first process do something for all; its result, which JSON can hold, goes to all."""
+        if self.count == 1:
+            return work()
+        return self.exchange(name, work() if self.leads else None)[0]
+
+    def wait(self, name: str) -> None:
+        """Go on when all processes have come this far."""
+        self.exchange(name, None)
+
+    def _get(self, key: str) -> str:
+        while True:
+            try:
+                return self._store.blocking_key_value_get(key, POLL_MS)
+            except JaxRuntimeError as error:
+                if "DEADLINE_EXCEEDED" not in str(error):
+                    raise
+
+
+class Processes(Circle):
     """This process among those of its run; alone, it does everything itself.
 
     Every method is called by all processes in the same order, `fail` excepted. As a context it ends the run
@@ -41,63 +101,27 @@ class Processes:
     """
 
     def __init__(self, explain: Callable[[BaseException], tuple[int, str | None]] | None = None) -> None:
-        self.index, self.count = jax.process_index(), jax.process_count()
+        store = distributed.global_state.client if jax.process_count() > 1 else None
+        super().__init__(store, "all", jax.process_index(), jax.process_count())
         self._explain = explain or (lambda error: (FAILURE, str(error)))
-        self._exchanges = 0
+        self._groups: dict[int, Circle] = {}
         self._over = threading.Event()
-        self._store: Any = distributed.global_state.client if self.count > 1 else None
         self.host = socket.gethostname()
         if self._store is not None:
             self._store.key_value_set(f"coevo/host/{self.index}", self.host)
             self._watcher = threading.Thread(target=self._watch, daemon=True, name="process-watch")
             self._watcher.start()
 
-    @property
-    def leads(self) -> bool:
-        """Whether this is process 0, which writes what there is one of."""
-        return self.index == 0
+    def group(self, size: int) -> Circle:
+        """This process among the `size` neighbours that play in lockstep with it."""
+        if size not in self._groups:
+            number, place = divmod(self.index, size)
+            self._groups[size] = Circle(self._store, f"group-{size}-{number}", place, size)
+        return self._groups[size]
 
-    def share_of(self, items: Sequence[T]) -> Sequence[T]:
-        """This process's items: every `count`-th, so that neighbours, often alike, are dealt out."""
-        return items[self.index :: self.count]
-
-    def exchange(self, name: str, value: Any) -> list[Any]:
-        """The JSON values of all processes, in order; nobody goes on before everybody has given one.
-
-        Args:
-          name: what is exchanged: processes that do not do the same thing are told so.
-        """
-        if self._store is None:
-            return [value]
-        self._exchanges += 1
-        place = f"coevo/exchange/{self._exchanges}"
-        mine = json.dumps([name, value])
-        if not self.leads:
-            self._store.key_value_set(f"{place}/{self.index}", mine)
-            said = self._get(f"{place}/all")
-        else:
-            others = [self._get(f"{place}/{index}") for index in range(1, self.count)]
-            said = "[" + ",".join([mine, *others]) + "]"
-            self._store.key_value_set(f"{place}/all", said)
-            for index in range(1, self.count):
-                self._store.key_value_delete(f"{place}/{index}")
-            # All have given their value, so all have read what was exchanged before it.
-            self._store.key_value_delete(f"coevo/exchange/{self._exchanges - 1}/all")
-        values = json.loads(said)
-        for index, (other, _) in enumerate(values):
-            if other != name:
-                raise RuntimeError(f"process {index} is at {other!r}, process {self.index} at {name!r}")
-        return [value for _, value in values]
-
-    def once(self, name: str, work: Callable[[], T]) -> T:
-        """Let process 0 do something for all; its result, which JSON can hold, goes to every process."""
-        if self._store is None:
-            return work()
-        return self.exchange(name, work() if self.leads else None)[0]
-
-    def wait(self, name: str) -> None:
-        """Go on when all processes have come this far."""
-        self.exchange(name, None)
+    def share_of(self, items: Sequence[T], size: int = 1) -> Sequence[T]:
+        """The items of this process's group: dealt out, since neighbours are often alike."""
+        return items[self.index // size :: self.count // size]
 
     def __enter__(self) -> "Processes":
         return self
@@ -133,17 +157,9 @@ class Processes:
         )
         time.sleep(LOST_AFTER + 5 * BEAT)
 
-    def _get(self, key: str) -> str:
-        while True:
-            try:
-                return self._store.blocking_key_value_get(key, POLL_MS)
-            except JaxRuntimeError as error:
-                if "DEADLINE_EXCEEDED" not in str(error):
-                    raise
-
     def _watch(self) -> None:
         """Give signs of life, and end this process when the run ends elsewhere."""
-        signs = {str(index): ("", time.monotonic()) for index in range(self.count)}
+        signs = {str(index): ("", 0) for index in range(self.count)}
         beats = 0
         while not self._over.wait(BEAT):
             beats += 1
@@ -157,16 +173,17 @@ class Processes:
             if reports and not self._over.is_set():
                 self._leave(json.loads(reports[0][1]))
 
-    def _find_lost(self, signs: dict[str, tuple[str, float]]) -> None:
-        """Report the first process that has given no sign of life for too long."""
-        now = time.monotonic()
-        for key, beat in self._store.key_value_dir_get("coevo/alive/"):
-            index = key.rpartition("/")[2]
-            if beat != signs[index][0]:
-                signs[index] = (beat, now)
-        for index, (beat, since) in signs.items():
+    def _find_lost(self, signs: dict[str, tuple[str, int]]) -> None:
+        """Report the first process that has given no sign of life for too long.
+
+        Told in looks, not by the clock: where this process itself was stopped for a while, so were others.
+        """
+        beats = {key.rpartition("/")[2]: beat for key, beat in self._store.key_value_dir_get("coevo/alive/")}
+        for index, (last, looks) in signs.items():
+            beat = beats.get(index, "")
+            signs[index] = (beat, looks + 1 if beat == last else 0)
             limit = LOST_AFTER if beat else FIRST_SIGN
-            if now - since > limit:
+            if signs[index][1] * BEAT > limit:
                 hosts = dict(self._store.key_value_dir_get("coevo/host/"))
                 host = hosts.get(f"coevo/host/{index}", "unknown host")
                 message = f"it is lost: no sign of life for {limit:g} s"

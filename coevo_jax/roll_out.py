@@ -12,6 +12,7 @@ from coevo_jax.gathering import gather
 from coevo_jax.manifest import PhaseRecord
 from coevo_jax.progress import CONSOLE, Stopwatch, say
 from coevo_jax.rollout import Cast, play_together
+from coevo_jax.rollout.lockstep import LockstepPool
 from coevo_jax.rollout_copy import rollout_base, rollout_params
 from coevo_jax.run import Run
 from coevo_jax.sampling.engine import Sampling
@@ -47,12 +48,14 @@ def roll_out(
     blocks = [tasks[start : start + size] for start in range(0, len(tasks), size)]
     shards = [block_paths(run, part, len(blocks)) for part in parts]
     base, params = _params(run, world, parts)
+    hosts = world.rollouts.hosts
+    pool = world.pool if hosts == 1 else LockstepPool(world.pool, run.processes.group(hosts))
     for index in range(record.position, len(blocks)):
         casts = [
             Cast(
                 agent=part.phase.agent,
                 params=own,
-                tasks=run.processes.share_of(blocks[index]),
+                tasks=run.processes.share_of(blocks[index], hosts),
                 samples=samples,
                 phase=part.phase.index,
             )
@@ -61,7 +64,7 @@ def roll_out(
         label = " and ".join([phase.name, *(part.phase.name.rpartition("/")[2] for part in parts[1:])])
         played = play_together(
             world.engine,
-            world.pool,
+            pool,
             world.chat,
             casts,
             sampling=sampling,
@@ -71,7 +74,7 @@ def roll_out(
         )
         files = [paths[index] for paths in shards]
         for part, path, (trajectories, stats) in zip(parts, files, played, strict=True):
-            stats = gather(run.processes, path, trajectories, stats, samples=samples)
+            stats = gather(run.processes, path, trajectories, stats, samples=samples, hosts=hosts)
             values = {f"rollout/{key}": value for key, value in stats.values().items()}
             run.log.write(int(run.agents[part.phase.agent].step), part.phase.name, values)
         record = replace(record, position=index + 1, seconds=watch.seconds)

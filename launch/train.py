@@ -82,8 +82,11 @@ def train(args: argparse.Namespace, processes: Processes) -> None:
     run = open_or_create(args, processes)
     try:
         results = coevolve(run)
-    finally:
-        run.close()
+    except BaseException:
+        if processes.count == 1:  # with others, the checkpoints would wait for them
+            run.close()
+        raise
+    run.close()
     if processes.leads:
         print_run(results, CONSOLE)
         report = write_report(run.folder)

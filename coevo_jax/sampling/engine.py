@@ -16,7 +16,16 @@ from coevo_jax.config import RolloutConfig
 from coevo_jax.models.kv_cache import join_adapters, unstack
 from coevo_jax.models.transformer import Params, Transformer
 from coevo_jax.sampling.action_line import never_stop
-from coevo_jax.sampling.decode import Decoded, Prefill, Weights, decode_block, grow, init_state, prefill
+from coevo_jax.sampling.decode import (
+    Decoded,
+    Prefill,
+    SlotState,
+    Weights,
+    decode_block,
+    grow,
+    init_state,
+    prefill,
+)
 from coevo_jax.sampling.draw import Filters, filters
 from coevo_jax.sampling.prefixes import Held, worth_waiting
 
@@ -90,6 +99,8 @@ class EnginePrograms(NamedTuple):
 
 def jit_engine(model: Transformer, slots: int, sharding: Any = None) -> EnginePrograms:
     """The engine's programs; `sharding` is a SlotState of shardings, or a prefix of one."""
+    # What the host reads is on every device: of a mesh over several hosts, each reads its own.
+    told = sharding.agent if isinstance(sharding, SlotState) else None
     return EnginePrograms(
         create=jax.jit(
             partial(init_state, model.config, model.vocab_size, slots),
@@ -97,8 +108,8 @@ def jit_engine(model: Transformer, slots: int, sharding: Any = None) -> EnginePr
             out_shardings=sharding,
         ),
         grow=jax.jit(grow, static_argnums=1, out_shardings=sharding),
-        prefill=jax.jit(partial(prefill, model), donate_argnums=1, out_shardings=(sharding, None)),
-        decode=jax.jit(partial(decode_block, model), donate_argnums=1, out_shardings=(sharding, None)),
+        prefill=jax.jit(partial(prefill, model), donate_argnums=1, out_shardings=(sharding, told)),
+        decode=jax.jit(partial(decode_block, model), donate_argnums=1, out_shardings=(sharding, told)),
         unstack=jax.jit(partial(unstack, config=model.config)),
     )
 
