@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,9 +38,17 @@ class Ended:
 
 
 def launch(
-    count: int, *arguments: str | Path, environment: dict[str, str] | None = None, timeout: float = 300
+    count: int,
+    *arguments: str | Path,
+    environment: dict[str, str] | None = None,
+    own: Sequence[Sequence[str]] = (),
+    timeout: float = 300,
 ) -> list[Ended]:
-    """Run `python -m tests.hosts_train ARGUMENTS` in `count` processes until all have ended."""
+    """Run `python -m tests.hosts_train ARGUMENTS` in `count` processes until all have ended.
+
+    Args:
+      own: further arguments of each process.
+    """
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     shared = os.environ | (environment or {})
@@ -48,7 +57,7 @@ def launch(
         shared |= {"COEVO_COORDINATOR": f"127.0.0.1:{port}", "COEVO_PROCESSES": str(count)}
     started = [
         subprocess.Popen(
-            [sys.executable, "-m", "tests.hosts_train", *arguments],
+            [sys.executable, "-m", "tests.hosts_train", *arguments, *(own[number] if own else ())],
             cwd=ROOT,
             env=shared | ({"COEVO_PROCESS_ID": str(number)} if count > 1 else {}),
             stdout=subprocess.PIPE,
@@ -62,6 +71,7 @@ def launch(
     finally:
         for process in started:
             process.kill()
+            process.wait()
     return [
         Ended(code=process.returncode, output=out, error=error)
         for process, (out, error) in zip(started, said, strict=True)

@@ -27,17 +27,17 @@ def act_at_commits() -> None:
         if here and int(os.environ["COEVO_TEST_BY"]) == run.processes.index:
             act(run, *os.environ["COEVO_TEST_DO"].split())
 
-    Run.follow = follow_and_act
+    setattr(Run, "follow", follow_and_act)  # noqa: B010 (a type checker takes a method's place for fixed)
 
 
-def act(run: Run, what: str, *folder: str) -> None:
+def act(run: Run, what: str, folder: str = "") -> None:
     if what == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     if what == "fail":
         raise RuntimeError("a disk caught fire")
     if what == "refuse":
         raise ConfigError("a disk is not the one that was asked for")
-    shutil.copytree(run.folder, *folder)
+    shutil.copytree(run.folder, folder)
 
 
 if __name__ == "__main__":

@@ -185,3 +185,31 @@ def test_a_later_round_of_stored_trajectories_is_learned_alike_by_four(one, tmp_
     assert text(done, 2).keys() == text(one, 2).keys()
     assert_close(done, one, "round-02/learn_target")
     assert_same_params(done, one, last(one), 1e-5)
+
+
+def test_hosts_that_share_a_copy_say_the_same_in_lockstep_and_an_error_ends_them_all(one, tmp_path):
+    """Two pairs of hosts whose episodes differ in number and length; then one host refuses to go on."""
+    ended = launch(
+        4,
+        write_config(tmp_path),
+        f"runs_dir={tmp_path / 'runs'}",
+        *TINY,
+        "rollout.tensor=2",
+        environment=at("round-01/explore_target 2", "refuse", 1),
+    )
+    said = "a disk is not the one that was asked for"
+    for number, process in enumerate(ended):
+        assert process.code == 2 and process.error.count(said) == 1 and "Traceback" not in process.error
+        assert ("error: process 1 of 4 (" in process.error) == (number != 1)
+    played, alone = text(tmp_path / "runs" / "tiny", 1), text(one, 1)
+    assert len(played) == 4 and played == {name: alone[name] for name in played}
+
+
+def test_processes_with_different_configs_are_refused_at_the_start(tmp_path):
+    ended = launch(2, write_config(tmp_path), f"runs_dir={tmp_path}", *TINY, own=[["seed=0"], ["seed=1"]])
+    for process in ended:
+        assert process.code == 2 and "Traceback" not in process.error
+        assert "error: process 1 (" in process.error
+        assert ") differs from process 0 (" in process.error
+        assert "): config seed: found 1, expected 0; start all processes with the same code" in process.error
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from jax.errors import JaxRuntimeError
 
 from coevo_jax import processes as processes_module
+from coevo_jax import run as run_module
 from coevo_jax import same_start
 from coevo_jax.config import Config
 from coevo_jax.envs.env import EnvFault, StepResult
@@ -226,3 +227,20 @@ def test_hosts_in_lockstep_see_the_same_answers_wherever_the_environments_live()
         assert later == {2: StepResult(observation="c", done=False, reward=0.1)}
         assert calls == 3
     assert [instances for *_, instances in results] == [2, 0]  # a broken one is replaced at its next call
+
+
+def test_a_host_that_does_not_share_the_folder_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_module, "SHARED_WITHIN", 0.5)
+
+    def work(index, store):
+        folder = tmp_path / f"disk-of-host-{index}"
+        folder.mkdir()
+        circle = Circle(store, "all", index, 2)
+        circle.host = f"host-{index}"  # pyright: ignore[reportAttributeAccessIssue]
+        if index:
+            with pytest.raises(ConfigError, match="disk-of-host-1: not the folder that process 0 writes to"):
+                run_module._hold(folder, circle)  # pyright: ignore[reportArgumentType]
+        else:
+            run_module._hold(folder, circle).close()  # pyright: ignore[reportArgumentType, reportOptionalMemberAccess]
+
+    together(2, work)
