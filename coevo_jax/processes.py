@@ -18,6 +18,8 @@ import jax
 from jax._src import distributed  # the store has no public name; Orbax takes it from here, too
 from jax.errors import JaxRuntimeError
 
+from coevo_jax.strict import ConfigError
+
 T = TypeVar("T")
 
 BEAT = 2.0  # seconds between two signs of life
@@ -98,11 +100,20 @@ class Processes(Circle):
 
     Args:
       explain: exit code of an error, and what it says to the user.
+
+    Raises:
+      ConfigError: there are other processes, and this one has no way to talk to them.
     """
 
     def __init__(self, explain: Callable[[BaseException], tuple[int, str | None]] | None = None) -> None:
-        store = distributed.global_state.client if jax.process_count() > 1 else None
-        super().__init__(store, "all", jax.process_index(), jax.process_count())
+        count, store = jax.process_count(), distributed.global_state.client
+        if count > 1 and store is None:  # a TPU's runtime may show the other hosts' devices all the same
+            raise ConfigError(
+                f"JAX sees the devices of {count} processes, but this one has not joined the others; set "
+                "COEVO_CLUSTER, or COEVO_COORDINATOR, COEVO_PROCESSES and COEVO_PROCESS_ID "
+                "(docs/launching.md)"
+            )
+        super().__init__(store if count > 1 else None, "all", jax.process_index(), count)
         self._explain = explain or (lambda error: (FAILURE, str(error)))
         self._groups: dict[int, Circle] = {}
         self._over = threading.Event()

@@ -99,6 +99,12 @@ def numbered(index, count, monkeypatch, store=None):
     return Processes()
 
 
+def test_several_processes_that_have_not_joined_are_refused(monkeypatch):
+    monkeypatch.setattr("jax.process_count", lambda: 4)
+    with pytest.raises(ConfigError, match=r"devices of 4 processes, .* set COEVO_CLUSTER"):
+        Processes()
+
+
 def trajectory(task, sample):
     return Trajectory(
         task_id=f"{task}",
