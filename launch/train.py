@@ -73,7 +73,21 @@ def main(argv: Sequence[str]) -> None:
     args = parse(argv)
     start_distributed()
     with Processes(explain) as processes:
+        introduce(processes)
         train(args, processes)
+
+
+def introduce(processes: Processes) -> None:
+    """Say in each host's log who this is, and by which words JAX would report the end of process 0."""
+    if processes.count == 1:
+        return
+    first = processes.once("host", lambda: processes.host)
+    print(
+        f"process {processes.index} of {processes.count} on {processes.host}; process 0 on {first} writes "
+        'the run and its progress (JAX calls it "the leader task")',
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def train(args: argparse.Namespace, processes: Processes) -> None:

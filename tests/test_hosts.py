@@ -213,3 +213,16 @@ def test_processes_with_different_configs_are_refused_at_the_start(tmp_path):
         assert ") differs from process 0 (" in process.error
         assert "): config seed: found 1, expected 0; start all processes with the same code" in process.error
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]
+
+
+def test_where_process_0_is_killed_the_others_end_at_once(tmp_path):
+    ended = launch(
+        2, write_config(tmp_path), f"runs_dir={tmp_path}", *TINY, environment=at("prepare 0", "kill", 0)
+    )
+    assert [process.code for process in ended] == [-9, -6]
+    told = ended[1].error
+    assert (
+        "process 1 of 2 on" in told
+        and 'writes the run and its progress (JAX calls it "the leader task")' in told
+    )
+    assert "the leader task was preempted/died" in told
