@@ -158,6 +158,8 @@ def _hold(folder: Path, processes: Processes) -> TextIO | None:
       ConfigError: a process of another run is working on it, or a process of this one does not share it.
     """
     lock = _locked(folder) if processes.leads else None
+    if processes.count == 1:
+        return lock
 
     def mark() -> str:
         assert lock is not None
