@@ -29,12 +29,14 @@ def coevolve(run: Run) -> Results:
             if run.manifest.record(phase.name) is None:
                 run.stop.end_if_asked()
                 PHASES[phase.kind](run, world, phase)
-                save_results(run.folder, collect_results(run))
-                write_tensorboard(run.folder)
+                if run.leads:
+                    save_results(run.folder, collect_results(run))
+                    write_tensorboard(run.folder)
     finally:
         world.close()
     results = collect_results(run)
-    save_results(run.folder, results)
+    if run.leads:
+        save_results(run.folder, results)
     return results
 
 

@@ -1,4 +1,4 @@
-"""The processes of a run that has several: who they are, how they find each other, and what they may do.
+"""The processes of a run that has several: who they are, and how they find each other.
 
 One process per host. A launcher names them with COEVO_COORDINATOR, COEVO_PROCESSES and COEVO_PROCESS_ID, or
 leaves it to JAX: inside a SLURM step, on GKE's TPU slices, and wherever COEVO_CLUSTER names one of JAX's
@@ -22,8 +22,8 @@ START_TIMEOUT = 300  # seconds that a process waits for the others
 def start_distributed(environment: Mapping[str, str] = os.environ) -> None:
     """Join the other processes of this run, where the environment says that there are any.
 
-    Called once, before anything touches a device. A process of its own joins nobody: JAX's service would only
-    take its SIGTERM away. Where the others do not come within START_TIMEOUT, JAX ends the process (SIGABRT).
+    Called once, before anything touches a device. A process of its own joins nobody. Where
+    the others do not come within START_TIMEOUT, JAX ends the process (SIGABRT).
 
     Raises:
       ConfigError: the variables are incomplete, are no numbers, do not fit each other, or name a cluster that
@@ -39,21 +39,6 @@ def start_distributed(environment: Mapping[str, str] = os.environ) -> None:
         _join(cluster_detection_method=cluster)
     elif cluster:
         raise ConfigError(f"COEVO_CLUSTER: unknown cluster '{cluster}'{nearest(cluster, list(CLUSTERS))}")
-
-
-def refuse_several_processes() -> None:
-    """Stop before anything is written where several processes take part.
-
-    Raises:
-      ConfigError: this is one of several processes.
-    """
-    processes = jax.process_count()
-    if processes > 1:
-        raise ConfigError(
-            f"several hosts are not supported yet: this run would be played and learned {processes} times, "
-            f"once in each of its {processes} processes (this is number {jax.process_index()}); start it on "
-            "one host, whose devices it can use all (mesh)"
-        )
 
 
 def _detected(environment: Mapping[str, str]) -> str | None:
@@ -91,6 +76,8 @@ def _explicit(named: Mapping[str, str]) -> tuple[str, int, int]:
 
 def _join(**arguments: Any) -> None:
     print("joining the other processes of this run ...", file=sys.stderr, flush=True)
+    # It would only swallow SIGTERM; how a run ends is for us to say.
+    jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(initialization_timeout=START_TIMEOUT, **arguments)
     except ValueError as error:  # JAX's way to say that nothing here tells it who takes part

@@ -9,14 +9,17 @@ from jax.sharding import Mesh
 
 from coevo_jax.batch import PreferenceBatch
 from coevo_jax.learning.train_step import batch_shardings
-from coevo_jax.sharding import replicated
+from coevo_jax.sharding import put, replicated
 
 
 def put_batch(mesh: Mesh, batch: PreferenceBatch) -> PreferenceBatch:
-    """A microbatch of the host on the devices of the mesh, as the compiled steps take it. Does not wait."""
-    return jax.device_put(batch, batch_shardings(mesh))
+    """A microbatch of the host on the devices of the mesh, as the compiled steps take it. Does not wait.
+
+    All processes hold the whole batch; each hands over the rows of its own devices.
+    """
+    return put(batch, batch_shardings(mesh))
 
 
 def put_scalar(mesh: Mesh, value: float) -> jax.Array:
     """A number on every device, float32 []. Does not wait."""
-    return jax.device_put(np.float32(value), replicated(mesh))
+    return put(np.float32(value), replicated(mesh))

@@ -1,6 +1,7 @@
 """Where generated files are kept, and writing them so that nothing is ever lost."""
 
 import os
+import socket
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -23,7 +24,7 @@ def write_whole(path: Path, content: str | bytes) -> Path:
 def write_parts(path: Path, parts: Iterable[bytes]) -> Path:
     """`write_whole` for a content too large for the memory; a part that raises leaves the old file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as handle:
             for part in parts:

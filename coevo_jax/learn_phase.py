@@ -41,7 +41,9 @@ def learn(run: Run, world: World, phase: Phase) -> None:
         ld_alpha=config.ld_alpha,
         turn_discount=config.turn_discount,
     )
-    pairs_path = _write_pairs(run, phase, pair_set)
+    pairs_path = run.folder / "pairs" / f"round-{phase.round:02d}-{phase.agent}.jsonl"
+    if run.leads:
+        _write_pairs(pairs_path, phase, pair_set)
     records: dict[str, Any] = {
         "pairs": _pair_counts(pair_set),
         "trajectories": len(pair_set.trajectories),
@@ -69,6 +71,7 @@ def learn(run: Run, world: World, phase: Phase) -> None:
         every=config.reference_every,
         score=lambda params, batch: world.score(params, run.frozen, put_batch(world.mesh, batch)),
         first=lambda: _reference_params(run, world, phase.agent, config),
+        processes=run.processes,
     )
     peak = of_round(config.learning_rate, phase.round)
     course = Course(
@@ -155,7 +158,7 @@ def _pair_counts(pair_set: PairSet) -> list[dict[str, Any]]:
     return counts
 
 
-def _write_pairs(run: Run, phase: Phase, pair_set: PairSet) -> Path:
+def _write_pairs(path: Path, phase: Phase, pair_set: PairSet) -> None:
     """Which trajectories were paired: for the report, and for whoever wants to look."""
     names = {"failure": "hard_negatives" if phase.agent == "target" else "failure"}
 
@@ -169,9 +172,7 @@ def _write_pairs(run: Run, phase: Phase, pair_set: PairSet) -> Path:
         )
         for p in pair_set.pairs
     ]
-    path = run.folder / "pairs" / f"round-{phase.round:02d}-{phase.agent}.jsonl"
     write_whole(path, "".join(line + "\n" for line in lines))
-    return path
 
 
 def _reference_params(run: Run, world: World, agent: str, config: LearnConfig) -> Params:

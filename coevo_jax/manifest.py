@@ -88,7 +88,25 @@ def _files_below(folder: epath.Path) -> Iterator[epath.Path]:
 
 def write_manifest(run_dir: Path, manifest: Manifest) -> None:
     """Commit."""
-    write_whole(run_dir / MANIFEST, json.dumps({"version": VERSION, **asdict(manifest)}, indent=1))
+    write_whole(run_dir / MANIFEST, json.dumps(to_plain(manifest), indent=1))
+
+
+def to_plain(manifest: Manifest) -> dict[str, Any]:
+    """The record as values that JSON can hold."""
+    return {"version": VERSION, **asdict(manifest)}
+
+
+def from_plain(data: dict[str, Any]) -> Manifest:
+    """What `to_plain` was given.
+
+    Raises:
+      KeyError, TypeError, AttributeError: these are not the values of a record.
+    """
+    data = data.copy()
+    data.pop("version")
+    done = tuple(PhaseRecord(**phase) for phase in data.pop("done"))
+    running = data.pop("running")
+    return Manifest(done=done, running=PhaseRecord(**running) if running else None, **data)
 
 
 def read_manifest(run_dir: Path) -> Manifest:
@@ -103,11 +121,9 @@ def read_manifest(run_dir: Path) -> Manifest:
         raise ConfigError(f"{run_dir}: the folder {what}; expected the folder of a run")
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        if data.pop("version") != VERSION:
+        if data["version"] != VERSION:
             raise ConfigError(f"{path}: version: expected {VERSION}; the run was made by another version")
-        done = tuple(PhaseRecord(**phase) for phase in data.pop("done"))
-        running = data.pop("running")
-        return Manifest(done=done, running=PhaseRecord(**running) if running else None, **data)
+        return from_plain(data)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path}: not a manifest of a run ({error})") from None
 

@@ -48,9 +48,15 @@ from coevo_jax.world import (
 
 
 def prepare(run: Run) -> None:
-    """Gather the experts, train or copy the tokenizer, and render the experts to tokens."""
-    if run.manifest.record("prepare") is not None:
-        return
+    """Gather the experts, train or copy the tokenizer, render the experts to tokens: process 0, for all."""
+    if run.manifest.record("prepare") is None:
+        if run.leads:
+            _prepare(run)
+        else:
+            run.follow()
+
+
+def _prepare(run: Run) -> None:
     config, watch = run.config, Stopwatch()
     env = open_env(config)()
     try:

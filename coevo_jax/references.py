@@ -16,6 +16,7 @@ from coevo_jax.data.packing import with_reference
 from coevo_jax.files import write_whole
 from coevo_jax.learning.train_state import TrainState
 from coevo_jax.models.transformer import Params
+from coevo_jax.processes import Processes
 
 
 class References:
@@ -33,9 +34,11 @@ class References:
         every: int | None,
         score: Callable[[Params, PreferenceBatch], jax.Array],
         first: Callable[[], Params],
+        processes: Processes,
     ):
         self._folder, self._name, self._batches = folder, name, batches
         self._every, self._score, self._first = every, score, first
+        self._processes = processes
         self._number: int | None = None
         self._scored: list[PreferenceBatch] = []
         self._used: list[Path] = []
@@ -65,4 +68,7 @@ class References:
         scores = np.stack(jax.device_get([self._score(params, batch) for batch in self._batches]))
         buffer = io.BytesIO()
         np.save(buffer, scores)
-        write_whole(self._path, buffer.getvalue())
+        self._processes.once("references", lambda: self._keep(buffer.getvalue()))
+
+    def _keep(self, content: bytes) -> None:
+        write_whole(self._path, content)

@@ -5,12 +5,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from coevo_jax.data.buffer import read_trajectories, shard_name, write_trajectories
+from coevo_jax.data.buffer import read_trajectories, shard_name
 from coevo_jax.envs.env import Task
 from coevo_jax.evaluation import summarize
+from coevo_jax.gathering import gather
 from coevo_jax.manifest import PhaseRecord
 from coevo_jax.progress import CONSOLE, Stopwatch, say
 from coevo_jax.rollout import Cast, play_together
+from coevo_jax.rollout.lockstep import LockstepPool
 from coevo_jax.rollout.slots import SlotEngine
 from coevo_jax.rollout_copy import rollout_base, rollout_params
 from coevo_jax.run import Run
@@ -40,8 +42,9 @@ def roll_out(
 ) -> None:
     """Play `samples` episodes of every task by each part's agent; each block of tasks is one commit.
 
-    The first part's phase does the work, and its record holds the shards of all. With `by_server`, the run's
-    server writes the turns, where it has one.
+    Of several processes each plays its share of every block, at its own pace until the commit. The first
+    part's phase does the work, and its record holds the shards of all. With `by_server`, the run's server
+    writes the turns, where it has one.
 
     Raises:
       Stopped: the run was asked to end. Episodes of a block that is not finished are played again.
@@ -53,6 +56,8 @@ def roll_out(
     shards = [block_paths(run, part, len(blocks)) for part in parts]
     engine, weights = _players(run, world, parts, by_server)
     prefix = world.chat.shared_ids(world.env.system_prompt)
+    hosts = world.rollouts.hosts
+    pool = world.pool if hosts == 1 else LockstepPool(world.pool, run.processes.group(hosts))
     for index in range(record.position, len(blocks)):
         run.stop.end_if_asked()
         casts = [
@@ -60,7 +65,7 @@ def roll_out(
                 agent=part.phase.agent,
                 weights=own,
                 adapter=adapter,
-                tasks=blocks[index],
+                tasks=run.processes.share_of(blocks[index], hosts),
                 samples=samples,
                 phase=part.phase.index,
             )
@@ -69,7 +74,7 @@ def roll_out(
         label = " and ".join([phase.name, *(part.phase.name.rpartition("/")[2] for part in parts[1:])])
         played = play_together(
             engine,
-            world.pool,
+            pool,
             world.chat,
             casts,
             sampling=sampling,
@@ -80,7 +85,7 @@ def roll_out(
         )
         files = [paths[index] for paths in shards]
         for part, path, (trajectories, stats) in zip(parts, files, played, strict=True):
-            write_trajectories(path, trajectories)
+            stats = gather(run.processes, path, trajectories, stats, samples=samples, hosts=hosts)
             values = {f"rollout/{key}": value for key, value in stats.values().items()}
             run.log.write(int(run.agents[part.phase.agent].step), part.phase.name, values)
         record = replace(record, position=index + 1, seconds=watch.seconds)
@@ -109,14 +114,18 @@ def finish_roll_out(
     run: Run, record: PhaseRecord, shards: Sequence[Path], others: Sequence[Path] = ()
 ) -> None:
     """Sum up a phase's episodes and commit it; `others` are new shards of the agents that played along."""
-    summary = summarize(
+    summary = run.processes.once("summary", lambda: _summary(run, shards))
+    record = replace(record, records={"summary": summary})
+    run.commit(record, files=[shards[-1], *others], states_changed=False, finished=True)
+    say(record, _summary_words(summary))
+
+
+def _summary(run: Run, shards: Sequence[Path]) -> Any:
+    return summarize(
         read_trajectories(list(shards)),
         hard_negative_threshold=run.config.evaluate.hard_negative_threshold,
         seed=run.config.seed,
     )
-    record = replace(record, records={"summary": summary})
-    run.commit(record, files=[shards[-1], *others], states_changed=False, finished=True)
-    say(record, _summary_words(summary))
 
 
 def block_count(run: Run, tasks: Sequence[Task]) -> int:

@@ -2,7 +2,8 @@
 
 Every call on a mesh that crosses hosts is collective, and the hosts' episodes differ in length: so each host
 plays on a mesh of its own. Heads, feed-forward and vocabulary are split over `rollout.tensor` of its devices,
-the KV cache by key/value heads.
+the KV cache by key/value heads. Where one host has fewer devices than that, neighbouring hosts share a copy
+and its slots, and play in lockstep (`rollout.lockstep`).
 """
 
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from coevo_jax.config import RolloutConfig
@@ -22,8 +24,10 @@ from coevo_jax.sampling.decode import SlotState
 from coevo_jax.sharding import (
     copies_mesh,
     host_mesh,
+    hosts_of_a_copy,
     kv_heads_sharding,
     param_shardings,
+    put,
     replicated,
     vocab_sharding,
 )
@@ -33,7 +37,8 @@ from coevo_jax.sharding import (
 class RolloutPlacement:
     """How the copy and the slots of the engine lie on this host's devices."""
 
-    mesh: Mesh  # of this host alone
+    mesh: Mesh  # of this host alone, or of the `hosts` that share a copy
+    hosts: int
     params: Params  # NamedShardings of the copy, on `mesh`
     slots: SlotState  # NamedShardings of the engine's state, on `mesh`
     cast: Callable[[Params, Params], Params]  # (params, frozen) -> whole parameters, split as in learning
@@ -64,6 +69,7 @@ def place_rollouts(
     logits: Any = vocab_sharding(local)
     return RolloutPlacement(
         mesh=local,
+        hosts=hosts_of_a_copy(mesh, config.tensor) if mesh.is_multi_process else 1,
         params=param_shardings(local, boxed),
         slots=SlotState(KVCache(layers, layers, everywhere), logits, everywhere, everywhere),  # pyright: ignore[reportArgumentType]
         cast=_jit_cast(learner, shardings),
@@ -101,16 +107,27 @@ def rollout_base(
     placement: RolloutPlacement, frozen: Params, adapters: Sequence[Params]
 ) -> tuple[Params, list]:
     """The copy of a base that several agents play on side by side, and their adapters on all its devices."""
+    return _on_host(placement, placement.cast_base(frozen)), [_whole_on_host(placement, x) for x in adapters]
+
+
+def _whole_on_host(placement: RolloutPlacement, params: Params) -> Params:
+    """A copy of (small) parameters on each of this host's devices. Collective where hosts share them."""
     everywhere = replicated(placement.mesh)
-    return _on_host(placement, placement.cast_base(frozen)), [
-        jax.device_put(own, everywhere) for own in adapters
-    ]
+
+    def copy(x: jax.Array) -> jax.Array:
+        if not x.is_fully_addressable:
+            x = jax.jit(lambda x: x, out_shardings=replicated(x.sharding.mesh))(x)  # pyright: ignore[reportAttributeAccessIssue]
+            return put(np.asarray(x), everywhere)
+        return jax.device_put(x, everywhere)
+
+    return jax.tree.map(copy, params)
 
 
 def _on_host(placement: RolloutPlacement, whole: Params) -> Params:
     """Parameters split as in learning, gathered over what crosses hosts."""
     copies = jax.device_put(whole, placement.copies)
-    devices = list(placement.mesh.devices.flat)
+    own_process = jax.process_index()
+    devices = [device for device in placement.mesh.devices.flat if device.process_index == own_process]
 
     def own(x: jax.Array, sharding: jax.sharding.NamedSharding) -> jax.Array:
         shards = {shard.device: shard.data for shard in x.addressable_shards}

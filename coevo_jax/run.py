@@ -6,13 +6,15 @@ import json
 import os
 import platform
 import resource
+import secrets
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import jax
 from etils import epath
@@ -29,14 +31,18 @@ from coevo_jax.manifest import (
     checkpoint_root,
     file_hashes,
     file_sizes,
+    from_plain,
     read_manifest,
+    to_plain,
     verify_files,
     write_manifest,
 )
 from coevo_jax.metrics import MetricsLog
+from coevo_jax.processes import Processes
 from coevo_jax.stopping import StopRequest
 
 CONFIG_FILE = "config.yaml"
+SHARED_WITHIN = 15.0  # seconds that a file system may take to show one host what another has written
 PACKAGES = (
     "jax",
     "jaxlib",
@@ -59,25 +65,25 @@ class _Begun:
 
 
 class Run:
-    """A run folder held by this process, with its commit record and its metrics log.
+    """A run folder held by the processes of this run, with its commit record and its metrics log.
 
     `manifest` is what has been done; the one on disk is what of it is committed, and may lie one commit back
-    while states are written.
+    while states are written. Process 0 alone writes the record, the log and the results; the others follow it
+    from commit to commit.
     """
 
-    def __init__(self, config: Config, folder: Path, manifest: Manifest) -> None:
-        self._lock = (folder / ".lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ConfigError(f"{folder}: another process is working on this run") from None
+    def __init__(
+        self, config: Config, folder: Path, manifest: Manifest, processes: Processes | None = None
+    ) -> None:
+        self.processes = processes or Processes()
         self.config = config
         self.folder = folder
         self.manifest = manifest
+        self._lock = _hold(folder, self.processes)
         self.checkpoints = Checkpointer(checkpoint_root(folder, manifest), owner=True)
         newest = -1 if manifest.checkpoint is None else manifest.checkpoint
         self.checkpoints.prune(set(self.checkpoints.steps()), newest)
-        self.log = MetricsLog(folder / "metrics.jsonl")
+        self.log = (MetricsLog if self.leads else MetricsLog.discarded)(folder / "metrics.jsonl")
         self.log.truncate(manifest.metrics_offset)
         self.stop = StopRequest()
         self.traced_steps = range(0)  # optimizer steps that are profiled, by their numbers in the metrics log
@@ -85,6 +91,11 @@ class Run:
         self.frozen: Any = {}  # what both agents' adapters adapt; empty where agents are whole
         self._begun: _Begun | None = None
         self._unpruned = False  # a checkpoint has become permanent since the last look at which are kept
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes what a run has one of."""
+        return self.processes.leads
 
     def begin(self, name: str) -> PhaseRecord:
         """Where a phase stands: fresh, or as far as an interrupted run has committed it."""
@@ -111,13 +122,16 @@ class Run:
         """Make what was done so far permanent: files and states first, the manifest last.
 
         States are written while the caller goes on, and count once they are final (`settle`): a process that
-        is killed before loses this commit alone. What finishes a phase is permanent when this returns.
+        is killed before loses this commit alone. What finishes a phase is permanent when this returns. All
+        processes commit together; what process 0 records counts for all, and is returned.
 
         Args:
+          files: as process 0 finds them.
           with_base: the states' checkpoint is to hold what is frozen, too.
         """
         self.settle()
-        record = replace(record, files=record.files | file_hashes(self.folder, files))
+        if self.leads:
+            record = replace(record, files=record.files | file_hashes(self.folder, files))
         manifest = replace(
             self.manifest,
             running=record,
@@ -125,17 +139,27 @@ class Run:
             peak_memory_bytes=max(self.manifest.peak_memory_bytes, peak_memory()),
         )
         if not states_changed:
-            self.manifest = manifest.finish(record) if finished else manifest
-            write_manifest(self.folder, self.manifest)
-            return record
+            self.follow(manifest.finish(record) if finished else manifest)
+            return self.manifest.running or self.manifest.done[-1]
         number = self.next_checkpoint
         self.checkpoints.begin_save(number, self.agents, self.frozen if with_base else {})
         manifest = replace(manifest, checkpoint=number, base=number if with_base else manifest.base)
-        self.manifest = manifest.finish(record) if finished else manifest
+        self.follow(manifest.finish(record) if finished else manifest, permanent=False)
         self._begun = _Begun(manifest=self.manifest, with_base=with_base)
         if finished:
             self.settle()
-        return record
+        return self.manifest.running or self.manifest.done[-1]
+
+    def follow(self, manifest: Manifest | None = None, *, permanent: bool = True) -> None:
+        """Take over the record that process 0 gives; `permanent` lets it write that, too."""
+
+        def give() -> Any:
+            assert manifest is not None  # process 0 has made it
+            if permanent:
+                write_manifest(self.folder, manifest)
+            return to_plain(manifest)
+
+        self.manifest = from_plain(self.processes.once("commit", give))
 
     def settle(self) -> None:
         """Wait until the last commit is permanent, then delete the checkpoints that are kept no longer."""
@@ -147,19 +171,21 @@ class Run:
     def settle_if_final(self) -> None:
         """Make the last commit permanent if its states are final by now; does not wait.
 
-        Nothing is deleted here: where several processes take part, that is for all of them together.
+        That is process 0's to do and to decide. Nothing is deleted here: that is for all processes together.
         """
-        if self._begun is not None and not self.checkpoints.saving():
+        if self._begun is not None and self.leads and not self.checkpoints.saving():
             self._write_begun()
 
     def _write_begun(self) -> None:
         begun, self._begun = self._begun, None
         assert begun is not None and begun.manifest.checkpoint is not None
-        sizes = file_sizes(self.checkpoints.finish_save(begun.manifest.checkpoint))
-        self.manifest = replace(begun.manifest, checkpoint_files=sizes)
-        if begun.with_base:
-            self.manifest = replace(self.manifest, base_files=sizes)
-        write_manifest(self.folder, self.manifest)
+        folder = self.checkpoints.finish_save(begun.manifest.checkpoint)
+        self.manifest = begun.manifest
+        if self.leads:
+            sizes = file_sizes(folder)
+            base_files = sizes if begun.with_base else begun.manifest.base_files
+            self.manifest = replace(begun.manifest, checkpoint_files=sizes, base_files=base_files)
+            write_manifest(self.folder, self.manifest)
         self._unpruned = True
 
     def _prune(self) -> None:
@@ -179,7 +205,53 @@ class Run:
         finally:
             self.log.close()
             self.checkpoints.close()
-            self._lock.close()
+            if self._lock is not None:
+                self._lock.close()
+
+
+def _hold(folder: Path, processes: Processes) -> TextIO | None:
+    """Lock a run's folder for process 0; the others see its mark there, or the folder is not the same.
+
+    Raises:
+      ConfigError: a process of another run is working on it, or a process of this one does not share it.
+    """
+    lock = _locked(folder) if processes.leads else None
+    if processes.count == 1:
+        return lock
+
+    def mark() -> str:
+        assert lock is not None
+        words = f"{processes.host} {os.getpid()} {secrets.token_hex(8)}"
+        lock.truncate(0)
+        lock.write(words)
+        lock.flush()
+        os.fsync(lock.fileno())
+        return words
+
+    words = processes.once("lock", mark)
+    deadline = time.monotonic() + SHARED_WITHIN
+    while lock is None and not _is_marked(folder, words):
+        if time.monotonic() > deadline:
+            raise ConfigError(
+                f"{folder}: not the folder that process 0 writes to; runs of several hosts need one that all "
+                "of them share (runs_dir on NFS, Filestore, Lustre or a mounted bucket)"
+            )
+        time.sleep(0.2)
+    return lock
+
+
+def _locked(folder: Path) -> TextIO:
+    lock = (folder / ".lock").open("a")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise ConfigError(f"{folder}: another process is working on this run") from None
+    return lock
+
+
+def _is_marked(folder: Path, words: str) -> bool:
+    path = folder / ".lock"
+    return path.is_file() and path.read_text(encoding="utf-8") == words
 
 
 def peak_memory() -> int:
@@ -196,13 +268,21 @@ def run_folder(config: Config) -> Path:
     return Path(config.runs_dir) / config.name
 
 
-def create_run(config: Config) -> Run:
+def create_run(config: Config, processes: Processes | None = None) -> Run:
     """Make the folder of a new run, whole or not at all. An existing one is never touched.
+
+    Of several processes, number 0 makes it.
 
     Raises:
       ConfigError: the folder exists, with the same config (resume it) or another (its first difference).
     """
+    processes = processes or Processes()
     folder = run_folder(config)
+    manifest = processes.once("create the run", lambda: to_plain(_create_folder(config, folder)))
+    return Run(config, folder, from_plain(manifest), processes)
+
+
+def _create_folder(config: Config, folder: Path) -> Manifest:
     if folder.exists() and any(folder.iterdir()):
         raise ConfigError(_existing(folder, config))
     manifest = Manifest(config_sha256=config_digest(config))
@@ -216,7 +296,7 @@ def create_run(config: Config) -> Run:
         unborn.rename(folder)  # an empty folder is replaced, another run's that came first is not
     finally:
         shutil.rmtree(unborn, ignore_errors=True)
-    return Run(config, folder, manifest)
+    return manifest
 
 
 def _checkpoints_elsewhere(config: Config, where: str) -> str:
@@ -230,21 +310,37 @@ def _checkpoints_elsewhere(config: Config, where: str) -> str:
     return str(place)
 
 
-def open_run(folder: Path) -> Run:
+def open_run(folder: Path, processes: Processes | None = None) -> Run:
     """Reopen a run at its last commit.
 
     Raises:
       ConfigError: not a run, its config was edited, or a committed file is missing or changed.
     """
+    processes = processes or Processes()
+    config = read_config(folder)
+    manifest = processes.once("open the run", lambda: to_plain(_checked_manifest(folder, config)))
+    return Run(config, folder, from_plain(manifest), processes)
+
+
+def read_config(folder: Path) -> Config:
+    """The config of a stored run.
+
+    Raises:
+      ConfigError: the folder is not a run, or its config cannot be read.
+    """
+    read_manifest(folder)
+    return load_config(folder / CONFIG_FILE)
+
+
+def _checked_manifest(folder: Path, config: Config) -> Manifest:
     manifest = read_manifest(folder)
-    config = load_config(folder / CONFIG_FILE)
     if config_digest(config) != manifest.config_sha256:
         raise ConfigError(
             f"{folder / CONFIG_FILE}: differs from the config this run was started with; a run keeps its "
             "config (start another one with name=NEW_NAME)"
         )
     verify_files(folder, manifest)
-    return Run(config, folder, manifest)
+    return manifest
 
 
 def is_run_of(folder: Path, config: Config) -> bool:

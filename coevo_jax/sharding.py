@@ -53,6 +53,12 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
             f"mesh: data x fsdp x tensor = {config.data} x {config.fsdp} x {config.tensor} needs "
             f"{needed} devices, found {len(found)} ({found[0].platform})"
         )
+    processes = {device.process_index for device in found}
+    if devices is None and len(processes) > 1 and needed < len(found):
+        raise ConfigError(
+            f"mesh: data x fsdp x tensor = {config.data} x {config.fsdp} x {config.tensor} takes {needed} of "
+            f"the {len(found)} devices of {len(processes)} processes; expected all of them"
+        )
     layout = mesh_utils.create_device_mesh(shape, found[:needed], allow_split_physical_axes=True)
     return _mesh(layout)
 
@@ -60,15 +66,24 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
 def host_mesh(mesh: Mesh, tensor: int) -> Mesh:
     """The first `tensor` devices that this host has in a run's mesh: roll-outs make no call beyond them.
 
+    Where `tensor` is more than a host has, all devices of as many neighbouring hosts, in lockstep.
+
     Raises:
-      ConfigError: the host's devices are not a multiple of `tensor`.
+      ConfigError: `tensor` divides neither a host's devices nor the hosts into groups of whole hosts.
     """
-    own = _devices_by_host(mesh, tensor)[jax.process_index() if mesh.is_multi_process else 0]
-    return _mesh(own[:tensor].reshape(1, 1, tensor))
+    by_host = _devices_by_host(mesh, tensor)
+    hosts = hosts_of_a_copy(mesh, tensor)
+    first = jax.process_index() // hosts * hosts if mesh.is_multi_process else 0
+    return _mesh(by_host[first : first + hosts].reshape(-1)[:tensor].reshape(1, 1, tensor))
+
+
+def hosts_of_a_copy(mesh: Mesh, tensor: int) -> int:
+    """Hosts whose devices hold one copy for roll-outs together: 1, unless it is too big for one."""
+    return max(1, tensor // _devices_by_host(mesh, tensor).shape[1])
 
 
 def copies_mesh(mesh: Mesh, tensor: int) -> Mesh:
-    """All devices of a run's mesh in groups of `tensor` neighbours of one host: each can hold one copy."""
+    """All devices of a run's mesh in groups of `tensor` neighbours: each can hold one copy."""
     return _mesh(_devices_by_host(mesh, tensor).reshape(-1, 1, tensor))
 
 
@@ -76,12 +91,31 @@ def _devices_by_host(mesh: Mesh, tensor: int) -> np.ndarray:
     """The devices of a mesh, [hosts, devices of a host]."""
     devices = sorted(mesh.devices.flat, key=lambda device: (device.process_index, device.id))
     hosts = len({device.process_index for device in devices})
-    if len(devices) // hosts % tensor:
+    own = len(devices) // hosts
+    if own % tensor and (tensor % own or len(devices) % tensor):
+        several = f", or a multiple of it that divides the {len(devices)} of all hosts" if hosts > 1 else ""
         raise ConfigError(
-            f"rollout.tensor: found {tensor}, expected a divisor of the {len(devices) // hosts} devices that "
-            "a host has in the mesh"
+            f"rollout.tensor: found {tensor}, expected a divisor of the {own} devices that a host has in the "
+            f"mesh{several}"
         )
     return np.asarray(devices).reshape(hosts, -1)
+
+
+def put(host: Any, shardings: Any) -> Any:
+    """A tree of numpy arrays on the devices of `shardings`, which may be a prefix of the tree.
+
+    Every process holds all of the arrays, the same everywhere, and hands over what its own devices keep.
+    """
+
+    def put_part(sharding: NamedSharding, part: Any) -> Any:
+        return jax.tree.map(lambda array: put_one(np.asarray(array), sharding), part)
+
+    def put_one(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
+        return jax.make_array_from_callback(array.shape, sharding, array.__getitem__)
+
+    if all(sharding.is_fully_addressable for sharding in jax.tree.leaves(shardings)):
+        return jax.device_put(host, shardings)
+    return jax.tree.map(put_part, shardings, host)
 
 
 def _mesh(devices: np.ndarray) -> Mesh:

@@ -4,6 +4,7 @@ import errno
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 
 import jax
@@ -23,23 +24,33 @@ def run_command(main: Callable[[Sequence[str]], None]) -> None:
     use_compilation_cache()
     try:
         main(sys.argv[1:])
-    except ConfigError as error:
-        _exit(USER_ERROR, str(error))
-    except LearningDiverged as error:
-        _exit(FAILURE, str(error))
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
-            raise
+    except (Exception, KeyboardInterrupt) as error:
+        code, message = explain(error)
+        if message is None:
+            traceback.print_exc()
+        else:
+            sys.stdout.flush()
+            print(message if code > SIGNALLED else f"error: {message}", file=sys.stderr)
+        _exit(code)
+
+
+def explain(error: BaseException) -> tuple[int, str | None]:
+    """The exit code of an error and what it says to the user; None where only a traceback helps."""
+    if isinstance(error, ConfigError):
+        return USER_ERROR, str(error)
+    if isinstance(error, LearningDiverged):
+        return FAILURE, str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return SIGNALLED + signal.SIGINT, "interrupted; continue with --resume"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
         where = f" ({error.filename})" if error.filename else ""
-        _exit(
-            USER_ERROR,
+        return USER_ERROR, (
             f"cannot write{where}: {os.strerror(error.errno)}; what was committed is intact: make room and "
-            "continue with --resume",
+            "continue with --resume"
         )
-    except Stopped as stop:
-        _exit(SIGNALLED + stop.signum, f"{stop}; what is done is committed: continue with --resume")
-    except KeyboardInterrupt:
-        _exit(SIGNALLED + signal.SIGINT, "interrupted; continue with --resume")
+    if isinstance(error, Stopped):
+        return SIGNALLED + error.signum, f"{error}; what is done is committed: continue with --resume"
+    return FAILURE, None
 
 
 def use_compilation_cache() -> None:
@@ -53,7 +64,11 @@ def use_compilation_cache() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
-def _exit(code: int, message: str) -> None:
-    sys.stdout.flush()
-    print(message if code > SIGNALLED else f"error: {message}", file=sys.stderr)
+def _exit(code: int) -> None:
+    if jax.distributed.is_initialized():
+        # The other processes have been told, and some may wait for calls that never return: no use in JAX's
+        # own farewell, which waits for all of them.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
     sys.exit(code)

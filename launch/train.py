@@ -19,17 +19,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from coevo_jax.coevolution import coevolve
+from coevo_jax.config import Config
 from coevo_jax.config_io import help_text, load_config
-from coevo_jax.distributed import refuse_several_processes, start_distributed
+from coevo_jax.distributed import start_distributed
 from coevo_jax.envs.registry import ENVIRONMENTS
+from coevo_jax.processes import Processes
 from coevo_jax.progress import CONSOLE
 from coevo_jax.report.html import write_report
 from coevo_jax.report.terminal import print_run
-from coevo_jax.run import Run, create_run, is_run_of, open_run, run_folder
+from coevo_jax.run import Run, create_run, is_run_of, open_run, read_config, run_folder
+from coevo_jax.same_start import require_same_start
 from coevo_jax.serving import check_server
+from coevo_jax.stopping import Stopped
 from coevo_jax.strict import ConfigError
 from coevo_jax.world import check_world
-from launch.cli import run_command
+from launch.cli import explain, run_command
 
 
 class _Help(argparse.Action):
@@ -81,31 +85,73 @@ def traced_steps(words: str | None) -> range:
     return steps
 
 
-def open_or_create(args: argparse.Namespace) -> Run:
+def open_or_create(args: argparse.Namespace, processes: Processes) -> Run:
+    """The run of a command line, opened by all of its processes together, or refused to all."""
     if args.resume:
-        return open_run(Path(args.resume))
+        folder = Path(args.resume)
+        require_same_start(processes, read_config(folder), {"resume": folder})
+        return open_run(folder, processes)
     config = load_config(args.config, args.overrides)
-    if args.auto_resume and is_run_of(run_folder(config), config):
-        return open_run(run_folder(config))
+    require_same_start(processes, config, {"auto-resume": args.auto_resume})
+    folder = run_folder(config)
+    if args.auto_resume and processes.once("auto-resume", lambda: is_run_of(folder, config)):
+        return open_run(folder, processes)
     check_world(config)
+    _check_server(config, processes)
+    return create_run(config, processes)
+
+
+def _check_server(config: Config, processes: Processes) -> None:
+    if config.rollout.server is not None and processes.count > 1:
+        raise ConfigError(
+            f"rollout.server: expected one process, found {processes.count}; several hosts play on their own "
+            "devices"
+        )
     check_server(config)
-    return create_run(config)
 
 
 def main(argv: Sequence[str]) -> None:
     args = parse(argv)
     start_distributed()
-    refuse_several_processes()
-    run = open_or_create(args)
+    with Processes(explain) as processes:
+        introduce(processes)
+        train(args, processes)
+
+
+def introduce(processes: Processes) -> None:
+    """Say in each host's log who this is, and by which words JAX would report the end of process 0."""
+    if processes.count == 1:
+        return
+    first = processes.once("host", lambda: processes.host)
+    print(
+        f"process {processes.index} of {processes.count} on {processes.host}; process 0 on {first} writes "
+        'the run and its progress (JAX calls it "the leader task")',
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def train(args: argparse.Namespace, processes: Processes) -> None:
+    """Open the run and play it; process 0 shows and writes what comes out."""
+    CONSOLE.quiet = not processes.leads
+    run = open_or_create(args, processes)
     run.traced_steps = args.profile
     try:
         with run.stop:
             results = coevolve(run)
-    finally:
-        run.close()
-    print_run(results, CONSOLE)
-    report = write_report(run.folder)
-    CONSOLE.print(f"\nreport: {report}\nresults: {run.folder / 'results.json'}", soft_wrap=True)
+    except Stopped:
+        run.close()  # all processes stop at the same place
+        processes.wait("stopped")  # what is said next ends the others
+        raise
+    except BaseException:
+        if processes.count == 1:  # with others, the checkpoints would wait for them
+            run.close()
+        raise
+    run.close()
+    if processes.leads:
+        print_run(results, CONSOLE)
+        report = write_report(run.folder)
+        CONSOLE.print(f"\nreport: {report}\nresults: {run.folder / 'results.json'}", soft_wrap=True)
 
 
 if __name__ == "__main__":

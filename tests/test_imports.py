@@ -12,7 +12,7 @@ MAX_LINES = 400
 
 LAYERS = (
     {"strict", "files", "config", "config_check", "config_io", "architectures", "trajectory", "batch"},
-    {"sharding", "distributed"},
+    {"sharding", "distributed", "processes"},
     {"models"},
     {"learning", "sampling"},
     {"envs"},
@@ -33,6 +33,7 @@ LAYERS = (
         "feed",
         "phases",
         "fork",
+        "gathering",
         "learn_phase",
         "optimize",
         "pace",
@@ -42,6 +43,7 @@ LAYERS = (
         "rollout_copy",
         "preflight",
         "run",
+        "same_start",
         "schedule",
         "serving",
         "step_trace",

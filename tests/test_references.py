@@ -14,6 +14,7 @@ from coevo_jax.envs.registry import ENVIRONMENTS
 from coevo_jax.fork import fork_run
 from coevo_jax.manifest import read_manifest
 from coevo_jax.metrics import read_metrics
+from coevo_jax.processes import Processes
 from coevo_jax.references import References
 from coevo_jax.run import create_run, open_run
 from coevo_jax.world import build_world
@@ -158,7 +159,9 @@ def test_a_span_scores_once_and_resumes_from_its_file(tmp_path):
         return np.full(batch.reference_logps.shape, params, np.float32)
 
     def references(every=3):
-        return References(tmp_path, "r", [batch], every=every, score=score, first=lambda: -1.0)
+        return References(
+            tmp_path, "r", [batch], every=every, score=score, first=lambda: -1.0, processes=Processes()
+        )
 
     def state(params):
         return type("State", (), {"params": params})()

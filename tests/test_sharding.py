@@ -1,5 +1,8 @@
 """The rules: what they split, what they replicate, and that they say which of them divides no dimension."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import jax
 import numpy as np
 import pytest
@@ -8,7 +11,15 @@ from jax.sharding import PartitionSpec
 from coevo_jax.config import MeshConfig, ModelConfig
 from coevo_jax.models.attention import dense_attention
 from coevo_jax.models.transformer import Transformer, init_params
-from coevo_jax.sharding import make_mesh, over_heads, param_shardings
+from coevo_jax.sharding import (
+    batch_sharding,
+    hosts_of_a_copy,
+    make_mesh,
+    over_heads,
+    param_shardings,
+    put,
+    replicated,
+)
 from coevo_jax.strict import ConfigError
 
 
@@ -74,3 +85,23 @@ def test_attention_over_devices_is_that_of_one(kv_heads):
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     for one, other in zip(gradients, expected_gradients, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_a_copy_too_big_for_a_host_is_held_by_whole_neighbouring_hosts():
+    devices = [SimpleNamespace(process_index=i // 2, id=i) for i in range(8)]
+    pod: Any = SimpleNamespace(devices=np.array(devices).reshape(2, 2, 2))
+    assert [hosts_of_a_copy(pod, tensor) for tensor in (1, 2, 4, 8)] == [1, 1, 2, 4]
+    for tensor in (3, 6, 16):
+        with pytest.raises(
+            ConfigError, match=r"divisor of the 2 devices .* or a multiple of it that divides the 8 of all"
+        ):
+            hosts_of_a_copy(pod, tensor)
+
+
+def test_arrays_are_put_as_a_prefix_of_shardings_says():
+    mesh = make_mesh(MeshConfig(data=2, fsdp=2))
+    tree = {"rows": {"a": np.arange(8.0), "b": np.ones((4, 3))}, "all": np.float32(3)}
+    placed = put(tree, {"rows": batch_sharding(mesh), "all": replicated(mesh)})
+    assert {shard.data.shape for shard in placed["rows"]["b"].addressable_shards} == {(1, 3)}
+    assert placed["all"].sharding == replicated(mesh)
+    np.testing.assert_array_equal(placed["rows"]["a"], tree["rows"]["a"])

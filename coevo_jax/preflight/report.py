@@ -168,9 +168,9 @@ def _print_verdict(result: Preflight, console: Console) -> None:
                 console.print(f"  {name}: {size / GIB:.2f} GiB", soft_wrap=True)
             if phase.phase.name == "roll-outs" and machine.hosts > 1:
                 console.print(
-                    "  Roll-outs run on one host's chips. A model whose copy and slots are too big for "
-                    "these needs hosts in lockstep, which is not built: take fewer rollout.slots, shorter "
-                    "rollout.max_tokens, more rollout.tensor or a host with more memory.",
+                    "  Roll-outs run on one host's chips, or in lockstep on those of several where "
+                    "rollout.tensor is more than one host has: take more rollout.tensor, fewer "
+                    "rollout.slots or shorter rollout.max_tokens.",
                     soft_wrap=True,
                 )
 

@@ -15,9 +15,9 @@ import numpy as np
 
 from coevo_jax.data.chat import ChatFormat
 from coevo_jax.envs.env import Env, EnvFault, StepResult, Task, parse_response
-from coevo_jax.envs.pool import EnvPool
 from coevo_jax.rollout.bar import ProgressBar
 from coevo_jax.rollout.device_clock import DeviceClock
+from coevo_jax.rollout.lockstep import Environments
 from coevo_jax.rollout.slots import Block, SlotEngine
 from coevo_jax.sampling.engine import Request, Sampling, Written
 from coevo_jax.trajectory import SOLVED_REWARD, Ending, Trajectory, Turn
@@ -89,7 +89,7 @@ class Lane:
     weights: Any  # what the engine's `load` gave
     adapters: int  # how many of them the lane's episodes take; 1 without any
     prefix: Sequence[int]  # tokens that all prompts begin with
-    pool: EnvPool
+    pool: Environments
     first_env: int  # the pool's slot of the lane's slot 0
     chat: ChatFormat
     sampling: Sampling

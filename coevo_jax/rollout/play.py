@@ -14,10 +14,10 @@ from rich.console import Console
 
 from coevo_jax.data.chat import ChatFormat
 from coevo_jax.envs.env import Task
-from coevo_jax.envs.pool import EnvPool
 from coevo_jax.rollout.bar import ProgressBar
 from coevo_jax.rollout.device_clock import DeviceClock
 from coevo_jax.rollout.lane import Episode, Lane
+from coevo_jax.rollout.lockstep import Environments
 from coevo_jax.rollout.slots import SlotEngine
 from coevo_jax.rollout.stats import RolloutStats, ServerCounts, percentiles, sums_of
 from coevo_jax.sampling.engine import Sampling
@@ -55,7 +55,7 @@ class Cast:
 def play(
     engine: SlotEngine,
     params: Any,
-    pool: EnvPool,
+    pool: Environments,
     chat: ChatFormat,
     tasks: Sequence[Task],
     *,
@@ -101,7 +101,7 @@ def play(
 
 def play_together(
     engine: SlotEngine,
-    pool: EnvPool,
+    pool: Environments,
     chat: ChatFormat,
     casts: Sequence[Cast],
     *,
@@ -168,7 +168,7 @@ class _Before:
 
 
 def _results(
-    casts: Sequence[Cast], lanes: Sequence[Lane], pool: EnvPool, clock: DeviceClock, before: _Before
+    casts: Sequence[Cast], lanes: Sequence[Lane], pool: Environments, clock: DeviceClock, before: _Before
 ) -> list[Played]:
     done = {order: trajectory for lane in lanes for order, trajectory in lane.done.items()}
     shared: dict[str, Any] = {

@@ -1,7 +1,8 @@
 """What a block of episodes cost and brought, as sums; shares and means follow from them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numpy as np
 
@@ -107,6 +108,24 @@ class RolloutStats:
             "prefill_seconds": self.prefill_seconds,
             "device_busy_share": (self.decode_seconds + self.prefill_seconds) / seconds,
         }
+
+
+def joined(parts: Sequence[RolloutStats]) -> RolloutStats:
+    """The counts of processes that played parts of a block side by side.
+
+    Counts and the seconds of devices and environments are sums; the block took as long as its slowest
+    process. A percentile of latencies is the worst process's: their calls are not at hand any more.
+    """
+    endings = {name: sum(part.endings.get(name, 0) for part in parts) for name in parts[0].endings}
+    shared = {"seconds", "endings", "env_latency", "server"}  # one process alone plays through a server
+    names = [one.name for one in fields(RolloutStats) if one.name not in shared]
+    sums: dict[str, Any] = {name: sum(getattr(part, name) for part in parts) for name in names}
+    return RolloutStats(
+        **sums,
+        endings=endings,
+        seconds=max(part.seconds for part in parts),
+        env_latency=tuple(max(one) for one in zip(*(part.env_latency for part in parts), strict=True)),
+    )
 
 
 def sums_of(trajectories: Sequence[Trajectory]) -> dict[str, float | Mapping[str, int]]:

@@ -7,7 +7,15 @@ import jax
 
 from coevo_jax.models.kv_cache import unstack
 from coevo_jax.models.transformer import Transformer
-from coevo_jax.sampling.decode import decode_block, grow, init_state, prefill, put_slot, take_slot
+from coevo_jax.sampling.decode import (
+    SlotState,
+    decode_block,
+    grow,
+    init_state,
+    prefill,
+    put_slot,
+    take_slot,
+)
 
 
 class EnginePrograms(NamedTuple):
@@ -24,6 +32,8 @@ class EnginePrograms(NamedTuple):
 
 def jit_engine(model: Transformer, slots: int, sharding: Any = None) -> EnginePrograms:
     """The engine's programs; `sharding` is a SlotState of shardings, or a prefix of one."""
+    # What the host reads is on every device: of a mesh over several hosts, each reads its own.
+    told = sharding.agent if isinstance(sharding, SlotState) else None
     return EnginePrograms(
         create=jax.jit(
             partial(init_state, model.config, model.vocab_size, slots),
@@ -31,8 +41,8 @@ def jit_engine(model: Transformer, slots: int, sharding: Any = None) -> EnginePr
             out_shardings=sharding,
         ),
         grow=jax.jit(grow, static_argnums=1, out_shardings=sharding),
-        prefill=jax.jit(partial(prefill, model), donate_argnums=1, out_shardings=(sharding, None)),
-        decode=jax.jit(partial(decode_block, model), donate_argnums=1, out_shardings=(sharding, None)),
+        prefill=jax.jit(partial(prefill, model), donate_argnums=1, out_shardings=(sharding, told)),
+        decode=jax.jit(partial(decode_block, model), donate_argnums=1, out_shardings=(sharding, told)),
         unstack=jax.jit(partial(unstack, config=model.config)),
         take=jax.jit(take_slot, out_shardings=getattr(sharding, "cache", sharding)),
         put=jax.jit(put_slot, donate_argnums=0, out_shardings=sharding),

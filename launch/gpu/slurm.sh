@@ -38,10 +38,6 @@ if [[ -n "${options[time]}" && ! "${options[time]}" =~ ^([0-9]+-)?[0-9]+(:[0-9]+
     fail "--time: found '${options[time]}', expected SLURM's MINUTES, H:MM:SS or DAYS-H:MM:SS"
 fi
 check_train
-if ((options[nodes] > 1)); then
-    echo "warning: ${options[nodes]} nodes are ${options[nodes]} processes, and launch.train refuses more than one" \
-        "until runs on several hosts are built (docs/launching.md)" >&2
-fi
 
 submit=(sbatch "--job-name=${options[name]}" "--chdir=$root" "--nodes=${options[nodes]}" --ntasks-per-node=1
     "--gpus-per-node=${options[gpus]}" "--cpus-per-task=${options[cpus]}"

@@ -29,7 +29,7 @@ v5p-256            32    4              tpu-v5p-slice        4x4x8
 v5p-512            64    4              tpu-v5p-slice        4x8x8
 "
 
-# Set hosts, chips_per_host, accelerator and topology for --type, and say where a slice is too large for now.
+# Set hosts, chips_per_host, accelerator and topology for --type, and say where a slice needs a shared folder.
 # shellcheck disable=SC2034  # not every launcher needs all of them
 read_slice() {
     local name names=() given="$1"
@@ -37,8 +37,8 @@ read_slice() {
         [[ -n "$name" ]] || continue
         names+=("$name")
         if [[ "$name" == "$given" ]]; then
-            ((hosts == 1)) || echo "warning: $given has $hosts hosts, and launch.train refuses more than one" \
-                "process until runs on several hosts are built (docs/launching.md)" >&2
+            ((hosts == 1)) || echo "warning: $given has $hosts hosts, which need one run folder that all of them" \
+                "share (runs_dir; docs/launching.md)" >&2
             return
         fi
     done <<<"$slice_table"

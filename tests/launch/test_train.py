@@ -15,6 +15,7 @@ import pytest
 from coevo_jax.envs.registry import ENVIRONMENTS
 from coevo_jax.manifest import read_manifest
 from coevo_jax.metrics import read_metrics
+from coevo_jax.processes import Processes
 from coevo_jax.strict import ConfigError
 from launch.cli import run_command
 from launch.evaluate import main as evaluate_main
@@ -77,17 +78,17 @@ def test_a_user_error_exits_with_2_and_no_traceback(monkeypatch, capsys):
 
 def test_auto_resume_starts_a_run_and_goes_on_with_it(letters, tmp_path):
     arguments = ["--auto-resume", str(write_config(tmp_path)), f"runs_dir={tmp_path / 'runs'}"]
-    open_or_create(parse(arguments)).close()
+    open_or_create(parse(arguments), Processes()).close()
     before = tree(tmp_path / "runs")
     assert "tiny/manifest.json" in before
-    open_or_create(parse(arguments)).close()
+    open_or_create(parse(arguments), Processes()).close()
     assert tree(tmp_path / "runs") == before
     with pytest.raises(
         ConfigError, match=r"holds a run of another config \(seed: found 0, this config has 1\)"
     ):
-        open_or_create(parse([*arguments, "seed=1"]))
+        open_or_create(parse([*arguments, "seed=1"]), Processes())
     with pytest.raises(ConfigError, match="this run exists; continue it with"):
-        open_or_create(parse(arguments[1:]))
+        open_or_create(parse(arguments[1:]), Processes())
 
 
 def test_help_lists_every_option_with_its_doc(capsys):

@@ -1,0 +1,48 @@
+"""`python -m tests.hosts_train …`: launch.train with the toy environment, made to fail as a test wants.
+
+COEVO_TEST_AT names a commit as "PHASE POSITION"; right after it, COEVO_TEST_DO is done by the process
+COEVO_TEST_BY: "kill" (SIGKILL), "fail" (an error), "refuse" (a ConfigError), or "copy FOLDER" of the run.
+"""
+
+import os
+import shutil
+import signal
+
+from coevo_jax import processes
+from coevo_jax.envs.registry import ENVIRONMENTS
+from coevo_jax.run import Run
+from coevo_jax.strict import ConfigError
+from launch.cli import run_command
+from launch.train import main
+from tests.tiny import LETTERS
+
+
+def act_at_commits() -> None:
+    follow = Run.follow
+
+    def follow_and_act(run: Run, *manifest) -> None:
+        follow(run, *manifest)
+        record = run.manifest.running or run.manifest.done[-1]
+        here = os.environ["COEVO_TEST_AT"] == f"{record.name} {record.position}"
+        if here and int(os.environ["COEVO_TEST_BY"]) == run.processes.index:
+            act(run, *os.environ["COEVO_TEST_DO"].split())
+
+    setattr(Run, "follow", follow_and_act)  # noqa: B010 (a type checker takes a method's place for fixed)
+
+
+def act(run: Run, what: str, folder: str = "") -> None:
+    if what == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if what == "fail":
+        raise RuntimeError("a disk caught fire")
+    if what == "refuse":
+        raise ConfigError("a disk is not the one that was asked for")
+    shutil.copytree(run.folder, folder)
+
+
+if __name__ == "__main__":
+    ENVIRONMENTS["letters"] = LETTERS
+    processes.LOST_AFTER, processes.BEAT = 25.0, 0.5  # a busy machine
+    if "COEVO_TEST_AT" in os.environ:
+        act_at_commits()
+    run_command(main)
