@@ -76,8 +76,6 @@ def _explicit(named: Mapping[str, str]) -> tuple[str, int, int]:
 
 def _join(**arguments: Any) -> None:
     print("joining the other processes of this run ...", file=sys.stderr, flush=True)
-    # It would only swallow SIGTERM; how a run ends is for us to say.
-    jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(initialization_timeout=START_TIMEOUT, **arguments)
     except ValueError as error:  # JAX's way to say that nothing here tells it who takes part
