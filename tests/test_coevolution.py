@@ -128,7 +128,8 @@ def test_the_failure_agent_never_sees_an_expert_or_a_success(whole):
             assert {pair["chosen"]["source"], pair["rejected"]["source"]} <= {"target", "failure"}
 
 
-@pytest.mark.parametrize("when", ["before", pytest.param("after", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.slow
 def test_killed_at_every_third_commit_it_ends_in_the_same_numbers(whole, tmp_path, monkeypatch, when):
     """Before: the states are saved, the manifest is not. After: the manifest is written, nothing else is."""
     import coevo_jax.run as run_module

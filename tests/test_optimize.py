@@ -81,7 +81,9 @@ def learn(scene, folder, plan=None, **options):
     return run
 
 
-@pytest.mark.parametrize("kind", ["whole", "accumulated", pytest.param("coupled", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "kind", ["whole", *(pytest.param(k, marks=pytest.mark.slow) for k in ("accumulated", "coupled"))]
+)
 def test_the_loop_gives_the_numbers_of_plain_steps(kind, scenes, tmp_path):
     """Steps of host arrays one after the other, each fetched at once, against the loop: the same bits."""
     _, learning, plan = scenes(kind)

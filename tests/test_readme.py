@@ -15,6 +15,7 @@ from tests.tiny import CONFIG, LETTERS
 README = (Path(__file__).resolve().parent.parent / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_example_of_an_own_loss_trains(tmp_path, monkeypatch):
     """As a user would do it, on the toy environment in the quickstart's place."""
     section = README.partition("<!-- example:own-loss -->")[2]

@@ -109,7 +109,8 @@ def curve(run):
     ]
 
 
-@pytest.mark.parametrize("when", [pytest.param("before", marks=pytest.mark.slow), "after"])
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.slow
 def test_killed_between_two_refreshes_it_ends_in_the_same_bits(watched, tmp_path, monkeypatch, when):
     """Commits every 3 steps, references every 2: the run resumes inside a reference's span."""
     whole = watched[0]

@@ -74,7 +74,7 @@ def test_the_copy_is_split_over_the_hosts_first_devices_and_the_cache_by_heads()
     assert shared.slots.cache.keys[0].shard_shape((SLOTS, 2, 16, 8)) == (SLOTS, 2, 16, 8)
 
 
-@pytest.mark.parametrize("lora", [None, LoraConfig(rank=4)])
+@pytest.mark.parametrize("lora", [None, pytest.param(LoraConfig(rank=4), marks=pytest.mark.slow)])
 def test_the_copy_holds_merged_weights_in_the_compute_type_and_norms_in_float32(lora):
     learner, placement = placed(1, MODEL.model_copy(update={"dtype": "bfloat16", "lora": lora}), fsdp=2)
     frozen = learner.init_frozen(0) if lora else {}

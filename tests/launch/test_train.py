@@ -134,6 +134,7 @@ def test_a_broken_task_file_is_named_with_its_line(case, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_a_full_disk_loses_nothing_and_the_run_goes_on(letters, tmp_path, monkeypatch, capsys):
     import coevo_jax.manifest as manifest
 

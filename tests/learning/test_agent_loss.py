@@ -244,7 +244,9 @@ def assert_learned(before, after, metrics):
     assert any(moved)
 
 
-@pytest.mark.parametrize("name", sorted(PREFERENCE_LOSSES))
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n == "aot" else n for n in sorted(PREFERENCE_LOSSES)]
+)
 def test_every_loss_trains_a_step(compiled, batch, name):
     """In the two passes of coupled losses, whose parts around the loss are compiled for all names once."""
     _, programs, new_state = compiled

@@ -167,6 +167,7 @@ def test_padding_garbage_and_the_order_of_pairs_change_nothing(model, params):
     assert_same(loss_and_gradient(model, params, [replace(batch, **fields)]), expected)
 
 
+@pytest.mark.slow
 def test_the_type_of_ids_changes_nothing(model, params):
     batch = one_batch(2)
     narrow = jax.tree.map(lambda x: x.astype(np.uint8) if x.max() < 256 else x, batch.tokens)
@@ -187,6 +188,7 @@ def test_shared_prefixes_change_neither_loss_nor_gradient(model, params, reducti
     )
 
 
+@pytest.mark.slow
 def test_shapes_and_accumulation_change_neither_loss_nor_gradient(model, params):
     """The same pairs as one step: in one microbatch, in several smaller ones, in other rows."""
     pair_set = random_pairs(4, tasks=6)
@@ -202,7 +204,7 @@ def test_shapes_and_accumulation_change_neither_loss_nor_gradient(model, params)
         assert_same(loss_and_gradient(model, params, referenced(plan)), expected)
 
 
-@pytest.mark.parametrize("chunk", [8, 100])
+@pytest.mark.parametrize("chunk", [8, pytest.param(100, marks=pytest.mark.slow)])
 def test_the_size_of_a_chunk_changes_nothing(model, params, chunk, monkeypatch):
     batch = one_batch(5)
     expected = loss_and_gradient(model, params, [batch])
@@ -218,7 +220,9 @@ def step_over(plan, batches, optimizer=PLAIN, loss=SIGMOID, rate=0.1):
     return jax.device_get(state.params), {k: float(a) / max(float(b), 1e-9) for k, (a, b) in metrics.items()}
 
 
-@pytest.mark.parametrize("name", ["sigmoid", "aot", "kto"])
+@pytest.mark.parametrize(
+    "name", ["sigmoid", *(pytest.param(n, marks=pytest.mark.slow) for n in ("aot", "kto"))]
+)
 def test_a_step_of_several_microbatches_equals_one(name):
     """Uncoupled losses add gradients up; coupled ones take two passes. Parameters and metrics agree."""
     loss = one_loss(PREFERENCE_LOSSES[name])
@@ -288,11 +292,21 @@ def test_sft_is_a_batch_without_pairs_and_learns_it():
     assert step.whole._cache_size() == 1  # SFT, DPO and every learning rate share one program
 
 
+@pytest.mark.parametrize("kind", [pytest.param("sft", marks=pytest.mark.slow), "dpo"])
 @pytest.mark.parametrize(
-    "axes", [{"data": 8}, {"fsdp": 8}, {"data": 2, "fsdp": 2, "tensor": 2}, {"tensor": 4}]
+    "axes",
+    [
+        pytest.param({"data": 8}, marks=pytest.mark.slow),
+        pytest.param({"fsdp": 8}, marks=pytest.mark.slow),
+        {"data": 2, "fsdp": 2, "tensor": 2},
+        pytest.param({"fsdp": 2, "tensor": 4}, marks=pytest.mark.slow),
+    ],
 )
-def test_every_mesh_gives_the_single_devices_numbers(axes):
+def test_every_mesh_gives_the_single_devices_numbers(axes, kind):
     batch = one_batch(5)
+    if kind == "sft":
+        shape = BatchConfig(rows=8, row_length=batch.tokens.tokens.shape[1], views_per_row=4)
+        batch = pack_sft(random_pairs(10).trajectories, batch=shape, pad_id=0, seed=0).batches[0]
 
     def run(optimizer, rate, **axes):
         step, _, state = programs(optimizer, **axes)

@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from coevo_jax.config import MeshConfig
@@ -54,6 +55,7 @@ def test_parameters_committed_to_a_mesh_compile_nothing_twice_and_rows_may_be_ba
     assert engine.compilations() == 3
 
 
+@pytest.mark.slow
 def test_a_growing_cache_changes_nothing(monkeypatch):
     monkeypatch.setattr(sampling_engine, "FIRST_LENGTH", 48)
     growing = make_engine(max_tokens=70)
