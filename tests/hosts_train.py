@@ -18,16 +18,17 @@ from tests.tiny import LETTERS
 
 
 def act_at_commits() -> None:
-    follow = Run.follow
+    commit = Run.commit
 
-    def follow_and_act(run: Run, *manifest) -> None:
-        follow(run, *manifest)
-        record = run.manifest.running or run.manifest.done[-1]
-        here = os.environ["COEVO_TEST_AT"] == f"{record.name} {record.position}"
-        if here and int(os.environ["COEVO_TEST_BY"]) == run.processes.index:
-            act(run, *os.environ["COEVO_TEST_DO"].split())
+    def commit_and_act(run: Run, *record, **options):
+        done = commit(run, *record, **options)
+        if os.environ["COEVO_TEST_AT"] == f"{done.name} {done.position}":
+            run.settle()  # every process comes by here: what is acted on is permanent
+            if int(os.environ["COEVO_TEST_BY"]) == run.processes.index:
+                act(run, *os.environ["COEVO_TEST_DO"].split())
+        return done
 
-    setattr(Run, "follow", follow_and_act)  # noqa: B010 (a type checker takes a method's place for fixed)
+    setattr(Run, "commit", commit_and_act)  # noqa: B010 (a type checker takes a method's place for fixed)
 
 
 def act(run: Run, what: str, folder: str = "") -> None:

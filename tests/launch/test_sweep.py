@@ -67,9 +67,13 @@ def without_time(folder: Path) -> dict:
 
 
 def learning_curve(folder: Path) -> list:
-    lines = read_metrics(folder / "metrics.jsonl")
+    lines, timed = read_metrics(folder / "metrics.jsonl"), ("per_second", "batch_wait_share")
     return [
-        (line["phase"], line["step"], {k: v for k, v in line["values"].items() if "rollout/" not in k})
+        (
+            line["phase"],
+            line["step"],
+            {k: v for k, v in line["values"].items() if "rollout/" not in k and not k.endswith(timed)},
+        )
         for line in lines
     ]
 
