@@ -118,12 +118,13 @@ def test_the_steps_of_a_tpu_vm():
     assert "COEVO_CACHE=/mnt/coevo/cache" in remote and "COEVO_CLUSTER=gcetpu" not in remote
 
 
-def test_a_tpu_vm_keeps_runs_and_logs_on_its_disk():
-    printed = call("launch/tpu/prepare.sh", "--disk", "--dry-run").stdout
+def test_a_tpu_vm_keeps_runs_and_logs_on_its_disk(tmp_path):
+    shutil.copytree(ROOT / "launch", tmp_path / "launch")  # this checkout may have a runs/ of its own
+    printed = call("launch/tpu/prepare.sh", "--disk", "--dry-run", root=tmp_path).stdout
     found = commands(printed)
     assert ["sudo", "mount", "-o", "discard,defaults", "/dev/DATA_DISK", "/mnt/coevo"] in found
     for folder in ("runs", "logs"):
-        assert ["ln", "-sfn", f"/mnt/coevo/{folder}", str(ROOT / folder)] in found
+        assert ["ln", "-sfn", f"/mnt/coevo/{folder}", str(tmp_path / folder)] in found
     assert re.search(r"^# where that disk holds nothing yet:\nsudo mkfs.ext4 ", printed, re.MULTILINE)
 
 
