@@ -11,13 +11,13 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from coevo_jax.checkpoint import BASE, Checkpointer
 from coevo_jax.config import Config, ConfigError
 from coevo_jax.learning.train_state import Learner, TrainState
-from coevo_jax.manifest import Manifest, checkpoint_root
 from coevo_jax.models.huggingface.load import load_params
 from coevo_jax.models.transformer import Params
-from coevo_jax.run import Run
+from coevo_jax.run_folder.checkpoint import BASE, Checkpointer
+from coevo_jax.run_folder.manifest import Manifest, checkpoint_root
+from coevo_jax.run_folder.run import Run
 from coevo_jax.world import World
 
 

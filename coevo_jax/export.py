@@ -15,7 +15,6 @@ from coevo_jax.data.chat import ChatFormat, chat_format
 from coevo_jax.data.tokenizer import load_tokenizer
 from coevo_jax.learning.optimizer import make_optimizer
 from coevo_jax.learning.train_state import make_learner
-from coevo_jax.manifest import read_manifest, verify_files
 from coevo_jax.models.huggingface.save import (
     adapter_config,
     adapter_tensors,
@@ -27,7 +26,8 @@ from coevo_jax.models.huggingface.save import (
 )
 from coevo_jax.models.lora import whole_params
 from coevo_jax.models.transformer import Params, Transformer
-from coevo_jax.run import CONFIG_FILE
+from coevo_jax.run_folder.manifest import read_manifest, verify_files
+from coevo_jax.run_folder.run import CONFIG_FILE
 from coevo_jax.sharding import make_mesh
 from coevo_jax.world import BACKBONE_DIR, TOKENIZER_DIR, embedded_tokens
 

@@ -22,17 +22,17 @@ from coevo_jax.data.interchange import Conversation, Problems, read_conversation
 from coevo_jax.data.packing import pack_sft
 from coevo_jax.data.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
 from coevo_jax.envs.env import Env, PreparesExperts, Task
-from coevo_jax.learn_phase import learn
 from coevo_jax.learning.optimizer import cosine_rate
 from coevo_jax.models.lora import init_trained
 from coevo_jax.models.transformer import Transformer, init_params
-from coevo_jax.optimize import Course, optimize
-from coevo_jax.pace import Pace
 from coevo_jax.progress import CONSOLE, Stopwatch, say
-from coevo_jax.roll_out import RollOut, block_count, block_paths, finish_roll_out, roll_out
-from coevo_jax.run import Run
+from coevo_jax.rollout.phase import RollOut, block_count, block_paths, finish_roll_out, roll_out
+from coevo_jax.run_folder.run import Run
 from coevo_jax.sampling.engine import Sampling
 from coevo_jax.schedule import Phase, explored_together
+from coevo_jax.training.learn_phase import learn
+from coevo_jax.training.optimize import Course, optimize
+from coevo_jax.training.pace import Pace
 from coevo_jax.world import (
     BACKBONE_DIR,
     EXPERTS_FILE,

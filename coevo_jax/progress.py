@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from coevo_jax.manifest import PhaseRecord
+from coevo_jax.run_folder.manifest import PhaseRecord
 
 CONSOLE = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 120)
 

@@ -26,8 +26,8 @@ from coevo_jax.models.attention_kinds import choose_attention
 from coevo_jax.models.huggingface.shards import check_checkpoint
 from coevo_jax.models.lora import plain
 from coevo_jax.models.transformer import Transformer
+from coevo_jax.rollout.placement import RolloutPlacement, place_rollouts
 from coevo_jax.rollout.server import ServerEngine
-from coevo_jax.rollout_copy import RolloutPlacement, place_rollouts
 from coevo_jax.sampling.action_line import stop_table
 from coevo_jax.sampling.engine import Engine
 from coevo_jax.sharding import make_mesh

@@ -21,15 +21,15 @@ from pathlib import Path
 from coevo_jax.coevolution import coevolve
 from coevo_jax.config import Config
 from coevo_jax.config_io import help_text, load_config
-from coevo_jax.distributed import start_distributed
 from coevo_jax.envs.registry import ENVIRONMENTS
-from coevo_jax.processes import Processes
+from coevo_jax.hosts.distributed import start_distributed
+from coevo_jax.hosts.processes import Processes
+from coevo_jax.hosts.same_start import require_same_start
 from coevo_jax.progress import CONSOLE
 from coevo_jax.report.html import write_report
 from coevo_jax.report.terminal import print_run
-from coevo_jax.run import Run, create_run, is_run_of, open_run, read_config, run_folder
-from coevo_jax.same_start import require_same_start
-from coevo_jax.serving import check_server
+from coevo_jax.rollout.serving import check_server
+from coevo_jax.run_folder.run import Run, create_run, is_run_of, open_run, read_config, run_folder
 from coevo_jax.stopping import Stopped
 from coevo_jax.strict import ConfigError
 from coevo_jax.world import check_world

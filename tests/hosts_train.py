@@ -8,9 +8,9 @@ import os
 import shutil
 import signal
 
-from coevo_jax import processes
 from coevo_jax.envs.registry import ENVIRONMENTS
-from coevo_jax.run import Run
+from coevo_jax.hosts import processes
+from coevo_jax.run_folder.run import Run
 from coevo_jax.strict import ConfigError
 from launch.cli import run_command
 from launch.train import main

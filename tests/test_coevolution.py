@@ -9,10 +9,10 @@ from coevo_jax.coevolution import coevolve, collect_results
 from coevo_jax.config_io import load_config
 from coevo_jax.data.buffer import read_trajectories
 from coevo_jax.envs.registry import ENVIRONMENTS
-from coevo_jax.manifest import read_manifest
-from coevo_jax.metrics import read_metrics
 from coevo_jax.report.html import write_report
-from coevo_jax.run import Run, create_run, open_run
+from coevo_jax.run_folder.manifest import read_manifest
+from coevo_jax.run_folder.metrics import read_metrics
+from coevo_jax.run_folder.run import Run, create_run, open_run
 from coevo_jax.schedule import schedule
 from coevo_jax.strict import ConfigError
 from tests.tiny import LETTERS, tiny_config
@@ -132,7 +132,7 @@ def test_the_failure_agent_never_sees_an_expert_or_a_success(whole):
 @pytest.mark.slow
 def test_killed_at_every_third_commit_it_ends_in_the_same_numbers(whole, tmp_path, monkeypatch, when):
     """Before: the states are saved, the manifest is not. After: the manifest is written, nothing else is."""
-    import coevo_jax.run as run_module
+    import coevo_jax.run_folder.run as run_module
 
     commits = 0
     write = run_module.write_manifest
@@ -169,7 +169,7 @@ def test_killed_at_every_third_commit_it_ends_in_the_same_numbers(whole, tmp_pat
 
 
 def test_killed_before_its_first_commit_a_run_can_be_started_again(tmp_path, monkeypatch):
-    import coevo_jax.run as run_module
+    import coevo_jax.run_folder.run as run_module
 
     def die(folder, manifest):
         raise Killed

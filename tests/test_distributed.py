@@ -2,7 +2,7 @@
 
 import pytest
 
-from coevo_jax.distributed import START_TIMEOUT, start_distributed
+from coevo_jax.hosts.distributed import START_TIMEOUT, start_distributed
 from coevo_jax.strict import ConfigError
 
 COORDINATOR = {"COEVO_COORDINATOR": "node1:1234"}

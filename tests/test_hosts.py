@@ -8,13 +8,13 @@ import jax
 import numpy as np
 import pytest
 
-from coevo_jax.checkpoint import Checkpointer
 from coevo_jax.config_io import load_config
 from coevo_jax.data.buffer import read_trajectories
 from coevo_jax.data.chat import chat_format
 from coevo_jax.data.tokenizer import load_tokenizer
-from coevo_jax.manifest import read_manifest
-from coevo_jax.metrics import read_metrics
+from coevo_jax.run_folder.checkpoint import Checkpointer
+from coevo_jax.run_folder.manifest import read_manifest
+from coevo_jax.run_folder.metrics import read_metrics
 from coevo_jax.sharding import make_mesh
 from coevo_jax.world import make_learning
 from tests.hosts import TINY, launch

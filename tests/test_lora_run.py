@@ -13,7 +13,6 @@ import pytest
 from safetensors.numpy import load_file
 
 from coevo_jax.agents import load_agent
-from coevo_jax.checkpoint import BASE, Checkpointer
 from coevo_jax.coevolution import coevolve
 from coevo_jax.config import ModelConfig
 from coevo_jax.config_io import load_config
@@ -22,12 +21,13 @@ from coevo_jax.envs.registry import ENVIRONMENTS
 from coevo_jax.export import export_agent
 from coevo_jax.learning.optimizer import make_optimizer
 from coevo_jax.learning.train_state import Learner, make_learner
-from coevo_jax.manifest import read_manifest
 from coevo_jax.models.huggingface.names import entries
 from coevo_jax.models.huggingface.save import scratch_config
 from coevo_jax.models.lora import model_variables, whole_params
 from coevo_jax.models.transformer import Transformer, init_params, output_logits
-from coevo_jax.run import Run, create_run, open_run
+from coevo_jax.run_folder.checkpoint import BASE, Checkpointer
+from coevo_jax.run_folder.manifest import read_manifest
+from coevo_jax.run_folder.run import Run, create_run, open_run
 from coevo_jax.sharding import make_mesh
 from coevo_jax.strict import ConfigError
 from launch.evaluate import main as evaluate_main
@@ -228,7 +228,7 @@ def test_adapters_that_would_never_learn_are_refused(tmp_path):
 @pytest.mark.parametrize("overrides", [FULL, ADAPTER], ids=["full", "adapter"])
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_killed_at_every_third_commit_it_ends_in_the_same_numbers(overrides, when, tmp_path, monkeypatch):
-    import coevo_jax.run as run_module
+    import coevo_jax.run_folder.run as run_module
 
     uninterrupted = finished(tmp_path / "whole", *overrides)
     commits, write = 0, run_module.write_manifest

@@ -10,7 +10,7 @@ from coevo_jax.data.chat import chat_format, render
 from coevo_jax.data.tokenizer import load_tokenizer
 from coevo_jax.envs.registry import ENVIRONMENTS
 from coevo_jax.phases import prepare
-from coevo_jax.run import create_run
+from coevo_jax.run_folder.run import create_run
 from coevo_jax.world import EXPERTS_FILE, check_world, open_env
 from tests.data.chat_families import make_tokenizer
 from tests.tiny import LETTERS, tiny_config

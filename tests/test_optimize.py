@@ -10,19 +10,19 @@ import jax
 import numpy as np
 import pytest
 
-import coevo_jax.optimize as optimize_module
-import coevo_jax.pace as pace_module
+import coevo_jax.training.optimize as optimize_module
+import coevo_jax.training.pace as pace_module
 from coevo_jax.config import ModelConfig
 from coevo_jax.learning.train_step import take_step
-from coevo_jax.manifest import PhaseRecord
-from coevo_jax.metrics import finalize, read_metrics
-from coevo_jax.optimize import Course, optimize
-from coevo_jax.pace import Pace, batch_flops, published_rate
 from coevo_jax.preflight.chips import BY_NAME
 from coevo_jax.preflight.costs import rows_flops
-from coevo_jax.run import create_run
+from coevo_jax.run_folder.manifest import PhaseRecord
+from coevo_jax.run_folder.metrics import finalize, read_metrics
+from coevo_jax.run_folder.run import create_run
 from coevo_jax.schedule import Phase
 from coevo_jax.sharding import make_mesh
+from coevo_jax.training.optimize import Course, optimize
+from coevo_jax.training.pace import Pace, batch_flops, published_rate
 from coevo_jax.world import make_learning
 from tests.learning.packed import VOCAB, packed, random_pairs
 from tests.tiny import tiny_config

@@ -9,17 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jax.errors import JaxRuntimeError
 
-from coevo_jax import processes as processes_module
-from coevo_jax import run as run_module
-from coevo_jax import same_start
 from coevo_jax.config import Config
 from coevo_jax.envs.env import EnvFault, StepResult
 from coevo_jax.envs.pool import EnvPool
-from coevo_jax.gathering import gather, interleaved
-from coevo_jax.processes import Circle, Processes
+from coevo_jax.hosts import processes as processes_module
+from coevo_jax.hosts import same_start
+from coevo_jax.hosts.gathering import gather, interleaved
+from coevo_jax.hosts.processes import Circle, Processes
+from coevo_jax.hosts.same_start import difference, fingerprint, require_same_start
 from coevo_jax.rollout.lockstep import LockstepPool
 from coevo_jax.rollout.stats import RolloutStats, joined
-from coevo_jax.same_start import difference, fingerprint, require_same_start
+from coevo_jax.run_folder import run as run_module
 from coevo_jax.strict import ConfigError
 from coevo_jax.trajectory import Ending, Trajectory
 
@@ -157,7 +157,7 @@ def test_counts_of_processes_add_up_and_the_slowest_gives_the_time():
 def test_every_file_and_option_is_part_of_the_fingerprint():
     found = fingerprint(Config(name="a"))
     assert found["config mesh.data"] == "1" and found["config name"] == '"a"'
-    assert "code coevo_jax/same_start.py" in found and "code launch/train.py" in found
+    assert "code coevo_jax/hosts/same_start.py" in found and "code launch/train.py" in found
     assert found["package jax"]
 
 

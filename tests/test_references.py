@@ -5,18 +5,18 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-import coevo_jax.learn_phase as learn_phase
-import coevo_jax.optimize as optimize_module
-import coevo_jax.run as run_module
+import coevo_jax.run_folder.run as run_module
+import coevo_jax.training.learn_phase as learn_phase
+import coevo_jax.training.optimize as optimize_module
 from coevo_jax.coevolution import coevolve
 from coevo_jax.config_io import load_config
 from coevo_jax.envs.registry import ENVIRONMENTS
-from coevo_jax.fork import fork_run
-from coevo_jax.manifest import read_manifest
-from coevo_jax.metrics import read_metrics
-from coevo_jax.processes import Processes
-from coevo_jax.references import References
-from coevo_jax.run import create_run, open_run
+from coevo_jax.hosts.processes import Processes
+from coevo_jax.run_folder.fork import fork_run
+from coevo_jax.run_folder.manifest import read_manifest
+from coevo_jax.run_folder.metrics import read_metrics
+from coevo_jax.run_folder.run import create_run, open_run
+from coevo_jax.training.references import References
 from coevo_jax.world import build_world
 from tests.learning.packed import one_batch
 from tests.tiny import LETTERS, tiny_config

@@ -10,7 +10,7 @@ from coevo_jax.learning.optimizer import make_optimizer
 from coevo_jax.learning.train_state import make_learner
 from coevo_jax.models.lora import whole_params
 from coevo_jax.models.transformer import Transformer
-from coevo_jax.rollout_copy import place_rollouts, rollout_params
+from coevo_jax.rollout.placement import place_rollouts, rollout_params
 from coevo_jax.sampling.engine import Engine, Request, Sampling
 from coevo_jax.sharding import make_mesh
 from coevo_jax.strict import ConfigError

@@ -17,13 +17,13 @@ from coevo_jax.config_io import load_config
 from coevo_jax.data.buffer import read_trajectories
 from coevo_jax.data.tokenizer import load_tokenizer, save_tokenizer
 from coevo_jax.envs.registry import ENVIRONMENTS
-from coevo_jax.manifest import read_manifest
-from coevo_jax.metrics import read_metrics
 from coevo_jax.models.lora import init_trained, whole_params
 from coevo_jax.models.transformer import Transformer, init_params
 from coevo_jax.rollout.endpoint import Endpoint, Served, probe
-from coevo_jax.run import create_run
-from coevo_jax.serving import FOLDER, check_server, serve
+from coevo_jax.rollout.serving import FOLDER, check_server, serve
+from coevo_jax.run_folder.manifest import read_manifest
+from coevo_jax.run_folder.metrics import read_metrics
+from coevo_jax.run_folder.run import create_run
 from coevo_jax.trajectory import Ending
 from coevo_jax.world import BACKBONE_DIR, TOKENIZER_DIR
 from launch.cli import run_command
@@ -98,7 +98,9 @@ def at_a_phase(config: Config, home: Path, folder: Path, base, seed: int):
 @pytest.fixture
 def without_export(monkeypatch):
     """Agents are folders without weights: for what fails before anybody reads them."""
-    monkeypatch.setattr("coevo_jax.serving.write_agent", lambda run, config, stored, out, **form: out.mkdir())
+    monkeypatch.setattr(
+        "coevo_jax.rollout.serving.write_agent", lambda run, config, stored, out, **form: out.mkdir()
+    )
 
 
 def whole(run, agent: str):

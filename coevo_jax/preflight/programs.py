@@ -22,7 +22,7 @@ from coevo_jax.learning.train_state import Learner, TrainState
 from coevo_jax.learning.train_step import StepPrograms, batch_shardings
 from coevo_jax.models.attention_kinds import OF_PLATFORM
 from coevo_jax.preflight.chips import Machine
-from coevo_jax.rollout_copy import RolloutPlacement, place_rollouts
+from coevo_jax.rollout.placement import RolloutPlacement, place_rollouts
 from coevo_jax.sampling.action_line import never_stop
 from coevo_jax.sampling.decode import Prefill, Weights, init_state
 from coevo_jax.sampling.draw import filters

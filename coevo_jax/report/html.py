@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 from coevo_jax.files import write_whole
-from coevo_jax.metrics import METRICS_FILE, read_metrics
 from coevo_jax.report.browser import browser_payload, embed_json
 from coevo_jax.report.comparison import Comparison
 from coevo_jax.report.comparison_page import comparison_page
@@ -19,6 +18,7 @@ from coevo_jax.report.run_page import (
     time_section,
 )
 from coevo_jax.report.training import training_section
+from coevo_jax.run_folder.metrics import METRICS_FILE, read_metrics
 
 _LINKS = {
     "rounds": "Rounds",

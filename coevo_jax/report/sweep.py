@@ -9,10 +9,10 @@ import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from coevo_jax.metrics import METRICS_FILE, read_metrics
 from coevo_jax.report.comparison import Comparison, Interval, compare, interval
 from coevo_jax.report.markdown import cell, cpu, differences, measured, table
 from coevo_jax.report.results import Results
+from coevo_jax.run_folder.metrics import METRICS_FILE, read_metrics
 
 MEASURES = {
     "reward": "final_reward",

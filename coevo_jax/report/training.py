@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from coevo_jax.metrics import MetricsLine, metric_series
 from coevo_jax.report.charts import Series, line_chart
 from coevo_jax.report.page import note, section
 from coevo_jax.report.words import AGENT_NAMES, KIND_NAMES
+from coevo_jax.run_folder.metrics import MetricsLine, metric_series
 from coevo_jax.trajectory import PAIR_KINDS
 
 Points = list[tuple[int, float, str]]

@@ -12,7 +12,7 @@ from typing import Any
 
 from coevo_jax.envs.env import Env
 from coevo_jax.envs.pool import EnvPool
-from coevo_jax.processes import Circle
+from coevo_jax.hosts.processes import Circle
 
 
 class LockstepPool:

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from coevo_jax.envs.registry import ENVIRONMENTS
-from coevo_jax.manifest import read_manifest
-from coevo_jax.metrics import read_metrics
-from coevo_jax.processes import Processes
+from coevo_jax.hosts.processes import Processes
+from coevo_jax.run_folder.manifest import read_manifest
+from coevo_jax.run_folder.metrics import read_metrics
 from coevo_jax.strict import ConfigError
 from launch.cli import run_command
 from launch.evaluate import main as evaluate_main
@@ -136,7 +136,7 @@ def test_a_broken_task_file_is_named_with_its_line(case, tmp_path):
 
 @pytest.mark.slow
 def test_a_full_disk_loses_nothing_and_the_run_goes_on(letters, tmp_path, monkeypatch, capsys):
-    import coevo_jax.manifest as manifest
+    import coevo_jax.run_folder.manifest as manifest
 
     config = write_config(tmp_path)
     real, calls = manifest.write_whole, 0
@@ -160,7 +160,7 @@ def test_a_full_disk_loses_nothing_and_the_run_goes_on(letters, tmp_path, monkey
 
 
 def test_no_room_for_a_checkpoint_is_found_before_it_is_begun(letters, tmp_path, monkeypatch, capsys):
-    import coevo_jax.checkpoint as checkpoint
+    import coevo_jax.run_folder.checkpoint as checkpoint
 
     usage = type("Usage", (), {"free": 100_000})()
     monkeypatch.setattr(sys, "argv", ["train", str(write_config(tmp_path)), f"runs_dir={tmp_path / 'runs'}"])

@@ -11,16 +11,16 @@ from coevo_jax.config import LearnConfig, of_round
 from coevo_jax.data.buffer import read_trajectories
 from coevo_jax.data.packing import BatchPlan, pack
 from coevo_jax.data.pairing import PairSet, add_trajectories, failure_pairs, target_pairs
-from coevo_jax.feed import put_batch
 from coevo_jax.files import write_whole
 from coevo_jax.learning.optimizer import constant_rate
 from coevo_jax.models.transformer import Params
-from coevo_jax.optimize import Course, optimize
-from coevo_jax.pace import Pace
 from coevo_jax.progress import say
-from coevo_jax.references import References
-from coevo_jax.run import Run
+from coevo_jax.run_folder.run import Run
 from coevo_jax.schedule import Phase
+from coevo_jax.training.feed import put_batch
+from coevo_jax.training.optimize import Course, optimize
+from coevo_jax.training.pace import Pace
+from coevo_jax.training.references import References
 from coevo_jax.trajectory import PAIR_KINDS, Trajectory
 from coevo_jax.world import World
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from coevo_jax.config import Config, ConfigError
-from coevo_jax.processes import Processes
+from coevo_jax.hosts.processes import Processes
 
 ROOT = Path(__file__).resolve().parent.parent
 CODE = ("coevo_jax", "launch")

@@ -8,17 +8,17 @@ from typing import Any
 from coevo_jax.data.buffer import read_trajectories, shard_name
 from coevo_jax.envs.env import Task
 from coevo_jax.evaluation import summarize
-from coevo_jax.gathering import gather
-from coevo_jax.manifest import PhaseRecord
+from coevo_jax.hosts.gathering import gather
 from coevo_jax.progress import CONSOLE, Stopwatch, say
 from coevo_jax.rollout import Cast, play_together
 from coevo_jax.rollout.lockstep import LockstepPool
+from coevo_jax.rollout.placement import rollout_base, rollout_params
+from coevo_jax.rollout.serving import serve
 from coevo_jax.rollout.slots import SlotEngine
-from coevo_jax.rollout_copy import rollout_base, rollout_params
-from coevo_jax.run import Run
+from coevo_jax.run_folder.manifest import PhaseRecord
+from coevo_jax.run_folder.run import Run
 from coevo_jax.sampling.engine import Sampling
 from coevo_jax.schedule import Phase
-from coevo_jax.serving import serve
 from coevo_jax.world import World
 
 

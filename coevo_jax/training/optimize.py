@@ -10,17 +10,17 @@ import numpy as np
 
 from coevo_jax.batch import PreferenceBatch
 from coevo_jax.data.packing import BatchPlan, epoch_order
-from coevo_jax.feed import put_batch, put_scalar
 from coevo_jax.learning.objective import Metrics
 from coevo_jax.learning.train_state import TrainState
 from coevo_jax.learning.train_step import StepPrograms, take_step
-from coevo_jax.manifest import PhaseRecord
-from coevo_jax.metrics import finalize
-from coevo_jax.pace import Pace
 from coevo_jax.progress import Stopwatch, progress_bar
-from coevo_jax.run import Run
+from coevo_jax.run_folder.manifest import PhaseRecord
+from coevo_jax.run_folder.metrics import finalize
+from coevo_jax.run_folder.run import Run
 from coevo_jax.schedule import Phase
-from coevo_jax.step_trace import StepTrace
+from coevo_jax.training.feed import put_batch, put_scalar
+from coevo_jax.training.pace import Pace
+from coevo_jax.training.step_trace import StepTrace
 from coevo_jax.world import Learning
 
 

@@ -11,7 +11,7 @@ from coevo_jax.config import Config, ConfigError, ServerConfig
 from coevo_jax.export import write_agent
 from coevo_jax.models.huggingface.save import check_exportable
 from coevo_jax.rollout.endpoint import Endpoint, Served, ask, base_model, list_models, probe
-from coevo_jax.run import Run
+from coevo_jax.run_folder.run import Run
 from coevo_jax.world import World
 
 FOLDER = "served"  # of a run: what its servers have loaded, by agent

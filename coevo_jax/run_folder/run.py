@@ -19,12 +19,13 @@ from typing import Any, TextIO
 import jax
 from etils import epath
 
-from coevo_jax.checkpoint import Checkpointer
 from coevo_jax.config import Config, ConfigError
 from coevo_jax.config_io import load_config, to_yaml
 from coevo_jax.files import write_whole
+from coevo_jax.hosts.processes import Processes
 from coevo_jax.learning.train_state import TrainState
-from coevo_jax.manifest import (
+from coevo_jax.run_folder.checkpoint import Checkpointer
+from coevo_jax.run_folder.manifest import (
     MANIFEST,
     Manifest,
     PhaseRecord,
@@ -37,8 +38,7 @@ from coevo_jax.manifest import (
     verify_files,
     write_manifest,
 )
-from coevo_jax.metrics import MetricsLog
-from coevo_jax.processes import Processes
+from coevo_jax.run_folder.metrics import MetricsLog
 from coevo_jax.stopping import StopRequest
 
 CONFIG_FILE = "config.yaml"

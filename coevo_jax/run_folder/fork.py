@@ -9,11 +9,11 @@ from typing import Any
 
 from etils import epath
 
-from coevo_jax.checkpoint import on_bucket
 from coevo_jax.config import Config
 from coevo_jax.config_io import load_config
 from coevo_jax.files import write_whole
-from coevo_jax.manifest import (
+from coevo_jax.run_folder.checkpoint import on_bucket
+from coevo_jax.run_folder.manifest import (
     Manifest,
     PhaseRecord,
     checkpoint_root,
@@ -21,8 +21,8 @@ from coevo_jax.manifest import (
     read_manifest,
     write_manifest,
 )
-from coevo_jax.metrics import METRICS_FILE
-from coevo_jax.run import CONFIG_FILE, Run, config_digest, create_run, first_difference, open_run
+from coevo_jax.run_folder.metrics import METRICS_FILE
+from coevo_jax.run_folder.run import CONFIG_FILE, Run, config_digest, create_run, first_difference, open_run
 from coevo_jax.schedule import schedule
 from coevo_jax.strict import ConfigError
 

@@ -14,9 +14,9 @@ import numpy as np
 from coevo_jax.batch import PreferenceBatch
 from coevo_jax.data.packing import with_reference
 from coevo_jax.files import write_whole
+from coevo_jax.hosts.processes import Processes
 from coevo_jax.learning.train_state import TrainState
 from coevo_jax.models.transformer import Params
-from coevo_jax.processes import Processes
 
 
 class References:
