@@ -17,7 +17,7 @@ from coevo_jax.config_io import load_config
 from coevo_jax.files import write_whole
 from coevo_jax.preflight.check import Preflight, preflight
 from coevo_jax.preflight.chips import find_machine
-from coevo_jax.preflight.programs import plan_programs
+from coevo_jax.preflight.plan import plan_programs
 from coevo_jax.preflight.report import print_preflight, record, sharding_table
 from coevo_jax.preflight.table import header_topology, same_programs, write_table
 from coevo_jax.progress import CONSOLE

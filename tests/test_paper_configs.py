@@ -19,7 +19,7 @@ def test_each_backbone_has_each_benchmark_with_all_parameters_and_with_adapters(
     for model in ("llama2-7b", "llama31-8b", "qwen3-4b"):
         for benchmark in ("webshop", "scienceworld", "intercode-sql"):
             assert {f"{model}-{benchmark}", f"{model}-{benchmark}-lora"} <= names
-    assert len(names) == 20
+    assert len(names) == 22
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)

@@ -8,17 +8,12 @@ from dataclasses import dataclass, replace
 import jax
 
 from coevo_jax.config import Config
+from coevo_jax.preflight.arrays import array_bytes, bytes_per_device
 from coevo_jax.preflight.chips import GIB, Chip, Machine
 from coevo_jax.preflight.collectives import Traffic, collectives
 from coevo_jax.preflight.costs import Cost, cost_of
-from coevo_jax.preflight.programs import (
-    Phase,
-    Plan,
-    Program,
-    array_bytes,
-    bytes_per_device,
-    plan_programs,
-)
+from coevo_jax.preflight.plan import Plan, plan_programs
+from coevo_jax.preflight.programs import Phase, Program
 
 QUICK = -1.0  # the compiler's effort for fast code, from -1 to 1
 LARGEST = 6  # arrays that are named where memory is short
@@ -128,7 +123,7 @@ def preflight(
             compiled = known.get(program.compiled_as)
             if compiled is None:
                 say(f"{phase.name}: {program.name}")
-                compiled = _compile(plan, phase, program)
+                compiled = _compile(plan, program)
             if program.compiled_as:
                 known[program.compiled_as] = compiled
             results.append(_measure(plan, phase, program, compiled))
@@ -162,7 +157,7 @@ class _Compiled:
     refusal: str | None = None
 
 
-def _compile(plan: Plan, phase: Phase, program: Program) -> _Compiled:
+def _compile(plan: Plan, program: Program) -> _Compiled:
     started = time.monotonic()
     try:
         compiled = program.lower().compile()
@@ -178,7 +173,7 @@ def _compile(plan: Plan, phase: Phase, program: Program) -> _Compiled:
     return _Compiled(
         arguments=memory.argument_size_in_bytes,
         own=results + memory.temp_size_in_bytes,
-        traffic=collectives(compiled.as_text() or "", _chips(plan, phase, program)),
+        traffic=collectives(compiled.as_text() or "", _chips(plan, program)),
         seconds=time.monotonic() - started,
     )
 
@@ -200,16 +195,15 @@ def _measure(plan: Plan, phase: Phase, program: Program, compiled: _Compiled) ->
         own=max(compiled.arguments - held + compiled.own, 0),
         traffic=compiled.traffic,
         cost=cost,
-        seconds=_seconds(plan.machine.chip, cost, compiled.traffic, _chips(plan, phase, program)),
+        seconds=_seconds(plan.machine.chip, cost, compiled.traffic, _chips(plan, program)),
         compile_seconds=compiled.seconds,
         refusal=compiled.refusal,
     )
 
 
-def _chips(plan: Plan, phase: Phase, program: Program) -> int:
+def _chips(plan: Plan, program: Program) -> int:
     """Chips that work on a program together."""
-    playing = phase.name == "roll-outs" and program.work != "none"
-    return plan.rollouts.mesh.size if playing else plan.learning.mesh.size
+    return plan.rollouts.mesh.size if program.playing else plan.learning.mesh.size
 
 
 def _used(refusal: str, machine: Machine) -> int:

@@ -1,6 +1,7 @@
 """Published figures of chips, and the machines that can be compiled for: at hand, or only named."""
 
 import contextlib
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -100,6 +101,23 @@ class Machine:
     @property
     def hosts(self) -> int:
         return len({device.process_index for device in self.devices})
+
+    def neighbours(self, count: int) -> Sequence[Any]:
+        """Devices to compile for what `count` neighbouring chips do alone: of one host, or of whole ones.
+
+        Raises:
+          ConfigError: no slice has so many chips.
+        """
+        if count <= len(self.host):
+            return self.host
+        name = self.name.partition(":")[0]
+        sizes = {math.prod(map(int, shape.split("x"))): shape for shape in TPU_SHAPES.get(name, ())}
+        if count not in sizes:
+            raise ConfigError(
+                f"rollout.tensor: found {count}, but no slice of {name} has so many chips; expected one of "
+                f"{', '.join(map(str, sizes))}"
+            )
+        return topologies.get_topology_desc(f"{name}:{sizes[count]}", platform="tpu").devices
 
 
 def find_machine(topology: str | None) -> Machine:

@@ -4,38 +4,56 @@ What is not counted: environments that are waited for, start-up, compilation and
 """
 
 import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from coevo_jax.config import Config, of_round
+from coevo_jax.config import Config, FailureAgentConfig, LearnConfig, of_round
 from coevo_jax.config_check import slice_bounds
 from coevo_jax.preflight.check import Preflight, Result
 from coevo_jax.sampling.engine import CHUNKS
+from coevo_jax.schedule import Phase, schedule
 
 # Assumptions, of every task in every round; the tables that show estimates repeat them.
 TRAJECTORY_SHARE = 0.5  # a trajectory's tokens, as a share of batch.row_length
 AGENT_SHARE = 0.25  # of these, the agent's own: decoded one by one, the others are prefilled
-TARGET_PAIRS = 3  # expert over either agent's failure, and failure over failure
-TARGET_TRAJECTORIES = 3
-FAILURE_PAIRS = 1
-FAILURE_TRAJECTORIES = 2
 
 ASSUMPTIONS = (
     f"a trajectory fills {TRAJECTORY_SHARE:.0%} of a row and {AGENT_SHARE:.0%} of it are the agent's tokens; "
-    f"every task fails and gives the target agent {TARGET_PAIRS} pairs of {TARGET_TRAJECTORIES} trajectories "
-    f"and the failure agent {FAILURE_PAIRS} pair of {FAILURE_TRAJECTORIES}; no prefix is shared; hosts share "
+    "every task fails and gives the target agent one pair of each kind that it learns from (co-evolution: "
+    "3 pairs of 3 trajectories; ETO: 1 of 2) and the failure agent 1 pair of 2; no prefix is shared; hosts share "
     "the episodes evenly; all slots are busy; environments never make the chips wait"
 )
 
 
 @dataclass(frozen=True, kw_only=True)
+class AgentTime:
+    """Estimated seconds of one agent's parts, over all rounds."""
+
+    roll_outs: float  # exploration and evaluation
+    learning: float  # with its reference's scoring
+
+    @property
+    def total(self) -> float:
+        return self.roll_outs + self.learning
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunTime:
-    """Estimated seconds of a run's parts, over all rounds."""
+    """Estimated seconds of a run's parts."""
 
     warm_start: float
-    roll_outs: float  # exploration and evaluation
-    learning: float  # of both agents, with scoring
-    step: float  # one DPO step, all of its microbatches
+    agents: Mapping[str, AgentTime]  # "target" and, where there is one, "failure"
+    step: float  # one DPO step of the target agent, all of its microbatches
     chips: int
+
+    @property
+    def roll_outs(self) -> float:
+        return sum(agent.roll_outs for agent in self.agents.values())
+
+    @property
+    def learning(self) -> float:
+        return sum(agent.learning for agent in self.agents.values())
 
     @property
     def total(self) -> float:
@@ -43,44 +61,92 @@ class RunTime:
 
     @property
     def chip_hours(self) -> float:
-        return self.total * self.chips / 3600
+        return self.chip_hours_of(self.total)
+
+    def chip_hours_of(self, seconds: float) -> float:
+        """What so many seconds of the run cost."""
+        return seconds * self.chips / 3600
 
 
 def estimate_run(result: Preflight) -> RunTime | None:
-    """Seconds of the run; None where the chip's rates are not known or a slice of tasks has no end."""
+    """Seconds of the run.
+
+    None where the chip's rates are not known, a slice of tasks has no end, or the target agent learns from its
+    successes, whose number nobody knows.
+    """
     config, machine = result.plan.config, result.machine
     slices = [config.warm_start.tasks, config.evaluate.tasks, *config.explore.tasks]
-    if machine.chip is None or any(slice_bounds(text)[1] is None for text in slices):
+    open_end = any(slice_bounds(text)[1] is None for text in slices)
+    if machine.chip is None or open_end or config.target.sft_successes:
         return None
-    warm, step = _step_seconds(result, "SFT", config), _step_seconds(result, "DPO", config)
-    batch = config.batch
     demonstrations = _size(config.warm_start.tasks)
-    per_step = batch.step_demonstrations or _per_microbatch(config, 1)
+    per_step = config.batch.step_demonstrations or _per_microbatch(config, 1)
     warm_steps = config.warm_start.epochs * math.ceil(demonstrations / per_step)
-    warm_seconds = warm_steps * warm(_microbatches(config, min(per_step, demonstrations)))
-    learned, episodes = 0.0, _size(config.evaluate.tasks) * _agents(config)
-    scoring = result.result("reference scoring")
-    typical = 0.0
-    for number in range(1, config.rounds + 1):
-        tasks = _size(of_round(config.explore.tasks, number))
-        episodes += tasks * config.explore.samples * (3 if config.failure.explore else 1)
-        episodes += _size(config.evaluate.tasks) * _agents(config)
-        for epochs, pairs, trajectories in _agents_pairs(config):
-            per_step = batch.step_pairs or batch.pairs
-            count = math.ceil(tasks * pairs / per_step)
-            micro = _microbatches(config, min(per_step, tasks * pairs) / pairs * trajectories)
-            learned += epochs * count * step(micro) + count * micro * _total(scoring)
-            typical = typical or step(micro)
+    warm = _step_seconds(result, "SFT")(_microbatches(config, min(per_step, demonstrations)))
+    phases = schedule(config)
+    names = dict.fromkeys(phase.agent for phase in phases)
+    tasks = _size(of_round(config.explore.tasks, 1))
     return RunTime(
-        warm_start=warm_seconds,
-        roll_outs=episodes / machine.hosts * _episode_seconds(result),
-        learning=learned,
-        step=typical,
+        warm_start=warm_steps * warm,
+        agents={name: _agent_time(result, [one for one in phases if one.agent == name]) for name in names},
+        step=_learning_seconds(result, config.target, tasks).step if config.rounds > 0 else 0.0,
         chips=len(machine.devices),
     )
 
 
-def _step_seconds(result: Preflight, title: str, config: Config):
+def _agent_time(result: Preflight, phases: Sequence[Phase]) -> AgentTime:
+    """The time of an agent's phases."""
+    config, machine = result.plan.config, result.machine
+    episodes, learned = 0, 0.0
+    for phase in phases:
+        tasks = _size(of_round(config.explore.tasks, max(phase.round, 1)))
+        if phase.kind == "evaluate":
+            episodes += _size(config.evaluate.tasks)
+        elif phase.kind == "explore":
+            episodes += tasks * config.explore.samples
+        elif phase.kind == "learn":
+            agent = config.failure if phase.agent == "failure" else config.target
+            learned += _learning_seconds(result, agent, tasks).round
+    groups = machine.hosts // result.plan.rollouts.hosts  # hosts that play by themselves
+    return AgentTime(roll_outs=episodes / groups * _episode_seconds(result), learning=learned)
+
+
+class _Learning(NamedTuple):
+    """Seconds of a step, and of a round of them with the reference's scoring."""
+
+    step: float
+    round: float
+
+
+def _learning_seconds(result: Preflight, agent: LearnConfig, tasks: int) -> _Learning:
+    config = result.plan.config
+    pairs, trajectories = _of_a_task(config, agent)
+    if not tasks * pairs:
+        return _Learning(0.0, 0.0)
+    per_step = config.batch.step_pairs or config.batch.pairs
+    steps = math.ceil(tasks * pairs / per_step)
+    microbatches = _microbatches(config, min(per_step, tasks * pairs) / pairs * trajectories)
+    seconds = _step_seconds(result, "DPO")(microbatches)
+    scoring = _total(result.result("reference scoring"))
+    return _Learning(seconds, agent.epochs * steps * seconds + steps * microbatches * scoring)
+
+
+def _of_a_task(config: Config, agent: LearnConfig) -> tuple[int, int]:
+    """Pairs and trajectories that an agent learns from a task: one pair of each kind that it can have."""
+    kinds, two_agents = agent.pairs, config.failure.explore
+    if isinstance(agent, FailureAgentConfig):
+        return (1, 2) if agent.explore and agent.learn and kinds.failure_failure else (0, 0)
+    expert = kinds.expert_target is not None or (two_agents and kinds.expert_failure is not None)
+    hard = two_agents and (kinds.expert_failure is not None or kinds.failure_failure is not None)
+    pairs = (
+        (kinds.expert_target is not None)
+        + (two_agents and kinds.expert_failure is not None)
+        + (two_agents and kinds.failure_failure is not None)
+    )
+    return pairs, expert + 1 + hard
+
+
+def _step_seconds(result: Preflight, title: str) -> Callable[[int], float]:
     """Seconds of an optimizer step as a function of its microbatches."""
     whole = result.result(f"{title} step")
     if whole is not None:
@@ -101,18 +167,6 @@ def _episode_seconds(result: Preflight) -> float:
     decoded = tokens * AGENT_SHARE * _total(result.result("decode")) / config.rollout.slots
     calls = (tokens * (1 - AGENT_SHARE)) / (CHUNKS[-1] * result.plan.prefill_rows)
     return decoded + calls * _total(result.result("prefill"))
-
-
-def _agents(config: Config) -> int:
-    return 2 if config.failure.explore and config.evaluate.failure_agent else 1
-
-
-def _agents_pairs(config: Config) -> list[tuple[int, int, int]]:
-    """Epochs, pairs and trajectories of a task, for each agent that learns."""
-    agents = [(config.target.epochs, TARGET_PAIRS, TARGET_TRAJECTORIES)]
-    if config.failure.explore and config.failure.learn:
-        agents.append((config.failure.epochs, FAILURE_PAIRS, FAILURE_TRAJECTORIES))
-    return agents
 
 
 def _per_microbatch(config: Config, trajectories: float) -> int:

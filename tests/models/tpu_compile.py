@@ -27,7 +27,7 @@ from coevo_jax.learning.train_step import jit_step
 from coevo_jax.models.attention_kinds import choose_attention
 from coevo_jax.models.flash_attention import flash_attention
 from coevo_jax.models.transformer import Transformer, init_params
-from coevo_jax.preflight.programs import abstract_batch
+from coevo_jax.preflight.arrays import abstract_batch
 from coevo_jax.sharding import MESH_AXES
 
 # Qwen3-0.6B

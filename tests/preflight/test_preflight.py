@@ -11,10 +11,11 @@ from rich.console import Console
 from coevo_jax.config import LoraConfig, ModelConfig
 from coevo_jax.models.lora import init_trained, plain
 from coevo_jax.models.transformer import Transformer, init_params
+from coevo_jax.preflight.arrays import bytes_per_device
 from coevo_jax.preflight.check import largest_arrays, preflight, set_effort
 from coevo_jax.preflight.chips import BY_NAME, find_machine
 from coevo_jax.preflight.costs import adapter_weights, cost_of, whole_weights
-from coevo_jax.preflight.programs import bytes_per_device, plan_programs
+from coevo_jax.preflight.plan import plan_programs
 from coevo_jax.preflight.report import print_preflight, record, sharding_table
 from coevo_jax.preflight.run_time import estimate_run
 from coevo_jax.preflight.table import write_table
@@ -27,7 +28,7 @@ MESH = (
     *("batch.rows=8", "batch.step_pairs=8"),
     *("model.num_layers=1", "model.attention=dense"),  # quick to compile
 )
-PLAYED = ("roll-out copy", "slots (KV cache)")
+PLAYED = ("roll-out copy", "slots (KV cache)", "kept prefix")
 BOUNDED = ("evaluate.tasks=0:10",)
 
 
@@ -58,7 +59,7 @@ def test_every_phase_has_its_programs_and_holds_both_agents(checked):
     names = {phase.phase.name: [one.program.name for one in phase.results] for phase in checked.phases}
     assert names == {
         "warm start": ["SFT step"],
-        "roll-outs": ["roll-out copy", "prefill", "decode"],
+        "roll-outs": ["roll-out copy", "prefill", "decode", "keep prefix", "put prefix"],
         "learning": ["reference scoring", "DPO microbatch", "DPO update"],
     }
     held = checked.phases[1].phase.resident

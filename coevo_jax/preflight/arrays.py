@@ -1,0 +1,70 @@
+"""Arrays of a run that are only described: shapes, types and placements, and their bytes on a device."""
+
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from coevo_jax.batch import PreferenceBatch, TokenBatch
+from coevo_jax.config import BatchConfig
+from coevo_jax.learning.train_step import batch_shardings
+
+Tree = Any  # of ShapeDtypeStructs
+
+
+def bytes_per_device(tree: Tree) -> int:
+    """Bytes of a tree's arrays on one device."""
+    return sum(array_bytes(leaf) for leaf in jax.tree.leaves(tree))
+
+
+def array_bytes(leaf: jax.ShapeDtypeStruct) -> int:
+    shape = leaf.sharding.shard_shape(leaf.shape) if leaf.sharding is not None else leaf.shape
+    size = 1
+    for dim in shape:
+        size *= dim
+    return size * leaf.dtype.itemsize
+
+
+def abstract_batch(config: BatchConfig, mesh: Mesh) -> PreferenceBatch:
+    """A microbatch whose every token may be scored: pairs and demonstrations have the same arrays."""
+    rows, length, views = config.rows, config.row_length, config.rows * config.views_per_row
+    ids, floats, pairs = array(jnp.int32, rows, length), array(jnp.float32, views), config.pairs
+    shapes: Any = PreferenceBatch(
+        tokens=TokenBatch(
+            tokens=ids,
+            positions=ids,
+            visible_until=ids,
+            source=ids,
+            target=ids,
+            scored=array(jnp.int32, rows),
+        ),
+        view_weight=array(jnp.float32, rows, config.views_per_row, length),
+        reference_logps=floats,
+        sft_weight=floats,
+        reward=floats,
+        token_count=array(jnp.int32, views),
+        chosen=array(jnp.int32, pairs),
+        rejected=array(jnp.int32, pairs),
+        weight=array(jnp.float32, pairs),
+        kind=array(jnp.int32, pairs),
+        step_share=array(jnp.float32),
+    )
+    shardings = batch_shardings(mesh)
+    tokens = jax.tree.map(lambda _: shardings.tokens, shapes.tokens)
+    return placed(shapes, replace(shardings, tokens=tokens))
+
+
+def array(dtype: Any, *shape: int) -> Any:
+    """One array, wherever the compiler puts it."""
+    return jax.ShapeDtypeStruct(shape, dtype)
+
+
+def placed(shapes: Tree, shardings: Tree) -> Tree:
+    """A tree of arrays, each with its sharding."""
+
+    def place(leaf: Any, sharding: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+    return jax.tree.map(place, shapes, shardings)
