@@ -113,6 +113,9 @@ def run_sweep(
     """Run every cell: finished runs are reused, interrupted ones resumed, a diverged one is only noted.
 
     Runs of a seed share the warm start and the first exploration, which no loss has a part in.
+
+    Raises:
+      Stopped: a signal asked to end; the run under way has committed what it had done.
     """
     outcomes = []
     for number, cell in enumerate(cells, start=1):
@@ -128,7 +131,8 @@ def _run_cell(cell: Cell, relatives: Sequence[Path]) -> Outcome:
         if how == "reused":
             return Outcome(cell=cell, how=how, results=collect_results(run), diverged=None)
         try:
-            return Outcome(cell=cell, how=how, results=coevolve(run), diverged=None)
+            with run.stop:
+                return Outcome(cell=cell, how=how, results=coevolve(run), diverged=None)
         except LearningDiverged as error:
             return Outcome(cell=cell, how=how, results=collect_results(run), diverged=str(error))
     finally:

@@ -31,9 +31,10 @@ from coevo_jax.report.sweep import (
     sweep_table,
     terminal_table,
 )
+from coevo_jax.stopping import Stopped
 from coevo_jax.strict import ConfigError
 from coevo_jax.sweep import AGENTS, Cell, Outcome, plan_sweep, run_sweep
-from launch.cli import run_command
+from launch.cli import SIGNALLED, run_command
 
 SUFFIXES = (".md", ".json")
 
@@ -43,7 +44,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         prog="python -m launch.sweep",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="exit code: 0 when every run finished or diverged, 2 when what was given cannot be used",
+        epilog="exit code: 0 when every run finished or diverged, 2 when what was given cannot be used, 143\n"
+        "or 130 after SIGTERM or Ctrl-C: the same command goes on",
     )
     parser.add_argument("config", nargs="?", help="YAML file of the run")
     parser.add_argument("overrides", nargs="*", metavar="key.sub=value", help="as in launch.train")
@@ -141,7 +143,11 @@ def main(argv: Sequence[str]) -> None:
         done.append(outcome)
         write_tables(args.table, tabulate(done, args.agent), command)
 
-    run_sweep(cells, lambda number, cell: announce(number, len(cells), cell), after)
+    try:
+        run_sweep(cells, lambda number, cell: announce(number, len(cells), cell), after)
+    except Stopped as error:
+        print(f"{error}; what is done is committed: the same command goes on from there", file=sys.stderr)
+        sys.exit(SIGNALLED + error.signum)
     CONSOLE.print()
     CONSOLE.print(terminal_table(tabulate(done, args.agent)))
     for path in args.table:

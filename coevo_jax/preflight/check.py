@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, replace
 
 import jax
@@ -26,6 +26,13 @@ class Seconds:
     compute: float
     memory: float
     links: float
+
+    def __add__(self, other: "Seconds") -> "Seconds":
+        return Seconds(
+            compute=self.compute + other.compute,
+            memory=self.memory + other.memory,
+            links=self.links + other.links,
+        )
 
     @property
     def total(self) -> float:
@@ -87,6 +94,17 @@ class Preflight:
         return found[0] if found else None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Compiled:
+    """What the compiler says of a program, on a chip."""
+
+    arguments: int  # bytes
+    own: int  # bytes: results that are no argument's buffers, temporaries
+    traffic: tuple[Traffic, ...]
+    seconds: float
+    refusal: str | None = None
+
+
 def set_effort(*, quick: bool) -> None:
     """How hard the compiler looks for fast code, for all that this process compiles from now on."""
     if "jax_exec_time_optimization_effort" in jax.config.values:
@@ -101,34 +119,50 @@ def preflight(
     say: Callable[[str], None] = lambda _: None,
     *,
     thorough: bool = False,
+    played: MutableMapping[str, Compiled] | None = None,
 ) -> Preflight:
     """Compile every program of a run for a machine.
 
     Args:
       say: told of each program before it is compiled.
+      played: what was compiled, by name, of the programs that play episodes: they do not depend on the
+        machine around a copy's devices. Taken from here, and added.
       thorough: let the compiler work as hard as in a run. Otherwise it is told not to look for the fastest
         code, which takes a fifth of the time; where both were measured, temporaries differed by 2 %.
 
     Raises:
       ConfigError: the config cannot run on the machine at all (see `plan_programs`).
     """
-    jax.config.update("jax_enable_compilation_cache", False)  # a stored program has no text to read
-    set_effort(quick=not thorough)
+    prepare_compiler(thorough=thorough)
     plan = plan_programs(config, machine)
     phases = []
-    known: dict[str, _Compiled] = {}
+    alike: dict[str, Compiled] = {}
     for phase in plan.phases:
         results = []
         for program in phase.programs:
-            compiled = known.get(program.compiled_as)
+            known, name = (played, program.name) if program.playing else (alike, program.compiled_as)
+            compiled = known.get(name) if known is not None else None
             if compiled is None:
                 say(f"{phase.name}: {program.name}")
                 compiled = _compile(plan, program)
-            if program.compiled_as:
-                known[program.compiled_as] = compiled
+            if known is not None and name:
+                known[name] = compiled
             results.append(_measure(plan, phase, program, compiled))
         phases.append(PhaseResult(phase=phase, results=tuple(results)))
     return Preflight(plan=plan, phases=tuple(phases))
+
+
+def prepare_compiler(*, thorough: bool = False) -> None:
+    """Set JAX up for programs that are compiled to be looked at."""
+    jax.config.update("jax_enable_compilation_cache", False)  # a stored program has no text to read
+    set_effort(quick=not thorough)
+
+
+def check_program(plan: Plan, phase_name: str, name: str) -> Result:
+    """Compile one program of a plan."""
+    phase = next(one for one in plan.phases if one.name == phase_name)
+    program = next(one for one in phase.programs if one.name == name)
+    return _measure(plan, phase, program, _compile(plan, program))
 
 
 def largest_arrays(phase: Phase) -> list[tuple[str, int]]:
@@ -146,18 +180,7 @@ def leaf_name(path: tuple[object, ...]) -> str:
     return "/".join(str(part) for part in parts)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Compiled:
-    """What the compiler says of a program, on a chip."""
-
-    arguments: int  # bytes
-    own: int  # bytes: results that are no argument's buffers, temporaries
-    traffic: tuple[Traffic, ...]
-    seconds: float
-    refusal: str | None = None
-
-
-def _compile(plan: Plan, program: Program) -> _Compiled:
+def _compile(plan: Plan, program: Program) -> Compiled:
     started = time.monotonic()
     try:
         compiled = program.lower().compile()
@@ -166,11 +189,11 @@ def _compile(plan: Plan, program: Program) -> _Compiled:
             raise
         used = _used(str(error), plan.machine)
         seconds = time.monotonic() - started
-        return _Compiled(arguments=used, own=0, traffic=(), seconds=seconds, refusal=str(error))
+        return Compiled(arguments=used, own=0, traffic=(), seconds=seconds, refusal=str(error))
     memory = compiled.memory_analysis()
     assert memory is not None
     results = memory.output_size_in_bytes - memory.alias_size_in_bytes
-    return _Compiled(
+    return Compiled(
         arguments=memory.argument_size_in_bytes,
         own=results + memory.temp_size_in_bytes,
         traffic=collectives(compiled.as_text() or "", _chips(plan, program)),
@@ -178,7 +201,7 @@ def _compile(plan: Plan, program: Program) -> _Compiled:
     )
 
 
-def _measure(plan: Plan, phase: Phase, program: Program, compiled: _Compiled) -> Result:
+def _measure(plan: Plan, phase: Phase, program: Program, compiled: Compiled) -> Result:
     away = (*program.frees, *program.yields)
     resident = sum(bytes_per_device(tree) for name, tree in phase.resident.items() if name not in away)
     held = sum(bytes_per_device(phase.resident[name]) for name in program.holds if name in phase.resident)

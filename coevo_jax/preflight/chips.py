@@ -147,6 +147,8 @@ def _tpu_slice(topology: str, name: str, shape: str) -> Machine:
     # Read when the compiler is loaded: there is no metadata server to ask, no TPU that one process must own.
     os.environ |= {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
     os.environ |= {"TPU_STDERR_LOG_LEVEL": "3", "TPU_MIN_LOG_LEVEL": "3"}
+    for key, told in (("TPU_ACCELERATOR_TYPE", "v5litepod-4"), ("TPU_WORKER_HOSTNAMES", "localhost")):
+        os.environ.setdefault(key, told)  # any will do: it complains where it cannot find out
     jax.config.update("jax_platforms", "cpu")
     alone = {"chips_per_host_bounds": (1, 1, 1)} if shape == "1x1" else {}
     try:

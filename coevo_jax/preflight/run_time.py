@@ -21,8 +21,8 @@ AGENT_SHARE = 0.25  # of these, the agent's own: decoded one by one, the others 
 ASSUMPTIONS = (
     f"a trajectory fills {TRAJECTORY_SHARE:.0%} of a row and {AGENT_SHARE:.0%} of it are the agent's tokens; "
     "every task fails and gives the target agent one pair of each kind that it learns from (co-evolution: "
-    "3 pairs of 3 trajectories; ETO: 1 of 2) and the failure agent 1 pair of 2; no prefix is shared; hosts share "
-    "the episodes evenly; all slots are busy; environments never make the chips wait"
+    "3 pairs of 3 trajectories; ETO: 1 of 2) and the failure agent 1 pair of 2; no prefix is shared; hosts "
+    "share the episodes evenly; all slots are busy; environments never make the chips wait"
 )
 
 
@@ -71,8 +71,8 @@ class RunTime:
 def estimate_run(result: Preflight) -> RunTime | None:
     """Seconds of the run.
 
-    None where the chip's rates are not known, a slice of tasks has no end, or the target agent learns from its
-    successes, whose number nobody knows.
+    None where the chip's rates are not known, a slice of tasks has no end, or the target agent learns from
+    its successes, whose number nobody knows.
     """
     config, machine = result.plan.config, result.machine
     slices = [config.warm_start.tasks, config.evaluate.tasks, *config.explore.tasks]

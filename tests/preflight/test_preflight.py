@@ -120,6 +120,22 @@ def test_time_is_estimated_from_the_rates_of_a_known_chip(checked, tmp_path):
     assert estimate_run(dataclasses.replace(checked, plan=unknown)) is None
 
 
+def test_a_run_without_a_failure_agent_costs_what_is_left(checked):
+    config = checked.plan.config
+    both = estimate_run(checked)
+    pairs = config.target.pairs.model_copy(update={"expert_failure": None, "failure_failure": None})
+    alone = {
+        "failure": config.failure.model_copy(update={"explore": False}),
+        "target": config.target.model_copy(update={"pairs": pairs}),
+    }
+    eto = estimate_run(checked.of(config.model_copy(update=alone)))
+    assert set(both.agents) == {"target", "failure"} and set(eto.agents) == {"target"}
+    assert eto.agents["target"].roll_outs == both.agents["target"].roll_outs
+    assert 0 < eto.agents["target"].learning < both.agents["target"].learning
+    assert both.agents["failure"].roll_outs > both.agents["target"].roll_outs  # it explores twice a round
+    assert both.total == both.warm_start + both.agents["target"].total + both.agents["failure"].total
+
+
 def test_demonstrations_and_pairs_share_one_program(checked):
     plan = checked.plan
     named = {one.name: one.compiled_as for phase in plan.phases for one in phase.programs}
