@@ -103,21 +103,17 @@ class Machine:
         return len({device.process_index for device in self.devices})
 
     def neighbours(self, count: int) -> Sequence[Any]:
-        """Devices to compile for what `count` neighbouring chips do alone: of one host, or of whole ones.
-
-        Raises:
-          ConfigError: no slice has so many chips.
-        """
+        """Devices to compile for what `count` neighbouring chips do alone: of one host, or of whole ones."""
         if count <= len(self.host):
             return self.host
         name = self.name.partition(":")[0]
-        sizes = {math.prod(map(int, shape.split("x"))): shape for shape in TPU_SHAPES.get(name, ())}
-        if count not in sizes:
-            raise ConfigError(
-                f"rollout.tensor: found {count}, but no slice of {name} has so many chips; expected one of "
-                f"{', '.join(map(str, sizes))}"
-            )
-        return topologies.get_topology_desc(f"{name}:{sizes[count]}", platform="tpu").devices
+        topology = f"{name}:{shape_of(name, count)}"
+        return topologies.get_topology_desc(topology, platform="tpu").devices
+
+
+def shape_of(chip: str, count: int) -> str:
+    """The shape of a slice with so many chips, "4x4" of 16: any power of two that its maker sells."""
+    return next(shape for shape in TPU_SHAPES[chip] if math.prod(map(int, shape.split("x"))) == count)
 
 
 def find_machine(topology: str | None) -> Machine:

@@ -69,10 +69,12 @@ def _mesh_words(plan: Plan) -> str:
 
 def _print_machine(result: Preflight, console: Console) -> None:
     machine, plan = result.machine, result.plan
+    sharing = plan.rollouts.hosts
+    where = "each host" if sharing == 1 else f"{sharing} hosts, in lockstep"
     console.print(
         f"{plan.config.name} on {machine.name}: {len(machine.devices)} chips of "
         f"{machine.memory / GIB:.2f} GiB on {machine.hosts} hosts; mesh {_mesh_words(plan)}; roll-outs over "
-        f"{plan.rollouts.mesh.size} chips of each host"
+        f"{plan.rollouts.mesh.size} chips of {where}"
     )
     if machine.chip is not None:
         chip = machine.chip

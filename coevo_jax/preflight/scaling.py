@@ -4,7 +4,6 @@ A cell is one preflight (`check`): a model, what of it is trained, and a slice. 
 so that they can be kept in a file and written up again.
 """
 
-import math
 from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from coevo_jax.config import Config
 from coevo_jax.config_io import load_config
 from coevo_jax.preflight.arrays import bytes_per_device
 from coevo_jax.preflight.check import Compiled, Preflight, Seconds, check_program, preflight, prepare_compiler
-from coevo_jax.preflight.chips import GIB, TPU_SHAPES, Machine, find_machine
+from coevo_jax.preflight.chips import GIB, Machine, find_machine, shape_of
 from coevo_jax.preflight.costs import WIDTH, whole_weights
 from coevo_jax.preflight.plan import plan_programs, vocabulary
 from coevo_jax.preflight.run_time import RunTime, estimate_run
@@ -26,7 +25,7 @@ CHIPS = (4, 8, 16, 32, 64, 128, 256)
 ROWS = 16  # the paper's step: 32 pairs of 32 trajectories, two of them to a row
 SLICES = {"all": "v5p", "adapters": "v5e"}  # what is trained, and the chip it is checked on
 ADAPTERS = "{rank: 16, alpha: 32, warm_start: adapter, base_dtype: bfloat16}"
-COPY_SHARE = 0.5  # of a chip's memory that a copy for roll-outs may take
+COPY_SHARE = 0.5  # of a chip's memory that copies for roll-outs may take
 CACHE_SHARE = 0.2  # and the slots' KV cache
 MOST_SLOTS = 16
 
@@ -76,8 +75,7 @@ class FsdpCell:
 
 def slice_of(chip: str, chips: int) -> str:
     """The topology of a chip with so many of them."""
-    shape = next(x for x in TPU_SHAPES[chip] if math.prod(map(int, x.split("x"))) == chips)
-    return f"{chip}:{shape}"
+    return f"{chip}:{shape_of(chip, chips)}"
 
 
 def cell_config(cell: Cell, machine: Machine, *overrides: str) -> Config:
@@ -98,18 +96,17 @@ def roll_out_size(config: Config, machine: Machine) -> tuple[int, int]:
     """Chips of a copy for roll-outs, and slots: one host's, or those of several where a copy is too big."""
     model, limit = config.model, machine.memory
     width = WIDTH[model.dtype]
-    copy = width * whole_weights(model, vocabulary(config))
+    lanes = 1 if model.lora is not None else 2  # adapters play on one copy, side by side
+    copies = lanes * width * whole_weights(model, vocabulary(config))
     tensor = min(4, len(machine.devices))
-    while copy / tensor > COPY_SHARE * limit and tensor < len(machine.devices):
+    while copies / tensor > COPY_SHARE * limit and tensor < len(machine.devices):
         tensor *= 2
     # Key/value heads are on every chip where there are more chips than heads.
     parts = tensor if model.num_kv_heads % tensor == 0 else 1
-    slot = (
-        2 * width * model.num_layers * model.num_kv_heads * model.head_dim * config.rollout.max_tokens / parts
-    )
-    lanes = 1 if model.lora is not None else 2
+    token = 2 * width * model.num_layers * model.num_kv_heads * model.head_dim
+    slot = lanes * token * config.rollout.max_tokens / parts
     slots = MOST_SLOTS
-    while slots > 1 and slots * lanes * slot > CACHE_SHARE * limit:
+    while slots > 1 and slots * slot > CACHE_SHARE * limit:
         slots //= 2
     return tensor, slots
 

@@ -58,3 +58,16 @@ def test_what_is_too_large_is_exit_code_1_with_the_arrays(libtpu):
     assert done.returncode == 1, done.stdout[-2000:] + done.stderr[-4000:]
     assert "It does not fit: roll-outs" in done.stdout
     assert "slots (KV cache) cache/keys/0" in done.stdout and "lockstep" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_copy_over_two_hosts_plays_in_lockstep_on_their_chips(libtpu, tmp_path):
+    config, out = "configs/paper/qwen3-32b-webshop-lora.yaml", tmp_path / "out.json"
+    done = compile_config(libtpu, config, "--topology", "v5e:4x8", "model.num_layers=2", "--json", out)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert "roll-outs over 8 chips of 2 hosts" in " ".join(done.stdout.split())
+    found = json.loads(out.read_text())["phases"]["roll-outs"]
+    weights = 2 * (2 * 5120 * 128 * (64 + 8) + 3 * 5120 * 25600) + 2 * 151936 * 5120
+    assert found["resident_gib"]["roll-out copy"] == pytest.approx(weights * 2 / 8 / 2**30, rel=0.01)
+    sent = {one["kind"] for one in found["programs"]["decode"]["collectives"]}
+    assert "all-reduce" in sent  # of a copy that no host has whole
