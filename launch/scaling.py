@@ -50,7 +50,7 @@ def config_of(model: str) -> Path:
 def cells() -> Iterator[Cell]:
     for trained in SLICES:
         for model in MODELS:
-            for chips in CHIPS:
+            for chips in CHIPS[trained]:
                 yield Cell(config=config_of(model), trained=trained, chips=chips)
 
 

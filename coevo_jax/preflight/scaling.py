@@ -21,9 +21,9 @@ from coevo_jax.preflight.run_time import RunTime, estimate_run
 Figures = dict[str, Any]
 Say = Callable[[str], None]
 
-CHIPS = (4, 8, 16, 32, 64, 128, 256)
 ROWS = 16  # the paper's step: 32 pairs of 32 trajectories, two of them to a row
 SLICES = {"all": "v5p", "adapters": "v5e"}  # what is trained, and the chip it is checked on
+CHIPS = {"all": (4, 8, 16, 32, 64, 128, 256), "adapters": (4, 16, 64, 256)}
 ADAPTERS = "{rank: 16, alpha: 32, warm_start: adapter, base_dtype: bfloat16}"
 COPY_SHARE = 0.5  # of a chip's memory that copies for roll-outs may take
 CACHE_SHARE = 0.2  # and the slots' KV cache
@@ -31,7 +31,7 @@ MOST_SLOTS = 16
 
 # Where FSDP turns bound by communication: one row a chip, shorter and shorter.
 FSDP_CHIPS = 64
-ROW_LENGTHS = (4096, 2048, 1024, 512, 256)
+ROW_LENGTHS = (4096, 1024, 512, 256)
 
 # The tasks of the paper's benchmarks, as ETO counts them, and ETO itself on a co-evolution config.
 BENCHMARKS = {"WebShop": (1938, 200), "ScienceWorld": (1483, 211), "InterCode-SQL": (621, 281)}

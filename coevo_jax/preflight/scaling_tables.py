@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 
-from coevo_jax.preflight.scaling import BENCHMARKS, CHIPS, ROW_LENGTHS, SLICES, Figures
+from coevo_jax.preflight.scaling import BENCHMARKS, ROW_LENGTHS, SLICES, Figures
 from coevo_jax.report.markdown import table
 
 PARTS = ("compute", "memory", "links")
@@ -27,11 +27,12 @@ def tables(figures: Mapping[str, Figures]) -> Iterator[tuple[str, str]]:
 def _pivot(cells: Sequence[Figures], text: Callable[[Figures], str]) -> str:
     """Models by chips."""
     models = {one["model"]: one["weights"] for one in cells}
+    sizes = sorted({one["chips"] for one in cells})
     rows = []
     for model, weights in models.items():
         by_chips = {one["chips"]: one for one in cells if one["model"] == model}
-        rows.append([f"{model} ({weights / 1e9:.1f} B)", *(text(by_chips[chips]) for chips in CHIPS)])
-    return table(["chips", *map(str, CHIPS)], rows)
+        rows.append([f"{model} ({weights / 1e9:.1f} B)", *(text(by_chips[chips]) for chips in sizes)])
+    return table(["chips", *map(str, sizes)], rows)
 
 
 def _memory(cell: Figures) -> str:
