@@ -41,18 +41,17 @@ BETA, RATE = np.float32(0.1), np.float32(1e-2)
 
 
 @pytest.fixture(scope="module")
-def model():
-    return Transformer(CONFIG, VOCAB)
-
-
-@pytest.fixture(scope="module")
 def base(model):
-    return nn.unbox(init_params(plain(model), jax.random.key(0)))
+    return jax.jit(lambda key: nn.unbox(init_params(plain(model), key)))(jax.random.key(0))
 
 
 @pytest.fixture(scope="module")
 def fresh(model):
-    return nn.unbox(init_trained(model, jax.random.key(0)))
+    return adapters_of(model)
+
+
+def adapters_of(model):
+    return jax.jit(lambda key: nn.unbox(init_trained(model, key)))(jax.random.key(0))
 
 
 def moved(tree, seed=1):
@@ -80,7 +79,7 @@ def test_fresh_adapters_change_nothing(model, base, fresh):
 def test_adapters_compute_what_their_merged_weights_compute(base, targets):
     lora = LORA.model_copy(update={"target_modules": targets})
     model = Transformer(CONFIG.model_copy(update={"lora": lora}), VOCAB)
-    adapters = moved(nn.unbox(init_trained(model, jax.random.key(0))))
+    adapters = moved(adapters_of(model))
     assert set(adapters["layers"]) == set(targets)
     found = hidden(model, model_variables(adapters, base))
     np.testing.assert_allclose(
