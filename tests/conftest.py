@@ -53,3 +53,14 @@ def no_network():
         patch.setattr(socket.socket, name, guarded)
     yield
     patch.undo()
+
+
+@pytest.fixture(scope="module")
+def letters():
+    """The toy environment under its name in the registry."""
+    from coevo_jax.envs.registry import ENVIRONMENTS
+    from tests.tiny import LETTERS
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(ENVIRONMENTS, "letters", LETTERS)
+        yield

@@ -8,14 +8,15 @@ import pytest
 from coevo_jax.coevolution import coevolve, collect_results
 from coevo_jax.config_io import load_config
 from coevo_jax.data.buffer import read_trajectories
-from coevo_jax.envs.registry import ENVIRONMENTS
 from coevo_jax.report.html import write_report
 from coevo_jax.run_folder.manifest import read_manifest
-from coevo_jax.run_folder.metrics import read_metrics
-from coevo_jax.run_folder.run import Run, create_run, open_run
+from coevo_jax.run_folder.run import create_run, open_run
 from coevo_jax.schedule import schedule
 from coevo_jax.strict import ConfigError
-from tests.tiny import LETTERS, tiny_config
+from tests.measured import curve, results
+from tests.tiny import Killed, tiny_config
+
+pytestmark = pytest.mark.usefixtures("letters")
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 
@@ -47,36 +48,6 @@ def test_a_method_is_a_config():
         "round-01/evaluate_failure",
     ]
     assert "round-01/learn_failure" not in phases("quickstart-frozen-failure.yaml")
-
-
-def numbers(run: Run) -> str:
-    """Everything a run measured, without wall time and memory."""
-    results = dict(collect_results(run))
-    for key in ("phases", "peak_memory_bytes", "environment", "config"):
-        results.pop(key)
-    return json.dumps(results, sort_keys=True)
-
-
-def learning_curve(run: Run) -> list:
-    lines = read_metrics(run.folder / "metrics.jsonl")
-    timed = ("per_second", "share", "seconds", "mfu")
-    return [
-        (line["phase"], line["step"], {k: v for k, v in line["values"].items() if not k.endswith(timed)})
-        for line in lines
-    ]
-
-
-class Killed(BaseException):
-    """Stands for kill -9: no handler of the run sees it."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def letters():
-    """The toy environment under its name in the registry."""
-    patch = pytest.MonkeyPatch()
-    patch.setitem(ENVIRONMENTS, "letters", LETTERS)
-    yield
-    patch.undo()
 
 
 @pytest.fixture(scope="module")
@@ -163,8 +134,8 @@ def test_killed_at_every_third_commit_it_ends_in_the_same_numbers(whole, tmp_pat
             run.close()
             run = open_run(run.folder)
     assert kills >= 4
-    assert numbers(run) == numbers(whole)
-    assert learning_curve(run) == learning_curve(whole)
+    assert results(run.folder) == results(whole.folder)
+    assert curve(run.folder) == curve(whole.folder)
     run.close()
 
 

@@ -17,7 +17,6 @@ from coevo_jax.coevolution import coevolve
 from coevo_jax.config import ModelConfig
 from coevo_jax.config_io import load_config
 from coevo_jax.data.buffer import read_trajectories
-from coevo_jax.envs.registry import ENVIRONMENTS
 from coevo_jax.export import export_agent
 from coevo_jax.learning.optimizer import make_optimizer
 from coevo_jax.learning.train_state import Learner, make_learner
@@ -32,22 +31,15 @@ from coevo_jax.sharding import make_mesh
 from coevo_jax.strict import ConfigError
 from launch.evaluate import main as evaluate_main
 from launch.export import main as export_main
+from tests.measured import curve, results
 from tests.peers import python_with
-from tests.test_coevolution import Killed, learning_curve, numbers
-from tests.tiny import LETTERS, tiny_config, write_config
+from tests.tiny import Killed, tiny_config, write_config
+
+pytestmark = pytest.mark.usefixtures("letters")
 
 SHORT = ("warm_start.epochs=4", "explore.tasks=['40:50']", "target.learning_rate=[1e-2]")
 FULL = ("model.lora.rank=4", *SHORT)
 ADAPTER = ("model.lora={rank: 4, warm_start: adapter}", *SHORT)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def letters():
-    """The toy environment under its name in the registry."""
-    patch = pytest.MonkeyPatch()
-    patch.setitem(ENVIRONMENTS, "letters", LETTERS)
-    yield
-    patch.undo()
 
 
 def started(folder: Path, *overrides: str) -> Run:
@@ -254,8 +246,8 @@ def test_killed_at_every_third_commit_it_ends_in_the_same_numbers(overrides, whe
             run = open_run(run.folder)
     run.close()
     assert kills >= 4
-    assert numbers(run) == numbers(uninterrupted)
-    assert learning_curve(run) == learning_curve(uninterrupted)
+    assert results(run.folder) == results(uninterrupted.folder)
+    assert curve(run.folder) == curve(uninterrupted.folder)
     for agent in ("target", "failure"):
         same(stored(run, agent).params, stored(uninterrupted, agent).params)
         same(stored(run, agent).frozen, stored(uninterrupted, agent).frozen)

@@ -12,15 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from coevo_jax.envs.registry import ENVIRONMENTS
 from coevo_jax.hosts.processes import Processes
 from coevo_jax.run_folder.manifest import read_manifest
-from coevo_jax.run_folder.metrics import read_metrics
 from coevo_jax.strict import ConfigError
 from launch.cli import run_command
 from launch.evaluate import main as evaluate_main
 from launch.train import main, open_or_create, parse
-from tests.tiny import LETTERS, write_config
+from tests.measured import curve, results
+from tests.tiny import write_config
 
 ROOT = Path(__file__).parent.parent.parent
 TRAIN = [sys.executable, "-m", "tests.letters_train"]
@@ -98,11 +97,6 @@ def test_help_lists_every_option_with_its_doc(capsys):
     text = capsys.readouterr().out
     for words in ("target.pairs.expert_target", "Root of all randomness", "env.options of scienceworld"):
         assert words in text
-
-
-@pytest.fixture
-def letters(monkeypatch):
-    monkeypatch.setitem(ENVIRONMENTS, "letters", LETTERS)
 
 
 DATABASE = {"database": "zoo", "tables": ["CREATE TABLE pet (name TEXT)"], "rows": [["pet", [["Rex"]]]]}
@@ -191,13 +185,6 @@ def test_evaluate_leaves_the_run_as_it_is(letters, tmp_path, capsys):
         evaluate_main([str(folder), "--tasks", "first"])
 
 
-def without_time(folder: Path) -> dict:
-    results = json.loads((folder / "results.json").read_text())
-    for key in ("phases", "peak_memory_bytes", "environment", "config", "name"):
-        results.pop(key)
-    return results
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> tuple[Path, float]:
     """A run of a process that nobody stopped, and the seconds it took."""
@@ -206,14 +193,6 @@ def whole(tmp_path_factory) -> tuple[Path, float]:
     start = time.monotonic()
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     return folder / "runs" / "tiny", time.monotonic() - start
-
-
-def curve(folder: Path) -> list:
-    timed = ("per_second", "share", "seconds", "mfu")
-    return [
-        (line["phase"], line["step"], {k: v for k, v in line["values"].items() if not k.endswith(timed)})
-        for line in read_metrics(folder / "metrics.jsonl")
-    ]
 
 
 @pytest.mark.slow
@@ -241,7 +220,7 @@ def test_sigterm_ends_a_run_and_the_same_command_goes_on_with_it(whole, tmp_path
         assert manifest.running is not None and manifest.running.name == phase
         assert manifest.running.position > 0
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    assert without_time(runs / "tiny") == without_time(whole[0])
+    assert results(runs / "tiny") == results(whole[0])
     assert curve(runs / "tiny") == curve(whole[0])
 
 
@@ -267,4 +246,4 @@ def test_kill_9_at_any_moment_ends_in_the_same_numbers(whole, tmp_path):
         if (folder / "manifest.json").exists():
             arguments = ["--resume", str(folder)]
     assert kills >= 3 and process.returncode == 0
-    assert without_time(folder) == without_time(whole[0])
+    assert results(folder) == results(whole[0])

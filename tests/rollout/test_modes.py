@@ -15,8 +15,8 @@ from coevo_jax.models.transformer import Transformer
 from coevo_jax.rollout import Cast, play_together
 from coevo_jax.sampling.engine import Request, Sampling
 from coevo_jax.trajectory import Ending
+from tests.rollout.test_play import CHAT, LENGTH, PARAMS, agent_runs, learner, play_with, text_of
 from tests.scripted_env import MODEL, ScriptedEnv, SlowEnv, make_engine, make_tasks, random_params
-from tests.test_rollout import CHAT, LENGTH, PARAMS, agent_runs, learner, play_with, text_of
 
 SAMPLING = Sampling(root=jax.random.key(0), temperature=1.0)
 TIMES = (
