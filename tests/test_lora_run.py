@@ -5,7 +5,6 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,7 +22,7 @@ from coevo_jax.learning.train_state import Learner, make_learner
 from coevo_jax.models.huggingface.names import entries
 from coevo_jax.models.huggingface.save import scratch_config
 from coevo_jax.models.lora import model_variables, whole_params
-from coevo_jax.models.transformer import Transformer, init_params, output_logits
+from coevo_jax.models.transformer import Transformer, output_logits
 from coevo_jax.run_folder.checkpoint import BASE, Checkpointer
 from coevo_jax.run_folder.manifest import read_manifest
 from coevo_jax.run_folder.run import Run, create_run, open_run
@@ -31,6 +30,7 @@ from coevo_jax.sharding import make_mesh
 from coevo_jax.strict import ConfigError
 from launch.evaluate import main as evaluate_main
 from launch.export import main as export_main
+from tests.fresh import fresh_params
 from tests.measured import curve, results
 from tests.peers import python_with
 from tests.tiny import Killed, tiny_config, write_config
@@ -262,7 +262,7 @@ def test_a_full_warm_start_is_the_base_and_an_adapters_base_is_the_initial_model
         stored(adapted, "target"),
         Transformer(plain.config.model, learner_of(plain).model.vocab_size),
     )
-    same(agent.frozen, nn.unbox(init_params(model, jax.random.key(0))))
+    same(agent.frozen, fresh_params(model))
     assert all(np.abs(factors["b"]).max() > 0 for factors in agent.params["layers"].values())
 
 

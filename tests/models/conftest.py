@@ -1,10 +1,9 @@
 """The model that a module's CONFIG and VOCAB describe, and its parameters."""
 
-import flax.linen as nn
-import jax
 import pytest
 
-from coevo_jax.models.transformer import Transformer, init_params
+from coevo_jax.models.transformer import Transformer
+from tests.fresh import fresh_params
 
 
 @pytest.fixture(scope="module")
@@ -14,4 +13,4 @@ def model(request):
 
 @pytest.fixture(scope="module")
 def params(model):
-    return jax.jit(lambda key: nn.unbox(init_params(model, key)))(jax.random.key(0))
+    return fresh_params(model)

@@ -1,6 +1,5 @@
 """Properties of the transformer: packing changes nothing, the cache equals the full pass, nothing leaks."""
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,8 +10,9 @@ from coevo_jax.models.attention import dense_attention
 from coevo_jax.models.kv_cache import init_cache
 from coevo_jax.models.linear import linear
 from coevo_jax.models.remat import KEPT
-from coevo_jax.models.transformer import Transformer, init_params, output_logits
+from coevo_jax.models.transformer import Transformer, output_logits
 from coevo_jax.models.tree_attention import tree_attention, visible_blocks
+from tests.fresh import fresh_params
 from tests.models.rows import VOCAB, advance, forward, plain_attention, random_tokens, random_trees
 
 CONFIG = ModelConfig(
@@ -130,7 +130,7 @@ def test_slots_advance_on_their_own_and_never_write_past_the_end(model, params):
 @pytest.mark.parametrize("changes", [{"tie_embeddings": False}, {"qk_norm": False}])
 def test_switches_build_and_differ_only_where_they_should(changes):
     other = Transformer(CONFIG.model_copy(update=changes), VOCAB)
-    params = jax.jit(lambda key: nn.unbox(init_params(other, key)))(jax.random.key(0))
+    params = fresh_params(other)
     tokens = random_tokens(7, 2, 20)
     logits = output_logits(params, forward(other, params, tokens))
     assert logits.shape == (2, 20, VOCAB) and np.isfinite(logits).all()

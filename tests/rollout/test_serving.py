@@ -17,7 +17,7 @@ from coevo_jax.config_io import load_config
 from coevo_jax.data.buffer import read_trajectories
 from coevo_jax.data.tokenizer import load_tokenizer, save_tokenizer
 from coevo_jax.models.lora import init_trained, whole_params
-from coevo_jax.models.transformer import Transformer, init_params
+from coevo_jax.models.transformer import Transformer
 from coevo_jax.rollout.endpoint import Endpoint, Served, probe
 from coevo_jax.rollout.serving import FOLDER, check_server, serve
 from coevo_jax.run_folder.manifest import read_manifest
@@ -27,6 +27,7 @@ from coevo_jax.trajectory import Ending
 from coevo_jax.world import BACKBONE_DIR, TOKENIZER_DIR
 from launch.cli import run_command
 from launch.train import main
+from tests.fresh import fresh_params
 from tests.measured import results
 from tests.rollout.stub_server import Stub, StubServer, stub_of
 from tests.test_backbone_run import EMBEDDED, backbone, config_on
@@ -242,7 +243,7 @@ def scratch_stub(run) -> Stub:
     record = read_manifest(run.folder).record("prepare")
     assert record is not None
     model = Transformer(run.config.model, record.records["vocab_size"])
-    params = nn.unbox(init_params(model, jax.random.key(99)))
+    params = fresh_params(model, 99)
     return Stub(model=model, params=params, longest=run.config.rollout.max_tokens)
 
 
