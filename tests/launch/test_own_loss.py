@@ -62,6 +62,7 @@ def test_what_is_no_loss_ends_with_one_message_and_2(override, tmp_path, monkeyp
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_python_m_finds_a_loss_in_the_current_directory(tmp_path):
     """The process a user starts: the loss is found, checked and refused there."""
     (tmp_path / "broken_ones.py").write_text(LOSSES)
