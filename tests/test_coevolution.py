@@ -1,6 +1,7 @@
 """The outer loop: what a method's config schedules, and that an interrupted run ends in the same numbers."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from coevo_jax.run_folder.manifest import read_manifest
 from coevo_jax.run_folder.run import create_run, open_run
 from coevo_jax.schedule import schedule
 from coevo_jax.strict import ConfigError
+from launch.evaluate import main as evaluate_main
 from tests.measured import curve, results
 from tests.tiny import Killed, tiny_config
 
@@ -57,6 +59,10 @@ def whole(tmp_path_factory):
     coevolve(run)
     run.close()
     return run
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_a_run_leaves_what_it_promises(whole):
@@ -164,9 +170,22 @@ def test_a_finished_run_resumes_to_itself(whole):
     assert (whole.folder / "manifest.json").read_bytes() == before
 
 
-def test_damage_is_named_and_nothing_is_changed(whole, tmp_path):
-    import shutil
+def test_evaluate_leaves_the_run_as_it_is(whole, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(whole.folder, folder)
+    before = contents(folder)
+    evaluate_main([str(folder), "--agent", "target", "--split", "dev"])
+    after = contents(folder)
+    assert {path: after[path] for path in before} == before
+    found = json.loads((folder / "evaluations" / "target-dev.json").read_text())
+    results = json.loads((folder / "results.json").read_text())
+    last = [one for one in results["evaluations"] if one["agent"] == "target"][-1]
+    assert found["mean_reward"] == last["mean_reward"]
+    with pytest.raises(ConfigError, match="expected a slice"):
+        evaluate_main([str(folder), "--tasks", "first"])
 
+
+def test_damage_is_named_and_nothing_is_changed(whole, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(whole.folder, copy)
     manifest = read_manifest(copy)
@@ -183,10 +202,10 @@ def test_damage_is_named_and_nothing_is_changed(whole, tmp_path):
 
 
 def test_an_existing_run_is_never_overwritten(whole):
-    before = {path: path.read_bytes() for path in whole.folder.rglob("*") if path.is_file()}
+    before = contents(whole.folder)
     with pytest.raises(ConfigError, match="--resume"):
         create_run(whole.config)
     other = whole.config.model_copy(update={"seed": 7})
     with pytest.raises(ConfigError, match=r"seed: found 0, this config has 7"):
         create_run(other)
-    assert before == {path: path.read_bytes() for path in whole.folder.rglob("*") if path.is_file()}
+    assert contents(whole.folder) == before

@@ -139,7 +139,7 @@ def test_evaluation_plays_the_merged_agent(whole, capsys):
     assert found["mean_reward"] == last["mean_reward"] and found["n"] == last["n"]
     episode = read_trajectories([whole.folder / "evaluations" / "target-dev.parquet"])[0]
     agent, learner, length = stored(whole, "target"), learner_of(whole), len(episode.tokens)
-    hidden = learner.model.apply(
+    hidden = jax.jit(learner.model.apply)(
         model_variables(agent.params, agent.frozen),
         episode.tokens[None],
         np.arange(length)[None],

@@ -16,7 +16,6 @@ from coevo_jax.hosts.processes import Processes
 from coevo_jax.run_folder.manifest import read_manifest
 from coevo_jax.strict import ConfigError
 from launch.cli import run_command
-from launch.evaluate import main as evaluate_main
 from launch.train import main, open_or_create, parse
 from tests.measured import curve, results
 from tests.tiny import write_config
@@ -168,21 +167,6 @@ def test_no_room_for_a_checkpoint_is_found_before_it_is_begun(letters, tmp_path,
     folder = tmp_path / "runs" / "tiny"
     assert not (folder / "checkpoints" / "0").exists()
     assert json.loads((folder / "manifest.json").read_text())["checkpoint"] is None
-
-
-def test_evaluate_leaves_the_run_as_it_is(letters, tmp_path, capsys):
-    config = write_config(tmp_path)
-    main([str(config), f"runs_dir={tmp_path / 'runs'}", "rounds=0"])
-    folder = tmp_path / "runs" / "tiny"
-    before = tree(folder)
-    evaluate_main([str(folder), "--agent", "target", "--split", "dev"])
-    after = tree(folder)
-    assert {name: after[name] for name in before} == before
-    found = json.loads((folder / "evaluations" / "target-dev.json").read_text())
-    results = json.loads((folder / "results.json").read_text())
-    assert found["mean_reward"] == results["evaluations"][0]["mean_reward"]
-    with pytest.raises(ConfigError, match="expected a slice"):
-        evaluate_main([str(folder), "--tasks", "first"])
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 """The train step on packed batches: ln 2 at first, what must change nothing, meshes, compile counts."""
 
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from itertools import pairwise
 
 import jax
@@ -45,13 +45,20 @@ def params(model):
     return fresh_params(model, 1)
 
 
-def programs(optimizer=OPTIMIZER, loss=SIGMOID, **axes):
-    """Compiled parts, scoring and a fresh state on a mesh."""
+@cache
+def compiled(optimizer, loss, **axes):
     mesh = make_mesh(MeshConfig(**axes))
     model = Transformer(CONFIG, VOCAB, choose_attention(CONFIG, mesh))
     shardings = state_shardings(model, optimizer, mesh)
     step = jit_step(model, optimizer, loss, mesh, shardings, {})
-    return step, jit_score(model, mesh, shardings, {}), init_state(model, optimizer, shardings, 3)
+    score = jit_score(model, mesh, shardings, {})
+    return step, score, partial(init_state, model, optimizer, shardings, 3)
+
+
+def programs(optimizer=OPTIMIZER, loss=SIGMOID, **axes):
+    """Compiled parts, scoring and a fresh state on a mesh."""
+    step, score, new_state = compiled(optimizer, loss, **axes)
+    return step, score, new_state()
 
 
 @partial(jax.jit, static_argnums=0, static_argnames="confidence")
@@ -233,7 +240,7 @@ def test_a_step_of_several_microbatches_equals_one(name):
     assert loss.coupled == (name != "sigmoid")
     pair_set = random_pairs(6)
     count = len(pair_set.pairs)
-    one, several = packed(pair_set, rows=16), packed(pair_set, rows=2, pairs=8, step_pairs=count)
+    one, several = packed(pair_set), packed(pair_set, rows=2, pairs=8, step_pairs=count)
     assert len(one.steps[0]) == 1 < len(several.steps[0])
     expected, expected_metrics = step_over(one, referenced(one), loss=loss)
     found, metrics = step_over(several, referenced(several), loss=loss)

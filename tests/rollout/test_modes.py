@@ -39,7 +39,12 @@ def assert_same_episodes(found, expected):
 
 @pytest.mark.parametrize(
     ("slots", "joining"),
-    [(1, "at_once"), (16, "at_once"), (3, "next_block"), (3, "as_ready"), (16, "as_ready")],
+    [
+        (1, "at_once"),
+        (3, "next_block"),
+        (3, "as_ready"),
+        *(pytest.param(16, joining, marks=pytest.mark.slow) for joining in ("at_once", "as_ready")),
+    ],
 )
 def test_episodes_do_not_depend_on_the_number_of_slots_or_on_when_turns_join(slots, joining):
     expected, _ = play_with(tasks=7, samples=3)  # 3 slots

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import jax
@@ -153,8 +154,13 @@ def test_states_are_those_of_the_commit_whatever_is_learned_while_they_are_writt
     run.close()
 
 
-@pytest.mark.parametrize("at", [1, 4, 9])
-@pytest.mark.parametrize("signum", SIGNALS)
+@pytest.mark.parametrize(
+    ("signum", "at"),
+    [
+        case if case in [(SIGNALS[0], 4), (SIGNALS[1], 9)] else pytest.param(*case, marks=pytest.mark.slow)
+        for case in product(SIGNALS, (1, 4, 9))
+    ],
+)
 def test_a_signal_ends_learning_after_the_step_and_the_run_goes_on_in_the_same_bits(
     at, signum, scene, whole, tmp_path, monkeypatch
 ):
