@@ -21,12 +21,13 @@ cd "$root"
 "$bin/pyright" --pythonpath "$bin/python"
 
 run_tests() {
-    "$bin/python" -m pytest -n "${COEVO_TEST_WORKERS:-2}" --dist worksteal "$@"  # neighbours share fixtures
+    "$bin/python" -m pytest -n "${COEVO_TEST_WORKERS:-2}" "$@"  # a file's tests share fixtures
 }
 
 # Compiling takes most of the fast suite's time, and the least of it gives the same numbers; the slow suite's
 # programs are those that users run.
-XLA_FLAGS="${XLA_FLAGS:-} --xla_backend_optimization_level=0" run_tests -m "not slow" "$@"
+quick="--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+XLA_FLAGS="${XLA_FLAGS:-} $quick" run_tests --dist loadfile -m "not slow" "$@"
 if "$all"; then
-    run_tests -m slow "$@"
+    run_tests --dist worksteal -m slow "$@"
 fi

@@ -1,5 +1,6 @@
 """One set-up for all tests: 8 fake CPU devices, no network, no download, reproducible hypothesis runs."""
 
+import gc
 import ipaddress
 import os
 import socket
@@ -23,6 +24,12 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 settings.register_profile("tests", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("tests")
+
+
+def pytest_collection_finish():
+    """What the imports left stays: looking through it for garbage again and again takes seconds."""
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 20)
 
 
 def _is_local(address: object) -> bool:
@@ -53,3 +60,14 @@ def no_network():
         patch.setattr(socket.socket, name, guarded)
     yield
     patch.undo()
+
+
+@pytest.fixture(scope="module")
+def letters():
+    """The toy environment under its name in the registry."""
+    from coevo_jax.envs.registry import ENVIRONMENTS
+    from tests.tiny import LETTERS
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(ENVIRONMENTS, "letters", LETTERS)
+        yield

@@ -6,15 +6,14 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import flax.linen as nn
-import jax
 import numpy as np
 
 from coevo_jax.config import ModelConfig, RolloutConfig
 from coevo_jax.envs.env import EnvFault, StepResult, Task
-from coevo_jax.models.transformer import Transformer, init_params
+from coevo_jax.models.transformer import Transformer
 from coevo_jax.sampling.engine import Engine
 from coevo_jax.trajectory import Demonstration
+from tests.fresh import fresh_params
 
 ALPHABET = 'Action: <>"bcdefghijklmpqrsuvwxyzTNO|0123456789'  # one token per character, from id 2 on
 VOCAB = len(ALPHABET) + 2
@@ -36,7 +35,7 @@ def random_params(seed: int = 0):
 
     Embeddings share a constant part, to which the output row of the end token is aligned.
     """
-    params = nn.unbox(init_params(MODEL, jax.random.key(seed)))
+    params = fresh_params(MODEL, seed)
     head = (params["head"] * 2.0).at[CharChat.end_id].set(END_LEAN)
     return {**params, "embedding": params["embedding"] + 0.2, "head": head}
 

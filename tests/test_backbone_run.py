@@ -15,7 +15,6 @@ from coevo_jax.agents import load_agent
 from coevo_jax.coevolution import coevolve
 from coevo_jax.config_io import load_config
 from coevo_jax.data.buffer import read_trajectories
-from coevo_jax.envs.registry import ENVIRONMENTS
 from coevo_jax.models.lora import whole_params
 from coevo_jax.models.transformer import Transformer, output_logits
 from coevo_jax.run_folder.manifest import read_manifest
@@ -27,19 +26,13 @@ from launch.export import main as export_main
 from launch.train import main as train_main
 from tests.data.chat_families import make_tokenizer
 from tests.models.checkpoints import learner_of, params_of, write_checkpoint
-from tests.tiny import LETTERS, write_config
+from tests.tiny import write_config
+
+pytestmark = pytest.mark.usefixtures("letters")
 
 SHORT = ("warm_start.epochs=1", "warm_start.tasks='0:8'", "explore.tasks=['40:44']", "evaluate.tasks=':4'")
 ROOM = ("batch.row_length=192", "rollout.max_tokens=192")
 EMBEDDED = 760  # rows of the embedding: more than any of the tokenizers has tokens
-
-
-@pytest.fixture(scope="module", autouse=True)
-def letters():
-    patch = pytest.MonkeyPatch()
-    patch.setitem(ENVIRONMENTS, "letters", LETTERS)
-    yield
-    patch.undo()
 
 
 def backbone(folder, model, chat, **options):

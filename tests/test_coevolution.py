@@ -1,6 +1,7 @@
 """The outer loop: what a method's config schedules, and that an interrupted run ends in the same numbers."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,14 +9,16 @@ import pytest
 from coevo_jax.coevolution import coevolve, collect_results
 from coevo_jax.config_io import load_config
 from coevo_jax.data.buffer import read_trajectories
-from coevo_jax.envs.registry import ENVIRONMENTS
 from coevo_jax.report.html import write_report
 from coevo_jax.run_folder.manifest import read_manifest
-from coevo_jax.run_folder.metrics import read_metrics
-from coevo_jax.run_folder.run import Run, create_run, open_run
+from coevo_jax.run_folder.run import create_run, open_run
 from coevo_jax.schedule import schedule
 from coevo_jax.strict import ConfigError
-from tests.tiny import LETTERS, tiny_config
+from launch.evaluate import main as evaluate_main
+from tests.measured import curve, results
+from tests.tiny import Killed, tiny_config
+
+pytestmark = pytest.mark.usefixtures("letters")
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 
@@ -49,36 +52,6 @@ def test_a_method_is_a_config():
     assert "round-01/learn_failure" not in phases("quickstart-frozen-failure.yaml")
 
 
-def numbers(run: Run) -> str:
-    """Everything a run measured, without wall time and memory."""
-    results = dict(collect_results(run))
-    for key in ("phases", "peak_memory_bytes", "environment", "config"):
-        results.pop(key)
-    return json.dumps(results, sort_keys=True)
-
-
-def learning_curve(run: Run) -> list:
-    lines = read_metrics(run.folder / "metrics.jsonl")
-    timed = ("per_second", "share", "seconds", "mfu")
-    return [
-        (line["phase"], line["step"], {k: v for k, v in line["values"].items() if not k.endswith(timed)})
-        for line in lines
-    ]
-
-
-class Killed(BaseException):
-    """Stands for kill -9: no handler of the run sees it."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def letters():
-    """The toy environment under its name in the registry."""
-    patch = pytest.MonkeyPatch()
-    patch.setitem(ENVIRONMENTS, "letters", LETTERS)
-    yield
-    patch.undo()
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """A run that was never stopped."""
@@ -86,6 +59,10 @@ def whole(tmp_path_factory):
     coevolve(run)
     run.close()
     return run
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_a_run_leaves_what_it_promises(whole):
@@ -163,8 +140,8 @@ def test_killed_at_every_third_commit_it_ends_in_the_same_numbers(whole, tmp_pat
             run.close()
             run = open_run(run.folder)
     assert kills >= 4
-    assert numbers(run) == numbers(whole)
-    assert learning_curve(run) == learning_curve(whole)
+    assert results(run.folder) == results(whole.folder)
+    assert curve(run.folder) == curve(whole.folder)
     run.close()
 
 
@@ -193,9 +170,22 @@ def test_a_finished_run_resumes_to_itself(whole):
     assert (whole.folder / "manifest.json").read_bytes() == before
 
 
-def test_damage_is_named_and_nothing_is_changed(whole, tmp_path):
-    import shutil
+def test_evaluate_leaves_the_run_as_it_is(whole, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(whole.folder, folder)
+    before = contents(folder)
+    evaluate_main([str(folder), "--agent", "target", "--split", "dev"])
+    after = contents(folder)
+    assert {path: after[path] for path in before} == before
+    found = json.loads((folder / "evaluations" / "target-dev.json").read_text())
+    results = json.loads((folder / "results.json").read_text())
+    last = [one for one in results["evaluations"] if one["agent"] == "target"][-1]
+    assert found["mean_reward"] == last["mean_reward"]
+    with pytest.raises(ConfigError, match="expected a slice"):
+        evaluate_main([str(folder), "--tasks", "first"])
 
+
+def test_damage_is_named_and_nothing_is_changed(whole, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(whole.folder, copy)
     manifest = read_manifest(copy)
@@ -212,10 +202,10 @@ def test_damage_is_named_and_nothing_is_changed(whole, tmp_path):
 
 
 def test_an_existing_run_is_never_overwritten(whole):
-    before = {path: path.read_bytes() for path in whole.folder.rglob("*") if path.is_file()}
+    before = contents(whole.folder)
     with pytest.raises(ConfigError, match="--resume"):
         create_run(whole.config)
     other = whole.config.model_copy(update={"seed": 7})
     with pytest.raises(ConfigError, match=r"seed: found 0, this config has 7"):
         create_run(other)
-    assert before == {path: path.read_bytes() for path in whole.folder.rglob("*") if path.is_file()}
+    assert contents(whole.folder) == before

@@ -5,7 +5,6 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,14 +16,13 @@ from coevo_jax.coevolution import coevolve
 from coevo_jax.config import ModelConfig
 from coevo_jax.config_io import load_config
 from coevo_jax.data.buffer import read_trajectories
-from coevo_jax.envs.registry import ENVIRONMENTS
 from coevo_jax.export import export_agent
 from coevo_jax.learning.optimizer import make_optimizer
 from coevo_jax.learning.train_state import Learner, make_learner
 from coevo_jax.models.huggingface.names import entries
 from coevo_jax.models.huggingface.save import scratch_config
 from coevo_jax.models.lora import model_variables, whole_params
-from coevo_jax.models.transformer import Transformer, init_params, output_logits
+from coevo_jax.models.transformer import Transformer, output_logits
 from coevo_jax.run_folder.checkpoint import BASE, Checkpointer
 from coevo_jax.run_folder.manifest import read_manifest
 from coevo_jax.run_folder.run import Run, create_run, open_run
@@ -32,22 +30,16 @@ from coevo_jax.sharding import make_mesh
 from coevo_jax.strict import ConfigError
 from launch.evaluate import main as evaluate_main
 from launch.export import main as export_main
+from tests.fresh import fresh_params
+from tests.measured import curve, results
 from tests.peers import python_with
-from tests.test_coevolution import Killed, learning_curve, numbers
-from tests.tiny import LETTERS, tiny_config, write_config
+from tests.tiny import Killed, tiny_config, write_config
+
+pytestmark = pytest.mark.usefixtures("letters")
 
 SHORT = ("warm_start.epochs=4", "explore.tasks=['40:50']", "target.learning_rate=[1e-2]")
 FULL = ("model.lora.rank=4", *SHORT)
 ADAPTER = ("model.lora={rank: 4, warm_start: adapter}", *SHORT)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def letters():
-    """The toy environment under its name in the registry."""
-    patch = pytest.MonkeyPatch()
-    patch.setitem(ENVIRONMENTS, "letters", LETTERS)
-    yield
-    patch.undo()
 
 
 def started(folder: Path, *overrides: str) -> Run:
@@ -147,7 +139,7 @@ def test_evaluation_plays_the_merged_agent(whole, capsys):
     assert found["mean_reward"] == last["mean_reward"] and found["n"] == last["n"]
     episode = read_trajectories([whole.folder / "evaluations" / "target-dev.parquet"])[0]
     agent, learner, length = stored(whole, "target"), learner_of(whole), len(episode.tokens)
-    hidden = learner.model.apply(
+    hidden = jax.jit(learner.model.apply)(
         model_variables(agent.params, agent.frozen),
         episode.tokens[None],
         np.arange(length)[None],
@@ -254,8 +246,8 @@ def test_killed_at_every_third_commit_it_ends_in_the_same_numbers(overrides, whe
             run = open_run(run.folder)
     run.close()
     assert kills >= 4
-    assert numbers(run) == numbers(uninterrupted)
-    assert learning_curve(run) == learning_curve(uninterrupted)
+    assert results(run.folder) == results(uninterrupted.folder)
+    assert curve(run.folder) == curve(uninterrupted.folder)
     for agent in ("target", "failure"):
         same(stored(run, agent).params, stored(uninterrupted, agent).params)
         same(stored(run, agent).frozen, stored(uninterrupted, agent).frozen)
@@ -270,7 +262,7 @@ def test_a_full_warm_start_is_the_base_and_an_adapters_base_is_the_initial_model
         stored(adapted, "target"),
         Transformer(plain.config.model, learner_of(plain).model.vocab_size),
     )
-    same(agent.frozen, nn.unbox(init_params(model, jax.random.key(0))))
+    same(agent.frozen, fresh_params(model))
     assert all(np.abs(factors["b"]).max() > 0 for factors in agent.params["layers"].values())
 
 

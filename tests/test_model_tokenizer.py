@@ -8,17 +8,13 @@ from coevo_jax.config import ConfigError
 from coevo_jax.data.buffer import read_trajectories
 from coevo_jax.data.chat import chat_format, render
 from coevo_jax.data.tokenizer import load_tokenizer
-from coevo_jax.envs.registry import ENVIRONMENTS
 from coevo_jax.phases import prepare
 from coevo_jax.run_folder.run import create_run
 from coevo_jax.world import EXPERTS_FILE, check_world, open_env
 from tests.data.chat_families import make_tokenizer
-from tests.tiny import LETTERS, tiny_config
+from tests.tiny import tiny_config
 
-
-@pytest.fixture(autouse=True)
-def letters(monkeypatch):
-    monkeypatch.setitem(ENVIRONMENTS, "letters", LETTERS)
+pytestmark = pytest.mark.usefixtures("letters")
 
 
 def test_a_model_folder_without_tokenizer_stops_the_run_before_it_begins(tmp_path):

@@ -7,16 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from coevo_jax.envs.registry import ENVIRONMENTS
 from coevo_jax.learning.loss_table import loss_markdown
 from launch.train import main
-from tests.tiny import CONFIG, LETTERS
+from tests.tiny import CONFIG
 
 README = (Path(__file__).resolve().parent.parent / "README.md").read_text()
 
 
 @pytest.mark.slow
-def test_the_example_of_an_own_loss_trains(tmp_path, monkeypatch):
+def test_the_example_of_an_own_loss_trains(tmp_path, monkeypatch, letters):
     """As a user would do it, on the toy environment in the quickstart's place."""
     section = README.partition("<!-- example:own-loss -->")[2]
     code, config = (re.search(rf"```{kind}\n(.*?)```", section, re.DOTALL)[1] for kind in ("python", "yaml"))
@@ -26,7 +25,6 @@ def test_the_example_of_an_own_loss_trains(tmp_path, monkeypatch):
     (tmp_path / "configs" / "quickstart.yaml").write_text(CONFIG)
     (tmp_path / "my_losses.py").write_text(code)
     (tmp_path / command[2]).write_text(config)
-    monkeypatch.setitem(ENVIRONMENTS, "letters", LETTERS)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     small = ["failure.explore=false", "target.pairs.expert_failure=null", "warm_start.epochs=3"]

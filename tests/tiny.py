@@ -33,6 +33,10 @@ checkpoint: {every_steps: 3, keep: 2}
 LETTERS = EnvSpec(module="tests.letters_env", options_name="LettersOptions", make_name="make_letters")
 
 
+class Killed(BaseException):
+    """Stands for kill -9: no handler of a run sees it."""
+
+
 def write_config(folder: Path) -> Path:
     path = folder / "tiny.yaml"
     path.write_text(CONFIG)

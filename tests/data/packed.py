@@ -24,7 +24,7 @@ def trajectory(tokens, mask, *, task="t", agent="target", sample=0, reward=0.0):
         reward=reward,
         ending=Ending.FAILED,
         tokens=np.array(tokens, np.int32),
-        agent_mask=np.array([char == "1" for char in mask]),
+        agent_mask=np.array([char == "1" for char in mask], bool),
         logps=np.zeros(len(mask), np.float32),
     )
 

@@ -2,9 +2,9 @@ import json
 import shutil
 
 import pytest
+import transformers
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import AutoTokenizer
 
 from coevo_jax.config import ConfigError
 from coevo_jax.data.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
@@ -54,7 +54,7 @@ def test_decoding_gives_back_any_text(tokenizer, text):
 
 
 def test_a_folder_loads_with_the_same_ids_template_pad_and_end(folder, tokenizer):
-    loaded = AutoTokenizer.from_pretrained(folder)
+    loaded = transformers.AutoTokenizer.from_pretrained(folder)
     for text in [*TEXTS, "<|user|>singer<|end|>"]:
         assert loaded(text)["input_ids"] == tokenizer(text)["input_ids"]
     assert loaded.chat_template == tokenizer.chat_template
@@ -147,7 +147,7 @@ def test_a_models_tokenizer_is_its_tokenizer_json_here_in_the_run_and_in_the_exp
     save_tokenizer(loaded, tmp_path / "run")
     in_run = load_tokenizer(tmp_path / "run")
     (tmp_path / "run" / "config.json").write_text(json.dumps({"model_type": model_type}))
-    exported = AutoTokenizer.from_pretrained(tmp_path / "run")
+    exported = transformers.AutoTokenizer.from_pretrained(tmp_path / "run")
     expected = original(text, add_special_tokens=False)["input_ids"]
     for tokenizer in (loaded, in_run, exported):
         assert tokenizer(text, add_special_tokens=False)["input_ids"] == expected

@@ -5,7 +5,6 @@ import time
 
 import numpy as np
 import pytest
-from scipy.stats import kendalltau
 
 from coevo_jax.envs.env import Env
 from coevo_jax.envs.intercode_sql import (
@@ -76,6 +75,8 @@ def test_reward_of_an_error_is_zero_and_types_count():
 
 
 def test_tau_agrees_with_scipy():
+    from scipy.stats import kendalltau  # takes a second
+
     rng = np.random.default_rng(0)
     for _ in range(200):
         x, y = rng.integers(0, 6, (2, int(rng.integers(1, 12))))

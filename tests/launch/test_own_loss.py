@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from coevo_jax.envs.registry import ENVIRONMENTS
 from launch.cli import run_command
 from launch.train import main
-from tests.tiny import LETTERS, write_config
+from tests.tiny import write_config
 
 ROOT = Path(__file__).parent.parent.parent
 LOSSES = """\
@@ -48,9 +47,8 @@ CASES = {
 
 
 @pytest.mark.parametrize("override", sorted(CASES))
-def test_what_is_no_loss_ends_with_one_message_and_2(override, tmp_path, monkeypatch, capsys):
+def test_what_is_no_loss_ends_with_one_message_and_2(override, tmp_path, monkeypatch, capsys, letters):
     (tmp_path / "broken_ones.py").write_text(LOSSES)
-    monkeypatch.setitem(ENVIRONMENTS, "letters", LETTERS)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(sys, "argv", ["train", str(write_config(tmp_path)), override])
@@ -64,6 +62,7 @@ def test_what_is_no_loss_ends_with_one_message_and_2(override, tmp_path, monkeyp
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_python_m_finds_a_loss_in_the_current_directory(tmp_path):
     """The process a user starts: the loss is found, checked and refused there."""
     (tmp_path / "broken_ones.py").write_text(LOSSES)

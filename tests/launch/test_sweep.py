@@ -9,7 +9,6 @@ import pytest
 
 from coevo_jax.coevolution import coevolve
 from coevo_jax.config_io import load_config
-from coevo_jax.envs.registry import ENVIRONMENTS
 from coevo_jax.learning.loss_table import loss_entries, loss_markdown
 from coevo_jax.learning.preference_losses import PREFERENCE_LOSSES
 from coevo_jax.report.results import load_results
@@ -21,7 +20,10 @@ from coevo_jax.run_folder.run import create_run
 from coevo_jax.strict import ConfigError
 from coevo_jax.sweep import parse_loss, plan_sweep
 from launch.sweep import main
-from tests.tiny import LETTERS, tiny_config, write_config
+from tests.measured import curve, results
+from tests.tiny import tiny_config, write_config
+
+pytestmark = pytest.mark.usefixtures("letters")
 
 ETO = [
     "failure.explore=false",
@@ -36,15 +38,6 @@ def broken(policy_chosen, policy_rejected, reference_chosen, reference_rejected,
 """
 
 
-@pytest.fixture(scope="module", autouse=True)
-def letters():
-    """The toy environment under its name in the registry."""
-    patch = pytest.MonkeyPatch()
-    patch.setitem(ENVIRONMENTS, "letters", LETTERS)
-    yield
-    patch.undo()
-
-
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory):
     """A folder with a finished sweep of two losses."""
@@ -57,25 +50,6 @@ def command(folder: Path, *arguments: str) -> list[str]:
     config = write_config(folder)
     tables = [str(folder / "table.md"), str(folder / "table.json")]
     return [str(config), f"runs_dir={folder / 'runs'}", *ETO, *arguments, "--table", *tables]
-
-
-def without_time(folder: Path) -> dict:
-    results = dict(load_results(folder))
-    for key in ("name", "config", "phases", "peak_memory_bytes", "environment"):
-        results.pop(key)
-    return results
-
-
-def learning_curve(folder: Path) -> list:
-    lines, timed = read_metrics(folder / "metrics.jsonl"), ("per_second", "batch_wait_share")
-    return [
-        (
-            line["phase"],
-            line["step"],
-            {k: v for k, v in line["values"].items() if "rollout/" not in k and not k.endswith(timed)},
-        )
-        for line in lines
-    ]
 
 
 def test_runs_have_telling_names_and_share_the_warm_start(swept):
@@ -107,8 +81,8 @@ def test_a_forked_run_ends_in_the_numbers_of_a_whole_one(swept, tmp_path):
     run = create_run(config)
     coevolve(run)
     run.close()
-    assert without_time(run.folder) == without_time(forked)
-    assert learning_curve(run.folder) == learning_curve(forked)
+    assert results(run.folder) == results(forked)
+    assert curve(run.folder) == curve(forked)
 
 
 def test_the_table_says_what_the_runs_measured(swept):

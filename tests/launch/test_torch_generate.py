@@ -10,9 +10,9 @@ import pytest
 
 from coevo_jax.models.huggingface.save import save_params, scratch_config, write_json
 from tests.peers import python_with
+from tests.rollout.test_modes import stop_after
+from tests.rollout.test_play import CHAT, LENGTH, PARAMS, agent_runs, play_with
 from tests.scripted_env import CONFIG, MODEL, VOCAB, ScriptedEnv, make_engine
-from tests.test_rollout import CHAT, LENGTH, PARAMS, agent_runs, play_with
-from tests.test_rollout_modes import stop_after
 
 TURN = 4
 TIE = 1e-4  # nats between the two best scores: below, either token is right

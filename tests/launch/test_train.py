@@ -12,15 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from coevo_jax.envs.registry import ENVIRONMENTS
 from coevo_jax.hosts.processes import Processes
 from coevo_jax.run_folder.manifest import read_manifest
-from coevo_jax.run_folder.metrics import read_metrics
 from coevo_jax.strict import ConfigError
 from launch.cli import run_command
-from launch.evaluate import main as evaluate_main
 from launch.train import main, open_or_create, parse
-from tests.tiny import LETTERS, write_config
+from tests.measured import curve, results
+from tests.tiny import write_config
 
 ROOT = Path(__file__).parent.parent.parent
 TRAIN = [sys.executable, "-m", "tests.letters_train"]
@@ -100,11 +98,6 @@ def test_help_lists_every_option_with_its_doc(capsys):
         assert words in text
 
 
-@pytest.fixture
-def letters(monkeypatch):
-    monkeypatch.setitem(ENVIRONMENTS, "letters", LETTERS)
-
-
 DATABASE = {"database": "zoo", "tables": ["CREATE TABLE pet (name TEXT)"], "rows": [["pet", [["Rex"]]]]}
 TASK = {"id": "zoo/1", "split": "train", "db": "zoo", "question": "Who is there?", "family": "list"}
 BROKEN_LINES = {
@@ -176,28 +169,6 @@ def test_no_room_for_a_checkpoint_is_found_before_it_is_begun(letters, tmp_path,
     assert json.loads((folder / "manifest.json").read_text())["checkpoint"] is None
 
 
-def test_evaluate_leaves_the_run_as_it_is(letters, tmp_path, capsys):
-    config = write_config(tmp_path)
-    main([str(config), f"runs_dir={tmp_path / 'runs'}", "rounds=0"])
-    folder = tmp_path / "runs" / "tiny"
-    before = tree(folder)
-    evaluate_main([str(folder), "--agent", "target", "--split", "dev"])
-    after = tree(folder)
-    assert {name: after[name] for name in before} == before
-    found = json.loads((folder / "evaluations" / "target-dev.json").read_text())
-    results = json.loads((folder / "results.json").read_text())
-    assert found["mean_reward"] == results["evaluations"][0]["mean_reward"]
-    with pytest.raises(ConfigError, match="expected a slice"):
-        evaluate_main([str(folder), "--tasks", "first"])
-
-
-def without_time(folder: Path) -> dict:
-    results = json.loads((folder / "results.json").read_text())
-    for key in ("phases", "peak_memory_bytes", "environment", "config", "name"):
-        results.pop(key)
-    return results
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> tuple[Path, float]:
     """A run of a process that nobody stopped, and the seconds it took."""
@@ -206,14 +177,6 @@ def whole(tmp_path_factory) -> tuple[Path, float]:
     start = time.monotonic()
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     return folder / "runs" / "tiny", time.monotonic() - start
-
-
-def curve(folder: Path) -> list:
-    timed = ("per_second", "share", "seconds", "mfu")
-    return [
-        (line["phase"], line["step"], {k: v for k, v in line["values"].items() if not k.endswith(timed)})
-        for line in read_metrics(folder / "metrics.jsonl")
-    ]
 
 
 @pytest.mark.slow
@@ -241,7 +204,7 @@ def test_sigterm_ends_a_run_and_the_same_command_goes_on_with_it(whole, tmp_path
         assert manifest.running is not None and manifest.running.name == phase
         assert manifest.running.position > 0
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    assert without_time(runs / "tiny") == without_time(whole[0])
+    assert results(runs / "tiny") == results(whole[0])
     assert curve(runs / "tiny") == curve(whole[0])
 
 
@@ -267,4 +230,4 @@ def test_kill_9_at_any_moment_ends_in_the_same_numbers(whole, tmp_path):
         if (folder / "manifest.json").exists():
             arguments = ["--resume", str(folder)]
     assert kills >= 3 and process.returncode == 0
-    assert without_time(folder) == without_time(whole[0])
+    assert results(folder) == results(whole[0])

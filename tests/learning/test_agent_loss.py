@@ -245,7 +245,11 @@ def assert_learned(before, after, metrics):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.slow) if n == "aot" else n for n in sorted(PREFERENCE_LOSSES)]
+    "name",
+    [
+        n if n in ("sigmoid", "orpo", "aot_unpaired") else pytest.param(n, marks=pytest.mark.slow)
+        for n in sorted(PREFERENCE_LOSSES)
+    ],
 )
 def test_every_loss_trains_a_step(compiled, batch, name):
     """In the two passes of coupled losses, whose parts around the loss are compiled for all names once."""

@@ -1,9 +1,9 @@
 """The train step on packed batches: ln 2 at first, what must change nothing, meshes, compile counts."""
 
 from dataclasses import replace
+from functools import cache, partial
 from itertools import pairwise
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,9 +20,10 @@ from coevo_jax.learning.preference_losses import PREFERENCE_LOSSES
 from coevo_jax.learning.train_state import init_state, state_shardings
 from coevo_jax.learning.train_step import jit_score, jit_step, join_batches, take_step
 from coevo_jax.models.attention_kinds import choose_attention
-from coevo_jax.models.transformer import Transformer, init_params, output_logits
+from coevo_jax.models.transformer import Transformer, output_logits
 from coevo_jax.sharding import make_mesh
 from coevo_jax.strict import ConfigError
+from tests.fresh import fresh_params
 from tests.learning.packed import VOCAB, one_batch, packed, random_pairs
 
 CONFIG = ModelConfig(
@@ -41,30 +42,42 @@ def model():
 
 @pytest.fixture(scope="module")
 def params(model):
-    return nn.unbox(init_params(model, jax.random.key(1)))
+    return fresh_params(model, 1)
 
 
-def programs(optimizer=OPTIMIZER, loss=SIGMOID, **axes):
-    """Compiled parts, scoring and a fresh state on a mesh."""
+@cache
+def compiled(optimizer, loss, **axes):
     mesh = make_mesh(MeshConfig(**axes))
     model = Transformer(CONFIG, VOCAB, choose_attention(CONFIG, mesh))
     shardings = state_shardings(model, optimizer, mesh)
     step = jit_step(model, optimizer, loss, mesh, shardings, {})
-    return step, jit_score(model, mesh, shardings, {}), init_state(model, optimizer, shardings, 3)
+    score = jit_score(model, mesh, shardings, {})
+    return step, score, partial(init_state, model, optimizer, shardings, 3)
+
+
+def programs(optimizer=OPTIMIZER, loss=SIGMOID, **axes):
+    """Compiled parts, scoring and a fresh state on a mesh."""
+    step, score, new_state = compiled(optimizer, loss, **axes)
+    return step, score, new_state()
+
+
+@partial(jax.jit, static_argnums=0, static_argnames="confidence")
+def logps_of(model, params, batch, confidence=False):
+    return view_logps(model, params, {}, batch, confidence=confidence)
+
+
+@partial(jax.jit, static_argnums=(0, 3, 4))
+def one_gradient(model, params, batch, loss, _chunk_tokens):
+    def total(params):
+        logps, confidence = view_logps(model, params, {}, batch, confidence=loss.wpo)
+        return objective(logps, confidence, batch, beta=jnp.float32(0.1), loss=loss)[0]
+
+    return jax.value_and_grad(total)(params)
 
 
 def loss_and_gradient(model, params, batches, loss=SIGMOID):
     """Of one step's microbatches together: losses and gradients add up."""
-
-    @jax.jit
-    def one(params, batch):
-        def total(params):
-            logps, confidence = view_logps(model, params, {}, batch, confidence=loss.wpo)
-            return objective(logps, confidence, batch, beta=jnp.float32(0.1), loss=loss)[0]
-
-        return jax.value_and_grad(total)(params)
-
-    parts = [one(params, batch) for batch in batches]
+    parts = [one_gradient(model, params, batch, loss, head.CHUNK_TOKENS) for batch in batches]
     return jax.tree.map(lambda *leaves: sum(leaves), *parts)
 
 
@@ -90,7 +103,7 @@ def test_a_view_counts_its_own_agent_tokens_and_nothing_else(model, params):
     """Every trajectory's log-probability against the full softmax over its own tokens, one by one."""
     pair_set = random_pairs(0)
     plan = packed(pair_set)
-    found = [np.asarray(view_logps(model, params, {}, batch)[0]) for batch in plan.batches]
+    found = [np.asarray(logps_of(model, params, batch)[0]) for batch in plan.batches]
     longest = max(len(trajectory.tokens) for trajectory in pair_set.trajectories)
 
     @jax.jit
@@ -114,9 +127,7 @@ def test_credit_per_turn_weighs_the_tokens_of_a_view(model, params):
     weights = np.asarray(discounted.view_weight)
     assert set(np.unique(weights)) >= {0.0, 0.25, 0.5, 1.0}
     np.testing.assert_array_equal(weights > 0, np.asarray(plain.view_weight) > 0)
-    assert not np.allclose(
-        view_logps(model, params, {}, plain)[0], view_logps(model, params, {}, discounted)[0]
-    )
+    assert not np.allclose(logps_of(model, params, plain)[0], logps_of(model, params, discounted)[0])
 
 
 def test_the_first_step_of_dpo_is_ln_2():
@@ -140,7 +151,7 @@ def test_equal_arrays_give_exactly_ln_2():
 
 def test_swapping_the_sides_negates_every_margin(model, params):
     batch = one_batch(1)
-    logps, _ = view_logps(model, params, {}, batch)
+    logps, _ = logps_of(model, params, batch)
     swapped = replace(batch, chosen=batch.rejected, rejected=batch.chosen)
     margins = [
         objective(logps, None, one, beta=BETA, loss=SIGMOID)[1]["rewards/margins"][0]
@@ -229,7 +240,7 @@ def test_a_step_of_several_microbatches_equals_one(name):
     assert loss.coupled == (name != "sigmoid")
     pair_set = random_pairs(6)
     count = len(pair_set.pairs)
-    one, several = packed(pair_set, rows=16), packed(pair_set, rows=2, pairs=8, step_pairs=count)
+    one, several = packed(pair_set), packed(pair_set, rows=2, pairs=8, step_pairs=count)
     assert len(one.steps[0]) == 1 < len(several.steps[0])
     expected, expected_metrics = step_over(one, referenced(one), loss=loss)
     found, metrics = step_over(several, referenced(several), loss=loss)
@@ -241,7 +252,7 @@ def test_wpo_weighs_pairs_by_the_policys_confidence(model, params):
     """By hand: the mean over scored tokens of log p - log sum p^2, both sides, exponentiated, at most 1."""
     batch = one_batch(7)
     loss = AgentLoss(by_kind=SIGMOID.by_kind, wpo=True)
-    logps, confidence = view_logps(model, params, {}, batch, confidence=True)
+    logps, confidence = logps_of(model, params, batch, confidence=True)
     _, metrics = objective(logps, confidence, batch, beta=BETA, loss=loss)
     margin = (logps - batch.reference_logps)[batch.chosen] - (logps - batch.reference_logps)[batch.rejected]
     weight = np.minimum(
@@ -254,7 +265,7 @@ def test_wpo_weighs_pairs_by_the_policys_confidence(model, params):
 
 def test_every_kind_of_pair_has_a_loss_of_its_own(model, params):
     batch = one_batch(8)
-    logps, _ = view_logps(model, params, {}, batch)
+    logps, _ = logps_of(model, params, batch)
     names = ("sigmoid", "ipo", "hinge")
     mixed = AgentLoss(by_kind=tuple(PREFERENCE_LOSSES[name] for name in names))
     _, metrics = objective(logps, None, batch, beta=BETA, loss=mixed)

@@ -4,14 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from transformers import (
-    Gemma3TextConfig,
-    LlamaConfig,
-    MistralConfig,
-    PretrainedConfig,
-    Qwen2Config,
-    Qwen3Config,
-)
+import transformers  # which imports a class, and PyTorch with it, once it is asked for
 
 VOCAB = 131  # odd sizes, heads whose widths do not add up to the residual stream, grouped heads
 SMALL = {
@@ -35,24 +28,28 @@ LLAMA3_ROPE = {
     "original_max_position_embeddings": 32,
 }
 
-FAMILIES: dict[str, Callable[[], PretrainedConfig]] = {
-    "llama2": lambda: LlamaConfig(**{**IMPLICIT, "num_key_value_heads": 6}),
-    "llama3": lambda: LlamaConfig(**SMALL, rope_parameters={"rope_type": "default", "rope_theta": 5e5}),
-    "llama31": lambda: LlamaConfig(**SMALL, rope_parameters=LLAMA3_ROPE),
-    "llama32": lambda: LlamaConfig(**SMALL, rope_parameters=LLAMA3_ROPE, tie_word_embeddings=True),
-    "llama_linear": lambda: LlamaConfig(
+FAMILIES: dict[str, Callable[[], Any]] = {
+    "llama2": lambda: transformers.LlamaConfig(**{**IMPLICIT, "num_key_value_heads": 6}),
+    "llama3": lambda: transformers.LlamaConfig(
+        **SMALL, rope_parameters={"rope_type": "default", "rope_theta": 5e5}
+    ),
+    "llama31": lambda: transformers.LlamaConfig(**SMALL, rope_parameters=LLAMA3_ROPE),
+    "llama32": lambda: transformers.LlamaConfig(
+        **SMALL, rope_parameters=LLAMA3_ROPE, tie_word_embeddings=True
+    ),
+    "llama_linear": lambda: transformers.LlamaConfig(
         **SMALL, rope_parameters={"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0}
     ),
-    "qwen2": lambda: Qwen2Config(**IMPLICIT, tie_word_embeddings=True),
-    "qwen25": lambda: Qwen2Config(
+    "qwen2": lambda: transformers.Qwen2Config(**IMPLICIT, tie_word_embeddings=True),
+    "qwen25": lambda: transformers.Qwen2Config(
         **IMPLICIT,
         use_sliding_window=True,
         sliding_window=9,
         max_window_layers=1,
     ),
-    "qwen3": lambda: Qwen3Config(**SMALL),
-    "mistral": lambda: MistralConfig(**SMALL, sliding_window=11),
-    "gemma3": lambda: Gemma3TextConfig(
+    "qwen3": lambda: transformers.Qwen3Config(**SMALL),
+    "mistral": lambda: transformers.MistralConfig(**SMALL, sliding_window=11),
+    "gemma3": lambda: transformers.Gemma3TextConfig(
         **{**SMALL, "num_hidden_layers": 5},
         sliding_window=7,
         query_pre_attn_scalar=17,

@@ -21,7 +21,7 @@ from coevo_jax.models.attention import dense_attention
 from coevo_jax.models.attention_kinds import choose_attention
 from coevo_jax.models.flash_attention import block_pairs, flash_attention
 from coevo_jax.strict import ConfigError
-from tests.models.test_transformer import plain_attention, random_trees
+from tests.models.rows import plain_attention, random_trees
 from tests.peers import libtpu_folder
 
 MIB = 2**20

@@ -4,7 +4,6 @@ import re
 from collections import Counter
 from dataclasses import replace
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,9 +19,10 @@ from coevo_jax.learning.preference_losses import PREFERENCE_LOSSES
 from coevo_jax.learning.train_state import make_learner
 from coevo_jax.learning.train_step import jit_score, jit_step, take_step
 from coevo_jax.models.attention_kinds import choose_attention
-from coevo_jax.models.lora import init_trained, merge, model_variables, plain
-from coevo_jax.models.transformer import Transformer, init_params
+from coevo_jax.models.lora import merge, model_variables, plain
+from coevo_jax.models.transformer import Transformer
 from coevo_jax.sharding import make_mesh
+from tests.fresh import fresh_adapters, fresh_params
 from tests.learning.packed import VOCAB, one_batch
 
 LORA = LoraConfig(rank=3, alpha=6.0)
@@ -41,18 +41,13 @@ BETA, RATE = np.float32(0.1), np.float32(1e-2)
 
 
 @pytest.fixture(scope="module")
-def model():
-    return Transformer(CONFIG, VOCAB)
-
-
-@pytest.fixture(scope="module")
 def base(model):
-    return nn.unbox(init_params(plain(model), jax.random.key(0)))
+    return fresh_params(plain(model))
 
 
 @pytest.fixture(scope="module")
 def fresh(model):
-    return nn.unbox(init_trained(model, jax.random.key(0)))
+    return fresh_adapters(model)
 
 
 def moved(tree, seed=1):
@@ -80,7 +75,7 @@ def test_fresh_adapters_change_nothing(model, base, fresh):
 def test_adapters_compute_what_their_merged_weights_compute(base, targets):
     lora = LORA.model_copy(update={"target_modules": targets})
     model = Transformer(CONFIG.model_copy(update={"lora": lora}), VOCAB)
-    adapters = moved(nn.unbox(init_trained(model, jax.random.key(0))))
+    adapters = moved(fresh_adapters(model))
     assert set(adapters["layers"]) == set(targets)
     found = hidden(model, model_variables(adapters, base))
     np.testing.assert_allclose(

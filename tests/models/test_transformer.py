@@ -1,6 +1,5 @@
 """Properties of the transformer: packing changes nothing, the cache equals the full pass, nothing leaks."""
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,35 +7,17 @@ import pytest
 
 from coevo_jax.config import ModelConfig
 from coevo_jax.models.attention import dense_attention
-from coevo_jax.models.kv_cache import forward_cached, init_cache
+from coevo_jax.models.kv_cache import init_cache
 from coevo_jax.models.linear import linear
 from coevo_jax.models.remat import KEPT
-from coevo_jax.models.transformer import Transformer, init_params, output_logits
+from coevo_jax.models.transformer import Transformer, output_logits
 from coevo_jax.models.tree_attention import tree_attention, visible_blocks
+from tests.fresh import fresh_params
+from tests.models.rows import VOCAB, advance, forward, plain_attention, random_tokens, random_trees
 
 CONFIG = ModelConfig(
     hidden_size=32, num_layers=3, num_heads=4, num_kv_heads=2, head_dim=8, intermediate_size=48
 )
-VOCAB = 50
-
-
-@pytest.fixture(scope="module")
-def model():
-    return Transformer(CONFIG, VOCAB)
-
-
-@pytest.fixture(scope="module")
-def params(model):
-    return nn.unbox(init_params(model, jax.random.key(0)))
-
-
-def forward(model, params, tokens):
-    positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
-    return model.apply({"params": params}, tokens, positions, jnp.full_like(tokens, tokens.shape[1]))
-
-
-def random_tokens(seed, *shape):
-    return np.random.default_rng(seed).integers(0, VOCAB, shape).astype(np.int32)
 
 
 def test_packed_trajectories_equal_separate_rows(model, params):
@@ -44,7 +25,7 @@ def test_packed_trajectories_equal_separate_rows(model, params):
     packed = np.concatenate([first, second, np.zeros((1, 14), np.int32)], axis=1)
     visible = np.concatenate([np.full(150, 150), np.full(60, 210), np.arange(210, 224) + 1])[None]
     positions = np.concatenate([np.arange(150), np.arange(60), np.arange(14)])[None].astype(np.int32)
-    hidden = model.apply({"params": params}, packed, positions, visible.astype(np.int32))
+    hidden = forward(model, params, packed, positions, visible.astype(np.int32))
     np.testing.assert_allclose(hidden[:, :150], forward(model, params, first), atol=2e-5)
     np.testing.assert_allclose(hidden[:, 150:210], forward(model, params, second), atol=2e-5)
 
@@ -55,7 +36,7 @@ def test_branches_of_a_shared_prefix_equal_whole_rows(model, params):
     packed = np.concatenate([prefix, first, second], axis=1)
     visible = np.repeat([200, 150, 200], [70, 80, 50])[None].astype(np.int32)
     positions = np.concatenate([np.arange(150), np.arange(70, 120)])[None].astype(np.int32)
-    hidden = model.apply({"params": params}, packed, positions, visible)
+    hidden = forward(model, params, packed, positions, visible)
     whole = [forward(model, params, np.concatenate([prefix, branch], axis=1)) for branch in (first, second)]
     np.testing.assert_allclose(hidden[:, :150], whole[0], atol=2e-5)
     np.testing.assert_allclose(hidden[:, 150:], whole[1][:, 70:], atol=2e-5)
@@ -68,33 +49,6 @@ def test_attention_is_causal(model, params):
     before, after = forward(model, params, tokens), forward(model, params, changed)
     np.testing.assert_array_equal(before[:, :140], after[:, :140])
     assert np.abs(np.asarray(before[:, 140:] - after[:, 140:])).max() > 1e-3
-
-
-def random_trees(rng, rows, length):
-    """visible_until of rows of random forests in depth-first order, padding at the end."""
-
-    def fill(visible, start, stop):
-        while start < stop:
-            end = int(rng.integers(start + 1, stop + 1))
-            own = int(rng.integers(start + 1, end + 1))
-            visible[start:own] = end
-            fill(visible, own, end)
-            start = end
-
-    visible = np.tile(np.arange(length, dtype=np.int32) + 1, (rows, 1))
-    for row in visible:
-        fill(row, 0, int(rng.integers(1, length + 1)))
-    return visible
-
-
-def plain_attention(q, k, v, visible_until):
-    """The formula on whole matrices."""
-    k, v = (jnp.repeat(x, q.shape[2] // k.shape[2], axis=2) for x in (k, v))
-    scores = jnp.einsum("bthd,bshd->bhts", q, k) / np.sqrt(q.shape[-1])
-    place = np.arange(q.shape[1])
-    visible = (place[:, None] >= place) & (place[:, None] < visible_until[:, None, :])
-    weights = jax.nn.softmax(jnp.where(visible[:, None], scores, -jnp.inf), axis=-1)
-    return jnp.einsum("bhts,bshd->bthd", weights, v)
 
 
 @pytest.mark.parametrize("attention", [tree_attention, dense_attention])
@@ -151,11 +105,10 @@ def test_cached_decode_equals_the_full_forward(model, params):
     tokens = random_tokens(5, 3, 40)
     full = forward(model, params, tokens)
     cache = init_cache(CONFIG, slots=3, length=48)
-    step = jax.jit(forward_cached, static_argnums=0)
     hidden, start = [], 0
     for count in (17, 1, 1, 20, 1):
         part = np.pad(tokens[:, start : start + count], ((0, 0), (0, 3)), constant_values=7)
-        out, cache = step(model, params, cache, part, np.full(3, count, np.int32))
+        out, cache = advance(model, params, cache, part, np.full(3, count, np.int32))
         hidden.append(np.asarray(out[:, :count]))
         start += count
     np.testing.assert_array_equal(cache.lengths, [40, 40, 40])
@@ -165,9 +118,9 @@ def test_cached_decode_equals_the_full_forward(model, params):
 def test_slots_advance_on_their_own_and_never_write_past_the_end(model, params):
     tokens = random_tokens(6, 2, 10)
     cache = init_cache(CONFIG, slots=2, length=10)
-    _, cache = forward_cached(model, params, cache, tokens[:, :8], np.array([8, 3], np.int32))
+    _, cache = advance(model, params, cache, tokens[:, :8], np.array([8, 3], np.int32))
     part = np.stack([np.pad(tokens[0, 8:], (0, 5)), tokens[1, 3:10]])
-    out, cache = forward_cached(model, params, cache, part, np.array([2, 7], np.int32))
+    out, cache = advance(model, params, cache, part, np.array([2, 7], np.int32))
     np.testing.assert_array_equal(cache.lengths, [10, 10])
     full = forward(model, params, tokens)
     np.testing.assert_allclose(out[0, :2], full[0, 8:], atol=2e-5)
@@ -177,7 +130,7 @@ def test_slots_advance_on_their_own_and_never_write_past_the_end(model, params):
 @pytest.mark.parametrize("changes", [{"tie_embeddings": False}, {"qk_norm": False}])
 def test_switches_build_and_differ_only_where_they_should(changes):
     other = Transformer(CONFIG.model_copy(update=changes), VOCAB)
-    params = nn.unbox(init_params(other, jax.random.key(0)))
+    params = fresh_params(other)
     tokens = random_tokens(7, 2, 20)
     logits = output_logits(params, forward(other, params, tokens))
     assert logits.shape == (2, 20, VOCAB) and np.isfinite(logits).all()

@@ -1,6 +1,5 @@
 """Sliding windows run along the path of a token, not along its row: packed trees, caches and meshes agree."""
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,12 +8,12 @@ import pytest
 from coevo_jax.config import MeshConfig, ModelConfig, RopeScaling
 from coevo_jax.models.attention import Window, dense_attention
 from coevo_jax.models.attention_kinds import choose_attention
-from coevo_jax.models.kv_cache import forward_cached, init_cache
+from coevo_jax.models.kv_cache import init_cache
 from coevo_jax.models.rotary import frequencies
-from coevo_jax.models.transformer import Transformer, init_params
+from coevo_jax.models.transformer import Transformer
 from coevo_jax.models.tree_attention import tree_attention, visible_blocks
 from coevo_jax.sharding import make_mesh
-from tests.models.test_transformer import forward, random_tokens, random_trees
+from tests.models.rows import VOCAB, advance, forward, random_tokens, random_trees
 
 CONFIG = ModelConfig(
     hidden_size=32,
@@ -27,17 +26,6 @@ CONFIG = ModelConfig(
     sliding_window=20,
     sliding_rope_theta=100.0,
 )
-VOCAB = 50
-
-
-@pytest.fixture(scope="module")
-def model():
-    return Transformer(CONFIG, VOCAB)
-
-
-@pytest.fixture(scope="module")
-def params(model):
-    return jax.jit(lambda key: nn.unbox(init_params(model, key)))(jax.random.key(0))
 
 
 def sees(visible_until):
@@ -99,7 +87,7 @@ def test_branches_of_a_shared_prefix_equal_whole_rows(model, params):
     packed = np.concatenate([prefix, first, second], axis=1)
     visible = np.repeat([170, 120, 170], [70, 50, 50])[None].astype(np.int32)
     positions = np.concatenate([np.arange(120), np.arange(70, 120)])[None].astype(np.int32)
-    hidden = model.apply({"params": params}, packed, positions, visible)
+    hidden = forward(model, params, packed, positions, visible)
     whole = [forward(model, params, np.concatenate([prefix, branch], axis=1)) for branch in (first, second)]
     np.testing.assert_allclose(hidden[:, :120], whole[0], atol=2e-5)
     np.testing.assert_allclose(hidden[:, 120:], whole[1][:, 70:], atol=2e-5)
@@ -119,10 +107,11 @@ def test_what_lies_behind_all_windows_changes_nothing(params):
 def test_cached_decode_equals_the_full_forward(model, params):
     tokens = random_tokens(5, 2, 60)
     full = forward(model, params, tokens)
-    cache, step = init_cache(CONFIG, slots=2, length=64), jax.jit(forward_cached, static_argnums=0)
+    cache = init_cache(CONFIG, slots=2, length=64)
     hidden, start = [], 0
     for count in (37, 1, 22):
-        out, cache = step(model, params, cache, tokens[:, start : start + count], np.full(2, count, np.int32))
+        part = tokens[:, start : start + count]
+        out, cache = advance(model, params, cache, part, np.full(2, count, np.int32))
         hidden.append(np.asarray(out))
         start += count
     np.testing.assert_allclose(np.concatenate(hidden, axis=1), full, atol=2e-5)

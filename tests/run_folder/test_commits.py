@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import jax
@@ -14,7 +15,6 @@ import coevo_jax.training.optimize as optimize_module
 from coevo_jax.learning.train_step import take_step
 from coevo_jax.run_folder.checkpoint import Checkpointer
 from coevo_jax.run_folder.manifest import Manifest, checkpoint_root, read_manifest, verify_files
-from coevo_jax.run_folder.metrics import read_metrics
 from coevo_jax.run_folder.run import Run, create_run, open_run
 from coevo_jax.schedule import Phase
 from coevo_jax.sharding import make_mesh
@@ -24,6 +24,7 @@ from coevo_jax.training.optimize import Course, optimize
 from coevo_jax.training.pace import Pace
 from coevo_jax.world import make_learning
 from tests.learning.packed import VOCAB, packed, random_pairs
+from tests.measured import curve
 from tests.tiny import tiny_config
 
 PHASE = Phase(kind="learn", name="round-01/learn_target", round=1, agent="target", index=4)
@@ -77,14 +78,6 @@ def learn(scene, run: Run) -> None:
     run.commit(record, files=[], states_changed=True, finished=True)
 
 
-def curve(run: Run) -> list:
-    timed = ("per_second", "share")
-    return [
-        (line["step"], {k: v for k, v in line["values"].items() if not k.endswith(timed)})
-        for line in read_metrics(run.folder / "metrics.jsonl")
-    ]
-
-
 @pytest.fixture(scope="module")
 def whole(scene, tmp_path_factory):
     """A phase that nobody stopped."""
@@ -127,7 +120,7 @@ def test_a_commit_counts_once_its_states_are_final_and_learning_goes_on(scene, w
     assert seen == [0, 0, 0, 0, 2, 2, 4, 4, 6]
     assert read_manifest(run.folder) == run.manifest and run.manifest.record(PHASE.name)
     assert run.checkpoints.steps() == [run.manifest.checkpoint]
-    assert curve(run) == curve(whole)
+    assert curve(run.folder) == curve(whole.folder)
     run.close()
 
 
@@ -161,8 +154,13 @@ def test_states_are_those_of_the_commit_whatever_is_learned_while_they_are_writt
     run.close()
 
 
-@pytest.mark.parametrize("at", [1, 4, 9])
-@pytest.mark.parametrize("signum", SIGNALS)
+@pytest.mark.parametrize(
+    ("signum", "at"),
+    [
+        case if case in [(SIGNALS[0], 4), (SIGNALS[1], 9)] else pytest.param(*case, marks=pytest.mark.slow)
+        for case in product(SIGNALS, (1, 4, 9))
+    ],
+)
 def test_a_signal_ends_learning_after_the_step_and_the_run_goes_on_in_the_same_bits(
     at, signum, scene, whole, tmp_path, monkeypatch
 ):
@@ -187,7 +185,7 @@ def test_a_signal_ends_learning_after_the_step_and_the_run_goes_on_in_the_same_b
         run = go_on(scene, run.folder)
         learn(scene, run)
         run.close()
-    assert curve(run) == curve(whole)
+    assert curve(run.folder) == curve(whole.folder)
     jax.tree.map(np.testing.assert_array_equal, run.agents["target"], whole.agents["target"])
 
 
@@ -213,7 +211,7 @@ def test_checkpoints_lie_where_the_config_says_and_are_read_from_there(scene, wh
     run = go_on(scene, run.folder)
     learn(scene, run)
     run.close()
-    assert curve(run) == curve(whole)
+    assert curve(run.folder) == curve(whole.folder)
     victim = (
         tmp_path
         / "elsewhere"
@@ -271,7 +269,7 @@ def test_of_several_processes_all_end_at_the_same_point(free_port):
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", WORKER, str(free_port), str(number)],
-            cwd=Path(__file__).parent.parent,
+            cwd=Path(__file__).parents[2],
             stdout=subprocess.PIPE,
             text=True,
         )

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 QUICK = (  # to compile: every process compiles all programs
     "--xla_cpu_multi_thread_eigen=false --xla_backend_optimization_level=0 "
     "--xla_llvm_disable_expensive_passes=true"
@@ -44,7 +44,7 @@ def launch(
     own: Sequence[Sequence[str]] = (),
     timeout: float = 300,
 ) -> list[Ended]:
-    """Run `python -m tests.hosts_train ARGUMENTS` in `count` processes until all have ended.
+    """Run `python -m tests.hosts.train ARGUMENTS` in `count` processes until all have ended.
 
     Args:
       own: further arguments of each process.
@@ -57,7 +57,7 @@ def launch(
         shared |= {"COEVO_COORDINATOR": f"127.0.0.1:{port}", "COEVO_PROCESSES": str(count)}
     started = [
         subprocess.Popen(
-            [sys.executable, "-m", "tests.hosts_train", *arguments, *(own[number] if own else ())],
+            [sys.executable, "-m", "tests.hosts.train", *arguments, *(own[number] if own else ())],
             cwd=ROOT,
             env=shared | ({"COEVO_PROCESS_ID": str(number)} if count > 1 else {}),
             stdout=subprocess.PIPE,

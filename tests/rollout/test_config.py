@@ -7,7 +7,7 @@ import pytest
 from coevo_jax.config import ConfigError
 from coevo_jax.config_io import load_config
 
-CONFIGS = Path(__file__).parent.parent / "configs"
+CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 @pytest.mark.parametrize(

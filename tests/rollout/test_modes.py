@@ -3,20 +3,20 @@
 from dataclasses import replace
 from functools import partial
 
-import flax.linen as nn
 import jax
 import numpy as np
 import pytest
 
 from coevo_jax.config import LoraConfig
 from coevo_jax.envs.pool import EnvPool
-from coevo_jax.models.lora import init_trained, merge
+from coevo_jax.models.lora import merge
 from coevo_jax.models.transformer import Transformer
 from coevo_jax.rollout import Cast, play_together
 from coevo_jax.sampling.engine import Request, Sampling
 from coevo_jax.trajectory import Ending
+from tests.fresh import fresh_adapters
+from tests.rollout.test_play import CHAT, LENGTH, PARAMS, agent_runs, learner, play_with, text_of
 from tests.scripted_env import MODEL, ScriptedEnv, SlowEnv, make_engine, make_tasks, random_params
-from tests.test_rollout import CHAT, LENGTH, PARAMS, agent_runs, learner, play_with, text_of
 
 SAMPLING = Sampling(root=jax.random.key(0), temperature=1.0)
 TIMES = (
@@ -39,7 +39,12 @@ def assert_same_episodes(found, expected):
 
 @pytest.mark.parametrize(
     ("slots", "joining"),
-    [(1, "at_once"), (16, "at_once"), (3, "next_block"), (3, "as_ready"), (16, "as_ready")],
+    [
+        (1, "at_once"),
+        (3, "next_block"),
+        (3, "as_ready"),
+        *(pytest.param(16, joining, marks=pytest.mark.slow) for joining in ("at_once", "as_ready")),
+    ],
 )
 def test_episodes_do_not_depend_on_the_number_of_slots_or_on_when_turns_join(slots, joining):
     expected, _ = play_with(tasks=7, samples=3)  # 3 slots
@@ -156,7 +161,7 @@ def test_adapters_of_one_base_share_a_batch_and_play_what_their_merged_weights_p
     model = Transformer(MODEL.config.model_copy(update={"lora": lora}), MODEL.vocab_size)
 
     def adapters(seed):
-        fresh = nn.unbox(init_trained(model, jax.random.key(seed)))
+        fresh = fresh_adapters(model, seed)
         keys = iter(jax.random.split(jax.random.key(seed + 9), 99))
         return jax.tree.map(lambda x: x + 0.2 * jax.random.normal(next(keys), x.shape), fresh)
 

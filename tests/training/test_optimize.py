@@ -130,7 +130,9 @@ def test_a_step_is_dispatched_before_the_one_before_it_is_fetched(scenes, tmp_pa
     ]
 
 
-@pytest.mark.parametrize("hidden", ["batch", "rate", "between microbatches"])
+@pytest.mark.parametrize(
+    "hidden", ["batch", "rate", pytest.param("between microbatches", marks=pytest.mark.slow)]
+)
 def test_a_hidden_transfer_is_refused(hidden, scenes, tmp_path, monkeypatch):
     """What the loop puts on the devices by name is handed over as the host's array instead."""
     if hidden == "batch":

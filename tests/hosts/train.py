@@ -1,4 +1,4 @@
-"""`python -m tests.hosts_train …`: launch.train with the toy environment, made to fail as a test wants.
+"""`python -m tests.hosts.train …`: launch.train with the toy environment, made to fail as a test wants.
 
 COEVO_TEST_AT names a commit as "PHASE POSITION"; right after it, COEVO_TEST_DO is done by the process
 COEVO_TEST_BY: "kill" (SIGKILL), "fail" (an error), "refuse" (a ConfigError), or "copy FOLDER" of the run.

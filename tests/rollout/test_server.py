@@ -16,10 +16,18 @@ from coevo_jax.rollout.endpoint import Endpoint, Served, ask, base_model, list_m
 from coevo_jax.rollout.server import ServerEngine
 from coevo_jax.sampling.engine import Sampling
 from coevo_jax.trajectory import Ending
+from tests.rollout.stub_server import Stub, StubServer
+from tests.rollout.test_modes import assert_same_episodes, stop_after
+from tests.rollout.test_play import (
+    ENGINE,
+    LENGTH,
+    agent_runs,
+    assert_well_formed,
+    learner,
+    play_with,
+    text_of,
+)
 from tests.scripted_env import MODEL, CharChat, ScriptedEnv, SlowEnv, make_engine, make_tasks, random_params
-from tests.stub_server import Stub, StubServer
-from tests.test_rollout import ENGINE, LENGTH, agent_runs, assert_well_formed, learner, play_with, text_of
-from tests.test_rollout_modes import assert_same_episodes, stop_after
 
 CHAT, PARAMS = CharChat(), random_params()
 

@@ -3,7 +3,6 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,7 +20,7 @@ from coevo_jax.rollout.lockstep import LockstepPool
 from coevo_jax.rollout.stats import RolloutStats, joined
 from coevo_jax.run_folder import run as run_module
 from coevo_jax.strict import ConfigError
-from coevo_jax.trajectory import Ending, Trajectory
+from tests.data.packed import trajectory
 
 
 class MemoryStore:
@@ -105,26 +104,15 @@ def test_several_processes_that_have_not_joined_are_refused(monkeypatch):
         Processes()
 
 
-def trajectory(task, sample):
-    return Trajectory(
-        task_id=f"{task}",
-        agent="target",
-        sample=sample,
-        prompt="",
-        turns=(),
-        reward=0.0,
-        ending=Ending.FAILED,
-        tokens=np.array([], np.int32),
-        agent_mask=np.array([], bool),
-        logps=np.array([], np.float32),
-    )
+def wordless(task, sample):
+    return trajectory([], "", task=f"{task}", sample=sample)
 
 
 @given(st.integers(0, 12), st.integers(1, 3), st.integers(1, 5))
 def test_shares_put_together_are_the_block(tasks, samples, count):
-    whole = [trajectory(task, sample) for task in range(tasks) for sample in range(samples)]
+    whole = [wordless(task, sample) for task in range(tasks) for sample in range(samples)]
     parts = [
-        [trajectory(task, sample) for task in range(tasks)[index::count] for sample in range(samples)]
+        [wordless(task, sample) for task in range(tasks)[index::count] for sample in range(samples)]
         for index in range(count)
     ]
     said = [(t.task_id, t.sample) for t in interleaved(parts, samples)]
@@ -142,7 +130,7 @@ def test_a_group_in_lockstep_has_one_share(monkeypatch):
 def test_one_process_writes_its_shard_itself(tmp_path):
     stats = RolloutStats(episodes=1)
     path = tmp_path / "target-00000-of-00001.parquet"
-    assert gather(Processes(), path, [trajectory(0, 0)], stats, samples=1) is stats
+    assert gather(Processes(), path, [wordless(0, 0)], stats, samples=1) is stats
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
 
 

@@ -10,16 +10,17 @@ import coevo_jax.training.learn_phase as learn_phase
 import coevo_jax.training.optimize as optimize_module
 from coevo_jax.coevolution import coevolve
 from coevo_jax.config_io import load_config
-from coevo_jax.envs.registry import ENVIRONMENTS
 from coevo_jax.hosts.processes import Processes
 from coevo_jax.run_folder.fork import fork_run
 from coevo_jax.run_folder.manifest import read_manifest
-from coevo_jax.run_folder.metrics import read_metrics
 from coevo_jax.run_folder.run import create_run, open_run
 from coevo_jax.training.references import References
 from coevo_jax.world import build_world
 from tests.learning.packed import one_batch
-from tests.tiny import LETTERS, tiny_config
+from tests.measured import curve
+from tests.tiny import Killed, tiny_config
+
+pytestmark = pytest.mark.usefixtures("letters")
 
 ETO = [
     "failure.explore=false",
@@ -30,15 +31,6 @@ ETO = [
     "checkpoint={every_steps: 2, keep: 100}",
 ]
 PHASE = "round-01/learn_target"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def letters():
-    """The toy environment under its name in the registry."""
-    patch = pytest.MonkeyPatch()
-    patch.setitem(ENVIRONMENTS, "letters", LETTERS)
-    yield
-    patch.undo()
 
 
 @pytest.fixture(scope="module")
@@ -95,20 +87,6 @@ def test_every_refresh_is_a_committed_file_and_differs_from_the_last(watched):
     assert all(not np.array_equal(one, other) for one, other in pairwise(scores))
 
 
-class Killed(BaseException):
-    """Stands for kill -9: no handler of the run sees it."""
-
-
-def curve(run):
-    lines = read_metrics(run.folder / "metrics.jsonl")
-    timed = ("per_second", "batch_wait_share", "mfu")
-    return [
-        (line["step"], {k: v for k, v in line["values"].items() if not k.endswith(timed)})
-        for line in lines
-        if line["phase"] == PHASE
-    ]
-
-
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.slow
 def test_killed_between_two_refreshes_it_ends_in_the_same_bits(watched, tmp_path, monkeypatch, when):
@@ -140,7 +118,7 @@ def test_killed_between_two_refreshes_it_ends_in_the_same_bits(watched, tmp_path
             assert kills < 9
             run = open_run(run.folder)
     assert kills >= 2
-    assert curve(run) == curve(whole)
+    assert curve(run.folder, PHASE) == curve(whole.folder, PHASE)
     ends = []
     for one in (run, whole):
         manifest = read_manifest(one.folder)

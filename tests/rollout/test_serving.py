@@ -16,9 +16,8 @@ from coevo_jax.config import Config, ConfigError
 from coevo_jax.config_io import load_config
 from coevo_jax.data.buffer import read_trajectories
 from coevo_jax.data.tokenizer import load_tokenizer, save_tokenizer
-from coevo_jax.envs.registry import ENVIRONMENTS
 from coevo_jax.models.lora import init_trained, whole_params
-from coevo_jax.models.transformer import Transformer, init_params
+from coevo_jax.models.transformer import Transformer
 from coevo_jax.rollout.endpoint import Endpoint, Served, probe
 from coevo_jax.rollout.serving import FOLDER, check_server, serve
 from coevo_jax.run_folder.manifest import read_manifest
@@ -28,22 +27,17 @@ from coevo_jax.trajectory import Ending
 from coevo_jax.world import BACKBONE_DIR, TOKENIZER_DIR
 from launch.cli import run_command
 from launch.train import main
-from tests.stub_server import Stub, StubServer, stub_of
+from tests.fresh import fresh_params
+from tests.measured import results
+from tests.rollout.stub_server import Stub, StubServer, stub_of
 from tests.test_backbone_run import EMBEDDED, backbone, config_on
-from tests.test_coevolution import numbers
-from tests.tiny import LETTERS, tiny_config
+from tests.tiny import tiny_config
 
-CONFIGS = Path(__file__).parent.parent / "configs"
+pytestmark = pytest.mark.usefixtures("letters")
+
+CONFIGS = Path(__file__).parents[2] / "configs"
 LORA = "model.lora={rank: 2, warm_start: adapter}"
 LENGTH = 192
-
-
-@pytest.fixture(scope="module", autouse=True)
-def letters():
-    patch = pytest.MonkeyPatch()
-    patch.setitem(ENVIRONMENTS, "letters", LETTERS)
-    yield
-    patch.undo()
 
 
 def through(load: str, url: str, *more: str) -> list[str]:
@@ -249,7 +243,7 @@ def scratch_stub(run) -> Stub:
     record = read_manifest(run.folder).record("prepare")
     assert record is not None
     model = Transformer(run.config.model, record.records["vocab_size"])
-    params = nn.unbox(init_params(model, jax.random.key(99)))
+    params = fresh_params(model, 99)
     return Stub(model=model, params=params, longest=run.config.rollout.max_tokens)
 
 
@@ -275,8 +269,7 @@ def test_a_greedy_run_through_two_servers_ends_in_the_numbers_of_one_without(tmp
         config = tiny_config(tmp_path, *SMALL, *through("sglang", one.url, more), "name=served")
         run = finished(config)
     assert explored(run) == explored(local) and len(explored(run)) > 20
-    without_name = [json.loads(numbers(one)) | {"name": None} for one in (run, local)]
-    assert without_name[0] == without_name[1]
+    assert results(run.folder) == results(local.folder)
     loads = [[path for path, _ in stub.posted] for stub in stubs]
     assert loads == [["/update_weights_from_disk"], ["/update_weights_from_disk"] * 2]
     values = {line["phase"]: line["values"] for line in read_metrics(run.folder / "metrics.jsonl")}
@@ -339,7 +332,7 @@ def test_a_server_that_dies_stops_the_run_with_2_and_a_resumed_one_ends_in_the_s
         monkeypatch.setattr(sys, "argv", ["train", "--resume", str(folder)])
         run_command(main)
     assert [path.read_bytes() for path in before] == written
-    results = [
+    ends = [
         json.loads((local.folder.parent / name / "results.json").read_text()) for name in ("local", "served")
     ]
-    assert results[0]["evaluations"] == results[1]["evaluations"]
+    assert ends[0]["evaluations"] == ends[1]["evaluations"]

@@ -2,19 +2,18 @@
 
 from functools import cache
 
-import flax.linen as nn
-import jax
 import numpy as np
 import pytest
 
 from coevo_jax.config import RolloutConfig
 from coevo_jax.data.chat import chat_format, render
 from coevo_jax.envs.pool import EnvPool
-from coevo_jax.models.transformer import Transformer, init_params
+from coevo_jax.models.transformer import Transformer
 from coevo_jax.rollout import force, play
 from coevo_jax.sampling.engine import Engine
 from coevo_jax.trajectory import Demonstration, Ending, Turn
 from tests.data.chat_families import FAMILIES, make_tokenizer
+from tests.fresh import fresh_params
 from tests.scripted_env import CONFIG, ScriptedEnv, make_tasks
 
 VOCAB, LENGTH = 512, 256  # as large as the largest family's vocabulary
@@ -32,7 +31,7 @@ TURNS = (
 
 @cache
 def params():
-    return nn.unbox(init_params(MODEL, jax.random.key(0)))
+    return fresh_params(MODEL)
 
 
 @pytest.fixture(params=FAMILIES)

@@ -1,7 +1,8 @@
 """A small OpenAI-compatible server for tests: vLLM's and SGLang's endpoints around the engine of the package.
 
 It reads the weights that it is told to load from their folders, as the real servers do, and draws with the
-seed of each request. `python -m tests.stub_server FOLDER` serves a checkpoint folder and prints its port.
+seed of each request. `python -m tests.rollout.stub_server FOLDER` serves a checkpoint folder and prints its
+port.
 """
 
 import json

@@ -17,7 +17,8 @@ from coevo_jax.run_folder.manifest import read_manifest
 from coevo_jax.run_folder.metrics import read_metrics
 from coevo_jax.sharding import make_mesh
 from coevo_jax.world import make_learning
-from tests.hosts import TINY, launch
+from tests.hosts.runs import TINY, launch
+from tests.measured import curve
 from tests.tiny import write_config
 
 pytestmark = pytest.mark.slow
@@ -81,16 +82,9 @@ def text(run: Path, number: int) -> dict:
     }
 
 
-def curve(run: Path, phase: str) -> dict:
-    """What a phase measured, but for the clock."""
-    timed = ("per_second", "share", "seconds")
-    return {
-        (line["step"], name): value
-        for line in read_metrics(run / "metrics.jsonl")
-        if line["phase"] == phase
-        for name, value in line["values"].items()
-        if not name.endswith(timed)
-    }
+def values(run: Path, phase: str) -> dict:
+    """What a phase measured, by step and name."""
+    return {(step, name): one for _, step, found in curve(run, phase) for name, one in found.items()}
 
 
 def params(run: Path, number: int) -> list[np.ndarray]:
@@ -108,7 +102,7 @@ def params(run: Path, number: int) -> list[np.ndarray]:
 
 def assert_close(ours: Path, theirs: Path, *phases: str) -> None:
     for phase in phases:
-        a, b = curve(ours, phase), curve(theirs, phase)
+        a, b = values(ours, phase), values(theirs, phase)
         assert a and a.keys() == b.keys()
         np.testing.assert_allclose(list(a.values()), list(b.values()), rtol=1e-5, atol=1e-5, err_msg=phase)
 

@@ -1,0 +1,53 @@
+"""Random rows of tokens, alone and as trees, and the passes over them that tests compare."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from coevo_jax.models.kv_cache import forward_cached
+
+VOCAB = 50
+
+advance = jax.jit(forward_cached, static_argnums=0)
+
+
+@partial(jax.jit, static_argnums=0)  # operation by operation, every call would compile its loops again
+def forward(model, params, tokens, positions=None, visible=None):
+    """Hidden states; of whole rows, if `positions` and `visible` are not given."""
+    if positions is None:
+        positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
+        visible = jnp.full_like(tokens, tokens.shape[1])
+    return model.apply({"params": params}, tokens, positions, visible)
+
+
+def random_tokens(seed, *shape):
+    return np.random.default_rng(seed).integers(0, VOCAB, shape).astype(np.int32)
+
+
+def random_trees(rng, rows, length):
+    """visible_until of rows of random forests in depth-first order, padding at the end."""
+
+    def fill(visible, start, stop):
+        while start < stop:
+            end = int(rng.integers(start + 1, stop + 1))
+            own = int(rng.integers(start + 1, end + 1))
+            visible[start:own] = end
+            fill(visible, own, end)
+            start = end
+
+    visible = np.tile(np.arange(length, dtype=np.int32) + 1, (rows, 1))
+    for row in visible:
+        fill(row, 0, int(rng.integers(1, length + 1)))
+    return visible
+
+
+def plain_attention(q, k, v, visible_until):
+    """The formula on whole matrices."""
+    k, v = (jnp.repeat(x, q.shape[2] // k.shape[2], axis=2) for x in (k, v))
+    scores = jnp.einsum("bthd,bshd->bhts", q, k) / np.sqrt(q.shape[-1])
+    place = np.arange(q.shape[1])
+    visible = (place[:, None] >= place) & (place[:, None] < visible_until[:, None, :])
+    weights = jax.nn.softmax(jnp.where(visible[:, None], scores, -jnp.inf), axis=-1)
+    return jnp.einsum("bhts,bshd->bthd", weights, v)
