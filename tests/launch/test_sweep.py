@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -19,6 +21,8 @@ from coevo_jax.run_folder.metrics import read_metrics
 from coevo_jax.run_folder.run import create_run
 from coevo_jax.strict import ConfigError
 from coevo_jax.sweep import parse_loss, plan_sweep
+from coevo_jax.training import optimize
+from coevo_jax.training.optimize import take_step
 from launch.sweep import main
 from tests.measured import curve, results
 from tests.tiny import tiny_config, write_config
@@ -136,6 +140,27 @@ def test_a_finished_run_is_reused_and_a_diverged_one_is_shown(swept, tmp_path, m
         phase.name for phase in read_manifest(swept / "runs" / "tiny-target-broken_losses.broken-seed0").done
     }
     assert "round-01/explore_target" in done and "round-01/learn_target" not in done
+
+
+@pytest.mark.slow
+def test_sigterm_ends_a_sweep_where_it_can_commit_and_the_same_command_goes_on(swept, monkeypatch, capsys):
+    def asked(*arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return take_step(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(optimize, "take_step", asked)
+        with pytest.raises(SystemExit) as ended:
+            main(command(swept, "--losses", "sigmoid", "hinge"))
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert "stopped by SIGTERM; what is done is committed: the same command" in capsys.readouterr().err
+    folder = swept / "runs" / "tiny-target-hinge-seed0"
+    done = [phase.name for phase in read_manifest(folder).done]
+    assert "round-01/explore_target" in done and "round-01/learn_target" not in done
+    assert (swept / "table.md").read_text().count("| sigmoid |") == 1  # what had run stands in the table
+    main(command(swept, "--losses", "sigmoid", "hinge"))
+    shown = capsys.readouterr().out
+    assert "reused: mean reward" in shown and "resumed: mean reward" in shown
 
 
 def plan(folder: Path, *overrides: str, agent="target", losses=("sigmoid",), betas=(), seeds=(0,)):
