@@ -1,9 +1,11 @@
-"""Where generated files are kept, and writing them so that nothing is ever lost."""
+"""Where the code lies, where generated files are kept, and writing them so that nothing is ever lost."""
 
 import os
 import socket
 from collections.abc import Iterable
 from pathlib import Path
+
+CODE_ROOT = Path(__file__).resolve().parent.parent  # the folder around coevo_jax/ and launch/
 
 
 def cache_root() -> Path:

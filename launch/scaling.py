@@ -35,8 +35,12 @@ from launch.cli import run_command
 
 PAPER = Path("configs") / "paper"
 MODELS = ("qwen3-0.6b", "qwen3-4b", "llama31-8b", "qwen3-32b", "llama31-70b")
-FSDP_MODELS = (("v5p", "qwen3-0.6b"), ("v5p", "llama31-8b"), ("v5p", "llama31-70b"))
-FSDP_MODELS += (("v5e", "llama31-8b"), ("v6e", "llama31-8b"))
+FSDP_MODELS = (
+    ("v5p", "llama31-8b"),
+    ("v5p", "llama31-70b"),
+    ("v5e", "llama31-8b"),
+    ("v6e", "llama31-8b"),
+)
 
 
 def config_of(model: str) -> Path:

@@ -4,13 +4,12 @@ import hashlib
 import json
 import platform
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 from coevo_jax.config import Config, ConfigError
+from coevo_jax.files import CODE_ROOT
 from coevo_jax.hosts.processes import Processes
 
-ROOT = Path(__file__).resolve().parent.parent
 CODE = ("coevo_jax", "launch")
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "transformers", "tokenizers")
 
@@ -37,9 +36,9 @@ def fingerprint(config: Config) -> dict[str, str]:
     """Every file of the code, every package and every option, as flat strings."""
     found = {"python": platform.python_version()}
     for folder in CODE:
-        for path in sorted((ROOT / folder).rglob("*.py")):
+        for path in sorted((CODE_ROOT / folder).rglob("*.py")):
             digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
-            found[f"code {path.relative_to(ROOT)}"] = f"sha256 {digest}"
+            found[f"code {path.relative_to(CODE_ROOT)}"] = f"sha256 {digest}"
     for name in PACKAGES:
         try:
             found[f"package {name}"] = metadata.version(name)

@@ -84,7 +84,7 @@ def cell_config(cell: Cell, machine: Machine, *overrides: str) -> Config:
     lora = ADAPTERS if cell.trained == "adapters" else "null"
     recipe = [
         *("mesh.data=1", f"mesh.fsdp={fsdp}", f"mesh.tensor={cell.chips // fsdp}"),
-        *(f"batch.rows={ROWS}", "batch.pairs=64", f"model.lora={lora}"),
+        *(f"batch.rows={ROWS}", "batch.pairs=64", f"model.lora={lora}", "explore.together=true"),
         *overrides,
     ]
     config = load_config(cell.config, [*recipe, "rollout.tensor=1", "rollout.slots=1"])

@@ -21,7 +21,7 @@ from etils import epath
 
 from coevo_jax.config import Config, ConfigError
 from coevo_jax.config_io import load_config, to_yaml
-from coevo_jax.files import write_whole
+from coevo_jax.files import CODE_ROOT, write_whole
 from coevo_jax.hosts.processes import Processes
 from coevo_jax.learning.train_state import TrainState
 from coevo_jax.run_folder.checkpoint import Checkpointer
@@ -381,10 +381,8 @@ def describe_environment() -> dict[str, Any]:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             versions[name] = None
-    root = Path(__file__).resolve().parent.parent
-    git = subprocess.run(
-        ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-    )
+    command = ["git", "-C", str(CODE_ROOT), "rev-parse", "HEAD"]
+    git = subprocess.run(command, capture_output=True, text=True, check=False)
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),

@@ -8,14 +8,13 @@ import subprocess
 import sys
 import threading
 import weakref
-from pathlib import Path
 from typing import Any
 
 from coevo_jax.config import ConfigError
 from coevo_jax.envs.env import EnvFault
+from coevo_jax.files import CODE_ROOT
 
 TEXTWORLD_VERSION = "1.7.0"
-ROOT = Path(__file__).resolve().parents[3]
 WORKER = "coevo_jax.envs.textworld.worker"
 
 
@@ -85,7 +84,7 @@ class Interpreter:
         with self._lock:
             if self._closed:
                 raise EnvFault("the game's process was closed")
-            paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
+            paths = [str(CODE_ROOT), os.environ.get("PYTHONPATH", "")]
             self._process = subprocess.Popen(
                 [sys.executable, "-m", WORKER],
                 stdin=subprocess.PIPE,  # its end tells the worker that this process is gone
