@@ -156,7 +156,7 @@ def measure_fsdp(cell: FsdpCell) -> Figures:
     result = check_program(plan_programs(config, machine), "learning", "DPO microbatch")
     assert result.seconds is not None
     return {
-        "model": config.name,
+        "model": model_name(cell.config),
         "chip": cell.chip,
         "tokens": cell.row_length,
         "refused": result.refusal is not None,
