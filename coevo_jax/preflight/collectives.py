@@ -84,15 +84,33 @@ def _computations(text: str) -> tuple[dict[str, list[str]], str]:
 
 
 def _trip_count(line: str, bodies: Mapping[str, list[str]]) -> int:
-    """How often a while loop runs: as the compiler notes it, or the one bound its counter is compared to."""
+    """How often a while loop runs: as the compiler notes it, or from its counter's one bound and its step."""
     noted = _TRIPS.search(line)
     if noted:
         return int(noted[1])
-    condition = re.search(r"condition=%?([\w.\-]+)", line)
-    lines = bodies.get(condition[1], []) if condition else []
-    bounds = [int(found[1]) for text in lines if (found := re.search(r"s32\[\]\S* constant\((\d+)\)", text))]
+    named = dict(re.findall(r"\b(condition|body)=%?([\w.\-]+)", line))
+    lines = bodies.get(named.get("condition", ""), [])
+    bounds = [
+        int(found[1]) for text in lines if (found := re.search(r"[su]32\[\]\S* constant\((\d+)\)", text))
+    ]
     compares = sum(" compare(" in text for text in lines)
-    return bounds[0] if len(bounds) == 1 and compares == 1 and len(lines) <= 6 else 1
+    if len(bounds) != 1 or compares != 1 or len(lines) > 6:
+        return 1
+    counters = [found[1] for text in lines if (found := re.search(r"get-tuple-element\(.*index=(\d+)", text))]
+    step = _step(bodies.get(named["body"], []), int(counters[0])) if len(counters) == 1 else 1
+    return math.ceil(bounds[0] / step)
+
+
+def _step(body: list[str], counter: int) -> int:
+    """What a loop's body adds to an element of its tuple; unrolled loops add more than one."""
+    made = {found[1]: text for text in body if (found := re.match(r"\s*(?:ROOT )?%?([\w.\-]+) = ", text))}
+    root = next((text for text in body if text.lstrip().startswith("ROOT")), "")
+    results = re.search(r" tuple\((.*?)\)", root)
+    names = re.findall(r"%([\w.\-]+)", results[1]) if results else []
+    added = re.search(r" add\(([^)]*)\)", made.get(names[counter], "")) if counter < len(names) else None
+    operands = re.findall(r"%([\w.\-]+)", added[1]) if added else []
+    steps = [found[1] for x in operands if (found := re.search(r" constant\((\d+)\)", made.get(x, "")))]
+    return int(steps[0]) if steps and int(steps[0]) else 1
 
 
 def _wire_bytes(kind: str, match: re.Match[str], line: str, chips: int) -> float:

@@ -41,10 +41,27 @@ HloModule jit_step
   ROOT %t = (s32[], s32[]) tuple(%i, %f)
 }
 
+%unrolled_condition (c: (f32[8], u32[])) -> pred[] {
+  %c = (f32[8], u32[]) parameter(0)
+  %bound = u32[]{:T(128)} constant(8)
+  %at = u32[] get-tuple-element(%c), index=1
+  ROOT %less = pred[] compare(%at, %bound), direction=LT
+}
+
+%unrolled_body (b: (f32[8], u32[])) -> (f32[8], u32[]) {
+  %b = (f32[8], u32[]) parameter(0)
+  %two = u32[]{:T(128)} constant(2)
+  %at = u32[] get-tuple-element(%b), index=1
+  %swap = f32[8]{0} all-to-all(%x), replica_groups=[1,8]<=[8]
+  %next = u32[]{:T(128)} add(%at, %two), metadata={op_name="next"}
+  ROOT %t = (f32[8]{0}, u32[]{:T(128)}) tuple(%swap, %next)
+}
+
 ENTRY %main (x: f32[8,16]) -> f32[2,16] {
   %x = f32[8,16]{1,0} parameter(0)
   %w = (s32[], f32[4]) while(%init), condition=%condition, body=%body
   %u = (s32[], s32[]) while(%other), condition=%unknown_condition, body=%unknown_body
+  %v = (f32[8], u32[]) while(%third), condition=%unrolled_condition, body=%unrolled_body
   ROOT %r = f32[2,16]{1,0} fusion(%x), kind=kCustom, calls=%all-reduce-scatter.1
 }
 """
@@ -56,6 +73,7 @@ def test_a_program_written_by_hand():
         "all-gather": (7, 7 * 160 * 7 / 8),  # 80 bfloat16 from 8 chips, seven times
         "reduce-scatter": (1, 512 * 3 / 4),  # over the axis of four chips
         "collective-permute": (1, 12.0),  # in a loop of unknown length
+        "all-to-all": (4, 4 * 32 * 7 / 8),  # its counter goes to 8 by twos
     }
 
 
