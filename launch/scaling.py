@@ -82,7 +82,10 @@ def fill(file: Path) -> dict[str, Figures]:
         known[key] = work()
         write_whole(file, json.dumps(known, indent=1) + "\n")
 
-    versions = {name: importlib.metadata.version(name) for name in ("jax", "libtpu")}
+    try:
+        versions = {name: importlib.metadata.version(name) for name in ("jax", "libtpu")}
+    except importlib.metadata.PackageNotFoundError as error:
+        raise ConfigError(f"{error}; it comes with pip install -r requirements-tpu.txt") from None
     add("versions", lambda: versions)
     if known["versions"] != versions:
         raise ConfigError(f"{file}: made with {known['versions']}, found {versions}; start again with --anew")
