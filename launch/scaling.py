@@ -2,7 +2,7 @@
 
 python -m launch.scaling docs/scaling.md
 
-Needs requirements-tpu.txt, no TPU, and about an hour of one core. Figures are kept beside the page, in
+Needs requirements-tpu.txt, no TPU, and about an hour of two cores. Figures are kept beside the page, in
 scaling.json, after every cell: the same command goes on where it stopped, and where nothing is left to
 compile it only writes the tables. `--anew` forgets the figures.
 """
