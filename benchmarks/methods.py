@@ -3,7 +3,8 @@
 python -m benchmarks.methods quickstart-sft quickstart-eto quickstart --seeds 0 1 2 --table quickstart
 python -m benchmarks.methods --runs runs/seeds/* --table quickstart        only write the table
 
-Every run is `launch.train` in a process of its own, so a run that was interrupted goes on where it was.
+Every run is `launch.train` in a process of its own, so a run that was interrupted goes on where it was. Runs
+of a seed begin with one warm start, where their configs allow it; its time counts for each of them.
 """
 
 import argparse
@@ -12,9 +13,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from coevo_jax.config import Config
+from coevo_jax.config_io import load_config
 from coevo_jax.report.comparison import Comparison, compare
 from coevo_jax.report.markdown import cell, cpu, differences, measured, replace_table, table
 from coevo_jax.report.results import Results, load_results
+from coevo_jax.run_folder.fork import can_fork
 
 __all__ = ["README", "ROOT", "cpu", "write_table"]
 
@@ -36,10 +40,17 @@ def run_all(configs: Sequence[str], seeds: Sequence[int], runs_dir: Path) -> lis
             folder = runs_dir / f"{config}-{seed}"
             path = ROOT / "configs" / f"{config}.yaml"
             new = [str(path), f"name={folder.name}", f"runs_dir={runs_dir}", f"seed={seed}"]
-            arguments = ["--resume", str(folder)] if folder.exists() else new
+            source = fork_source(load_config(path, new[1:]), folders)
+            fresh = new if source is None else ["--fork", str(source), *new]
+            arguments = ["--resume", str(folder)] if folder.exists() else fresh
             subprocess.run([sys.executable, "-m", "launch.train", *arguments], cwd=ROOT, check=True)
             folders.append(folder)
     return folders
+
+
+def fork_source(config: Config, folders: Sequence[Path]) -> Path | None:
+    """The first run that has done the warm start of this config."""
+    return next((folder for folder in folders if can_fork(folder, config)), None)
 
 
 def markdown(comparison: Comparison, runs: Sequence[Results]) -> str:

@@ -32,8 +32,12 @@ def restore_agents(run: Run, world: World) -> None:
     if number is None:
         run.agents["target"] = _initial_agent(run.config, learner)
     else:
-        agents = run.checkpoints.agents(number)
+        both = warm_started and run.config.failure.explore
+        # A run that was forked may begin with the checkpoint of a run that has another number of agents.
+        agents = [name for name in run.checkpoints.agents(number) if both or name == "target"]
         run.agents |= run.checkpoints.restore(number, dict.fromkeys(agents, learner.abstract()))
+        if both and "failure" not in agents:
+            run.agents["failure"] = _copy_of(run.agents["target"], learner)
 
 
 def _initial_base(config: Config, learner: Learner) -> Params:

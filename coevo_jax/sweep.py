@@ -144,7 +144,7 @@ def _open(cell: Cell, relatives: Sequence[Path]) -> tuple[Run, str]:
         run = open_run(cell.folder)
         finished = all(run.manifest.record(phase.name) for phase in schedule(cell.config))
         return run, "reused" if finished else "resumed"
-    source = next((folder for folder in relatives if can_fork(folder)), None)
+    source = next((folder for folder in relatives if can_fork(folder, cell.config)), None)
     return (create_run(cell.config), "ran") if source is None else (fork_run(source, cell.config), "forked")
 
 

@@ -3,8 +3,11 @@
 python -m launch.train CONFIG.yaml [key.sub=value ...]
 python -m launch.train --resume runs/NAME
 python -m launch.train --auto-resume CONFIG.yaml [key.sub=value ...]
+python -m launch.train --fork runs/NAME CONFIG.yaml [key.sub=value ...]
 
-The last form is what launchers use: the same command starts the run and, after a preemption, goes on with it.
+--auto-resume is what launchers use: the same command starts the run and, after a preemption, goes on with it.
+--fork begins with another run's warm start, so that methods are compared from the same agents and one warm
+start is paid for; nothing that it depends on may differ.
 --profile 10:13 with any of them traces the optimizer steps 10, 11 and 12, as metrics.jsonl counts them, into
 runs/NAME/profile/PHASE/.
 
@@ -29,6 +32,7 @@ from coevo_jax.progress import CONSOLE
 from coevo_jax.report.html import write_report
 from coevo_jax.report.terminal import print_run
 from coevo_jax.rollout.serving import check_server
+from coevo_jax.run_folder.fork import fork_run
 from coevo_jax.run_folder.run import Run, create_run, is_run_of, open_run, read_config, run_folder
 from coevo_jax.stopping import Stopped
 from coevo_jax.strict import ConfigError
@@ -53,6 +57,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--auto-resume", action="store_true", help="go on with this config's run where its folder exists"
     )
+    parser.add_argument("--fork", metavar="RUN", help="folder of a run whose warm start this one begins with")
     parser.add_argument(
         "--profile", metavar="FIRST:END", help="trace these optimizer steps, END not included"
     )
@@ -63,6 +68,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         raise ConfigError("give either a config file or --resume RUN")
     if args.auto_resume and args.resume:
         raise ConfigError("--auto-resume finds the run by its config: give a config file, not --resume RUN")
+    if args.fork and args.resume:
+        raise ConfigError("--fork starts a run: give a config file, not --resume RUN")
     args.profile = traced_steps(args.profile)
     return args
 
@@ -92,12 +99,15 @@ def open_or_create(args: argparse.Namespace, processes: Processes) -> Run:
         require_same_start(processes, read_config(folder), {"resume": folder})
         return open_run(folder, processes)
     config = load_config(args.config, args.overrides)
-    require_same_start(processes, config, {"auto-resume": args.auto_resume})
+    options = {"auto-resume": args.auto_resume, "fork": args.fork}
+    require_same_start(processes, config, options)
     folder = run_folder(config)
     if args.auto_resume and processes.once("auto-resume", lambda: is_run_of(folder, config)):
         return open_run(folder, processes)
     check_world(config)
     _check_server(config, processes)
+    if args.fork:
+        return fork_run(Path(args.fork), config, processes)
     return create_run(config, processes)
 
 

@@ -16,7 +16,7 @@ from coevo_jax.schedule import schedule
 from coevo_jax.strict import ConfigError
 from launch.evaluate import main as evaluate_main
 from tests.measured import curve, results
-from tests.tiny import Killed, tiny_config
+from tests.tiny import Killed, coevolve_through_kills, kill_at_commits, tiny_config
 
 pytestmark = pytest.mark.usefixtures("letters")
 
@@ -108,37 +108,8 @@ def test_the_failure_agent_never_sees_an_expert_or_a_success(whole):
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.slow
 def test_killed_at_every_third_commit_it_ends_in_the_same_numbers(whole, tmp_path, monkeypatch, when):
-    """Before: the states are saved, the manifest is not. After: the manifest is written, nothing else is."""
-    import coevo_jax.run_folder.run as run_module
-
-    commits = 0
-    write = run_module.write_manifest
-
-    def write_or_die(folder, manifest):
-        nonlocal commits
-        commits += 1
-        if commits % 3 == 0 and when == "before":
-            raise Killed
-        write(folder, manifest)
-        if commits % 3 == 0:
-            raise Killed
-
-    monkeypatch.setattr(run_module, "write_manifest", write_or_die)
-    config = tiny_config(tmp_path)
-    try:
-        run = create_run(config)
-    except Killed:
-        pytest.fail("the first commit is not the third")
-    kills = 0
-    while True:
-        try:
-            coevolve(run)
-            break
-        except Killed:
-            kills += 1
-            assert kills < 40
-            run.close()
-            run = open_run(run.folder)
+    kill_at_commits(monkeypatch, when)
+    run, kills = coevolve_through_kills(create_run(tiny_config(tmp_path)))
     assert kills >= 4
     assert results(run.folder) == results(whole.folder)
     assert curve(run.folder) == curve(whole.folder)

@@ -33,7 +33,7 @@ from launch.export import main as export_main
 from tests.fresh import fresh_params
 from tests.measured import curve, results
 from tests.peers import python_with
-from tests.tiny import Killed, tiny_config, write_config
+from tests.tiny import coevolve_through_kills, kill_at_commits, tiny_config, write_config
 
 pytestmark = pytest.mark.usefixtures("letters")
 
@@ -220,30 +220,9 @@ def test_adapters_that_would_never_learn_are_refused(tmp_path):
 @pytest.mark.parametrize("overrides", [FULL, ADAPTER], ids=["full", "adapter"])
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_killed_at_every_third_commit_it_ends_in_the_same_numbers(overrides, when, tmp_path, monkeypatch):
-    import coevo_jax.run_folder.run as run_module
-
     uninterrupted = finished(tmp_path / "whole", *overrides)
-    commits, write = 0, run_module.write_manifest
-
-    def write_or_die(folder, manifest):
-        nonlocal commits
-        commits += 1
-        if commits % 3 == 0 and when == "before":
-            raise Killed
-        write(folder, manifest)
-        if commits % 3 == 0:
-            raise Killed
-
-    monkeypatch.setattr(run_module, "write_manifest", write_or_die)
-    run, kills = started(tmp_path / "killed", *overrides), 0
-    while True:
-        try:
-            coevolve(run)
-            break
-        except Killed:
-            kills += 1
-            run.close()
-            run = open_run(run.folder)
+    kill_at_commits(monkeypatch, when)
+    run, kills = coevolve_through_kills(started(tmp_path / "killed", *overrides))
     run.close()
     assert kills >= 4
     assert results(run.folder) == results(uninterrupted.folder)

@@ -1,10 +1,18 @@
 """A run small enough for a test: every phase of co-evolution in seconds."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
+import pytest
+
+import coevo_jax.run_folder.run as run_module
+from coevo_jax.coevolution import coevolve
 from coevo_jax.config import Config
 from coevo_jax.config_io import load_config
 from coevo_jax.envs.registry import EnvSpec
+from coevo_jax.run_folder.manifest import Manifest
+from coevo_jax.run_folder.run import Run, open_run
 
 CONFIG = """\
 name: tiny
@@ -38,6 +46,7 @@ class Killed(BaseException):
 
 
 def write_config(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
     path = folder / "tiny.yaml"
     path.write_text(CONFIG)
     return path
@@ -45,3 +54,43 @@ def write_config(folder: Path) -> Path:
 
 def tiny_config(folder: Path, *overrides: str) -> Config:
     return load_config(write_config(folder), [f"runs_dir={folder / 'runs'}", *overrides])
+
+
+def kill_at_commits(
+    monkeypatch: pytest.MonkeyPatch,
+    when: Literal["before", "after"],
+    first: int = 3,
+    every: int = 3,
+    counted: Callable[[Manifest], bool] = lambda manifest: True,
+) -> None:
+    """Kill runs at the `first` of the counted commits, from 1, and at every so-manieth after it.
+
+    Before: the states are saved, the manifest is not. After: the manifest is written, nothing else is.
+    """
+    commits, write = 0, run_module.write_manifest
+
+    def write_or_die(folder: Path, manifest: Manifest) -> None:
+        nonlocal commits
+        commits += counted(manifest)
+        dies = counted(manifest) and commits >= first and (commits - first) % every == 0
+        if dies and when == "before":
+            raise Killed
+        write(folder, manifest)
+        if dies:
+            raise Killed
+
+    monkeypatch.setattr(run_module, "write_manifest", write_or_die)
+
+
+def coevolve_through_kills(run: Run, most: int = 40) -> tuple[Run, int]:
+    """Resume a run until nobody kills it any more; the open run that ended, and how often it was killed."""
+    kills = 0
+    while True:
+        try:
+            coevolve(run)
+            return run, kills
+        except Killed:
+            kills += 1
+            assert kills < most
+            run.close()
+            run = open_run(run.folder)

@@ -1,4 +1,4 @@
-"""Runs that begin alike: a new run takes over what another one did before it first learned from pairs."""
+"""Runs that begin alike: a new run takes over another one's warm start."""
 
 import json
 import os
@@ -12,6 +12,7 @@ from etils import epath
 from coevo_jax.config import Config
 from coevo_jax.config_io import load_config
 from coevo_jax.files import write_whole
+from coevo_jax.hosts.processes import Processes
 from coevo_jax.run_folder.checkpoint import on_bucket
 from coevo_jax.run_folder.manifest import (
     Manifest,
@@ -19,45 +20,66 @@ from coevo_jax.run_folder.manifest import (
     checkpoint_root,
     file_sizes,
     read_manifest,
+    verify_files,
     write_manifest,
 )
 from coevo_jax.run_folder.metrics import METRICS_FILE
-from coevo_jax.run_folder.run import CONFIG_FILE, Run, config_digest, create_run, first_difference, open_run
+from coevo_jax.run_folder.run import (
+    CONFIG_FILE,
+    Run,
+    config_digest,
+    create_folder,
+    first_difference,
+    open_run,
+    run_folder,
+)
 from coevo_jax.schedule import schedule
 from coevo_jax.strict import ConfigError
 
 NAMING = ("name", "runs_dir", "method", "checkpoint")  # these change no number
+LATER = ("target", "failure", "explore", "rounds")  # what comes after the warm start
 
 
-def fork_run(source: Path, config: Config) -> Run:
-    """Create a run that begins with another run's warm start, its evaluation and its first explorations.
+def fork_run(source: Path, config: Config, processes: Processes | None = None) -> Run:
+    """Create a run that begins with another run's warm start and its evaluation.
 
-    What is taken over, the new run would have done in the same numbers: the configs may differ only in
-    their names and in what an agent learns from pairs. The committed files are shared where the file system
-    can link them (none is ever changed in place), else copied. The source may still be running.
+    Where they explore alike, it takes over the source's first explorations, too. What is taken over, the new
+    run would have done in the same numbers: the configs may differ only in their names and in what comes
+    after the warm start, so that methods compared begin with the same agents. The committed files are shared
+    where the file system can link them (none is ever changed in place), else copied. The source may still be
+    running. Of several processes, number 0 makes the folder.
 
     Raises:
       ConfigError: the source is no run, its warm start is not finished, a file of it is damaged, its config
         differs (naming the first difference), or the new run's folder exists.
     """
+    processes = processes or Processes()
+    processes.once("fork the run", lambda: _fork(source, config))
+    return open_run(run_folder(config), processes)
+
+
+def _fork(source: Path, config: Config) -> None:
     manifest = read_manifest(source)
-    difference = first_difference(_begin(config), _begin(load_config(source / CONFIG_FILE)))
+    theirs = load_config(source / CONFIG_FILE)
+    difference = first_difference(_begin(config), _begin(theirs))
     if difference is not None:
-        key, ours, theirs = difference
+        key, wanted, has = difference
         raise ConfigError(
-            f"{source}: cannot be forked: {key} is {theirs!r} there and {ours!r} in this config; only what "
-            "agents learn from pairs may differ"
+            f"{source}: cannot be forked: {key} is {has!r} there and {wanted!r} in this config; only what "
+            "comes after the warm start may differ"
         )
-    shared = tuple(record for record in manifest.done if record.name in shared_phases(config))
+    names = shared_phases(theirs, config)
+    shared = tuple(record for record in manifest.done if record.name in names)
     warm_start = next((record for record in shared if record.name == "warm_start"), None)
     if warm_start is None:
         raise ConfigError(f"{source}: cannot be forked: its warm start is not finished")
-    create_run(config).close()  # nothing of what follows counts before the manifest is replaced
-    folder = Path(config.runs_dir) / config.name
     number = warm_start.records["checkpoint"]
-    for path in [Path(name) for record in shared for name in record.files]:
+    known = manifest.checkpoint_files if manifest.checkpoint == number else {}
+    verify_files(source, replace(manifest, done=shared, running=None, checkpoint_files=known))
+    checkpoints = create_folder(config).checkpoints  # nothing of it counts before its manifest is replaced
+    folder = run_folder(config)
+    for path in {Path(name) for record in shared for name in record.files}:  # both agents may share a file
         _share(epath.Path(source / path), epath.Path(folder / path))
-    checkpoints = read_manifest(folder).checkpoints
     place = checkpoint_root(folder, read_manifest(folder))
     for one in {number, manifest.base} - {None}:
         stored = checkpoint_root(source, manifest) / str(one)
@@ -77,19 +99,21 @@ def fork_run(source: Path, config: Config) -> Run:
         metrics_offset=len(log),
     )
     write_manifest(folder, forked)
-    return open_run(folder)
 
 
-def can_fork(source: Path) -> bool:
-    """Whether a run has finished its warm start."""
-    return (source / CONFIG_FILE).is_file() and _manifest_or_none(source) is not None
+def can_fork(source: Path, config: Config) -> bool:
+    """Whether a folder holds a run that has finished the warm start which this config would do."""
+    if not (source / CONFIG_FILE).is_file() or _manifest_or_none(source) is None:
+        return False
+    return _begin(config) == _begin(load_config(source / CONFIG_FILE))
 
 
-def shared_phases(config: Config) -> tuple[str, ...]:
-    """The phases before the first that learns from pairs: the same whatever is learned there."""
+def shared_phases(source: Config, config: Config) -> tuple[str, ...]:
+    """The phases that come out the same for two configs that begin alike, by name."""
+    alike = _exploration(source) == _exploration(config)
     names = ["prepare"]
     for phase in schedule(config):
-        if phase.kind == "learn":
+        if phase.kind == "learn" or (phase.kind == "explore" and not alike):
             break
         names.append(phase.name)
     return tuple(names)
@@ -104,9 +128,16 @@ def _manifest_or_none(source: Path) -> Manifest | None:
 
 
 def _begin(config: Config) -> dict[str, Any]:
-    """The options that the shared phases depend on."""
-    options = config.model_dump(exclude={*NAMING, "target"})
-    return options | {"failure": {"explore": config.failure.explore}}
+    """The options that experts, tokenizer, warm start and its evaluation depend on."""
+    options = config.model_dump(exclude={*NAMING, *LATER})
+    return options | {
+        "explore": {"tasks": config.explore.tasks if config.rounds else None}
+    }  # experts of theirs
+
+
+def _exploration(config: Config) -> dict[str, Any]:
+    """The options that the explorations before the first learning depend on, besides."""
+    return {"explore": config.explore.model_dump(), "failure": config.failure.explore}
 
 
 def _share(path: epath.Path, place: epath.Path) -> None:

@@ -277,12 +277,13 @@ def create_run(config: Config, processes: Processes | None = None) -> Run:
       ConfigError: the folder exists, with the same config (resume it) or another (its first difference).
     """
     processes = processes or Processes()
+    manifest = processes.once("create the run", lambda: to_plain(create_folder(config)))
+    return Run(config, run_folder(config), from_plain(manifest), processes)
+
+
+def create_folder(config: Config) -> Manifest:
+    """Make the folder of a new run, as `create_run` does, without opening it."""
     folder = run_folder(config)
-    manifest = processes.once("create the run", lambda: to_plain(_create_folder(config, folder)))
-    return Run(config, folder, from_plain(manifest), processes)
-
-
-def _create_folder(config: Config, folder: Path) -> Manifest:
     if folder.exists() and any(folder.iterdir()):
         raise ConfigError(_existing(folder, config))
     manifest = Manifest(config_sha256=config_digest(config))

@@ -173,6 +173,20 @@ def test_what_four_processes_began_is_finished_by_fewer(one, four, tmp_path, cou
     assert read_manifest(done).running is None
 
 
+def test_two_processes_fork_what_one_process_began(one, tmp_path):
+    new = [write_config(tmp_path), f"runs_dir={tmp_path / 'runs'}", *TINY, "rounds=1"]
+    ended = launch(2, "--fork", one, *new)
+    assert [process.code for process in ended] == [0, 0], ended[-1].error
+    forked = tmp_path / "runs" / "tiny"
+    begin = json.loads((forked / "environment.json").read_text())["forked"]["phases"]
+    count = len(begin)
+    assert (
+        begin[-1].startswith("round-01/explore")
+        and read_manifest(forked).done[:count] == (read_manifest(one).done[:count])
+    )
+    assert_close(forked, one, "warm_start", "round-01/learn_target")
+
+
 def test_a_later_round_of_stored_trajectories_is_learned_alike_by_four(one, tmp_path):
     """What one process began in the second round: the very trajectories it explored are learned from."""
     done = resume(one.parent.parent / "middle" / "tiny", tmp_path, 4)

@@ -15,7 +15,6 @@ from coevo_jax.learning.loss_table import loss_entries, loss_markdown
 from coevo_jax.learning.preference_losses import PREFERENCE_LOSSES
 from coevo_jax.report.results import load_results
 from coevo_jax.report.sweep import LEARNED
-from coevo_jax.run_folder.fork import fork_run, shared_phases
 from coevo_jax.run_folder.manifest import read_manifest
 from coevo_jax.run_folder.metrics import read_metrics
 from coevo_jax.run_folder.run import create_run
@@ -256,41 +255,6 @@ def test_wrong_arguments_are_named(arguments, words):
 def test_losses_on_the_command_line():
     assert parse_loss("ipo") == "ipo" and parse_loss("a.b:c") == "a.b:c"
     assert parse_loss("sigmoid=0.8, a.b:c=0.2") == {"sigmoid": 0.8, "a.b:c": 0.2}
-
-
-def test_what_a_fork_would_change_is_refused(swept, tmp_path):
-    source = swept / "runs" / "tiny-target-sigmoid-seed0"
-    for override, words in (
-        ("seed=5", r"cannot be forked: seed is 0 there and 5 in this config"),
-        ("warm_start.epochs=4", r"warm_start\.epochs is 3 there and 4"),
-        ("batch.rows=2", r"batch\.rows is 4 there and 2"),
-    ):
-        with pytest.raises(ConfigError, match=words):
-            fork_run(source, tiny_config(tmp_path, *ETO, override))
-    with pytest.raises(ConfigError, match=r"failure\.explore is False there and True"):
-        fork_run(source, tiny_config(tmp_path, "warm_start.epochs=3", "model.num_layers=1"))
-    assert not (tmp_path / "runs").exists()
-    with pytest.raises(ConfigError, match="holds a run of another config"):
-        config = load_config(source / "config.yaml")
-        fork_run(source, config.model_copy(update={"method": "other"}))
-    create_run(tiny_config(tmp_path, *ETO)).close()
-    with pytest.raises(ConfigError, match="its warm start is not finished"):
-        fork_run(tmp_path / "runs" / "tiny", tiny_config(tmp_path, *ETO, "name=other"))
-
-
-def test_a_fork_leaves_its_source_alone_and_holds_only_what_is_shared(swept, tmp_path):
-    source = swept / "runs" / "tiny-target-sigmoid-seed0"
-    before = {path: path.read_bytes() for path in source.rglob("*") if path.is_file()}
-    config = tiny_config(tmp_path, *ETO, "target.epochs=1", "checkpoint.keep=1")
-    run = fork_run(source, config)
-    assert [record.name for record in run.manifest.done] == list(shared_phases(config))
-    assert run.checkpoints.steps() == [run.manifest.record("warm_start").records["checkpoint"]]
-    assert {line["phase"] for line in read_metrics(run.folder / "metrics.jsonl")} <= set(
-        shared_phases(config)
-    )
-    assert not (run.folder / "pairs").exists() and not (run.folder / "references").exists()
-    run.close()
-    assert before == {path: path.read_bytes() for path in source.rglob("*") if path.is_file()}
 
 
 def test_every_loss_stands_in_the_table_with_its_words_paper_and_options():

@@ -5,7 +5,6 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-import coevo_jax.run_folder.run as run_module
 import coevo_jax.training.learn_phase as learn_phase
 import coevo_jax.training.optimize as optimize_module
 from coevo_jax.coevolution import coevolve
@@ -18,7 +17,7 @@ from coevo_jax.training.references import References
 from coevo_jax.world import build_world
 from tests.learning.packed import one_batch
 from tests.measured import curve
-from tests.tiny import Killed, tiny_config
+from tests.tiny import coevolve_through_kills, kill_at_commits, tiny_config
 
 pytestmark = pytest.mark.usefixtures("letters")
 
@@ -92,31 +91,16 @@ def test_every_refresh_is_a_committed_file_and_differs_from_the_last(watched):
 def test_killed_between_two_refreshes_it_ends_in_the_same_bits(watched, tmp_path, monkeypatch, when):
     """Commits every 3 steps, references every 2: the run resumes inside a reference's span."""
     whole = watched[0]
-    write, commits = run_module.write_manifest, 0
-
-    def write_or_die(folder, manifest):
-        nonlocal commits
-        learning = manifest.running is not None and manifest.running.name == PHASE
-        commits += learning
-        if learning and when == "before" and commits % 2:
-            raise Killed
-        write(folder, manifest)
-        if learning and when == "after":
-            raise Killed
-
     overrides = [f"runs_dir={tmp_path}", "checkpoint.every_steps=3"]
     run = fork_run(whole.folder, load_config(whole.folder / "config.yaml", overrides))
-    monkeypatch.setattr(run_module, "write_manifest", write_or_die)
-    kills = 0
-    while True:
-        try:
-            coevolve(run)
-            break
-        except Killed:
-            kills += 1
-            run.close()
-            assert kills < 9
-            run = open_run(run.folder)
+    kill_at_commits(
+        monkeypatch,
+        when,
+        first=1,
+        every=2 if when == "before" else 1,
+        counted=lambda manifest: manifest.running is not None and manifest.running.name == PHASE,
+    )
+    run, kills = coevolve_through_kills(run)
     assert kills >= 2
     assert curve(run.folder, PHASE) == curve(whole.folder, PHASE)
     ends = []
