@@ -1,7 +1,7 @@
 """Compile every program of a run for a machine, at hand or not, and say whether it fits and what it costs.
 
 python -m launch.compile CONFIG.yaml [--topology v5e:4x4] [key.sub=value ...]
-python -m launch.compile --table docs/preflight.md CONFIG.yaml CONFIG.yaml ...
+python -m launch.compile --table docs/preflight.md --table README.md configs/paper/*.yaml
 
 Exit code 1: it does not fit into the chips' memory. Exit code 2: it cannot run there at all.
 """
@@ -19,7 +19,7 @@ from coevo_jax.preflight.check import Preflight, preflight
 from coevo_jax.preflight.chips import find_machine
 from coevo_jax.preflight.plan import plan_programs
 from coevo_jax.preflight.report import print_preflight, record, sharding_table
-from coevo_jax.preflight.table import header_topology, same_programs, write_table
+from coevo_jax.preflight.table import header_topology, open_page, same_programs, write_table
 from coevo_jax.progress import CONSOLE
 from coevo_jax.strict import ConfigError
 from launch.cli import FAILURE, run_command
@@ -38,8 +38,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--table",
         type=Path,
-        metavar="FILE",
-        help="check many configs, each for the topology that its header names, and write a Markdown table",
+        action="append",
+        default=[],
+        metavar="FILE.md",
+        help="check many configs, each for the topology that its header names, and write their table into a "
+        "page (again for another page)",
     )
     parser.add_argument(
         "--thorough",
@@ -49,7 +52,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     args = parser.parse_intermixed_args(argv)
     args.overrides = [text for text in args.configs if "=" in text]
     args.configs = [text for text in args.configs if "=" not in text]
-    if args.table is None and len(args.configs) != 1:
+    if not args.table and len(args.configs) != 1:
         raise ConfigError(f"found {len(args.configs)} config files, expected one (several need --table FILE)")
     return args
 
@@ -70,6 +73,8 @@ def check_one(args: argparse.Namespace) -> bool:
 
 def check_many(args: argparse.Namespace) -> bool:
     """Check every config for its header's topology; configs with the same programs are compiled once."""
+    for page in args.table:
+        open_page(page)  # before minutes of compiling, not after
     paths = [Path(path) for path in args.configs]
     configs = [(path, load_config(path, args.overrides), header_topology(path)) for path in paths]
     compiled: list[tuple[Config, str, Preflight]] = []
@@ -80,8 +85,9 @@ def check_many(args: argparse.Namespace) -> bool:
         if not known:
             compiled.append((config, topology, result))
         rows.append((path, result.of(config)))
-        write_table(args.table, rows)
         CONSOLE.print(f"{path}: {topology} {'fits' if result.fits else 'DOES NOT FIT'}", soft_wrap=True)
+    for page in args.table:
+        write_table(page, rows)
     return all(result.fits for _, result in rows)
 
 
@@ -95,7 +101,7 @@ def _say(words: str) -> None:
 
 def main(argv: Sequence[str]) -> None:
     args = parse(argv)
-    if not (check_one(args) if args.table is None else check_many(args)):
+    if not (check_one(args) if not args.table else check_many(args)):
         sys.exit(FAILURE)
 
 

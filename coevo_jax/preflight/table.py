@@ -9,12 +9,23 @@ from coevo_jax.files import write_whole
 from coevo_jax.preflight.check import Preflight
 from coevo_jax.preflight.chips import CHIPS, GIB
 from coevo_jax.preflight.run_time import ASSUMPTIONS, estimate_run
+from coevo_jax.report.markdown import replace_table, require_table, table
 from coevo_jax.strict import ConfigError
 
 TOPOLOGY = re.compile(r"\b[a-z]\w+:\d+(?:x\d+)*\b")
 
 # Sections of a config that its programs' shapes come from, whole or in part.
 SHAPING = ("model", "mesh", "batch", "optimizer", "rollout")
+RATES = "<!-- table:preflight-rates -->"
+PAGE = f"""\
+# Does it fit, and what would it take
+
+<!-- table:preflight -->
+<!-- /table -->
+
+{RATES}
+<!-- /table -->
+"""
 LEARNING = ("loss", "loss_options", "divergence", "divergence_alpha", "wpo", "reference")
 
 
@@ -46,39 +57,60 @@ def same_programs(config: Config, other: Config) -> bool:
     return shaping(config) == shaping(other)
 
 
+def open_page(path: Path) -> None:
+    """Make sure that a page can take the table; a file that is not there yet is made.
+
+    Raises:
+      ConfigError: the file has no place for it.
+    """
+    if not path.exists():
+        write_whole(path, PAGE)
+    require_table("preflight", path)
+
+
 def write_table(path: Path, rows: Sequence[tuple[Path, Preflight]]) -> None:
-    """Write docs/preflight.md: what each config needs and would take."""
-    lines = [
-        "# Does it fit, and what would it take",
-        "",
-        "Every program of a run compiled for the machine in its config's header, by",
-        "`python -m launch.compile --table docs/preflight.md configs/paper/*.yaml` on a machine without one.",
-        "Nothing in this table was run on the chips it names: memory is what the compiler allocates, times",
-        "are estimates from counted work and published rates.",
-        "",
-        "| config | machine | fits | warm start | roll-outs | learning | of | DPO step | run | chip-hours |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-        *(_row(file, result) for file, result in rows),
-        "",
-        "GiB a chip at the fullest moment of each phase, against what there is. A DPO step is one of the",
-        "target agent's, all of its microbatches. `*`: compiled by the CPU's compiler in place of the GPU's;",
-        "arrays that stay are exact, temporaries the CPU's.",
-        "",
-        f"Assumed for a whole run: {ASSUMPTIONS}. Times add up compute, memory and links at the rates below,",
-        "nothing overlapped; full rows, all of their tokens scored.",
-        "",
-        "| chip | memory GiB | bf16 TFLOP/s | memory GB/s | links GB/s, one way | source |",
-        "|---|---|---|---|---|---|",
-        *(
-            f"| {chip.name} | {chip.memory / GIB:.2f} | {chip.flops / 1e12:.0f} | {chip.bandwidth / 1e9:.0f} "
-            f"| {chip.link / 1e9:.0f} | {chip.source} |"
-            for chip in CHIPS.values()
-        ),
+    """Write what each config needs and would take into a page, and, where it asks, what that rests on."""
+    replace_table("preflight", _configs(rows), path)
+    if RATES in path.read_text(encoding="utf-8"):
+        replace_table("preflight-rates", _rates(), path)
+
+
+def _configs(rows: Sequence[tuple[Path, Preflight]]) -> str:
+    head = ["config", "machine", "fits", "warm start", "roll-outs", "learning", "of"]
+    return "\n".join(
+        [
+            table([*head, "DPO step", "run", "chip-hours"], [_row(file, result) for file, result in rows]),
+            "",
+            "Compiled for these machines, not run on them. GiB a chip at the fullest moment of each phase,",
+            "against what there is. A DPO step is one of the target agent's, all of its microbatches. `*`:",
+            "compiled by the CPU's compiler in place of the GPU's; arrays that stay are exact, temporaries",
+            "the CPU's.",
+        ]
+    )
+
+
+def _rates() -> str:
+    chips = [
+        [
+            chip.name,
+            f"{chip.memory / GIB:.2f}",
+            f"{chip.flops / 1e12:.0f}",
+            f"{chip.bandwidth / 1e9:.0f}",
+            f"{chip.link / 1e9:.0f}",
+            chip.source,
+        ]
+        for chip in CHIPS.values()
     ]
-    write_whole(path, "\n".join(lines) + "\n")
+    head = ["chip", "memory GiB", "bf16 TFLOP/s", "memory GB/s", "links GB/s, one way", "source"]
+    assumed = (
+        f"Assumed for a whole run: {ASSUMPTIONS}. Times add up compute, memory and links at these rates,"
+    )
+    return "\n".join(
+        [assumed, "nothing overlapped; full rows, all of their tokens scored.", "", table(head, chips)]
+    )
 
 
-def _row(file: Path, result: Preflight) -> str:
+def _row(file: Path, result: Preflight) -> list[str]:
     machine, run = result.machine, estimate_run(result)
     peaks = {phase.phase.name: f"{phase.peak / GIB:.1f}" for phase in result.phases}
     phases = [peaks.get(name, "–") for name in ("warm start", "roll-outs", "learning")]
@@ -86,12 +118,11 @@ def _row(file: Path, result: Preflight) -> str:
     times = ("–",) * 3
     if run is not None:
         times = (f"{run.step:.1f} s", f"{run.total / 3600:.1f} h", f"{run.chip_hours:,.0f}")
-    cells = (
+    return [
         file.stem,
         name,
         "yes" if result.fits else "**no**",
         *phases,
         f"{machine.memory / GIB:.1f}",
         *times,
-    )
-    return "| " + " | ".join(cells) + " |"
+    ]

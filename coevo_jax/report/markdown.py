@@ -65,14 +65,28 @@ def cpu() -> str:
     return next((x.split(":", 1)[1].strip() for x in lines if x.startswith("model name")), platform.machine())
 
 
+def require_table(name: str, path: Path) -> None:
+    """Make sure that a file has a place for a table.
+
+    Raises:
+      ConfigError: it has none.
+    """
+    begin, end = _marks(name)
+    if end not in path.read_text(encoding="utf-8").partition(begin)[2]:
+        raise ConfigError(f"{path}: has no place for a table: expected the lines {begin} and {end}")
+
+
 def replace_table(name: str, text: str, path: Path) -> None:
     """Replace what stands between `<!-- table:NAME -->` and `<!-- /table -->`.
 
     Raises:
       ConfigError: the file has no such lines.
     """
-    begin, end = f"<!-- table:{name} -->", "<!-- /table -->"
-    before, found, rest = path.read_text().partition(begin)
-    if not found or end not in rest:
-        raise ConfigError(f"{path}: has no place for a table: expected the lines {begin} and {end}")
+    require_table(name, path)
+    begin, end = _marks(name)
+    before, _, rest = path.read_text(encoding="utf-8").partition(begin)
     write_whole(path, f"{before}{begin}\n{text}\n{end}{rest.partition(end)[2]}")
+
+
+def _marks(name: str) -> tuple[str, str]:
+    return f"<!-- table:{name} -->", "<!-- /table -->"

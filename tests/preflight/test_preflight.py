@@ -18,7 +18,7 @@ from coevo_jax.preflight.costs import adapter_weights, cost_of, whole_weights
 from coevo_jax.preflight.plan import plan_programs
 from coevo_jax.preflight.report import print_preflight, record, sharding_table
 from coevo_jax.preflight.run_time import estimate_run
-from coevo_jax.preflight.table import write_table
+from coevo_jax.preflight.table import open_page, write_table
 from coevo_jax.strict import ConfigError
 from launch.compile import check_one, parse
 from tests.tiny import tiny_config, write_config
@@ -114,8 +114,23 @@ def test_time_is_estimated_from_the_rates_of_a_known_chip(checked, tmp_path):
     assert min(run.learning, run.warm_start, run.roll_outs, run.step) > 0
     assert run.chip_hours == pytest.approx(run.total * 8 / 3600)
     assert json.loads(json.dumps(record(checked)))["run"]["chip_hours"] == pytest.approx(run.chip_hours)
-    write_table(tmp_path / "table.md", [(tmp_path / "tiny.yaml", checked)])
-    assert "| tiny | here (8) | yes |" in (tmp_path / "table.md").read_text()
+    rows = [(tmp_path / "tiny.yaml", checked)]
+    open_page(tmp_path / "new.md")
+    write_table(tmp_path / "new.md", rows)
+    page = tmp_path / "page.md"
+    page.write_text("Before.\n<!-- table:preflight -->\n| old |\n<!-- /table -->\nAfter.\n")
+    open_page(page)
+    write_table(page, rows)
+    assert "| tiny | here (8) | yes |" in (tmp_path / "new.md").read_text()
+    assert "| v5p | 95.74 | 459 |" in (tmp_path / "new.md").read_text()
+    text = page.read_text()
+    assert text.startswith("Before.\n") and text.endswith("<!-- /table -->\nAfter.\n")
+    assert "| tiny | here (8) | yes |" in text and "old" not in text and "v5p" not in text
+    page.write_text("No place.\n")
+    with pytest.raises(
+        ConfigError, match=r"page\.md: has no place for a table: expected .*table:preflight -->"
+    ):
+        open_page(page)
     unknown = dataclasses.replace(checked.plan, machine=dataclasses.replace(checked.machine, chip=None))
     assert estimate_run(dataclasses.replace(checked, plan=unknown)) is None
 
