@@ -1,9 +1,12 @@
 """The mesh and the logical-axis rules: the only file that names mesh axes.
 
 Models name logical axes ("embed", "heads", …); this file maps them to the mesh axes data, fsdp and tensor.
+Where a mesh has more devices along tensor than the model has key/value heads, that axis is two: `tensor`, a
+device for each of these heads, and `group`, the devices that share one. Only key/value heads can tell.
 """
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +21,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from coevo_jax.config import ConfigError, MeshConfig
 
 MESH_AXES = ("data", "fsdp", "tensor")
+GROUP = "group"
 BATCH_AXES = ("data", "fsdp")
 
 ROWS = PartitionSpec(BATCH_AXES)  # of an array [B, ...]
@@ -36,10 +40,11 @@ LOGICAL_RULES = (
 )
 
 
-def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
+def make_mesh(config: MeshConfig, kv_heads: int | None = None, devices: Sequence[Any] | None = None) -> Mesh:
     """The device mesh of a run: the first data * fsdp * tensor devices, laid out along a TPU's links.
 
     Args:
+      kv_heads: key/value heads of the model; `tensor` may be a multiple of them.
       devices: those of another machine that is compiled for; by default this one's.
 
     Raises:
@@ -60,10 +65,10 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
             f"the {len(found)} devices of {len(processes)} processes; expected all of them"
         )
     layout = mesh_utils.create_device_mesh(shape, found[:needed], allow_split_physical_axes=True)
-    return _mesh(layout)
+    return _mesh(layout, kv_heads)
 
 
-def host_mesh(mesh: Mesh, tensor: int) -> Mesh:
+def host_mesh(mesh: Mesh, tensor: int, kv_heads: int) -> Mesh:
     """The first `tensor` devices that this host has in a run's mesh: roll-outs make no call beyond them.
 
     Where `tensor` is more than a host has, all devices of as many neighbouring hosts, in lockstep.
@@ -74,7 +79,7 @@ def host_mesh(mesh: Mesh, tensor: int) -> Mesh:
     by_host = _devices_by_host(mesh, tensor)
     hosts = hosts_of_a_copy(mesh, tensor)
     first = jax.process_index() // hosts * hosts if mesh.is_multi_process else 0
-    return _mesh(by_host[first : first + hosts].reshape(-1)[:tensor].reshape(1, 1, tensor))
+    return _mesh(by_host[first : first + hosts].reshape(-1)[:tensor].reshape(1, 1, tensor), kv_heads)
 
 
 def hosts_of_a_copy(mesh: Mesh, tensor: int) -> int:
@@ -82,9 +87,9 @@ def hosts_of_a_copy(mesh: Mesh, tensor: int) -> int:
     return max(1, tensor // _devices_by_host(mesh, tensor).shape[1])
 
 
-def copies_mesh(mesh: Mesh, tensor: int) -> Mesh:
+def copies_mesh(mesh: Mesh, tensor: int, kv_heads: int) -> Mesh:
     """All devices of a run's mesh in groups of `tensor` neighbours: each can hold one copy."""
-    return _mesh(_devices_by_host(mesh, tensor).reshape(-1, 1, tensor))
+    return _mesh(_devices_by_host(mesh, tensor).reshape(-1, 1, tensor), kv_heads)
 
 
 def _devices_by_host(mesh: Mesh, tensor: int) -> np.ndarray:
@@ -119,8 +124,26 @@ def put(host: Any, shardings: Any) -> Any:
     return jax.tree.map(put_part, shardings, host)
 
 
-def _mesh(devices: np.ndarray) -> Mesh:
-    return Mesh(devices, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
+def _mesh(devices: np.ndarray, kv_heads: int | None) -> Mesh:
+    axes, tensor = MESH_AXES, devices.shape[-1]
+    if kv_heads is not None and tensor > kv_heads and tensor % kv_heads == 0:
+        axes = (*MESH_AXES, GROUP)
+        devices = devices.reshape(*devices.shape[:-1], kv_heads, tensor // kv_heads)
+    return Mesh(devices, axes, axis_types=(AxisType.Auto,) * len(axes))
+
+
+def _whole_tensor(mesh: Mesh) -> str | tuple[str, str]:
+    """The axis, or both, that split what the rules split over `tensor`; key/value heads take the first."""
+    return ("tensor", GROUP) if GROUP in mesh.shape else "tensor"
+
+
+def on_mesh(mesh: Mesh, spec: PartitionSpec) -> PartitionSpec:
+    """A spec that names the rules' axes, on a mesh."""
+    return PartitionSpec(*(_whole_tensor(mesh) if axis == "tensor" else axis for axis in spec))
+
+
+def _size(mesh: Mesh, axes: str | tuple[str, ...]) -> int:
+    return math.prod(mesh.shape[axis] for axis in ((axes,) if isinstance(axes, str) else axes))
 
 
 def param_shardings(mesh: Mesh, abstract_params: Any) -> Any:
@@ -145,15 +168,16 @@ def param_shardings(mesh: Mesh, abstract_params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(of, abstract_params, is_leaf=is_box)
 
 
-def _mesh_axis(mesh: Mesh, logical: str | None, size: int, where: str) -> str | None:
-    """The mesh axis that splits a logical axis of `size`; None where it is on every device."""
+def _mesh_axis(mesh: Mesh, logical: str | None, size: int, where: str) -> str | tuple[str, str] | None:
+    """What splits a logical axis of `size` on a mesh; None where it is on every device."""
     axis = dict(LOGICAL_RULES)[logical] if logical is not None else None
-    if axis is None or size % mesh.shape[axis] == 0:
-        return axis
-    if logical == "kv_heads" and mesh.shape[axis] % size == 0:
-        return None  # several devices work with the same key/value head
+    if axis is None:
+        return None
+    axes = _whole_tensor(mesh) if axis == "tensor" and logical != "kv_heads" else axis
+    if size % _size(mesh, axes) == 0:
+        return axes
     raise ConfigError(
-        f"mesh.{axis} {mesh.shape[axis]} does not divide the {size} of {where}: the rule "
+        f"mesh.{axis} {_size(mesh, axes)} does not divide the {size} of {where}: the rule "
         f"{logical} -> {axis} splits its dimension {logical}"
     )
 
@@ -165,7 +189,7 @@ def kv_heads_sharding(mesh: Mesh, heads: int) -> NamedSharding:
 
 def vocab_sharding(mesh: Mesh) -> NamedSharding:
     """Of logits [S, V]."""
-    return NamedSharding(mesh, PartitionSpec(None, "tensor"))
+    return NamedSharding(mesh, PartitionSpec(None, _whole_tensor(mesh)))
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
@@ -180,23 +204,14 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 def over_heads(mesh: Mesh, attention: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
     """Attention of each device on its own rows [B, ...] and heads [B, T, H, h], without communication."""
-    heads = PartitionSpec(BATCH_AXES, None, "tensor", None)
+    heads, keys = (PartitionSpec(BATCH_AXES, None, axes, None) for axes in (_whole_tensor(mesh), "tensor"))
     rows = PartitionSpec(BATCH_AXES, None)
-    tensor = mesh.shape["tensor"]
-
-    def shared(q: jax.Array, k: jax.Array, v: jax.Array, visible: jax.Array, *window: Any) -> jax.Array:
-        """Every device has all key/value heads and takes the one that its query heads belong to."""
-        own = jax.lax.axis_index("tensor") * k.shape[2] // tensor
-        k, v = (jax.lax.dynamic_slice_in_dim(x, own, 1, axis=2) for x in (k, v))
-        return attention(q, k, v, visible, *window)
 
     def attend(q: jax.Array, k: jax.Array, v: jax.Array, visible: jax.Array, *window: Any) -> jax.Array:
         # Of a window, positions are rows and the size is one number.
         specs = jax.tree.map(lambda x: rows if x.ndim else PartitionSpec(), window)
-        divided = k.shape[2] % tensor == 0
-        keys = heads if divided else PartitionSpec(BATCH_AXES)
         split = jax.shard_map(
-            attention if divided else shared,
+            attention,
             mesh=mesh,
             in_specs=(heads, keys, keys, rows, *specs),
             out_specs=heads,
@@ -212,6 +227,7 @@ class Shards:
     """What a device must do to work on its rows and its part of the vocabulary; nothing where it is alone."""
 
     alone: bool
+    vocab: str | tuple[str, str] = "tensor"  # what splits the vocabulary
 
     def gather_embed(self, head_vd: jax.Array) -> jax.Array:
         """[v, d] -> [v, D]."""
@@ -227,21 +243,22 @@ class Shards:
         """Where ids stand among the `held` ones of this device; `held` where they stand on another."""
         if self.alone:
             return ids
-        place = ids - jax.lax.axis_index("tensor") * held
+        place = ids - jax.lax.axis_index(self.vocab) * held
         return jnp.where((place >= 0) & (place < held), place, held)
 
     def sum_over_vocab(self, x: jax.Array) -> jax.Array:
-        return x if self.alone else jax.lax.psum(x, "tensor")
+        return x if self.alone else jax.lax.psum(x, self.vocab)
 
     def max_over_vocab(self, x: jax.Array) -> jax.Array:
-        return x if self.alone else jax.lax.pmax(x, "tensor")
+        return x if self.alone else jax.lax.pmax(x, self.vocab)
 
 
 def over_shards(
     mesh: Mesh | None, function: Callable[..., Any], in_specs: Any, out_specs: Any
 ) -> Callable[..., Any]:
-    """`function(shards, *arrays)` of each device on its own part of the arrays."""
+    """`function(shards, *arrays)` of each device on its part of the arrays; specs name the rules' axes."""
     if mesh is None or mesh.size == 1:
         return functools.partial(function, Shards(alone=True))
-    local = functools.partial(function, Shards(alone=False))
-    return jax.shard_map(local, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
+    local = functools.partial(function, Shards(alone=False, vocab=_whole_tensor(mesh)))
+    own = functools.partial(jax.tree.map, functools.partial(on_mesh, mesh))
+    return jax.shard_map(local, mesh=mesh, in_specs=own(in_specs), out_specs=own(out_specs), check_vma=False)

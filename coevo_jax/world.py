@@ -98,7 +98,7 @@ def check_world(config: Config) -> None:
     """
     agent_loss(config.target, "target")
     agent_loss(config.failure, "failure")
-    make_mesh(config.mesh)
+    make_mesh(config.mesh, config.model.num_kv_heads)
     open_env(config)().close()
     if config.warm_start.data is not None:
         open_set(config.warm_start.data)
@@ -150,7 +150,7 @@ def build_world(config: Config, folder: Path) -> World:
     """Everything the phases after `prepare` share. `folder` holds the prepared tokenizer and experts."""
     make = open_env(config)
     chat = chat_format(load_tokenizer(folder / TOKENIZER_DIR))
-    mesh = make_mesh(config.mesh)
+    mesh = make_mesh(config.mesh, config.model.num_kv_heads)
     learning = make_learning(config, embedded_tokens(config, chat), mesh)
     rollouts = place_rollouts(learning.learner, config.rollout, mesh)
     model, stop = learning.learner.model, _stop_table(config, chat)

@@ -25,7 +25,7 @@ from coevo_jax.strict import ConfigError
 
 def shardings(model: ModelConfig, vocab: int = 96, **axes):
     boxed = jax.eval_shape(lambda: init_params(Transformer(model, vocab), jax.random.key(0)))
-    return param_shardings(make_mesh(MeshConfig(**axes)), boxed)
+    return param_shardings(make_mesh(MeshConfig(**axes), model.num_kv_heads), boxed)
 
 
 def test_matrices_are_split_over_both_axes_and_norms_over_none():
@@ -36,10 +36,18 @@ def test_matrices_are_split_over_both_axes_and_norms_over_none():
     assert found["final_norm"]["scale"].spec == PartitionSpec()
 
 
-def test_key_and_value_heads_are_on_several_devices_where_there_are_more_of_these():
+def test_a_key_value_head_is_on_several_devices_where_there_are_more_of_these():
     found = shardings(ModelConfig(num_kv_heads=2), fsdp=2, tensor=4)
-    assert found["layers"]["key"].spec == found["layers"]["value"].spec == PartitionSpec(None, "fsdp")
-    assert found["layers"]["query"].spec == PartitionSpec(None, "fsdp", "tensor")
+    assert (
+        found["layers"]["key"].spec == found["layers"]["value"].spec == PartitionSpec(None, "fsdp", "tensor")
+    )
+    assert found["layers"]["query"].spec == PartitionSpec(None, "fsdp", ("tensor", "group"))
+    assert found["embedding"].spec == PartitionSpec(("tensor", "group"), "fsdp")
+    # Devices 0 and 1 share the first key/value head; each has one of the two query heads that read it.
+    for name, first in (("key", [0, 0, 1, 1]), ("query", [0, 1, 2, 3])):
+        held = found["layers"][name].devices_indices_map((1, 2, max(first) + 1))
+        starts = {device.id: place[2].start or 0 for device, place in held.items()}
+        assert [starts[device] for device in range(4)] == first
 
 
 @pytest.mark.parametrize(
@@ -67,7 +75,7 @@ def test_a_rule_that_does_not_divide_a_dimension_is_named_with_it(axes, model, m
         shardings(ModelConfig(**model), **axes)
 
 
-@pytest.mark.parametrize("kv_heads", [2, 8])
+@pytest.mark.parametrize("kv_heads", [1, 2, 8])
 def test_attention_over_devices_is_that_of_one(kv_heads):
     rng = np.random.default_rng(kv_heads)
     q = rng.normal(size=(2, 32, 8, 8)).astype(np.float32)
@@ -80,7 +88,7 @@ def test_attention_over_devices_is_that_of_one(kv_heads):
 
         return jax.jit(jax.value_and_grad(total, argnums=(0, 1, 2)))(q, k, v)
 
-    split = over_heads(make_mesh(MeshConfig(fsdp=2, tensor=4)), dense_attention)
+    split = over_heads(make_mesh(MeshConfig(fsdp=2, tensor=4), kv_heads), dense_attention)
     (found, gradients), (expected, expected_gradients) = run(split), run(dense_attention)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     for one, other in zip(gradients, expected_gradients, strict=True):

@@ -135,7 +135,8 @@ def _cached_cost(config: Config, vocab_size: int, *, rows: int, tokens: int, cop
     flops = 2 * model.num_layers * layer_weights(model) * rows * tokens
     flops += 4 * model.num_layers * model.num_heads * model.head_dim * rows * tokens * length
     flops += 2 * head_weights(model, vocab_size) * rows
-    cache = 2 * model.num_layers * model.num_kv_heads * model.head_dim * length * rows * width
+    held = max(model.num_kv_heads, config.rollout.tensor)  # a head is on every chip that reads it
+    cache = 2 * model.num_layers * held * model.head_dim * length * rows * width
     weights = (model.num_layers * layer_weights(model) + head_weights(model, vocab_size)) * width
     logits = 8 * MASTER * vocab_size * rows
     traffic = weights + (1 + copies) * cache + logits

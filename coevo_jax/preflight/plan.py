@@ -46,7 +46,7 @@ def plan_programs(config: Config, machine: Machine) -> Plan:
             f"mesh: data x fsdp x tensor = {shape.data} x {shape.fsdp} x {shape.tensor} = {devices} devices, "
             f"but {machine.name} has {len(machine.devices)}"
         )
-    mesh = make_mesh(config.mesh, machine.devices)
+    mesh = make_mesh(config.mesh, config.model.num_kv_heads, machine.devices)
     if config.model.attention == "auto":  # a stand-in compiles what would run on the machine itself
         attention: Any = OF_PLATFORM.get(machine.platform, "dense")
         if "sliding" in config.model.layer_types and attention == "flash":
@@ -57,7 +57,7 @@ def plan_programs(config: Config, machine: Machine) -> Plan:
     tensor = config.rollout.tensor
     hosts_of_a_copy(mesh, tensor)  # refuses what divides neither a host nor the hosts
     own = Mesh(np.asarray(machine.neighbours(tensor)[: len(mesh.devices.flat)]), ("all",))
-    local = host_mesh(own, tensor)
+    local = host_mesh(own, tensor, config.model.num_kv_heads)
     rollouts = place_rollouts(learning.learner, config.rollout, mesh, local)
     rows = default_prefill_rows(machine.platform, config.rollout.slots)
     groups = Programs(config, learning, rollouts, rows)

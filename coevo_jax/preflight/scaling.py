@@ -101,8 +101,7 @@ def roll_out_size(config: Config, machine: Machine) -> tuple[int, int]:
     tensor = min(4, len(machine.devices))
     while copies / tensor > COPY_SHARE * limit and tensor < len(machine.devices):
         tensor *= 2
-    # Key/value heads are on every chip where there are more chips than heads.
-    parts = tensor if model.num_kv_heads % tensor == 0 else 1
+    parts = min(tensor, model.num_kv_heads)  # chips that are more than these heads share them
     token = 2 * width * model.num_layers * model.num_kv_heads * model.head_dim
     slot = lanes * token * config.rollout.max_tokens / parts
     slots = MOST_SLOTS

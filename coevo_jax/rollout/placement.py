@@ -62,8 +62,9 @@ def place_rollouts(
         jax.eval_shape(lambda: init_params(model, jax.random.key(0))), model.config.num_layers
     )
     shardings = param_shardings(mesh, boxed)
-    local = local or host_mesh(mesh, config.tensor)
-    layer = kv_heads_sharding(local, model.config.num_kv_heads)
+    kv_heads = model.config.num_kv_heads
+    local = local or host_mesh(mesh, config.tensor, kv_heads)
+    layer = kv_heads_sharding(local, kv_heads)
     layers = (layer,) * model.config.num_layers
     everywhere: Any = replicated(local)
     logits: Any = vocab_sharding(local)
@@ -78,7 +79,7 @@ def place_rollouts(
             in_shardings=(learner.frozen_shardings or learner.shardings.params,),
             out_shardings=shardings,
         ),
-        copies=param_shardings(copies_mesh(mesh, config.tensor), boxed),
+        copies=param_shardings(copies_mesh(mesh, config.tensor, kv_heads), boxed),
     )
 
 

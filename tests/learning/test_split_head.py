@@ -11,7 +11,7 @@ from jax.sharding import NamedSharding
 from coevo_jax.config import MeshConfig
 from coevo_jax.learning import head
 from coevo_jax.learning.head import collisions, scored_logps
-from coevo_jax.sharding import HEAD, ROWS, make_mesh
+from coevo_jax.sharding import HEAD, ROWS, make_mesh, on_mesh
 
 B, K, D, V = 4, 24, 16, 96
 COLLECTIVE = re.compile(r"= \S+ (all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute)")
@@ -33,17 +33,21 @@ def gradient_over(mesh, cotangent, everything):
         out = scored_logps(head_VD, hidden_BKD, target_BK, scored_B, mesh)
         return jnp.sum(out * cotangent), out
 
-    rows, weights = (NamedSharding(mesh, spec) for spec in (ROWS, HEAD))
+    rows, weights = (NamedSharding(mesh, spec) for spec in (ROWS, on_mesh(mesh, HEAD)))
     program = jax.jit(
         jax.value_and_grad(total, argnums=(0, 1), has_aux=True), in_shardings=(weights, rows, rows, rows)
     )
     return program.lower(*everything).compile()
 
 
-@pytest.mark.parametrize("axes", [(2, 2, 2), (1, 1, 4), (1, 4, 1)])
-def test_a_split_head_equals_the_whole_one_and_is_silent_inside_the_chunks(inputs, axes, monkeypatch):
+@pytest.mark.parametrize(
+    ("axes", "kv_heads"), [((2, 2, 2), 2), ((1, 1, 4), 4), ((1, 2, 4), 2), ((1, 4, 1), 2)]
+)
+def test_a_split_head_equals_the_whole_one_and_is_silent_inside_the_chunks(
+    inputs, axes, kv_heads, monkeypatch
+):
     monkeypatch.setattr(head, "CHUNK_TOKENS", 10)
-    mesh = make_mesh(MeshConfig(**dict(zip(("data", "fsdp", "tensor"), axes, strict=True))))
+    mesh = make_mesh(MeshConfig(**dict(zip(("data", "fsdp", "tensor"), axes, strict=True))), kv_heads)
     cotangent = np.random.default_rng(1).normal(size=(B, K)).astype(np.float32)
     program = gradient_over(mesh, cotangent, inputs)
     shardings = program.input_shardings[0]

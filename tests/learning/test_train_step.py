@@ -47,7 +47,7 @@ def params(model):
 
 @cache
 def compiled(optimizer, loss, **axes):
-    mesh = make_mesh(MeshConfig(**axes))
+    mesh = make_mesh(MeshConfig(**axes), CONFIG.num_kv_heads)
     model = Transformer(CONFIG, VOCAB, choose_attention(CONFIG, mesh))
     shardings = state_shardings(model, optimizer, mesh)
     step = jit_step(model, optimizer, loss, mesh, shardings, {})

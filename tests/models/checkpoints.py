@@ -44,7 +44,7 @@ def write_checkpoint(name, folder, *, dtype="float32", shard_bytes=60_000, **cha
 
 def learner_of(config: ModelConfig, mesh: MeshConfig = SINGLE):
     model = Transformer(config, config.vocab_size)
-    return make_learner(model, make_optimizer(OptimizerConfig()), make_mesh(mesh))
+    return make_learner(model, make_optimizer(OptimizerConfig()), make_mesh(mesh, config.num_kv_heads))
 
 
 def params_of(folder, config: ModelConfig, mesh: MeshConfig = SINGLE):

@@ -140,8 +140,8 @@ def test_no_gradient_of_the_head_or_of_a_frozen_weight_is_computed():
 
 
 def learning(optimizer=PLAIN, *, model=None, **axes):
-    mesh = make_mesh(MeshConfig(**axes))
     model = model or Transformer(CONFIG, VOCAB)
+    mesh = make_mesh(MeshConfig(**axes), model.config.num_kv_heads)
     learner = make_learner(model.clone(attention=choose_attention(model.config, mesh)), optimizer, mesh)
     step = jit_step(learner.model, optimizer, SIGMOID, mesh, learner.shardings, learner.frozen_shardings)
     score = jit_score(learner.model, mesh, learner.shardings, learner.frozen_shardings)

@@ -23,7 +23,7 @@ GREEDY = Sampling(root=jax.random.key(0), temperature=0.0, top_p=1.0)
 
 
 def placed(rollout: int, model: ModelConfig = MODEL, **axes):
-    mesh = make_mesh(MeshConfig(**axes))
+    mesh = make_mesh(MeshConfig(**axes), model.num_kv_heads)
     learner = make_learner(Transformer(model, VOCAB), make_optimizer(OptimizerConfig()), mesh)
     return learner, place_rollouts(learner, RolloutConfig(tensor=rollout), mesh)
 
@@ -71,7 +71,7 @@ def test_the_copy_is_split_over_the_hosts_first_devices_and_the_cache_by_heads()
     assert {shard.data.shape for shard in params["embedding"].addressable_shards} == {(48, 32)}
     assert placement.slots.cache.keys[0].shard_shape((SLOTS, 2, 16, 8)) == (SLOTS, 1, 16, 8)
     shared = placed(4, fsdp=8)[1]
-    assert shared.slots.cache.keys[0].shard_shape((SLOTS, 2, 16, 8)) == (SLOTS, 2, 16, 8)
+    assert shared.slots.cache.keys[0].shard_shape((SLOTS, 2, 16, 8)) == (SLOTS, 1, 16, 8)
 
 
 @pytest.mark.parametrize("lora", [None, pytest.param(LoraConfig(rank=4), marks=pytest.mark.slow)])
