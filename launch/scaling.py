@@ -69,6 +69,12 @@ def fill(file: Path) -> dict[str, Figures]:
     known: dict[str, Figures] = json.loads(file.read_text()) if file.exists() else {}
     played: dict[tuple[object, ...], dict[str, Compiled]] = {}
 
+    order = ["versions", *(cell.key for cell in [*cells(), *fsdp_cells()])]
+
+    def ordered() -> dict[str, Figures]:
+        """As the page has them, whatever was measured first."""
+        return {key: known[key] for key in order if key in known}
+
     def grid_cell(cell: Cell) -> Figures:
         machine = find_machine(cell.topology)
         rollout = cell_config(cell, machine).rollout
@@ -80,7 +86,7 @@ def fill(file: Path) -> dict[str, Figures]:
             return
         CONSOLE.print(key)
         known[key] = work()
-        write_whole(file, json.dumps(known, indent=1) + "\n")
+        write_whole(file, json.dumps(ordered(), indent=1) + "\n")
 
     try:
         versions = {name: importlib.metadata.version(name) for name in ("jax", "libtpu")}
@@ -93,7 +99,7 @@ def fill(file: Path) -> dict[str, Figures]:
         add(cell.key, lambda cell=cell: grid_cell(cell))
     for cell in fsdp_cells():
         add(cell.key, lambda cell=cell: measure_fsdp(cell))
-    return known
+    return ordered()
 
 
 def _say(words: str) -> None:
