@@ -151,7 +151,8 @@ class MeshConfig(StrictModel):
     fsdp: int = Field(default=1, ge=1)
     """Devices over which parameters and optimizer state are split (and the batch again)."""
     tensor: int = Field(default=1, ge=1)
-    """Devices over which heads, feed-forward and vocabulary are split."""
+    """Devices over which heads, feed-forward and vocabulary are split; where they are more than the key/value
+    heads, each of these is on several."""
 
 
 class BatchConfig(StrictModel):
