@@ -107,7 +107,9 @@ def open_or_create(args: argparse.Namespace, processes: Processes) -> Run:
     check_world(config)
     _check_server(config, processes)
     if args.fork:
-        return fork_run(Path(args.fork), config, processes)
+        run = fork_run(Path(args.fork), config, processes)
+        CONSOLE.print(f"begun with {args.fork}: {', '.join(run.environment()['forked']['phases'])}")
+        return run
     return create_run(config, processes)
 
 

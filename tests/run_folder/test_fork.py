@@ -132,7 +132,7 @@ def test_a_damaged_source_is_named_and_nothing_is_left(source, tmp_path):
         path.write_bytes(content)
 
 
-def test_from_the_command_line_it_starts_once_and_then_resumes(source, tmp_path, monkeypatch):
+def test_from_the_command_line_it_starts_once_and_then_resumes(source, tmp_path, monkeypatch, capsys):
     command = ["--auto-resume", "--fork", str(source), str(write_config(tmp_path)), *COEVO]
     command += [f"runs_dir={tmp_path / 'runs'}", "target.epochs=1"]
     monkeypatch.setitem(phases.PHASES, "learn", die)
@@ -141,6 +141,8 @@ def test_from_the_command_line_it_starts_once_and_then_resumes(source, tmp_path,
             main(command)
     done = [record.name for record in read_manifest(tmp_path / "runs" / "tiny").done]
     assert done == [record.name for record in read_manifest(source).done]
+    said = capsys.readouterr().out
+    assert said.count("begun with ") == 1 and "round-01/explore_failure" in " ".join(said.split())
     with pytest.raises(ConfigError, match="--fork starts a run: give a config file"):
         main(["--fork", str(source), "--resume", str(tmp_path / "runs" / "tiny")])
 
