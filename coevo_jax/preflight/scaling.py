@@ -160,6 +160,7 @@ def measure_fsdp(cell: FsdpCell) -> Figures:
         "tokens": cell.row_length,
         "refused": result.refusal is not None,
         **_seconds_record(result.seconds),
+        "sent_gib": sum(one.wire_bytes for one in result.traffic) / GIB,
     }
 
 

@@ -72,11 +72,12 @@ def test_links_cross_where_they_take_as_long_as_the_rest(figures):
             "compute": tokens / 700,
             "memory": tokens / 1400,
             "links": 1.0,
+            "sent_gib": 100.0,
         }
         for tokens in ROW_LENGTHS
     }
     found = dict(tables(grid | rows))["fsdp"]
-    assert found.splitlines()[-1] == "| m, v5p | 17% | 68% | 137% | 273% | about 700 |"
+    assert found.splitlines()[-1] == "| m, v5p | 17% | 68% | 137% | 273% | about 700 | 100 |"
 
 
 def test_what_is_too_large_is_bold_and_has_no_time(figures):
