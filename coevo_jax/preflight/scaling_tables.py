@@ -77,7 +77,7 @@ def _fsdp(cells: Sequence[Figures]) -> str:
         own = {one["tokens"]: one for one in cells if (one["model"], one["chip"]) == (model, chip)}
         shares = ["–" if own[n]["refused"] else f"{_ratio(own[n]):.0%}" for n in ROW_LENGTHS]
         sent = max(one["sent_gib"] for one in own.values())
-        rows.append([f"{model}, {chip}", *shares, _crossing(own), f"{sent:.0f}"])
+        rows.append([f"{model}, {chip}", *shares, _crossing(own), f"{sent:,.0f}"])
     head = [*(f"{n:,}" for n in ROW_LENGTHS), "100 % at", "GiB a chip sends"]
     return table(["tokens a chip", *head], rows)
 
