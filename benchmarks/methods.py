@@ -13,12 +13,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from coevo_jax.config import Config
 from coevo_jax.config_io import load_config
 from coevo_jax.report.comparison import Comparison, compare
 from coevo_jax.report.markdown import cell, cpu, differences, measured, replace_table, table
 from coevo_jax.report.results import Results, load_results
-from coevo_jax.run_folder.fork import can_fork
+from coevo_jax.run_folder.fork import find_source
 
 __all__ = ["README", "ROOT", "cpu", "write_table"]
 
@@ -40,17 +39,12 @@ def run_all(configs: Sequence[str], seeds: Sequence[int], runs_dir: Path) -> lis
             folder = runs_dir / f"{config}-{seed}"
             path = ROOT / "configs" / f"{config}.yaml"
             new = [str(path), f"name={folder.name}", f"runs_dir={runs_dir}", f"seed={seed}"]
-            source = fork_source(load_config(path, new[1:]), folders)
+            source = find_source(folders, load_config(path, new[1:]))
             fresh = new if source is None else ["--fork", str(source), *new]
             arguments = ["--resume", str(folder)] if folder.exists() else fresh
             subprocess.run([sys.executable, "-m", "launch.train", *arguments], cwd=ROOT, check=True)
             folders.append(folder)
     return folders
-
-
-def fork_source(config: Config, folders: Sequence[Path]) -> Path | None:
-    """The first run that has done the warm start of this config."""
-    return next((folder for folder in folders if can_fork(folder, config)), None)
 
 
 def markdown(comparison: Comparison, runs: Sequence[Results]) -> str:

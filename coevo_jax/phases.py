@@ -3,7 +3,6 @@
 Killed anywhere, a phase goes on from its last commit and ends in the same numbers.
 """
 
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from coevo_jax.data.interchange import Conversation, Problems, read_conversation
 from coevo_jax.data.packing import pack_sft
 from coevo_jax.data.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
 from coevo_jax.envs.env import Env, PreparesExperts, Task
+from coevo_jax.files import write_whole
 from coevo_jax.learning.optimizer import cosine_rate
 from coevo_jax.models.lora import init_trained
 from coevo_jax.models.transformer import Transformer, init_params
@@ -123,7 +123,9 @@ def _keep_descriptions(run: Run) -> list[Path]:
     source, folder = Path(run.config.model.path), run.folder / BACKBONE_DIR
     folder.mkdir(exist_ok=True)
     names = [name for name in ("config.json", "generation_config.json") if (source / name).is_file()]
-    return [Path(shutil.copy(source / name, folder / name)) for name in names]
+    for name in names:
+        write_whole(folder / name, (source / name).read_bytes())
+    return [folder / name for name in names]
 
 
 def _parameter_words(records: dict[str, Any]) -> str:

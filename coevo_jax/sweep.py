@@ -13,7 +13,7 @@ from coevo_jax.config_check import check
 from coevo_jax.config_io import load_config
 from coevo_jax.learning.agent_loss import agent_loss
 from coevo_jax.report.results import Results
-from coevo_jax.run_folder.fork import can_fork, fork_run
+from coevo_jax.run_folder.fork import find_source, fork_run
 from coevo_jax.run_folder.manifest import read_manifest
 from coevo_jax.run_folder.run import CONFIG_FILE, Run, create_run, first_difference, open_run
 from coevo_jax.schedule import schedule
@@ -144,7 +144,7 @@ def _open(cell: Cell, relatives: Sequence[Path]) -> tuple[Run, str]:
         run = open_run(cell.folder)
         finished = all(run.manifest.record(phase.name) for phase in schedule(cell.config))
         return run, "reused" if finished else "resumed"
-    source = next((folder for folder in relatives if can_fork(folder, cell.config)), None)
+    source = find_source(relatives, cell.config)
     return (create_run(cell.config), "ran") if source is None else (fork_run(source, cell.config), "forked")
 
 

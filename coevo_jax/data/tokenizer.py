@@ -9,6 +9,7 @@ decode(encode(x)) == x for any text. Dialogues about SQL also get 14 % shorter t
 
 import json
 import string
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -75,12 +76,21 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, path: Path) -> PreTra
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerFast, path: Path) -> None:
-    """Save a tokenizer so that every release of transformers loads it as its tokenizer.json says."""
-    tokenizer.save_pretrained(path)
-    described = Path(path) / "tokenizer_config.json"
-    config = json.loads(described.read_text())
-    config["tokenizer_class"] = "PreTrainedTokenizerFast"  # its newer name is unknown before transformers 5
-    described.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+    """Save a tokenizer so that every release of transformers loads it as its tokenizer.json says.
+
+    Each file is put in its place whole: one that is there may be another run's, too (a fork's hard link).
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".tokenizer-") as place:
+        tokenizer.save_pretrained(place)
+        described = Path(place) / "tokenizer_config.json"
+        config = json.loads(described.read_text())
+        config["tokenizer_class"] = (
+            "PreTrainedTokenizerFast"  # its newer name is unknown before transformers 5
+        )
+        described.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+        for file in Path(place).iterdir():
+            file.replace(path / file.name)
 
 
 def load_tokenizer(path: Path) -> PreTrainedTokenizerFast:

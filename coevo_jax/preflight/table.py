@@ -9,24 +9,25 @@ from coevo_jax.files import write_whole
 from coevo_jax.preflight.check import Preflight
 from coevo_jax.preflight.chips import CHIPS, GIB
 from coevo_jax.preflight.run_time import ASSUMPTIONS, estimate_run
-from coevo_jax.report.markdown import replace_table, require_table, table
+from coevo_jax.report.markdown import has_table, replace_table, require_table, table
 from coevo_jax.strict import ConfigError
 
 TOPOLOGY = re.compile(r"\b[a-z]\w+:\d+(?:x\d+)*\b")
 
 # Sections of a config that its programs' shapes come from, whole or in part.
 SHAPING = ("model", "mesh", "batch", "optimizer", "rollout")
-RATES = "<!-- table:preflight-rates -->"
+LEARNING = ("loss", "loss_options", "divergence", "divergence_alpha", "wpo", "reference")
+
+CONFIGS, RATES = "preflight", "preflight-rates"  # names of the tables
 PAGE = f"""\
 # Does it fit, and what would it take
 
-<!-- table:preflight -->
+<!-- table:{CONFIGS} -->
 <!-- /table -->
 
-{RATES}
+<!-- table:{RATES} -->
 <!-- /table -->
 """
-LEARNING = ("loss", "loss_options", "divergence", "divergence_alpha", "wpo", "reference")
 
 
 def header_topology(path: Path) -> str:
@@ -65,14 +66,14 @@ def open_page(path: Path) -> None:
     """
     if not path.exists():
         write_whole(path, PAGE)
-    require_table("preflight", path)
+    require_table(CONFIGS, path)
 
 
 def write_table(path: Path, rows: Sequence[tuple[Path, Preflight]]) -> None:
     """Write what each config needs and would take into a page, and, where it asks, what that rests on."""
-    replace_table("preflight", _configs(rows), path)
-    if RATES in path.read_text(encoding="utf-8"):
-        replace_table("preflight-rates", _rates(), path)
+    replace_table(CONFIGS, _configs(rows), path)
+    if has_table(RATES, path):
+        replace_table(RATES, _rates(), path)
 
 
 def _configs(rows: Sequence[tuple[Path, Preflight]]) -> str:

@@ -65,14 +65,20 @@ def cpu() -> str:
     return next((x.split(":", 1)[1].strip() for x in lines if x.startswith("model name")), platform.machine())
 
 
+def has_table(name: str, path: Path) -> bool:
+    """Whether a file has a place for a table."""
+    begin, end = _marks(name)
+    return end in path.read_text(encoding="utf-8").partition(begin)[2]
+
+
 def require_table(name: str, path: Path) -> None:
     """Make sure that a file has a place for a table.
 
     Raises:
       ConfigError: it has none.
     """
-    begin, end = _marks(name)
-    if end not in path.read_text(encoding="utf-8").partition(begin)[2]:
+    if not has_table(name, path):
+        begin, end = _marks(name)
         raise ConfigError(f"{path}: has no place for a table: expected the lines {begin} and {end}")
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,11 @@ def _fork(source: Path, config: Config) -> None:
         metrics_offset=len(log),
     )
     write_manifest(folder, forked)
+
+
+def find_source(folders: Sequence[Path], config: Config) -> Path | None:
+    """The first of these folders whose run can be forked for a config."""
+    return next((folder for folder in folders if can_fork(folder, config)), None)
 
 
 def can_fork(source: Path, config: Config) -> bool:

@@ -10,10 +10,11 @@ from coevo_jax import phases
 from coevo_jax.agents import restore_agents
 from coevo_jax.coevolution import coevolve
 from coevo_jax.config_io import load_config
+from coevo_jax.run_folder import fork
 from coevo_jax.run_folder.fork import can_fork, fork_run
 from coevo_jax.run_folder.manifest import checkpoint_root, read_manifest
 from coevo_jax.run_folder.metrics import read_metrics
-from coevo_jax.run_folder.run import Run, create_run
+from coevo_jax.run_folder.run import Run, create_run, open_run
 from coevo_jax.strict import ConfigError
 from coevo_jax.world import EXPERTS_FILE, build_world
 from launch.train import main
@@ -130,6 +131,25 @@ def test_a_damaged_source_is_named_and_nothing_is_left(source, tmp_path):
             fork_run(run.folder, tiny_config(tmp_path, *ETO, "name=second"))
         assert not (tmp_path / "runs" / "second").exists()
         path.write_bytes(content)
+
+
+def test_what_a_killed_fork_left_is_prepared_again_without_touching_its_source(source, tmp_path, monkeypatch):
+    config = tiny_config(tmp_path, *ETO)
+    with monkeypatch.context() as patch:
+        patch.setattr(fork, "write_manifest", die)
+        with pytest.raises(Killed):
+            fork_run(source, config)
+    inodes = {path: path.stat().st_ino for path in (source / "tokenizer").iterdir()}
+    linked = tmp_path / "runs" / "tiny" / "tokenizer"
+    assert {path.name: path.stat().st_ino for path in linked.iterdir()} == {
+        path.name: inode for path, inode in inodes.items()
+    }
+    run = open_run(linked.parent)
+    assert run.manifest.done == ()
+    phases.prepare(run)
+    run.close()
+    for path, inode in inodes.items():
+        assert path.stat().st_ino == inode != (linked / path.name).stat().st_ino
 
 
 def test_from_the_command_line_it_starts_once_and_then_resumes(source, tmp_path, monkeypatch, capsys):
