@@ -26,7 +26,7 @@ from coevo_jax.learning.optimizer import cosine_rate
 from coevo_jax.models.lora import init_trained
 from coevo_jax.models.transformer import Transformer, init_params
 from coevo_jax.progress import CONSOLE, Stopwatch, say
-from coevo_jax.rollout.phase import RollOut, block_count, block_paths, finish_roll_out, roll_out
+from coevo_jax.rollout.phase import block_count, block_paths, finish_roll_out, roll_out
 from coevo_jax.run_folder.run import Run
 from coevo_jax.sampling.engine import Sampling
 from coevo_jax.schedule import Phase, explored_together
@@ -221,15 +221,11 @@ def explore(run: Run, world: World, phase: Phase) -> None:
         top_k=config.top_k,
         min_p=config.min_p,
     )
-    name = phase.name.rpartition("explore_")[2]
-    together = explored_together(run.config, phase)
-    first = None if not together or phase == together[0] else run.manifest.record(together[0].name)
-    parts = [RollOut(phase=one, name=one.agent) for one in together] or [RollOut(phase=phase, name=name)]
-    if first is None:
-        roll_out(run, world, parts, tasks, samples=config.samples, sampling=sampling, by_server=True)
+    together = explored_together(run.config, phase) or (phase,)
+    if phase == together[0]:
+        roll_out(run, world, together, tasks, samples=config.samples, sampling=sampling, by_server=True)
     else:
-        shards = block_paths(run, parts[1], block_count(run, tasks))
-        finish_roll_out(run, run.begin(phase.name), shards)
+        finish_roll_out(run, run.begin(phase.name), block_paths(run, phase, block_count(run, tasks)))
 
 
 def evaluate(run: Run, world: World, phase: Phase) -> None:
@@ -237,8 +233,7 @@ def evaluate(run: Run, world: World, phase: Phase) -> None:
     config = run.config.evaluate
     tasks = tasks_of(world.env, config.split, config.tasks, "evaluate.tasks")
     sampling = Sampling(root=jax.random.key(run.config.seed), temperature=0.0)
-    part = RollOut(phase=phase, name=f"eval-{phase.agent}")
-    roll_out(run, world, [part], tasks, samples=1, sampling=sampling)
+    roll_out(run, world, [phase], tasks, samples=1, sampling=sampling)
 
 
 PHASES: dict[str, Callable[[Run, World, Phase], None]] = {

@@ -48,6 +48,16 @@ def schedule(config: Config) -> tuple[Phase, ...]:
     )
 
 
+def find_phase(config: Config, name: str) -> Phase:
+    """The phase of a name.
+
+    Raises:
+      KeyError: the config schedules no such phase.
+    """
+    phases = {phase.name: phase for phase in schedule(config)}
+    return phases[name]
+
+
 def explored_together(config: Config, phase: Phase) -> tuple[Phase, ...]:
     """The target's and the failure agent's exploration at a round's start, if `phase` is one of the two and
     they are played together; otherwise nothing."""

@@ -1,7 +1,7 @@
 """Roll-outs as part of a run: blocks of tasks, each with its shards, its metrics and its commit."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from coevo_jax.rollout.lockstep import LockstepPool
 from coevo_jax.rollout.placement import rollout_base, rollout_params
 from coevo_jax.rollout.serving import serve
 from coevo_jax.rollout.slots import SlotEngine
+from coevo_jax.run_folder.collection import collection_name, round_folder
 from coevo_jax.run_folder.manifest import PhaseRecord
 from coevo_jax.run_folder.run import Run
 from coevo_jax.sampling.engine import Sampling
@@ -22,39 +23,31 @@ from coevo_jax.schedule import Phase
 from coevo_jax.world import World
 
 
-@dataclass(frozen=True, kw_only=True)
-class RollOut:
-    """One agent's part in a roll-out."""
-
-    phase: Phase  # whose index is part of the random keys, and whose name the metrics bear
-    name: str  # of its shards
-
-
 def roll_out(
     run: Run,
     world: World,
-    parts: Sequence[RollOut],
+    phases: Sequence[Phase],
     tasks: Sequence[Task],
     *,
     samples: int,
     sampling: Sampling,
     by_server: bool = False,
 ) -> None:
-    """Play `samples` episodes of every task by each part's agent; each block of tasks is one commit.
+    """Play `samples` episodes of every task by each phase's agent; each block of tasks is one commit.
 
     Of several processes each plays its share of every block, at its own pace until the commit. The first
-    part's phase does the work, and its record holds the shards of all. With `by_server`, the run's server
-    writes the turns, where it has one.
+    phase does the work of all and commits what they play; the others are left to be summed up. With
+    `by_server`, the run's server writes the turns, where it has one.
 
     Raises:
       Stopped: the run was asked to end. Episodes of a block that is not finished are played again.
     """
-    phase, size = parts[0].phase, run.config.explore.block_tasks
-    record = run.begin(phase.name)
+    first, size = phases[0], run.config.explore.block_tasks
+    record = run.begin(first.name)
     watch = Stopwatch(record.seconds)
     blocks = [tasks[start : start + size] for start in range(0, len(tasks), size)]
-    shards = [block_paths(run, part, len(blocks)) for part in parts]
-    engine, weights = _players(run, world, parts, by_server)
+    shards = [block_paths(run, phase, len(blocks)) for phase in phases]
+    engine, weights = _players(run, world, phases, by_server)
     prefix = world.chat.shared_ids(world.env.system_prompt)
     hosts = world.rollouts.hosts
     pool = world.pool if hosts == 1 else LockstepPool(world.pool, run.processes.group(hosts))
@@ -62,16 +55,16 @@ def roll_out(
         run.stop.end_if_asked()
         casts = [
             Cast(
-                agent=part.phase.agent,
+                agent=phase.agent,
                 weights=own,
                 adapter=adapter,
                 tasks=run.processes.share_of(blocks[index], hosts),
                 samples=samples,
-                phase=part.phase.index,
+                phase=phase.index,
             )
-            for part, (own, adapter) in zip(parts, weights, strict=True)
+            for phase, (own, adapter) in zip(phases, weights, strict=True)
         ]
-        label = " and ".join([phase.name, *(part.phase.name.rpartition("/")[2] for part in parts[1:])])
+        label = " and ".join([first.name, *(phase.name.rpartition("/")[2] for phase in phases[1:])])
         played = play_together(
             engine,
             pool,
@@ -84,10 +77,10 @@ def roll_out(
             between_blocks=run.stop.end_if_alone_and_asked,
         )
         files = [paths[index] for paths in shards]
-        for part, path, (trajectories, stats) in zip(parts, files, played, strict=True):
+        for phase, path, (trajectories, stats) in zip(phases, files, played, strict=True):
             stats = gather(run.processes, path, trajectories, stats, samples=samples, hosts=hosts)
             values = {f"rollout/{key}": value for key, value in stats.values().items()}
-            run.log.write(int(run.agents[part.phase.agent].step), part.phase.name, values)
+            run.log.write(int(run.agents[phase.agent].step), phase.name, values)
         record = replace(record, position=index + 1, seconds=watch.seconds)
         if index + 1 < len(blocks):
             record = run.commit(record, files=files, states_changed=False, finished=False)
@@ -97,15 +90,15 @@ def roll_out(
 
 
 def _players(
-    run: Run, world: World, parts: Sequence[RollOut], by_server: bool
+    run: Run, world: World, phases: Sequence[Phase], by_server: bool
 ) -> tuple[SlotEngine, list[tuple[Any, int]]]:
-    """Who writes; what each part plays on, and its adapter among those that several parts share."""
+    """Who writes; what each phase plays on, and its adapter among those that several phases share."""
     if by_server and world.server is not None:
-        return world.server, [(serve(run, world, part.phase.agent), 0) for part in parts]
-    agents = [run.agents[part.phase.agent].params for part in parts]
-    if run.frozen and len(parts) > 1:
+        return world.server, [(serve(run, world, phase.agent), 0) for phase in phases]
+    agents = [run.agents[phase.agent].params for phase in phases]
+    if run.frozen and len(phases) > 1:
         shared = world.engine.load(*rollout_base(world.rollouts, run.frozen, agents))
-        return world.engine, [(shared, adapter) for adapter in range(len(parts))]
+        return world.engine, [(shared, adapter) for adapter in range(len(phases))]
     copies = [rollout_params(world.rollouts, own, run.frozen) for own in agents]
     return world.engine, [(world.engine.load(copy), 0) for copy in copies]
 
@@ -113,10 +106,13 @@ def _players(
 def finish_roll_out(
     run: Run, record: PhaseRecord, shards: Sequence[Path], others: Sequence[Path] = ()
 ) -> None:
-    """Sum up a phase's episodes and commit it; `others` are new shards of the agents that played along."""
+    """Sum up a phase's episodes and commit it, with all its shards; `others` are new ones of who played along.
+
+    The record names the checkpoint whose agent played, so that anybody can let it score what it wrote.
+    """
     summary = run.processes.once("summary", lambda: _summary(run, shards))
-    record = replace(record, records={"summary": summary})
-    run.commit(record, files=[shards[-1], *others], states_changed=False, finished=True)
+    record = replace(record, records={"summary": summary, "checkpoint": run.manifest.checkpoint})
+    run.commit(record, files=[*shards, *others], states_changed=False, finished=True)
     say(record, _summary_words(summary))
 
 
@@ -132,11 +128,11 @@ def block_count(run: Run, tasks: Sequence[Task]) -> int:
     return -(-len(tasks) // run.config.explore.block_tasks)
 
 
-def block_paths(run: Run, part: RollOut, blocks: int) -> list[Path]:
-    """The shards of a part, one per block; their folder is made."""
-    folder = run.folder / "trajectories" / f"round-{part.phase.round:02d}"
+def block_paths(run: Run, phase: Phase, blocks: int) -> list[Path]:
+    """The shards of what a phase plays, one per block; their folder is made."""
+    folder = run.folder / round_folder(phase.round)
     folder.mkdir(parents=True, exist_ok=True)
-    return [folder / shard_name(part.name, index, blocks) for index in range(blocks)]
+    return [folder / shard_name(collection_name(phase), index, blocks) for index in range(blocks)]
 
 
 def _summary_words(summary: Any) -> str:

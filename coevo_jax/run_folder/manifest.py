@@ -27,7 +27,8 @@ class PhaseRecord:
     name: str
     position: int = 0
     seconds: float = 0.0
-    files: dict[str, str] = field(default_factory=dict)  # path inside the run folder -> sha256
+    # What its commits added, path inside the run folder -> sha256; whose that is, run_folder.collection says.
+    files: dict[str, str] = field(default_factory=dict)
     records: dict[str, Any] = field(default_factory=dict)  # JSON results of the phase
 
 
@@ -47,6 +48,11 @@ class Manifest:
     def record(self, name: str) -> PhaseRecord | None:
         """The record of a finished phase, or None."""
         return next((phase for phase in self.done if phase.name == name), None)
+
+    def committed_files(self) -> dict[str, str]:
+        """Every file that a commit added, path inside the run folder -> sha256."""
+        phases = [*self.done, *([] if self.running is None else [self.running])]
+        return {path: digest for phase in phases for path, digest in phase.files.items()}
 
     def begin(self, name: str) -> PhaseRecord:
         """The record of a phase as it stands: what an interrupted run left, or a fresh one."""
@@ -134,9 +140,7 @@ def verify_files(run_dir: Path, manifest: Manifest) -> None:
     Raises:
       ConfigError: naming the first file that is missing or differs.
     """
-    listed = [item for phase in manifest.done for item in phase.files.items()]
-    listed += manifest.running.files.items() if manifest.running else []
-    for name, digest in listed:
+    for name, digest in manifest.committed_files().items():
         path = run_dir / name
         if not path.is_file():
             raise ConfigError(f"{path}: missing, but listed in {MANIFEST}; restore it or start a new run")

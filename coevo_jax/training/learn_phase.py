@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 
 from coevo_jax.config import LearnConfig, of_round
-from coevo_jax.data.buffer import read_trajectories
 from coevo_jax.data.packing import BatchPlan, pack
 from coevo_jax.data.pairing import PairSet, add_trajectories, failure_pairs, target_pairs
 from coevo_jax.files import write_whole
 from coevo_jax.learning.optimizer import constant_rate
 from coevo_jax.models.transformer import Params
 from coevo_jax.progress import say
+from coevo_jax.run_folder.collection import read_collection
 from coevo_jax.run_folder.run import Run
-from coevo_jax.schedule import Phase
+from coevo_jax.schedule import Phase, find_phase
 from coevo_jax.training.feed import put_batch
 from coevo_jax.training.optimize import Course, optimize
 from coevo_jax.training.pace import Pace
@@ -141,9 +141,9 @@ def _round_pairs(
 
 
 def _read_round(run: Run, phase: Phase, name: str) -> list[Trajectory]:
-    """The round's committed roll-outs under a name, in shard order."""
-    record = run.manifest.record(f"round-{phase.round:02d}/explore_{name}")
-    return read_trajectories([run.folder / path for path in sorted(record.files)]) if record else []
+    """The round's committed collection of a name: what one agent played in one exploration."""
+    played = find_phase(run.config, f"round-{phase.round:02d}/explore_{name}")
+    return read_collection(run.folder, run.manifest, played)
 
 
 def _pair_counts(pair_set: PairSet) -> list[dict[str, Any]]:

@@ -1,0 +1,70 @@
+"""Collections: what one agent played in one phase, under one name, as committed shards.
+
+A phase's record lists the files that its commits added, which says nothing of whose they are: where two agents
+explore side by side, one phase commits the shards of both. Whose a shard is, its name and each of its rows say.
+"""
+
+import re
+from pathlib import Path
+
+from coevo_jax.config import ConfigError
+from coevo_jax.data.buffer import read_trajectories
+from coevo_jax.run_folder.manifest import Manifest
+from coevo_jax.schedule import Phase
+from coevo_jax.trajectory import Trajectory
+
+_SHARD = re.compile(r"(?P<name>.+)-(?P<index>\d{5})-of-(?P<count>\d{5})\.parquet")
+
+
+def collection_name(phase: Phase) -> str:
+    """What the shards of a phase that plays are called: `target`, `failure`, `hard_negatives`, `eval-target`."""
+    kind, _, name = phase.name.rpartition("/")[2].partition("_")
+    return f"eval-{name}" if kind == "evaluate" else name
+
+
+def round_folder(number: int) -> Path:
+    """Where the shards of a round lie inside the run's folder."""
+    return Path("trajectories") / f"round-{number:02d}"
+
+
+def read_collection(folder: Path, manifest: Manifest, phase: Phase) -> list[Trajectory]:
+    """What a finished phase played, all its blocks, in their order; nothing of another agent's.
+
+    Raises:
+      ConfigError: the phase is not finished, a block is missing, or a trajectory is another agent's.
+    """
+    paths = [folder / path for path in collection_files(manifest, phase)]
+    trajectories = []
+    for path in paths:
+        for row, trajectory in enumerate(read_trajectories([path])):
+            if trajectory.agent != phase.agent:
+                raise ConfigError(
+                    f"{path}: row {row}: found a trajectory of the {trajectory.agent} agent among those of "
+                    f"{phase.name}, expected the {phase.agent} agent's alone"
+                )
+            trajectories.append(trajectory)
+    return trajectories
+
+
+def collection_files(manifest: Manifest, phase: Phase) -> list[str]:
+    """The committed shards of a finished phase, by their paths inside the run's folder, in order.
+
+    Raises:
+      ConfigError: the phase is not finished, or a shard is not committed.
+    """
+    where, name = round_folder(phase.round), collection_name(phase)
+    if manifest.record(phase.name) is None:
+        raise ConfigError(f"{where / name}: {phase.name} is not finished; nothing can be read of it yet")
+    found: dict[int, str] = {}
+    counts = set()
+    for path in manifest.committed_files():
+        shard = _SHARD.fullmatch(Path(path).name)
+        if Path(path).parent == where and shard is not None and shard["name"] == name:
+            found[int(shard["index"])] = path
+            counts.add(int(shard["count"]))
+    if len(counts) != 1 or set(found) != set(range(next(iter(counts)))):
+        raise ConfigError(
+            f"{where / name}: found the shards {sorted(found)} of {sorted(counts)} in the commits of the run, "
+            "expected every one of one set"
+        )
+    return [found[index] for index in sorted(found)]
