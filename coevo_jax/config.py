@@ -346,8 +346,9 @@ class EvaluateConfig(StrictModel):
 class CheckpointConfig(StrictModel):
     every_steps: int = Field(default=50, ge=1)
     """Optimizer steps between two commits inside a learning phase."""
-    keep: int = Field(default=2, ge=1)
-    """Checkpoints kept, beside the warm start's; while one is written, it is one more."""
+    keep: Annotated[int, Field(ge=1)] | Literal["all"] = 2
+    """Checkpoints kept, beside the warm start's; while one is written, it is one more. all deletes
+    none, so that `launch.audit` can let every agent that played score what it wrote."""
     folder: str | None = None
     """Where checkpoints lie, in a folder of the run's name: a path, or gs://BUCKET/PATH, which needs gcsfs
     (requirements-bucket.txt). null is the run's own folder."""

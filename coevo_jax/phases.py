@@ -33,6 +33,7 @@ from coevo_jax.schedule import Phase, explored_together
 from coevo_jax.training.learn_phase import learn
 from coevo_jax.training.optimize import Course, optimize
 from coevo_jax.training.pace import Pace
+from coevo_jax.training.plan_file import PLANS, learned_tokens, write_plan
 from coevo_jax.world import (
     BACKBONE_DIR,
     EXPERTS_FILE,
@@ -187,20 +188,32 @@ def warm_start(run: Run, world: World, phase: Phase) -> None:
     plan = pack_sft(
         experts, batch=run.config.batch, pad_id=world.chat.pad_id, seed=phase.seed(run.config.seed)
     )
+    plan_path = run.folder / PLANS / "warm-start.json"
+    if run.leads:
+        source = "expert" if config.data is None else "imported"
+        sides = [{"source": source, "task_id": one.task_id, "sample": one.sample} for one in experts]
+        seed = phase.seed(run.config.seed)
+        write_plan(plan_path, plan, phase=phase.name, sides=sides, epochs=config.epochs, seed=seed, beta=None)
     course = Course(
         plan=plan,
         batches_at=lambda _position, _state: plan.batches,
         epochs=config.epochs,
         beta=1.0,
         rate=lambda step, steps: cosine_rate(step, steps, config.learning_rate, config.warmup_fraction),
-        files=list,
+        files=lambda: [plan_path],
     )
     pace = Pace(world.warm_learner, plan, world.mesh)
     record = optimize(run, world, world.warm_programs, phase, record, course, pace)
     leave_warm_start(run, world)
-    records = {"experts": len(experts), "checkpoint": run.next_checkpoint, "padding": plan.padding}
+    records = {
+        "experts": len(experts),
+        "checkpoint": run.next_checkpoint,
+        "padding": plan.padding,
+        "learned_tokens": learned_tokens(plan, config.epochs),
+    }
     record = replace(record, records=records)
-    run.commit(record, files=[], states_changed=True, finished=True, with_base=bool(run.frozen))
+    files = course.files()
+    run.commit(record, files=files, states_changed=True, finished=True, with_base=bool(run.frozen))
     words = f"{len(experts)} experts, {record.position} steps, padding {plan.padding:.1%}"
     say(record, ", ".join(filter(None, (words, pace.words()))))
 

@@ -45,6 +45,7 @@ class Learning:
 
     mesh: Mesh
     learner: Learner  # of both agents in the rounds
+    losses: dict[str, AgentLoss]  # per agent
     programs: dict[str, StepPrograms]  # per agent; the same where their losses agree
     warm_learner: Learner  # of the warm start, which may train all parameters where agents have adapters
     warm_programs: StepPrograms
@@ -188,6 +189,7 @@ def make_learning(config: Config, vocab_size: int, mesh: Mesh) -> Learning:
     return Learning(
         mesh=mesh,
         learner=learner,
+        losses=losses,
         programs={agent: programs[loss] for agent, loss in losses.items()},
         warm_learner=warm_learner,
         warm_programs=warm_programs,

@@ -9,7 +9,7 @@ from coevo_jax.batch import PreferenceBatch, TokenBatch
 from coevo_jax.config import BatchConfig, KindWeights
 from coevo_jax.data.groups import Group, TreePart
 from coevo_jax.data.prefix_tree import encode_row
-from coevo_jax.data.views import View
+from coevo_jax.data.views import Link, View
 from coevo_jax.trajectory import PAIR_KINDS, Trajectory
 
 
@@ -20,6 +20,11 @@ class Microbatch:
     groups: tuple[Group, ...]
     parts: tuple[tuple[TreePart, ...], ...]
     rows: tuple[tuple[int, ...], ...]
+
+    @property
+    def links(self) -> list[Link]:
+        """The pairs, in the order of their places p."""
+        return [link for group in self.groups for link in group.links]
 
     def row_parts(self, row: int) -> list[tuple[int, TreePart]]:
         """The parts of a row with the number of their group."""

@@ -29,7 +29,7 @@ from coevo_jax.data.records import cut_to_rows, name_of, pair_problem, trajector
 from coevo_jax.data.steps import counted_steps, one_microbatch_steps
 from coevo_jax.data.views import Link, View, link_pair, plain_view
 from coevo_jax.strict import ConfigError
-from coevo_jax.trajectory import Trajectory
+from coevo_jax.trajectory import PreferencePair, Trajectory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +39,9 @@ class BatchPlan:
     batches: list[PreferenceBatch]  # numpy arrays
     steps: tuple[tuple[int, ...], ...]  # microbatches of every optimizer step
     tokens: tuple[int, ...]  # of every microbatch: token places of its rows that are no padding
+    views: tuple[tuple[tuple[int, int], ...], ...]  # of every microbatch: (n, trajectory) of each view
+    pairs: tuple[tuple[int, ...], ...]  # of every microbatch: the pairs at its places p, by their numbers
+    lengths: tuple[int, ...]  # of each trajectory: its tokens, after a cut
     # Of each trajectory: its places (batch, n), one for each microbatch it stands in; () if dropped.
     locations: tuple[tuple[tuple[int, int], ...], ...]
     too_long: tuple[str, ...]  # trajectories longer than a row, dropped with their pairs
@@ -90,14 +93,14 @@ def pack(
     steps = _steps([tasks[task_id] for task_id in sorted(tasks)], planter, seed, count)
     batches: list[PreferenceBatch] = []
     for step in steps:
-        pairs = sum(len(group.links) for micro in step for group in micro.groups)
+        pairs = sum(len(micro.links) for micro in step)
         own = [_own_extra(micro, extra) for micro in step]
         denominator = pairs or sum(len(weights) for weights in own)
         for micro, weights in zip(step, own, strict=True):
             sft = _sft_weights(micro, weights, kinds, sft_reduction, denominator, batch)
             terms = StepWeights(sft=sft, kinds=kinds, pairs=max(pairs, 1), microbatches=len(step))
             batches.append(build(micro, terms, trajectories, batch, pad_id))
-    return _plan(batches, steps, trajectories, usable, cut, len(pair_set.pairs), batch)
+    return _plan(batches, steps, trajectories, usable, cut, pair_set.pairs, batch)
 
 
 def pack_sft(trajectories: Sequence[Trajectory], *, batch: BatchConfig, pad_id: int, seed: int) -> BatchPlan:
@@ -119,7 +122,7 @@ def pack_sft(trajectories: Sequence[Trajectory], *, batch: BatchConfig, pad_id: 
             sft = dict.fromkeys(own.values(), 1 / max(total, 1))
             terms = StepWeights(sft=sft, kinds={}, pairs=1, microbatches=len(step))
             batches.append(build(micro, terms, trajectories, batch, pad_id))
-    return _plan(batches, steps, trajectories, usable, cut, 0, batch)
+    return _plan(batches, steps, trajectories, usable, cut, (), batch)
 
 
 def with_reference(batch: PreferenceBatch, logps: np.ndarray) -> PreferenceBatch:
@@ -247,30 +250,37 @@ def _plan(
     trajectories: Sequence[Trajectory],
     usable: Sequence[bool],
     cut: int,
-    pair_count: int,
+    pairs: Sequence[PreferencePair],
     batch: BatchConfig,
 ) -> BatchPlan:
     micros = [micro for step in steps for micro in step]
     locations: list[dict[int, int]] = [{} for _ in trajectories]
+    views: list[tuple[tuple[int, int], ...]] = []
     plain = 0
     for number, micro in enumerate(micros):
         places = micro.places(batch)
-        for (_, view), n in places.items():
-            locations[view.trajectory].setdefault(number, n)
+        views.append(tuple((n, view.trajectory) for (_, view), n in places.items()))
+        for n, trajectory in views[-1]:
+            locations[trajectory].setdefault(number, n)
         plain += sum(len(trajectories[index].tokens) for index in {view.trajectory for _, view in places})
     tokens = tuple(micro.tokens for micro in micros)
     used, total = sum(tokens), len(batches) * batch.rows * batch.row_length
+    numbers = {pair: number for number, pair in enumerate(pairs)}
+    placed = tuple(tuple(numbers[link.pair] for link in micro.links) for micro in micros)
     bounds = np.cumsum([0, *(len(step) for step in steps)])
     return BatchPlan(
         batches=batches,
         tokens=tokens,
+        views=tuple(views),
+        pairs=placed,
+        lengths=tuple(len(trajectory.tokens) for trajectory in trajectories),
         steps=tuple(tuple(range(start, end)) for start, end in pairwise(bounds)),
         locations=tuple(tuple(places.items()) for places in locations),
         too_long=tuple(
             name_of(trajectory) for trajectory, fits in zip(trajectories, usable, strict=True) if not fits
         ),
         cut=cut,
-        dropped_pairs=pair_count - sum(len(group.links) for micro in micros for group in micro.groups),
+        dropped_pairs=len(pairs) - sum(len(own) for own in placed),
         padding=1 - used / total if total else 0.0,
         shared=1 - used / plain if plain else 0.0,
     )

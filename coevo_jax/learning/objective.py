@@ -59,14 +59,14 @@ def objective(
     """
     sides = pair_sides(policy_logps, batch)
     real = jnp.asarray(batch.weight) > 0
-    pair_losses = _pair_losses(sides, batch, beta, loss)
+    losses = pair_losses(sides, batch, beta, loss)
     if loss.wpo:
         assert confidence is not None
-        pair_losses *= wpo_weight(confidence[batch.chosen], confidence[batch.rejected])
-    preference = jnp.sum(jnp.where(real, batch.weight * pair_losses, 0.0))
+        losses *= wpo_weight(confidence[batch.chosen], confidence[batch.rejected])
+    preference = jnp.sum(jnp.where(real, batch.weight * losses, 0.0))
     sft = -jnp.sum(batch.sft_weight * policy_logps)
     total = preference + sft
-    metrics = pair_metrics(sides, pair_losses, real, batch.kind, beta)
+    metrics = pair_metrics(sides, losses, real, batch.kind, beta)
     share = jnp.asarray(batch.step_share)
     metrics |= {"loss": (total, share), "loss/preference": (preference, share), "loss/sft": (sft, share)}
     imitated = jnp.asarray(batch.sft_weight) > 0
@@ -90,7 +90,7 @@ def pair_sides(policy_logps: jax.Array, batch: PreferenceBatch) -> Sides:
     )
 
 
-def _pair_losses(sides: Sides, batch: PreferenceBatch, beta: jax.Array, loss: AgentLoss) -> jax.Array:
+def pair_losses(sides: Sides, batch: PreferenceBatch, beta: jax.Array, loss: AgentLoss) -> jax.Array:
     """Each pair's loss by its kind, [P]; a loss sees only pairs of its own kinds with a weight above 0."""
     tokens = jnp.asarray(batch.token_count).astype(jnp.float32)
     reward, kind = jnp.asarray(batch.reward), jnp.asarray(batch.kind)

@@ -106,7 +106,7 @@ def _players(
 def finish_roll_out(
     run: Run, record: PhaseRecord, shards: Sequence[Path], others: Sequence[Path] = ()
 ) -> None:
-    """Sum up a phase's episodes and commit it, with all its shards; `others` are new ones of who played along.
+    """Sum up a phase's episodes and commit it with all its shards; `others` are new ones of who played along.
 
     The record names the checkpoint whose agent played, so that anybody can let it score what it wrote.
     """

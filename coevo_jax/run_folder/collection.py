@@ -1,7 +1,7 @@
 """Collections: what one agent played in one phase, under one name, as committed shards.
 
-A phase's record lists the files that its commits added, which says nothing of whose they are: where two agents
-explore side by side, one phase commits the shards of both. Whose a shard is, its name and each of its rows say.
+A phase's record lists the files that its commits added, which says nothing of whose they are: where two
+agents explore side by side, one phase commits the shards of both. Whose a shard is, its name and rows say.
 """
 
 import re
@@ -17,7 +17,7 @@ _SHARD = re.compile(r"(?P<name>.+)-(?P<index>\d{5})-of-(?P<count>\d{5})\.parquet
 
 
 def collection_name(phase: Phase) -> str:
-    """What the shards of a phase that plays are called: `target`, `failure`, `hard_negatives`, `eval-target`."""
+    """What the shards of a phase that plays are called, such as `hard_negatives` or `eval-target`."""
     kind, _, name = phase.name.rpartition("/")[2].partition("_")
     return f"eval-{name}" if kind == "evaluate" else name
 
@@ -64,7 +64,7 @@ def collection_files(manifest: Manifest, phase: Phase) -> list[str]:
             counts.add(int(shard["count"]))
     if len(counts) != 1 or set(found) != set(range(next(iter(counts)))):
         raise ConfigError(
-            f"{where / name}: found the shards {sorted(found)} of {sorted(counts)} in the commits of the run, "
+            f"{where / name}: found the shards {sorted(found)} of {sorted(counts)} in the run's commits, "
             "expected every one of one set"
         )
     return [found[index] for index in sorted(found)]

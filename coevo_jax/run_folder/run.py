@@ -192,7 +192,8 @@ class Run:
         """Keep the newest permanent checkpoints, and that of the warm start: both agents begin with it."""
         newest = self.manifest.checkpoint
         assert newest is not None
-        kept = set(range(newest - self.config.checkpoint.keep + 1, newest + 1))
+        keep = self.config.checkpoint.keep
+        kept = set(range(0 if keep == "all" else newest - keep + 1, newest + 1))
         warm_start = self.manifest.record("warm_start")
         kept |= {warm_start.records["checkpoint"]} if warm_start else set()
         self.checkpoints.prune(kept, newest)

@@ -2,24 +2,30 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
+from coevo_jax.batch import PreferenceBatch
 from coevo_jax.config import LearnConfig, of_round
 from coevo_jax.data.packing import BatchPlan, pack
 from coevo_jax.data.pairing import PairSet, add_trajectories, failure_pairs, target_pairs
 from coevo_jax.files import write_whole
+from coevo_jax.learning.objective import AgentLoss
 from coevo_jax.learning.optimizer import constant_rate
+from coevo_jax.learning.pull import pulls
 from coevo_jax.models.transformer import Params
-from coevo_jax.progress import say
+from coevo_jax.progress import CONSOLE, say
 from coevo_jax.run_folder.collection import read_collection
 from coevo_jax.run_folder.run import Run
 from coevo_jax.schedule import Phase, find_phase
 from coevo_jax.training.feed import put_batch
 from coevo_jax.training.optimize import Course, optimize
 from coevo_jax.training.pace import Pace
+from coevo_jax.training.plan_file import PLANS, learned_tokens, write_plan
 from coevo_jax.training.references import References
 from coevo_jax.trajectory import PAIR_KINDS, Trajectory
 from coevo_jax.world import World
@@ -44,7 +50,9 @@ def learn(run: Run, world: World, phase: Phase) -> None:
     pairs_path = run.folder / "pairs" / f"round-{phase.round:02d}-{phase.agent}.jsonl"
     if run.leads:
         _write_pairs(pairs_path, phase, pair_set)
-    records: dict[str, Any] = {
+    # What a phase began with is known when it begins; one that goes on keeps what it recorded then.
+    begun = record.records if record.position else {"began_with": run.manifest.checkpoint}
+    records: dict[str, Any] = begun | {
         "pairs": _pair_counts(pair_set),
         "trajectories": len(pair_set.trajectories),
         "too_long": list(plan.too_long),
@@ -52,18 +60,22 @@ def learn(run: Run, world: World, phase: Phase) -> None:
         "dropped_pairs": plan.dropped_pairs,
         "padding": plan.padding,
         "shared": plan.shared,
+        "learned_tokens": learned_tokens(plan, config.epochs),
     }
     record = replace(record, records=records)
     if not plan.batches:
         run.commit(record, files=[pairs_path], states_changed=False, finished=True)
         say(record, "nothing to learn from in this round: no pairs; the agent stays as it is")
         return
-    if record.position == 0 and not config.keep_optimizer:
+    if record.position == 0 and not (config.keep_optimizer and _has_learned(run, phase)):
         state = run.agents[phase.agent]
         run.agents[phase.agent] = world.learner.fresh(state.params, int(state.step))
-    planned = {f"{phase.agent}/plan/{k}": float(v) for k, v in _plan_counts(plan).items()}
-    if record.position == 0:
-        run.log.write(int(run.agents[phase.agent].step), phase.name, planned)
+    beta = of_round(config.beta, phase.round)
+    plan_path = run.folder / PLANS / f"{pairs_path.stem}.json"
+    if run.leads:
+        sides = [_side(phase, trajectory) for trajectory in pair_set.trajectories]
+        seed = phase.seed(run.config.seed)
+        write_plan(plan_path, plan, phase=phase.name, sides=sides, epochs=config.epochs, seed=seed, beta=beta)
     references = References(
         run.folder / "references",
         f"round-{phase.round:02d}-{phase.agent}",
@@ -73,18 +85,27 @@ def learn(run: Run, world: World, phase: Phase) -> None:
         first=lambda: _reference_params(run, world, phase.agent, config),
         processes=run.processes,
     )
+    if record.position == 0:
+        batches = references.batches_at(0, run.agents[phase.agent])
+        records["pull"] = _pull(batches, len(plan.steps), beta, world.losses[phase.agent])
+        record = replace(record, records=records)
+        planned = _plan_counts(plan) | {f"pull/{term}": pull for term, pull in records["pull"].items()}
+        planned = {f"{phase.agent}/{name}": float(value) for name, value in planned.items()}
+        run.log.write(int(run.agents[phase.agent].step), phase.name, planned)
+        CONSOLE.print(f"{phase.name}: {_pull_words(records['pull'])}", soft_wrap=True)
     peak = of_round(config.learning_rate, phase.round)
     course = Course(
         plan=plan,
         batches_at=references.batches_at,
         epochs=config.epochs,
-        beta=of_round(config.beta, phase.round),
+        beta=beta,
         rate=lambda step, steps: constant_rate(step, steps, peak, config.warmup_fraction),
-        files=lambda: [pairs_path, *references.files()],
+        files=lambda: [pairs_path, plan_path, *references.files()],
     )
     pace = Pace(world.learner, plan, world.mesh)
     record = optimize(run, world, world.programs[phase.agent], phase, record, course, pace)
-    run.commit(record, files=[pairs_path, *references.files()], states_changed=True, finished=True)
+    record = replace(record, records=records | {"checkpoint": run.next_checkpoint})
+    run.commit(record, files=course.files(), states_changed=True, finished=True)
     kinds = ", ".join(f"{kind['count']} {kind['kind']}" for kind in records["pairs"]) or "no pairs"
     words = f"{kinds}; {record.position} steps, padding {plan.padding:.1%}, shared {plan.shared:.1%}"
     say(record, ", ".join(filter(None, (words, pace.words()))))
@@ -93,13 +114,34 @@ def learn(run: Run, world: World, phase: Phase) -> None:
 def _plan_counts(plan: BatchPlan) -> dict[str, float]:
     """What packing did with the round's trajectories, for the metrics log."""
     return {
-        "too_long": len(plan.too_long),
-        "cut": plan.cut,
-        "dropped_pairs": plan.dropped_pairs,
-        "padding": plan.padding,
-        "shared": plan.shared,
-        "microbatches": len(plan.batches),
+        "plan/too_long": len(plan.too_long),
+        "plan/cut": plan.cut,
+        "plan/dropped_pairs": plan.dropped_pairs,
+        "plan/padding": plan.padding,
+        "plan/shared": plan.shared,
+        "plan/microbatches": len(plan.batches),
     }
+
+
+def _has_learned(run: Run, phase: Phase) -> bool:
+    """Whether the agent has learned in an earlier round; the warm start does not count."""
+    earlier = [record.name for record in run.manifest.done if "/" in record.name]
+    return any(name.rpartition("/")[2] == f"learn_{phase.agent}" for name in earlier)
+
+
+def _pull(batches: list[PreferenceBatch], steps: int, beta: float, loss: AgentLoss) -> dict[str, float]:
+    """The mean pull of both terms on a step's chosen sides, before the first step."""
+    pull = jax.jit(partial(pulls, loss=loss))
+    sums = np.sum([jax.device_get(pull(batch, beta=np.float32(beta))) for batch in batches], axis=0)
+    return {"preference": float(sums[0]) / steps, "sft": float(sums[1]) / steps}
+
+
+def _pull_words(pull: dict[str, float]) -> str:
+    """How preferences and imitation compare, for people."""
+    words = f"preferences pull on the chosen sides with {pull['preference']:.2g}"
+    words += f", imitation with {pull['sft']:.2g}"
+    least = min(pull.values())
+    return words if not least else f"{words} ({pull['preference'] / least:.3g} : {pull['sft'] / least:.3g})"
 
 
 def _learn_config(run: Run, agent: str) -> LearnConfig:
@@ -160,11 +202,10 @@ def _pair_counts(pair_set: PairSet) -> list[dict[str, Any]]:
 
 def _write_pairs(path: Path, phase: Phase, pair_set: PairSet) -> None:
     """Which trajectories were paired: for the report, and for whoever wants to look."""
-    names = {"failure": "hard_negatives" if phase.agent == "target" else "failure"}
 
     def side(index: int) -> dict[str, Any]:
-        trajectory = pair_set.trajectories[index]
-        return {"source": names.get(trajectory.agent, trajectory.agent), "sample": trajectory.sample}
+        named = _side(phase, pair_set.trajectories[index])
+        return {key: named[key] for key in ("source", "sample")}
 
     lines = [
         json.dumps(
@@ -173,6 +214,13 @@ def _write_pairs(path: Path, phase: Phase, pair_set: PairSet) -> None:
         for p in pair_set.pairs
     ]
     write_whole(path, "".join(line + "\n" for line in lines))
+
+
+def _side(phase: Phase, trajectory: Trajectory) -> dict[str, Any]:
+    """A trajectory of a round's learning by its collection, task and sample."""
+    names = {"failure": "hard_negatives" if phase.agent == "target" else "failure"}
+    source = names.get(trajectory.agent, trajectory.agent)
+    return {"source": source, "task_id": trajectory.task_id, "sample": trajectory.sample}
 
 
 def _reference_params(run: Run, world: World, agent: str, config: LearnConfig) -> Params:

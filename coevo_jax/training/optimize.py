@@ -106,11 +106,13 @@ def optimize(
                 if metrics["loss"][0].is_ready():  # pyright: ignore[reportAttributeAccessIssue]
                     pace.waited(done, time.monotonic() - began)
             if pending is not None:
-                bar.update(task, completed=done - 1, words=_log(run, phase, first, pace, *pending))
+                bar.update(
+                    task, completed=done - 1, words=_log(run, phase, first, pace, course.beta, *pending)
+                )
             pending = taken
             run.settle_if_final()
             if commits:
-                _log(run, phase, first, pace, *pending)
+                _log(run, phase, first, pace, course.beta, *pending)
                 pending = None
                 run.agents[phase.agent] = state
                 record = replace(record, position=done, seconds=watch.seconds)
@@ -122,7 +124,7 @@ def optimize(
                 step = _put_step(run, learning, phase, course, done, state)
                 pace.begin()
         if pending is not None:
-            _log(run, phase, first, pace, *pending)
+            _log(run, phase, first, pace, course.beta, *pending)
     run.agents[phase.agent] = state
     return replace(record, position=steps, seconds=watch.seconds)
 
@@ -145,7 +147,7 @@ def _put_step(
     )
 
 
-def _log(run: Run, phase: Phase, first: int, pace: Pace, step: _Step, metrics: Metrics) -> str:
+def _log(run: Run, phase: Phase, first: int, pace: Pace, beta: float, step: _Step, metrics: Metrics) -> str:
     """Write one step's metrics, prefixed by the agent; returns the words for the progress bar."""
     values = finalize(jax.device_get(metrics))
     for name in ("loss", "grad_norm"):
@@ -154,6 +156,7 @@ def _log(run: Run, phase: Phase, first: int, pace: Pace, step: _Step, metrics: M
                 f"{phase.name}, step {step.position + 1}: {name} is {values[name]}; lower the learning rate "
                 f"({phase.agent}.learning_rate or warm_start.learning_rate) or optimizer.clip_norm"
             )
+    values |= {"beta": beta} if phase.kind == "learn" else {}
     values |= pace.end(step.position, step.numbers)
     prefix = "warm_start" if phase.kind == "warm_start" else phase.agent
     run.log.write(first + step.position, phase.name, {f"{prefix}/{k}": v for k, v in values.items()})

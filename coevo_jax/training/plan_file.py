@@ -1,0 +1,84 @@
+"""What a phase's optimizer steps learn from, as a file: for whoever wants to check a run without its code.
+
+`plans/round-01-target.json` holds, beside the phase's name, epochs and beta (null in the warm start):
+
+    trajectories  each once: source, task_id, sample, and its tokens, after a cut
+    steps         of an epoch, each a list of microbatches, which are numbered through all steps:
+      tokens        token places of its rows that are no padding
+      views         n, the trajectory's number, the tokens that count, the sum of their weights, sft_weight
+      pairs         the pair's line in pairs/…jsonl, chosen and rejected as n, and its weight in the loss
+    order         of every epoch, the steps in the order in which they are taken
+
+`references/….npy` has the reference's log-probability of view n of microbatch m in place [m, n].
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from coevo_jax.batch import PreferenceBatch
+from coevo_jax.data.packing import BatchPlan, epoch_order
+from coevo_jax.files import write_whole
+
+PLANS = "plans"
+
+
+def write_plan(
+    path: Path,
+    plan: BatchPlan,
+    *,
+    phase: str,
+    sides: list[dict[str, Any]],
+    epochs: int,
+    seed: int,
+    beta: float | None,
+) -> None:
+    """Write the plan of a phase.
+
+    Args:
+      sides: source, task and sample of each trajectory.
+      seed: of the phase; it gives the order of an epoch's steps.
+    """
+    microbatches = [_microbatch(plan, number) for number in range(len(plan.batches))]
+    content = {
+        "phase": phase,
+        "epochs": epochs,
+        "beta": beta,
+        "trajectories": [side | {"tokens": n} for side, n in zip(sides, plan.lengths, strict=True)],
+        "steps": [[microbatches[number] for number in step] for step in plan.steps],
+        "order": [epoch_order(len(plan.steps), seed, epoch).tolist() for epoch in range(epochs)],
+    }
+    write_whole(path, json.dumps(content))
+
+
+def learned_tokens(plan: BatchPlan, epochs: int) -> int:
+    """Token places that all steps of a phase put through the model, without padding."""
+    return epochs * sum(plan.tokens)
+
+
+def _microbatch(plan: BatchPlan, number: int) -> dict[str, Any]:
+    batch = plan.batches[number]
+    views = [_view(batch, n, trajectory) for n, trajectory in plan.views[number]]
+    pairs = [
+        {
+            "pair": pair,
+            "chosen": int(batch.chosen[p]),
+            "rejected": int(batch.rejected[p]),
+            "weight": float(batch.weight[p]),
+        }
+        for p, pair in enumerate(plan.pairs[number])
+    ]
+    return {"tokens": plan.tokens[number], "views": views, "pairs": pairs}
+
+
+def _view(batch: PreferenceBatch, n: int, trajectory: int) -> dict[str, Any]:
+    row, view = divmod(n, batch.view_weight.shape[1])
+    return {
+        "n": n,
+        "trajectory": trajectory,
+        "tokens": int(batch.token_count[n]),
+        "weight": float(np.sum(batch.view_weight[row, view], dtype=np.float64)),
+        "sft_weight": float(batch.sft_weight[n]),
+    }

@@ -1,0 +1,36 @@
+"""What an agent's first round begins with: fresh moments, for both agents alike."""
+
+import jax
+import numpy as np
+import pytest
+
+from coevo_jax.agents import restore_agents
+from coevo_jax.coevolution import coevolve
+from coevo_jax.run_folder.run import create_run, open_run
+from coevo_jax.world import build_world
+from tests.tiny import tiny_config
+
+pytestmark = pytest.mark.usefixtures("letters")
+
+
+def test_kept_optimizers_begin_with_the_first_round_not_with_the_warm_start(tmp_path):
+    keep = ("target.keep_optimizer=true", "failure.keep_optimizer=true", "evaluate.failure_agent=false")
+    run = create_run(tiny_config(tmp_path, "rounds=2", "explore.tasks=['40:50','50:60']", *keep))
+    coevolve(run)
+    run.close()
+    run = open_run(run.folder)
+    world = build_world(run.config, run.folder)
+    restore_agents(run, world)
+    for agent in ("target", "failure"):
+        learned = [run.manifest.record(f"round-0{number}/learn_{agent}") for number in (1, 2)]
+        steps = sum(record.position for record in learned if record is not None)
+        counts = {
+            int(leaf)
+            for path, leaf in jax.tree_util.tree_leaves_with_path(run.agents[agent].opt_state)
+            if "count" in jax.tree_util.keystr(path)
+        }
+        assert counts == {steps}
+        moments = [np.abs(leaf).max() for leaf in jax.tree.leaves(run.agents[agent].opt_state)]
+        assert max(moments) > 0
+    world.close()
+    run.close()
