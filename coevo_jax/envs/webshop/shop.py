@@ -77,7 +77,7 @@ def _open_once(options_json: str, _state: tuple[int, ...]) -> World:
         products=products,
         positions=MappingProxyType({product.asin: i for i, product in enumerate(products)}),
         prices=MappingProxyType(prices),
-        index=build_index(search_text(product) for product in products),
+        index=build_index({product.asin: search_text(product) for product in products}),
         goals=MappingProxyType({goal.id: goal for goal in goals}),
         splits=MappingProxyType(splits),
     )
