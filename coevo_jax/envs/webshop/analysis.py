@@ -1,7 +1,7 @@
 """The terms of a text as Lucene's EnglishAnalyzer has them, which Pyserini and so WebShop search by.
 
-PyStemmer's Porter stemmer is Porter's paper of 1980; Lucene's is the author's later program. `stem` mends what
-differs: of 228,622 words and made-up words with all suffixes, 21,761 in PyStemmer and 11 here.
+PyStemmer's Porter stemmer is Porter's paper of 1980; Lucene's is the author's later program. `stem` mends
+what differs: of 228,622 words, most of them made up with all suffixes, 21,761 in PyStemmer.
 """
 
 import functools

@@ -1,7 +1,7 @@
 """Product search: BM25 with Lucene's analysis, lengths, formula and order of ties.
 
-Source: Lucene's BM25Similarity at Pyserini's defaults (k1 0.9, b 0.4), which WebShop uses, in Lucene's order of
-32-bit operations: scores that are equal there are equal here. Pyserini orders equals by their id as text.
+Source: Lucene's BM25Similarity at Pyserini's defaults (k1 0.9, b 0.4), which WebShop uses, in Lucene's order
+of 32-bit operations: scores equal there are equal here. Pyserini orders equals by their id as text.
 """
 
 from array import array
@@ -57,7 +57,7 @@ def build_index(texts: Mapping[str, str]) -> SearchIndex:
     documents = np.array(document_of, np.int32)[by_term]
     frequency = np.bincount(term, minlength=len(terms))
     length = np.array(lengths, np.int64)
-    idf = _idf(frequency, np.count_nonzero(length))
+    idf = _idf(frequency, int(np.count_nonzero(length)))
     gains = np.array(count_of, np.float32)[by_term] * _norm_inverse(length)[documents]
     return SearchIndex(
         positions=np.array(order, np.int64),
