@@ -3,9 +3,10 @@
 python -m benchmarks.scienceworld                                    5 train and 3 test variations of all 30
 python -m benchmarks.scienceworld --families eto --train 20 --test 10
 
-A task is solved when a gold path reaches score 1 in two replays that agree; it fits a table of turn caps when it
-does so within the cap of its family. One simulator searches, another plays; the solutions are played once to warm it up and once for the clock. "CPU
-ms" is the processor time of the Java process and this one, which other programs do not lengthen.
+A task is solved when a gold path reaches score 1 in two replays that agree; it fits a table of turn caps when
+it does so within its family's cap. One simulator searches, another plays; the solutions are played once to
+warm it up and once for the clock. "CPU ms" is the processor time of the Java process and this one, which
+other programs do not lengthen.
 """
 
 import argparse
