@@ -3,9 +3,10 @@
 python -m benchmarks.scienceworld                                    5 train and 3 test variations of all 30
 python -m benchmarks.scienceworld --families eto --train 20 --test 10
 
-A task is solved when a gold path reaches score 1 within the turn cap, in two replays that agree. One
-simulator searches, another plays; the solutions are played once to warm it up and once for the clock. "CPU
-ms" is the processor time of the Java process and this one, which other programs do not lengthen.
+A task is solved when a gold path reaches score 1 in two replays that agree; it fits a table of turn caps when
+it does so within its family's cap. One simulator searches, another plays; the solutions are played once to
+warm it up and once for the clock. "CPU ms" is the processor time of the Java process and this one, which
+other programs do not lengthen.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,17 +23,17 @@ from coevo_jax.envs.env import Task
 from coevo_jax.envs.scienceworld import ScienceWorldOptions, make_scienceworld
 from coevo_jax.envs.scienceworld.expert_file import ExpertRow
 from coevo_jax.envs.scienceworld.experts import solve
-from coevo_jax.envs.scienceworld.families import GROUPS, TURN_CAPS, expand_families, parse_task_id
+from coevo_jax.envs.scienceworld.families import CAPS, expand_families, parse_task_id
 from coevo_jax.envs.scienceworld.simulator import SOLVE_HEAP_MB, Simulator, find_java
 
 SPLITS = ("train", "test")
 HEADINGS = (
     "family",
-    "ETO",
-    "turn cap",
     "solved train",
     "solved test",
     "turns min/median/max",
+    *(f"cap {name}" for name in CAPS),
+    *(f"fit {name}" for name in CAPS),
     "s per expert",
     "ms per step",
     "CPU ms per step",
@@ -84,6 +85,11 @@ def step_cost(player: Simulator, rows: Sequence[ExpertRow]) -> StepCost:
     return StepCost(wall=1000 * wall / max(turns, 1), cpu=1000 * cpu / max(turns, 1))
 
 
+def fitting(solved: Solved, caps: Mapping[str, int]) -> int:
+    """How many solutions of a family take no more turns than its cap."""
+    return sum(len(row.actions) <= caps[solved.family] for row in solved.experts)
+
+
 def row_of(solved: Solved, cost: StepCost) -> list[str]:
     """Cells of a family's row."""
     lengths = sorted(len(row.actions) for row in solved.experts)
@@ -94,10 +100,13 @@ def row_of(solved: Solved, cost: StepCost) -> list[str]:
         shares.append(f"{sum(not row.unsolved for row in rows)}/{len(rows)}")
     return [
         solved.family,
-        "yes" if solved.family in GROUPS["eto"] else "no",
-        str(TURN_CAPS[solved.family]),
         *shares,
         turns,
+        *(str(caps.get(solved.family, "–")) for caps in CAPS.values()),
+        *(
+            f"{fitting(solved, caps)}/{len(solved.rows)}" if solved.family in caps else "–"
+            for caps in CAPS.values()
+        ),
         f"{solved.seconds:.2f}",
         f"{cost.wall:.1f}" if lengths else "–",
         f"{cost.cpu:.1f}" if lengths else "–",
@@ -120,6 +129,12 @@ def benchmark(options: ScienceWorldOptions, java: str) -> None:
         print(f"| {' | '.join(HEADINGS)} |\n|{'---|' * len(HEADINGS)}")
         for solved in results:
             print(f"| {' | '.join(row_of(solved, step_cost(player, solved.experts)))} |", flush=True)
+        for name, caps in CAPS.items():
+            capped = [solved for solved in results if solved.family in caps]
+            fit, total = sum(fitting(one, caps) for one in capped), sum(len(one.rows) for one in capped)
+            print(
+                f"\n{fit} of {total} tasks of families that `caps: {name}` has are solved within their cap."
+            )
         experts = sum(len(solved.experts) for solved in results)
         print(
             f"\n{experts} of {len(tasks)} tasks solved. Peak memory of the playing Java process: "

@@ -18,6 +18,7 @@ from coevo_jax.envs.scienceworld import (
     simulator,
 )
 from coevo_jax.envs.scienceworld.families import (
+    ETO_TURN_CAPS,
     GROUPS,
     NOT_IN_ETO,
     SHORT_FAMILIES,
@@ -118,6 +119,60 @@ def test_unknown_family_is_refused_with_the_nearest_name_and_the_list():
         validate(ScienceWorldOptions, {"families": ["xyz"]}, "run.yaml", "env.options")
     with pytest.raises(ConfigError, match=r"env\.options\.families"):
         validate(ScienceWorldOptions, {"families": []}, "run.yaml", "env.options")
+
+
+def test_caps_are_own_etos_or_a_table():
+    own, eto = no_java_env(families=("eto",)), no_java_env(families=("eto",), caps="eto")
+    assert set(ETO_TURN_CAPS) == set(GROUPS["eto"])
+    for task in own.tasks("test"):
+        assert own.max_turns(task) == TURN_CAPS[task.family]
+        assert eto.max_turns(task) == ETO_TURN_CAPS[task.family]
+    caps = {family: eto.max_turns(Task(id="", split="test", family=family)) for family in GROUPS["eto"]}
+    assert (caps["boil"], caps["melt"], caps["find-plant"], caps["lifespan-shortest-lived"]) == (
+        100,
+        80,
+        15,
+        10,
+    )
+    assert caps["measure-melting-point-known-substance"] == 120 and sum(caps.values()) == 947
+    table = no_java_env(families=("find-animal",), caps={"find-animal": 3, "boil": 150})
+    assert table.max_turns(ANIMAL) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"caps": "ETO"}, r"env\.options\.caps: found \"ETO\" .*'own'.*'eto'"),
+        ({"caps": 30}, r"env\.options\.caps: found 30"),
+        ({"caps": {"boil": 0}}, r"env\.options\.caps\.boil: found 0"),
+        ({"caps": {"boil": "30"}}, r"env\.options\.caps\.boil: found \"30\" \(string\), expected an integer"),
+        ({"caps": {"boils": 30}, "families": ["boil"]}, r"'boils'.*did you mean 'boil'"),
+        (
+            {"caps": {"boil": 30}, "families": ["boil", "melt"]},
+            r"every family that is played.*lacks melt|lacks melt",
+        ),
+        (
+            {"caps": "eto", "families": ["eto", "mendelian-genetics-known-plant"]},
+            r"'eto' to have every family that is played; it lacks mendelian-genetics-known-plant",
+        ),
+    ],
+    ids=str,
+)
+def test_caps_that_cannot_be_used_are_refused(options, message):
+    with pytest.raises(ConfigError, match=message):
+        validate(ScienceWorldOptions, options, "run.yaml", "env.options")
+
+
+def test_an_expert_longer_than_the_cap_is_none_and_needs_no_new_solving(tmp_path):
+    path = write_lines(tmp_path / "experts.jsonl", expert_file.HEADER, SOLVED)
+    for turns, known in ((2, True), (1, False)):
+        options = {"families": ("find-animal",), "caps": {"find-animal": turns}, "experts_path": str(path)}
+        env = no_java_env(**options)
+        assert (env.expert(ANIMAL) is not None) is known
+        reasons = generate_experts(
+            ScienceWorldOptions(**options), [ANIMAL], path, 1, lambda done, total: pytest.fail()
+        )
+        assert reasons == ({} if known else {ANIMAL.id: "the solution takes 2 turns, the cap is 1"})
 
 
 @pytest.mark.parametrize(
@@ -278,7 +333,7 @@ def test_cache_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("COEVO_CACHE", str(tmp_path))
     assert (
         expert_file.default_experts_path()
-        == tmp_path / f"scienceworld-{SIMULATOR_VERSION}" / "experts-2.jsonl"
+        == tmp_path / f"scienceworld-{SIMULATOR_VERSION}" / "experts-3.jsonl"
     )
     monkeypatch.delenv("COEVO_CACHE")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))

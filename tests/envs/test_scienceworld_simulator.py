@@ -4,6 +4,7 @@ The default tests share one Java process, whose start costs more than they do.
 """
 
 import gc
+import itertools
 import os
 import re
 import shutil
@@ -116,6 +117,87 @@ def test_malformed_and_ambiguous_actions_are_answers(env):
     assert env.step("open door").observation.startswith("Ambiguous request")
     assert env.step("0").observation == "The door is already open."
     assert env.reward_at_limit() == progress > 0
+
+
+def moves_of(env, *actions: str) -> list[int]:
+    """By how much each action raises the simulator's own count of moves."""
+    counts = [env._simulator._call("getNumMoves")]
+    for action in actions:
+        env.step(action)
+        counts.append(env._simulator._call("getNumMoves"))
+    return [after - before for before, after in itertools.pairwise(counts)]
+
+
+def test_what_the_simulators_own_count_of_moves_counts(env):
+    env.reset(ANIMAL)
+    assert env._simulator._call("getNumMoves") == 0
+    free = ("look around", "inventory", "task", "help", "objects", "frobnicate", "look at banana")
+    assert moves_of(env, *free) == [0] * len(free)
+    assert moves_of(env, "wait", "wait1", "look at air", "teleport to kitchen") == [11, 2, 1, 1]
+    assert moves_of(env, "open door", "0") == [0, 1]  # asks which, and takes the number
+
+
+def test_an_ambiguous_request_swallows_the_next_action_and_counts_it(env):
+    env.reset(ANIMAL)
+    env.step("teleport to kitchen")
+    for answer in ("teleport to hallway", "look around", "7"):
+        assert env.step("open door").observation.startswith("Ambiguous request: Please enter the number")
+        (moves,) = moves_of(env, answer)
+        assert moves == 1
+        assert env.step("look around").observation.startswith("This room is called the kitchen.")
+    env.step("open door")
+    assert env.step(" ").observation.startswith(
+        "Invalid action"
+    )  # nothing was said: the request still stands
+    assert env.step("0").observation == "The door is already open."
+
+
+def test_an_open_request_does_not_reach_the_next_episode(env):
+    env.reset(ANIMAL)
+    env.step("teleport to kitchen")
+    assert env.step("open door").observation.startswith("Ambiguous request")
+    env.reset(ANIMAL)
+    assert env.step("teleport to kitchen").observation == "You teleport to the kitchen."
+
+
+def test_steps_after_the_end_still_run_and_change_no_reward(env):
+    env.reset(ANIMAL)
+    env.step("look around")
+    lost = env.step("focus on air")
+    assert lost.done and env._simulator._call("getScore") == -1.0
+    for action in ("teleport to kitchen", "look around", "wait", "focus on air"):
+        later = env.step(action)
+        assert later.done and later.reward == lost.reward
+    assert env.step("look around").observation.startswith("This room is called the kitchen.")
+    row = experts.solve(env._simulator, LIFESPAN.id)
+    env.reset(LIFESPAN)
+    for action in (*row.actions, "focus on air", "wait"):
+        solved = env.step(action)
+    assert solved.done and solved.reward == env._simulator._call("getScore") == 1.0
+
+
+def test_the_first_scored_action_brings_points_that_no_move_earned(env):
+    env.reset(ANIMAL)
+    assert env.reward_at_limit() == env._simulator._call("getScore") == 0.0
+    assert 0 < env.step("look around").reward < 0.1
+    assert env.step("look around").reward == env.reward_at_limit()
+
+
+@pytest.mark.slow
+def test_the_packages_own_step_limit_never_ends_an_agent_that_only_looks():
+    program = (
+        "from scienceworld import ScienceWorldEnv\n"
+        "env = ScienceWorldEnv('', envStepLimit=2)\n"
+        "env.load('find-animal', 3, 'easy')\n"
+        "env.reset()\n"
+        "for action in ['look around'] * 5 + ['look at air'] * 3: print(action, env.step(action)[2])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.stdout.splitlines() == [
+        *["look around False"] * 5,
+        *["look at air False"] * 2,
+        "look at air True",  # on step 3 of those that count, not 2
+    ]
 
 
 def test_a_solved_episode_does_not_leak_into_the_next(env):

@@ -14,7 +14,23 @@ from tests.envs.test_webshop import ATTRIBUTES, HUMAN, PRODUCTS, write_files
 
 
 def read(folder, count=1000):
-    return read_products(load_raw(folder, count), count)
+    return read_products(load_raw(folder, count), count).products
+
+
+def change(rows, *keys, value):
+    """A copy with one value replaced, or taken out where `value` is ..."""
+    rows = copy.deepcopy(rows)
+    place = rows
+    for key in keys[:-1]:
+        place = place[key]
+    if value is ...:
+        del place[keys[-1]]
+    else:
+        place[keys[-1]] = value
+    return rows
+
+
+FIRST = "B0AAAAAAA1"
 
 
 def test_products_are_read_as_upstream_reads_them(tmp_path):
@@ -33,13 +49,54 @@ def test_products_are_read_as_upstream_reads_them(tmp_path):
 
 @pytest.mark.parametrize(
     ("tag", "low", "high"),
-    [("$9.99", 9.99, 9.99), ("$9.99 - $19.99", 9.99, 19.99), ("$1,299.00$1,400", 1299.0, 1400.0)],
+    [
+        ("$9.99", 9.99, 9.99),
+        ("$9.99 - $19.99", 9.99, 19.99),
+        ("$1,299.00", 1299.0, 1299.0),
+        ("$1,299.00$1,400", 1299.0, 1400.0),
+        ("$.99", 0.99, 0.99),
+        ("$ 5", 5.0, 5.0),
+        ("from $5. to $7 or $9", 5.0, 7.0),
+        ("US$3", 3.0, 3.0),
+        ("$9.99 (2 for 1)", 9.9921, 9.9921),  # upstream takes every digit
+        ("", 100.0, 100.0),
+        (None, 100.0, 100.0),
+        (0, 100.0, 100.0),
+        ([], 100.0, 100.0),
+        (..., 100.0, 100.0),  # no such key
+    ],
 )
-def test_prices(tmp_path, tag, low, high):
-    products = copy.deepcopy(PRODUCTS)
-    products[1]["pricing"] = tag
-    write_files(tmp_path, products)
-    assert (read(tmp_path)[1].low, read(tmp_path)[1].high) == (low, high)
+def test_prices_are_read_as_upstream_reads_them(tmp_path, tag, low, high):
+    write_files(tmp_path, change(PRODUCTS, 1, "pricing", value=tag))
+    catalogue = read_products(load_raw(tmp_path, 1000), 1000)
+    assert (catalogue.products[1].low, catalogue.products[1].high) == (low, high)
+    assert catalogue.left_out == {}
+
+
+@pytest.mark.parametrize(
+    "tag",
+    [
+        "free",
+        "9.99",
+        " ",
+        "$",
+        "$9.99 - 19.99",
+        "$1.2.3",
+        "$5 $",
+        "$1 $2 $x",
+        "$" + "9" * 400,
+        9.99,
+        True,
+        ["$5"],
+        {"$": 5},
+    ],
+    ids=str,
+)
+def test_a_price_that_upstream_cannot_read_costs_its_row_only(tmp_path, tag):
+    options = write_files(tmp_path, change(PRODUCTS, 0, "pricing", value=tag))
+    with pytest.warns(UserWarning, match=rf"left out 1 row.*row 0 \(asin {FIRST}\): pricing: found"):
+        env = make_webshop(options)
+    assert [task.id for split in SPLITS for task in env.tasks(split)] == ["B0AAAAAAA2/0"]
 
 
 def test_price_draws_stay_in_range_and_follow_the_seed(tmp_path):
@@ -110,34 +167,18 @@ def test_which_files(tmp_path):
     assert names(1000) == whole
 
 
-def change(rows, *keys, value):
-    """A copy with one value replaced, or taken out where `value` is ..."""
-    rows = copy.deepcopy(rows)
-    place = rows
-    for key in keys[:-1]:
-        place = place[key]
-    if value is ...:
-        del place[keys[-1]]
-    else:
-        place[keys[-1]] = value
-    return rows
-
-
-FIRST = "B0AAAAAAA1"
-
-
 @pytest.mark.parametrize(
     ("part", "keys", "value", "message"),
     [
         ("products", (1,), 5, r"items_shuffle_1000\.json: row 1: found 5, expected a product"),
         ("products", (1, "asin"), ..., r"row 1: asin: missing, expected text"),
-        ("products", (0, "asin"), 7, r"row 0: asin: found 7, expected text"),
+        ("products", (1, "asin"), 7, r"row 1: asin: found 7, expected text"),
         ("products", (1, "name"), None, r"row 1 \(asin B0AAAAAAA2\): name: found null, expected text"),
         ("products", (0, "query"), ..., rf"row 0 \(asin {FIRST}\): query: missing"),
         ("products", (0, "full_description"), [1], r"row 0 .*full_description: found \[1\], expected text"),
         ("products", (0, "small_description"), [1], r"row 0 .*small_description: .*expected a list of texts"),
         ("products", (0, "pricing"), "free", r'row 0 .*pricing: found "free", expected a price like'),
-        ("products", (0, "pricing"), 3.5, r"row 0 .*pricing: found 3.5"),
+        ("products", (1, "name"), "half \ud83d", r'row 1 .*name: found "half \ufffd", expected text'),
         ("products", (0, "customization_options"), [1], r"row 0 .*customization_options: found \[1\]"),
         ("products", (0, "customization_options", "Color"), 1, r"customization_options\.Color: found 1"),
         (
@@ -153,14 +194,41 @@ FIRST = "B0AAAAAAA1"
         ("human", (FIRST, 0, "instruction_options"), {}, rf"{FIRST}\[0\]: instruction_options: found {{}}"),
     ],
 )
-def test_a_broken_row_is_named(tmp_path, part, keys, value, message):
+def test_a_broken_row_is_left_out_and_named(tmp_path, part, keys, value, message):
     files = {"products": PRODUCTS, "attributes": ATTRIBUTES, "human": HUMAN}
     files[part] = change(files[part], *keys, value=value)
     options = write_files(tmp_path, **files)
-    with pytest.raises(ConfigError, match=message) as caught:
+    with pytest.warns(UserWarning, match=message) as caught:
+        env = make_webshop(options)
+    (said,) = [str(one.message) for one in caught]
+    assert "\n" not in said and said.startswith(str(tmp_path)) and "left out 1 row(s)" in said
+    left = {task.id for split in SPLITS for task in env.tasks(split)}
+    lost = {"products": f"B0AAAAAAA{keys[0] + 1}/0" if part == "products" else "", "attributes": ""}
+    lost["human"] = "" if keys[1:2] == (1,) else f"{FIRST}/0"
+    assert left == {f"{FIRST}/0", "B0AAAAAAA2/0"} - {lost[part]}
+
+
+def test_rows_left_out_are_counted_by_file(tmp_path):
+    products = [
+        {**PRODUCTS[0], "asin": f"B{number}", "pricing": "?" if number % 2 else "$5"} for number in range(9)
+    ]
+    human = {f"B{number}": HUMAN[FIRST] if number else [5, HUMAN[FIRST][0], None] for number in range(9)}
+    options = write_files(tmp_path, products, {"B0": [], "B2": {"attributes": 1}, "B3": []}, human)
+    with pytest.warns(UserWarning) as caught:
+        env = make_webshop(options)
+    said = [str(one.message) for one in caught]
+    assert [text.partition(": left out ")[2].partition(" row")[0] for text in said] == ["4", "2", "2"]
+    assert "items_ins_v2" in said[1] and "items_human_ins" in said[2]
+    ids = {task.id for split in SPLITS for task in env.tasks(split)}
+    assert ids == {"B0/1", "B2/0", "B4/0", "B6/0", "B8/0"}  # B0's readable instruction keeps its number
+
+
+def test_a_catalogue_of_broken_rows_only_is_refused_with_the_first(tmp_path):
+    options = write_files(tmp_path, [{"title": "x"}, 5])
+    with pytest.raises(
+        ConfigError, match=r"found no product, expected .*the first row: .*row 0: asin: missing"
+    ):
         make_webshop(options)
-    assert "\n" not in str(caught.value)
-    assert str(tmp_path) in str(caught.value)
 
 
 @pytest.mark.parametrize(

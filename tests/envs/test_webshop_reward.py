@@ -1,10 +1,7 @@
-"""WebShop's reward by hand and by property, its noun taggers, and its search against bm25s and by hand."""
+"""WebShop's reward by hand and by property, and its noun taggers."""
 
 import importlib.util
-import math
 
-import bm25s
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,7 +14,6 @@ from coevo_jax.envs.webshop.catalogue import Product
 from coevo_jax.envs.webshop.goals import Goal
 from coevo_jax.envs.webshop.nouns import nouns_by_words
 from coevo_jax.envs.webshop.reward import normal_color, option_matches, similar, type_factor
-from coevo_jax.envs.webshop.search import analyze, build_index, scores, search, stored_length
 from coevo_jax.envs.webshop.shop import open_world
 
 
@@ -217,46 +213,3 @@ def test_missing_spacy_and_missing_model_are_said(monkeypatch):
 @pytest.mark.skipif(importlib.util.find_spec("en_core_web_sm") is None, reason="needs spaCy's model")
 def test_spacy_tags_nouns():
     assert "shoe" in nouns_module.noun_tagger("spacy")("adidas Basketball Shoe")
-
-
-def test_analysis_by_hand():
-    assert analyze("The Women's RUNNING shoes, 2.5 lbs. of U.S. cotton and e-book's!") == (
-        ["women", "run", "shoe", "2.5", "lb", "u.", "cotton", "e", "book"]
-    )
-
-
-def test_bm25_by_hand():
-    index = build_index(["red shoe shoe", "blue shoe", "green hat"])
-    idf = math.log(1 + (3 - 2 + 0.5) / (2 + 0.5))
-    mean = 7 / 3
-    first = idf * 2 / (2 + 0.9 * (0.6 + 0.4 * 3 / mean))
-    second = idf * 1 / (1 + 0.9 * (0.6 + 0.4 * 2 / mean))
-    assert scores(index, "shoes").tolist() == pytest.approx([first, second, 0.0])
-    assert scores(index, "shoes shoe").tolist() == pytest.approx([2 * first, 2 * second, 0.0])
-    assert search(index, "shoe", 5) == (0, 1)
-    assert search(index, "unknown of the", 5) == ()
-
-
-def test_lengths_are_stored_as_lucene_stores_them():
-    # Exact below 24 and up to 24 + 15, then steps of 2, 4, 8 ... above 24.
-    lengths = np.array([0, 1, 23, 24, 39, 40, 41, 42, 55, 56, 59, 60, 87, 88, 1000])
-    stored = [0, 1, 23, 24, 39, 40, 40, 42, 54, 56, 56, 60, 84, 88, 984]
-    assert stored_length(lengths).tolist() == stored
-
-
-def test_equal_scores_keep_the_order_of_the_catalogue():
-    index = build_index(["red shoe"] * 30 + ["shoe shoe"] + ["blue shoe"] * 30)
-    assert search(index, "shoe", 40) == (30, *range(30), *range(31, 40))
-
-
-def test_scores_agree_with_bm25s():
-    rng = np.random.default_rng(0)
-    words = [f"w{number}x" for number in range(60)]
-    texts = [" ".join(rng.choice(words, rng.integers(1, 23))) for _ in range(300)]
-    ours = build_index(texts)
-    theirs = bm25s.BM25(k1=0.9, b=0.4, method="lucene")
-    theirs.index([analyze(text) for text in texts], show_progress=False)
-    for _ in range(50):
-        query = list(rng.choice(words, 4, replace=False))
-        expected = theirs.get_scores(analyze(" ".join(query)))
-        np.testing.assert_allclose(scores(ours, " ".join(query)), expected, rtol=1e-5, atol=1e-6)

@@ -16,11 +16,11 @@ from coevo_jax.envs.env import SPLITS, StepResult, Task
 from coevo_jax.envs.scienceworld.expert_file import ExpertRow, default_experts_path, read_experts
 from coevo_jax.envs.scienceworld.experts import generate_experts
 from coevo_jax.envs.scienceworld.families import (
-    TURN_CAPS,
     expand_families,
     parse_task_id,
     split_variations,
     task_id,
+    turn_caps,
 )
 from coevo_jax.envs.scienceworld.options import ScienceWorldOptions
 from coevo_jax.envs.scienceworld.simulator import Simulator, check_package, find_java
@@ -81,8 +81,8 @@ class ScienceWorld:
         return [tasks[index] for index in order]
 
     def max_turns(self, task: Task) -> int:
-        """Turns of an episode, by the task's family."""
-        return TURN_CAPS[task.family]
+        """Turns of an episode, by the task's family; looking and asking count, as any action does."""
+        return turn_caps(self._options.caps)[task.family]
 
     def reset(self, task: Task) -> str:
         """Load the task; the observation states it and shows the first room. Starts the simulator at need."""
@@ -103,11 +103,13 @@ class ScienceWorld:
         return self._best
 
     def expert(self, task: Task) -> Demonstration | None:
-        """Expert from the stored file; None where `prepare_experts` has not run or found no solution."""
+        """Expert from the stored file; None where it has none, or one that takes more turns than the cap."""
         if self._experts is None:
             self._experts = read_experts(self._path)
         row = self._experts.get(task.id)
-        return row.demonstration(self._options.observation_chars) if row else None
+        if row is None or len(row.actions) > self.max_turns(task):
+            return None
+        return row.demonstration(self._options.observation_chars)
 
     def prepare_experts(self, tasks: Sequence[Task], on_progress: Callable[[int, int], None]) -> None:
         """Generate and store the experts the file lacks (see `generate_experts`)."""

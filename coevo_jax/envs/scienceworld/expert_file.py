@@ -19,7 +19,7 @@ from coevo_jax.envs.scienceworld.simulator import SIMPLIFICATIONS
 from coevo_jax.files import cache_root, write_whole
 from coevo_jax.trajectory import SOLVED_REWARD, Demonstration, Turn
 
-FORMAT = 2  # 1 was recorded in simulators whose circuits worked a turn sooner or later
+FORMAT = 3  # 1: circuits worked a turn sooner or later; 2: solutions longer than a cap were left out
 HEADER = {"scienceworld_experts": FORMAT, "simulator": SIMULATOR_VERSION, "simplifications": SIMPLIFICATIONS}
 
 

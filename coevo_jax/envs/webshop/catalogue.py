@@ -1,6 +1,10 @@
-"""WebShop's catalogue files, official or generated: read, checked and turned into products."""
+"""WebShop's catalogue files, official or generated: read, checked and turned into products.
+
+A row that cannot be read is left out and counted, with what is wrong with it; only a whole file is refused.
+"""
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +19,7 @@ LONGEST_ASIN = 10
 NO_ATTRIBUTES = ("DUMMY_ATTR",)
 NO_PRICE = 100.0  # dollars, of a product without a price
 HUMAN_FILE = "items_human_ins.json"
-PRICE = re.compile(r"\$\s*(\d[\d,]*(?:\.\d+)?)")
+HALF = re.compile("[\ud800-\udfff]")  # of a surrogate pair
 PRODUCT_KEYS = ("asin", "name", "category", "query", "product_category")
 
 
@@ -46,7 +50,7 @@ class Product:
     attributes: tuple[str, ...]  # hidden
     instruction: str | None  # of synthetic goals
     instruction_attributes: tuple[str, ...]
-    human: tuple[HumanInstruction, ...]
+    human: tuple[HumanInstruction | None, ...]  # None where the row cannot be read
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +63,14 @@ class RawCatalogue:
     products_name: str
     attributes_name: str
     human_name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Catalogue:
+    """The products that can be read, and by file what is wrong with each row left out of it."""
+
+    products: tuple[Product, ...]
+    left_out: Mapping[str, tuple[str, ...]]
 
 
 def catalogue_files(folder: Path, count: int | None) -> tuple[Path, Path, Path]:
@@ -97,32 +109,38 @@ def load_raw(folder: Path, count: int | None) -> RawCatalogue:
     )
 
 
-def read_products(raw: RawCatalogue, count: int | None) -> tuple[Product, ...]:
-    """The first `count` rows as products; raises ConfigError that names file, row and key.
+def read_products(raw: RawCatalogue, count: int | None) -> Catalogue:
+    """The first `count` rows as products. As upstream, rows without a proper asin and repeated ones are none.
 
-    Rows without a proper asin and repeated ones are left out, as upstream does.
+    Raises ConfigError for a file that is no table of rows, and where no product can be read.
     """
     rows = _list(raw.products, raw.products_name, "a list of products")
     attributes = _mapping(raw.attributes, raw.attributes_name, "a mapping of asin to attributes")
     human = _mapping(raw.human, raw.human_name, "a mapping of asin to instructions")
     products: dict[str, Product] = {}
+    seen: set[str] = set()
+    broken: dict[str, list[str]] = {raw.products_name: [], raw.attributes_name: [], raw.human_name: []}
     for position, row in enumerate(rows[:count]):
-        where = f"{raw.products_name}: row {position}"
-        asin = _text(_mapping(row, where, "a product"), "asin", where)
-        if asin == "nan" or len(asin) > LONGEST_ASIN or asin in products:
+        try:
+            where = f"{raw.products_name}: row {position}"
+            asin = _text(_mapping(row, where, "a product"), "asin", where)
+            if asin == "nan" or len(asin) > LONGEST_ASIN or asin in seen:
+                continue
+            seen.add(asin)
+            fields = _product_fields(row, f"{where} (asin {asin})")
+        except ConfigError as error:
+            broken[raw.products_name].append(str(error))
             continue
-        where = f"{where} (asin {asin})"
-        products[asin] = _product(
-            row,
-            where,
-            _mapping(attributes.get(asin, {}), f"{raw.attributes_name}: {asin}", "attributes of a product"),
-            f"{raw.attributes_name}: {asin}",
-            _list(human.get(asin, []), f"{raw.human_name}: {asin}", "a list of instructions"),
-            f"{raw.human_name}: {asin}",
-        )
+        hidden = _hidden_fields(attributes, asin, raw.attributes_name, broken[raw.attributes_name])
+        told = _instructions(human, asin, raw.human_name, broken[raw.human_name])
+        products[asin] = Product(**fields, **hidden, human=told)
     if not products:
-        raise ConfigError(f"{raw.products_name}: found no product, expected at least one")
-    return tuple(products.values())
+        first = next((f"; the first row: {message}" for message in broken[raw.products_name]), "")
+        raise ConfigError(f"{raw.products_name}: found no product, expected at least one{first}")
+    return Catalogue(
+        products=tuple(products.values()),
+        left_out={name: tuple(messages) for name, messages in broken.items() if messages},
+    )
 
 
 def search_text(product: Product) -> str:
@@ -132,32 +150,56 @@ def search_text(product: Product) -> str:
     return " ".join([product.name, product.description, first, options]).lower()
 
 
-def _product(
-    row: Mapping, where: str, extra: Mapping, extra_where: str, human: list, human_where: str
-) -> Product:
+def _product_fields(row: Mapping, where: str) -> dict[str, Any]:
+    """What a row of the products tells of its Product. Raises ConfigError where it cannot be read."""
     texts = {key: _text(row, key, where) for key in PRODUCT_KEYS}
     low, high, tag = _price(row.get("pricing"), where)
-    instruction = extra.get("instruction")
-    if instruction is not None:
-        instruction = _text(extra, "instruction", extra_where)
-    wanted = extra.get("instruction_attributes") or ()
-    return Product(
-        asin=texts["asin"],
-        name=texts["name"],
-        category=texts["category"],
-        query=texts["query"].lower().strip(),
-        product_category=texts["product_category"],
-        description=_text(row, "full_description", where) if row.get("full_description") else "",
-        bullets=_bullets(row, where),
-        price_tag=tag,
-        low=low,
-        high=high,
-        options=_options(row.get("customization_options"), where),
-        attributes=_texts(extra, "attributes", extra_where) if "attributes" in extra else NO_ATTRIBUTES,
-        instruction=instruction,
-        instruction_attributes=_texts(extra, "instruction_attributes", extra_where) if wanted else (),
-        human=tuple(_human(one, f"{human_where}[{number}]") for number, one in enumerate(human)),
-    )
+    return {
+        **texts,
+        "query": texts["query"].lower().strip(),
+        "description": _text(row, "full_description", where) if row.get("full_description") else "",
+        "bullets": _bullets(row, where),
+        "price_tag": tag,
+        "low": low,
+        "high": high,
+        "options": _options(row.get("customization_options"), where),
+    }
+
+
+def _hidden_fields(rows: Mapping, asin: str, file: str, broken: list[str]) -> dict[str, Any]:
+    """What the attributes' file tells of a product; a row that cannot be read tells as much as none."""
+    where = f"{file}: {asin}"
+    try:
+        row = _mapping(rows.get(asin, {}), where, "attributes of a product")
+        instruction = row.get("instruction")
+        wanted = row.get("instruction_attributes") or ()
+        return {
+            "attributes": _texts(row, "attributes", where) if "attributes" in row else NO_ATTRIBUTES,
+            "instruction": None if instruction is None else _text(row, "instruction", where),
+            "instruction_attributes": _texts(row, "instruction_attributes", where) if wanted else (),
+        }
+    except ConfigError as error:
+        broken.append(str(error))
+        return {"attributes": NO_ATTRIBUTES, "instruction": None, "instruction_attributes": ()}
+
+
+def _instructions(
+    rows: Mapping, asin: str, file: str, broken: list[str]
+) -> tuple[HumanInstruction | None, ...]:
+    """A product's human instructions by their place, None for one that cannot be read."""
+    found: list[HumanInstruction | None] = []
+    try:
+        listed = _list(rows.get(asin, []), f"{file}: {asin}", "a list of instructions")
+    except ConfigError as error:
+        broken.append(str(error))
+        return ()
+    for number, row in enumerate(listed):
+        try:
+            found.append(_human(row, f"{file}: {asin}[{number}]"))
+        except ConfigError as error:
+            broken.append(str(error))
+            found.append(None)
+    return tuple(found)
 
 
 def _human(row: Any, where: str) -> HumanInstruction:
@@ -173,22 +215,34 @@ def _bullets(row: Mapping, where: str) -> tuple[str, ...]:
     found = row.get("small_description")
     if not found:
         return ()
-    return (found,) if isinstance(found, str) else _texts(row, "small_description", where)
+    one = isinstance(found, str)
+    return (_text(row, "small_description", where),) if one else _texts(row, "small_description", where)
 
 
 def _price(found: Any, where: str) -> tuple[float, float, str]:
-    """Lowest and highest price, and the tag the pages show."""
+    """Lowest and highest price, and the tag the pages show.
+
+    As upstream: what follows a dollar sign is a price, and of it only digits and points count, so that "$.99"
+    is 0.99 and "$1,299.00" 1299.0. A number without a dollar sign is none.
+    """
     if not found:
         return NO_PRICE, NO_PRICE, f"${NO_PRICE}"
-    expected = 'a price like "$9.99" or "$9.99 - $19.99"'
-    if not isinstance(found, str):
-        raise ConfigError(f"{where}: pricing: found {_show(found)}, expected {expected}")
-    prices = [float(number.replace(",", "")) for number in PRICE.findall(found)]
-    if not prices:
-        raise ConfigError(f"{where}: pricing: found {_show(found)}, expected {expected}")
+    prices = [_dollars(part) for part in found.split("$")[1:]] if isinstance(found, str) else []
+    if not prices or not all(map(math.isfinite, prices)):
+        raise ConfigError(
+            f'{where}: pricing: found {_show(found)}, expected a price like "$9.99" or "$9.99 - $19.99"'
+        )
     if len(prices) == 1:
         return prices[0], prices[0], f"${prices[0]}"
     return prices[0], prices[1], f"${prices[0]} to ${prices[1]}"
+
+
+def _dollars(text: str) -> float:
+    """The number that the digits and points of a text make; NaN where they make none."""
+    try:
+        return float("".join(letter for letter in text if letter.isdecimal() or letter == "."))
+    except ValueError:
+        return math.nan
 
 
 def _options(found: Any, where: str) -> dict[str, tuple[str, ...]]:
@@ -220,16 +274,21 @@ def _parse(path: Path) -> Any:
 def _text(row: Mapping, key: str, where: str) -> str:
     if key not in row:
         raise ConfigError(f"{where}: {key}: missing, expected text{nearest(key, [str(one) for one in row])}")
-    if not isinstance(row[key], str):
+    if not _is_text(row[key]):
         raise ConfigError(f"{where}: {key}: found {_show(row[key])}, expected text")
     return row[key]
 
 
 def _texts(row: Mapping, key: str, where: str) -> tuple[str, ...]:
     found = row.get(key)
-    if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
+    if not isinstance(found, list) or not all(map(_is_text, found)):
         raise ConfigError(f"{where}: {key}: found {_show(found)}, expected a list of texts")
     return tuple(found)
+
+
+def _is_text(found: Any) -> bool:
+    """Whether it is text that UTF-8 can write: JSON also allows halves of surrogate pairs."""
+    return isinstance(found, str) and not HALF.search(found)
 
 
 def _mapping(found: Any, where: str, expected: str) -> Mapping:
@@ -246,4 +305,5 @@ def _list(found: Any, where: str, expected: str) -> list:
 
 def _show(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False, default=repr)
+    text = HALF.sub("\ufffd", text)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -54,7 +54,7 @@ def human_goals(products: Sequence[Product], prices: Mapping[str, float], seed: 
     goals = []
     for product in products:
         for number, human in enumerate(product.human):
-            if not human.attributes:
+            if human is None or not human.attributes:
                 continue
             limit, words = _limit(rng, prices[product.asin])
             text = human.text.strip(".") + words

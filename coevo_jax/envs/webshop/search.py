@@ -1,86 +1,72 @@
 """Product search: BM25 with Lucene's analysis, lengths, formula and order of ties.
 
-Source: Lucene's BM25Similarity and EnglishAnalyzer at Pyserini's defaults (k1 0.9, b 0.4), which WebShop
-uses. bm25s gives the same scores for texts below 24 terms; longer ones Lucene rounds down, and so do we.
+Source: Lucene's BM25Similarity at Pyserini's defaults (k1 0.9, b 0.4), which WebShop uses, in Lucene's order
+of 32-bit operations: scores equal there are equal here. Pyserini orders equals by their id as text.
 """
 
-import re
 from array import array
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import Stemmer
 
-K1, B = 0.9, 0.4
+from coevo_jax.envs.webshop.analysis import analyze
+
+K1, B = np.float32(0.9), np.float32(0.4)
 EXACT_LENGTHS = 24  # Lucene stores shorter lengths as they are, longer ones with four significant bits
-_STOP_WORDS = (
-    "a an and are as at be but by for if in into is it no not of on or such that the their then there "
-    "these they this to was will with"
-)
-STOP_WORDS = frozenset(_STOP_WORDS.split())
-# Unicode's word boundaries for Latin text: marks within letters (rock'n'roll, u.s.) and numbers (2.5) bind.
-WORD = re.compile(r"\w+(?:(?:(?<=[^\W\d_])['’.:](?=[^\W\d_])|(?<=\d)[.,;'’](?=\d))\w+)*")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SearchIndex:
-    """Postings of all terms, one after the other; shared between threads, never written to."""
+    """Postings of all terms, one after the other; shared between threads, never written to.
 
-    size: int  # number of documents N
+    Documents are numbered in the order of their ids.
+    """
+
+    positions: np.ndarray  # int64 [documents N]: place of each in the mapping the index was built from
     terms: dict[str, int]
     starts: np.ndarray  # int64 [terms + 1]: where the postings of a term begin
     documents: np.ndarray  # int32 [postings]
+    idf: np.ndarray  # float32 [terms]
+    gains: np.ndarray  # float32 [postings]: occurrences, each worth less in a longer document
     impacts: np.ndarray  # float32 [postings]: what one occurrence in the query adds to the score
 
     @property
     def nbytes(self) -> int:
         """Bytes of the arrays."""
-        return self.starts.nbytes + self.documents.nbytes + self.impacts.nbytes
+        arrays = (self.positions, self.starts, self.documents, self.idf, self.gains, self.impacts)
+        return sum(array.nbytes for array in arrays)
 
 
-def analyze(text: str, stem: "Stemmer.Stemmer | None" = None) -> list[str]:
-    """The search terms of a text: words, no possessive, lower case, no stop words, Porter stems."""
-    # A stemmer keeps state while it works, so threads must not share one.
-    stemmer = stem or Stemmer.Stemmer("porter")
-    words = (match.group().lower() for match in WORD.finditer(text))
-    kept = [word for word in map(_strip_possessive, words) if word not in STOP_WORDS]
-    return stemmer.stemWords(kept)
-
-
-def _strip_possessive(word: str) -> str:
-    return word[:-2] if word.endswith(("'s", "’s")) else word
-
-
-def build_index(texts: Iterable[str]) -> SearchIndex:
-    """Index texts by their position."""
-    stemmer = Stemmer.Stemmer("porter")
+def build_index(texts: Mapping[str, str]) -> SearchIndex:
+    """Index texts by id; `search` finds them by their position in the mapping."""
+    ids = list(texts)
+    order = sorted(range(len(ids)), key=ids.__getitem__)
     terms: dict[str, int] = {}
     term_of, document_of, count_of, lengths = array("i"), array("i"), array("i"), array("i")
-    for position, text in enumerate(texts):
-        words = analyze(text, stemmer)
+    for number, position in enumerate(order):
+        words = analyze(texts[ids[position]])
         lengths.append(len(words))
         for word, count in Counter(words).items():
             term_of.append(terms.setdefault(word, len(terms)))
-            document_of.append(position)
+            document_of.append(number)
             count_of.append(count)
     term = np.array(term_of, np.int32)
-    order = np.argsort(term, kind="stable")  # documents stay in order within a term
-    documents = np.array(document_of, np.int32)[order]
-    counts = np.array(count_of, np.float64)[order]
+    by_term = np.argsort(term, kind="stable")  # documents stay in order within a term
+    documents = np.array(document_of, np.int32)[by_term]
     frequency = np.bincount(term, minlength=len(terms))
     length = np.array(lengths, np.int64)
-    mean_length = max(length.mean(), 1.0) if len(length) else 1.0
-    norm = K1 * (1 - B + B * stored_length(length) / mean_length)
-    idf = np.log1p((len(length) - frequency + 0.5) / (frequency + 0.5))
-    impacts = np.repeat(idf, frequency) * counts / (counts + norm[documents])
+    idf = _idf(frequency, int(np.count_nonzero(length)))
+    gains = np.array(count_of, np.float32)[by_term] * _norm_inverse(length)[documents]
     return SearchIndex(
-        size=len(length),
+        positions=np.array(order, np.int64),
         terms=terms,
         starts=np.concatenate([[0], np.cumsum(frequency)]).astype(np.int64),
         documents=documents,
-        impacts=impacts.astype(np.float32),
+        idf=idf,
+        gains=gains,
+        impacts=_impacts(np.repeat(idf, frequency), gains),
     )
 
 
@@ -92,23 +78,44 @@ def stored_length(lengths: np.ndarray) -> np.ndarray:
     return np.where(lengths < EXACT_LENGTHS, lengths, EXACT_LENGTHS + ((rest >> shift) << shift))
 
 
+def _idf(frequency: np.ndarray, documents: int) -> np.ndarray:
+    """Weight float32 [terms] of terms that so many of the documents have; empty documents do not count."""
+    return np.log(1 + (documents - frequency + 0.5) / (frequency + 0.5)).astype(np.float32)
+
+
+def _norm_inverse(length: np.ndarray) -> np.ndarray:
+    """What one occurrence gains [N]: less in documents longer than the mean of those that are not empty."""
+    mean = np.float32(length.sum() / max(np.count_nonzero(length), 1)) or np.float32(1.0)
+    relative = B * stored_length(length).astype(np.float32) / mean
+    return np.float32(1.0) / (K1 * ((np.float32(1.0) - B) + relative))
+
+
+def _impacts(weight: np.ndarray, gains: np.ndarray) -> np.ndarray:
+    return weight - weight / (np.float32(1.0) + gains)
+
+
 def scores(index: SearchIndex, query: str) -> np.ndarray:
-    """BM25 scores float32 [N] of a query; a term counts as often as the query has it."""
-    total = np.zeros(index.size, np.float32)
+    """BM25 scores float32 [N] of a query, in the order of ids; a term counts as often as the query has it."""
+    total = np.zeros(len(index.positions))  # Lucene adds in 64 bits too
     for word, count in Counter(analyze(query)).items():
         term = index.terms.get(word)
         if term is not None:
             postings = slice(index.starts[term], index.starts[term + 1])
-            total[index.documents[postings]] += count * index.impacts[postings]
-    return total
+            added = (
+                index.impacts[postings]
+                if count == 1
+                else _impacts(np.float32(count) * index.idf[term], index.gains[postings])
+            )
+            total[index.documents[postings]] += added
+    return total.astype(np.float32)
 
 
 def search(index: SearchIndex, query: str, limit: int) -> tuple[int, ...]:
-    """Positions of the best `limit` texts, best first, the earlier one first among equals."""
+    """Positions of the best `limit` texts, best first, the smaller id first among equals."""
     total = scores(index, query)
     found = np.flatnonzero(total)
     if len(found) > limit:
         least = np.partition(total[found], -limit)[-limit]
         found = found[total[found] >= least]
-    order = np.lexsort((found, -total[found]))[:limit]
-    return tuple(found[order].tolist())
+    order = np.argsort(-total[found], kind="stable")[:limit]
+    return tuple(index.positions[found[order]].tolist())

@@ -2,6 +2,7 @@
 
 import functools
 import threading
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from types import MappingProxyType
 from coevo_jax.config import ConfigError
 from coevo_jax.envs.env import SPLITS, Task
 from coevo_jax.envs.webshop.catalogue import (
+    Catalogue,
     Product,
     catalogue_files,
     load_raw,
@@ -58,7 +60,9 @@ def _open_once(options_json: str, _state: tuple[int, ...]) -> World:
     options = WebShopOptions.model_validate_json(options_json)
     path = options.data_path
     raw = load_raw(Path(path), options.products) if path is not None else generate_raw(options)
-    products = read_products(raw, options.products)
+    catalogue = read_products(raw, options.products)
+    _warn_of_rows(catalogue)
+    products = catalogue.products
     prices = draw_prices(products, options.seed)
     goals = GOAL_MAKERS[options.goals](products, prices, options.seed)
     if not goals:
@@ -77,10 +81,19 @@ def _open_once(options_json: str, _state: tuple[int, ...]) -> World:
         products=products,
         positions=MappingProxyType({product.asin: i for i, product in enumerate(products)}),
         prices=MappingProxyType(prices),
-        index=build_index(search_text(product) for product in products),
+        index=build_index({product.asin: search_text(product) for product in products}),
         goals=MappingProxyType({goal.id: goal for goal in goals}),
         splits=MappingProxyType(splits),
     )
+
+
+def _warn_of_rows(catalogue: Catalogue) -> None:
+    """Say how many rows of each file are left out, and why the first is."""
+    for name, messages in catalogue.left_out.items():
+        warnings.warn(
+            f"{name}: left out {len(messages)} row(s) that cannot be read; the first: {messages[0]}",
+            stacklevel=2,
+        )
 
 
 def make_shop(world: World, per_page: int) -> Shop:
