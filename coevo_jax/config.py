@@ -272,9 +272,9 @@ class PairWeights(StrictModel):
     """Kinds of pairs the agent learns from; null leaves the kind out."""
 
     expert_target: KindWeights | None = None
-    """(a) expert over a failure of the target agent: alone, this is ETO."""
+    """(a) expert over a failure of the target agent: the target's alone, this is ETO."""
     expert_failure: KindWeights | None = None
-    """(b) expert over a failure of the failure agent: hard negatives."""
+    """(b) expert over a failure of the failure agent: hard negatives; its own, where it learns from them."""
     failure_failure: KindWeights | None = None
     """(c) better failure over worse failure of the same task."""
 
@@ -285,7 +285,9 @@ class LearnConfig(StrictModel):
     cross_agent_only: bool = False
     """Failure-failure pairs only between the two agents, never within one."""
     max_pairs_per_kind: int = Field(default=4, ge=1)
-    """Most pairs of one kind per task, those with the largest reward gap first."""
+    """Most pairs of one kind per task."""
+    pairs_kept: Literal["largest_gap", "smallest_gap", "drawn"] = "largest_gap"
+    """Which pairs are kept where there are more: by the gap of their rewards, or as the seed draws them."""
     sft_successes: float = Field(default=0.0, ge=0)
     """Weight of SFT on the agent's own successful roll-outs (rejection-sampling fine-tuning)."""
     sft_experts: float = Field(default=0.0, ge=0)

@@ -261,16 +261,14 @@ def _target(config: Config) -> Iterator[str]:
 
 def _failure_agent(config: Config) -> Iterator[str]:
     failure = config.failure
-    for kind in ("expert_target", "expert_failure"):
-        if dict(failure.pairs)[kind] is not None:
-            yield f"failure.pairs.{kind}: the failure agent never sees an expert trajectory; use null"
     for key, weight in (("sft_successes", failure.sft_successes), ("sft_experts", failure.sft_experts)):
         if weight > 0:
-            yield f"failure.{key}: the failure agent learns from failures only; use 0"
-    if failure.explore and failure.learn and failure.pairs.failure_failure is None:
+            yield f"failure.{key}: the failure agent learns from pairs only; use 0"
+    kinds = [kind for kind, weights in failure.pairs if weights is not None]
+    if failure.explore and failure.learn and not kinds:
         yield (
-            "failure.learn is true, but failure.pairs.failure_failure is null: the failure agent has nothing "
-            "to learn from (false freezes it at the warm start)"
+            "failure.learn is true, but failure.pairs.failure_failure is null, and so are the expert kinds: "
+            "the failure agent has nothing to learn from (false freezes it at the warm start)"
         )
 
 

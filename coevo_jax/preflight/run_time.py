@@ -134,8 +134,10 @@ def _learning_seconds(result: Preflight, agent: LearnConfig, tasks: int) -> _Lea
 def _of_a_task(config: Config, agent: LearnConfig) -> tuple[int, int]:
     """Pairs and trajectories that an agent learns from a task: one pair of each kind that it can have."""
     kinds, two_agents = agent.pairs, config.failure.explore
-    if isinstance(agent, FailureAgentConfig):
-        return (1, 2) if agent.explore and agent.learn and kinds.failure_failure else (0, 0)
+    if isinstance(agent, FailureAgentConfig) and not (agent.explore and agent.learn):
+        return 0, 0
+    if isinstance(agent, FailureAgentConfig) and not (kinds.expert_target or kinds.expert_failure):
+        return 1, 2
     expert = kinds.expert_target is not None or (two_agents and kinds.expert_failure is not None)
     hard = two_agents and (kinds.expert_failure is not None or kinds.failure_failure is not None)
     pairs = (

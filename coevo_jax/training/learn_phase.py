@@ -12,7 +12,7 @@ import numpy as np
 from coevo_jax.batch import PreferenceBatch
 from coevo_jax.config import LearnConfig, of_round
 from coevo_jax.data.packing import BatchPlan, pack
-from coevo_jax.data.pairing import PairSet, add_trajectories, failure_pairs, target_pairs
+from coevo_jax.data.pairing import Keep, PairSet, add_trajectories, failure_pairs, round_pairs
 from coevo_jax.files import write_whole
 from coevo_jax.learning.objective import AgentLoss
 from coevo_jax.learning.optimizer import constant_rate
@@ -35,18 +35,8 @@ def learn(run: Run, world: World, phase: Phase) -> None:
     """One round's learning of one agent: pairs, references once, then the optimizer steps."""
     config = _learn_config(run, phase.agent)
     record = run.begin(phase.name)
-    pair_set, extras = _round_pairs(run, world, phase, config)
-    plan = pack(
-        pair_set,
-        batch=run.config.batch,
-        pair_weights=config.pairs,
-        sft_extra=extras,
-        sft_reduction=config.sft_reduction,
-        pad_id=world.chat.pad_id,
-        seed=phase.seed(run.config.seed),
-        ld_alpha=config.ld_alpha,
-        turn_discount=config.turn_discount,
-    )
+    pair_set, extras = _imitated(run, world, phase, config, _paired(run, world, phase, config))
+    plan = _pack(run, world, phase, config, pair_set, extras)
     pairs_path = run.folder / "pairs" / f"round-{phase.round:02d}-{phase.agent}.jsonl"
     if run.leads:
         _write_pairs(pairs_path, phase, pair_set)
@@ -111,6 +101,22 @@ def learn(run: Run, world: World, phase: Phase) -> None:
     say(record, ", ".join(filter(None, (words, pace.words()))))
 
 
+def _pack(
+    run: Run, world: World, phase: Phase, config: LearnConfig, pair_set: PairSet, extras: dict[int, float]
+) -> BatchPlan:
+    return pack(
+        pair_set,
+        batch=run.config.batch,
+        pair_weights=config.pairs,
+        sft_extra=extras,
+        sft_reduction=config.sft_reduction,
+        pad_id=world.chat.pad_id,
+        seed=phase.seed(run.config.seed),
+        ld_alpha=config.ld_alpha,
+        turn_discount=config.turn_discount,
+    )
+
+
 def _plan_counts(plan: BatchPlan) -> dict[str, float]:
     """What packing did with the round's trajectories, for the metrics log."""
     return {
@@ -148,33 +154,42 @@ def _learn_config(run: Run, agent: str) -> LearnConfig:
     return run.config.target if agent == "target" else run.config.failure
 
 
-def _round_pairs(
-    run: Run, world: World, phase: Phase, config: LearnConfig
-) -> tuple[PairSet, dict[int, float]]:
-    """The pairs of a round, and the trajectories with an SFT weight of their own (METHOD, steps 3 and 5)."""
+def _paired(run: Run, world: World, phase: Phase, config: LearnConfig) -> PairSet:
+    """The pairs that an agent can learn from in a round (METHOD, steps 3 and 5)."""
     target = _read_round(run, phase, "target")
+    failure = _failures_of_the_other(run, phase)
+    limits: dict[str, Any] = {
+        "max_per_kind": config.max_pairs_per_kind,
+        "cross_agent_only": config.cross_agent_only,
+        "keep": Keep(by=config.pairs_kept, seed=run.config.seed),
+    }
     kinds = [kind for kind in PAIR_KINDS if getattr(config.pairs, kind) is not None]
-    if phase.agent == "failure":
-        pair_set = failure_pairs(
-            target,
-            _read_round(run, phase, "failure"),
-            cross_agent_only=config.cross_agent_only,
-            max_per_kind=config.max_pairs_per_kind,
-        )
-        return pair_set, {}
-    pair_set = target_pairs(
-        world.experts.values(),
-        target,
-        _read_round(run, phase, "hard_negatives") if run.config.failure.explore else [],
-        kinds=kinds,
-        max_per_kind=config.max_pairs_per_kind,
-        max_extra_turns=config.max_extra_turns,
-        cross_agent_only=config.cross_agent_only,
+    if phase.agent == "failure" and kinds == ["failure_failure"]:
+        return failure_pairs(target, failure, **limits)  # no expert is at hand, so none can slip in
+    experts = world.experts.values()
+    return round_pairs(
+        experts, target, failure, kinds=kinds, max_extra_turns=config.max_extra_turns, **limits
     )
+
+
+def _failures_of_the_other(run: Run, phase: Phase) -> list[Trajectory]:
+    """What the failure agent played before this learning: first what it learns from, then hard negatives."""
+    if not run.config.failure.explore:
+        return []
+    return _read_round(run, phase, "failure" if phase.agent == "failure" else "hard_negatives")
+
+
+def _imitated(
+    run: Run, world: World, phase: Phase, config: LearnConfig, pair_set: PairSet
+) -> tuple[PairSet, dict[int, float]]:
+    """The pairs with the trajectories that are learned from without one, and the SFT weights of these."""
+    extras: dict[int, float] = {}
+    if not (config.sft_successes or config.sft_experts):
+        return pair_set, extras
+    target = _read_round(run, phase, "target")
     explored = {trajectory.task_id for trajectory in target}
     experts = [expert for task_id, expert in world.experts.items() if task_id in explored]
     successes = [trajectory for trajectory in target if trajectory.success]
-    extras: dict[int, float] = {}
     for weight, imitated in ((config.sft_successes, successes), (config.sft_experts, experts)):
         if weight > 0:
             pair_set, indices = add_trajectories(pair_set, imitated)
