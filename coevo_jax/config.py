@@ -17,6 +17,7 @@ TaskSlice = Annotated[str, Field(pattern=r"^\d*:\d*$")]
 LossTerms = str | dict[str, float]
 Projection = Literal["query", "key", "value", "output", "gate", "up", "down"]
 LossOption = bool | int | float | str
+Totals = tuple[Annotated[int, Field(ge=1)], ...]
 
 
 def of_round(values: tuple[T, ...], number: int) -> T:
@@ -334,6 +335,22 @@ class FailureAgentConfig(LearnConfig):
     """Whether it learns from failures; false freezes it at the warm start."""
 
 
+class BudgetConfig(StrictModel):
+    """Totals, one per round, for controls at the cost of another run."""
+
+    run: str | None = None
+    """Folder of a finished run whose totals are taken; a run that is created stores them as numbers."""
+    match: tuple[Literal["pairs", "explored_tokens", "learned_tokens"], ...] = ()
+    """Which totals are taken from that run."""
+    pairs: Totals | None = None
+    """Pairs that the target agent learns from, whatever more there are."""
+    explored_tokens: Totals | None = None
+    """Tokens written in a round's explorations: played sample by sample, until a block of tasks reaches them
+    or explore.samples is played."""
+    learned_tokens: Totals | None = None
+    """Tokens that a round's steps put through the model: taken until one reaches them, not target.epochs."""
+
+
 class EvaluateConfig(StrictModel):
     split: Literal["dev", "test"] = "test"
     """Split of the evaluation during the run."""
@@ -378,5 +395,6 @@ class Config(StrictModel):
     rollout: RolloutConfig = RolloutConfig()
     target: LearnConfig = LearnConfig()
     failure: FailureAgentConfig = FailureAgentConfig()
+    budget: BudgetConfig = BudgetConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()

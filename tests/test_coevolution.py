@@ -38,6 +38,9 @@ def test_a_method_is_a_config():
         "round-01/evaluate_target",
     ]
     assert phases("quickstart-rft.yaml") == phases("quickstart-eto.yaml")
+    for control in ("pairs", "compute"):
+        assert phases(f"quickstart-eto-{control}.yaml") == phases("quickstart-eto.yaml")
+    assert phases("quickstart-positive-second-agent.yaml") == phases("quickstart.yaml")
     assert phases("quickstart.yaml") == [
         "warm_start",
         "round-00/evaluate_target",

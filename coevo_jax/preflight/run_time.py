@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from coevo_jax.config import Config, FailureAgentConfig, LearnConfig, of_round
+from coevo_jax.config import BudgetConfig, Config, FailureAgentConfig, LearnConfig, of_round
 from coevo_jax.config_check import slice_bounds
 from coevo_jax.preflight.check import Preflight, Result
 from coevo_jax.sampling.engine import CHUNKS
@@ -71,13 +71,14 @@ class RunTime:
 def estimate_run(result: Preflight) -> RunTime | None:
     """Seconds of the run.
 
-    None where the chip's rates are not known, a slice of tasks has no end, or the target agent learns from
-    its successes, whose number nobody knows.
+    None where the chip's rates are not known, a slice of tasks has no end, the target agent learns from its
+    successes, whose number nobody knows, or a budget ends explorations and learning.
     """
     config, machine = result.plan.config, result.machine
     slices = [config.warm_start.tasks, config.evaluate.tasks, *config.explore.tasks]
     open_end = any(slice_bounds(text)[1] is None for text in slices)
-    if machine.chip is None or open_end or config.target.sft_successes:
+    budgeted = config.budget != BudgetConfig()
+    if machine.chip is None or open_end or budgeted or config.target.sft_successes:
         return None
     demonstrations = _size(config.warm_start.tasks)
     per_step = config.batch.step_demonstrations or _per_microbatch(config, 1)
