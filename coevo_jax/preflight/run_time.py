@@ -134,19 +134,14 @@ def _learning_seconds(result: Preflight, agent: LearnConfig, tasks: int) -> _Lea
 
 def _of_a_task(config: Config, agent: LearnConfig) -> tuple[int, int]:
     """Pairs and trajectories that an agent learns from a task: one pair of each kind that it can have."""
-    kinds, two_agents = agent.pairs, config.failure.explore
     if isinstance(agent, FailureAgentConfig) and not (agent.explore and agent.learn):
         return 0, 0
-    if isinstance(agent, FailureAgentConfig) and not (kinds.expert_target or kinds.expert_failure):
-        return 1, 2
-    expert = kinds.expert_target is not None or (two_agents and kinds.expert_failure is not None)
-    hard = two_agents and (kinds.expert_failure is not None or kinds.failure_failure is not None)
-    pairs = (
-        (kinds.expert_target is not None)
-        + (two_agents and kinds.expert_failure is not None)
-        + (two_agents and kinds.failure_failure is not None)
-    )
-    return pairs, expert + 1 + hard
+    kinds, two_agents = agent.pairs, config.failure.explore
+    over_target = kinds.expert_target is not None
+    over_failure = two_agents and kinds.expert_failure is not None
+    among = two_agents and kinds.failure_failure is not None
+    sides = (over_target or over_failure, over_target or among, over_failure or among)
+    return over_target + over_failure + among, sum(sides)  # expert, target's failure, failure agent's
 
 
 def _step_seconds(result: Preflight, title: str) -> Callable[[int], float]:
