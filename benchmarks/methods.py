@@ -39,6 +39,9 @@ def run_all(configs: Sequence[str], seeds: Sequence[int], runs_dir: Path) -> lis
             folder = runs_dir / f"{config}-{seed}"
             path = ROOT / "configs" / f"{config}.yaml"
             new = [str(path), f"name={folder.name}", f"runs_dir={runs_dir}", f"seed={seed}"]
+            matched = load_config(path).budget.run
+            if matched is not None:  # the run of this seed, made here before
+                new.append(f"budget.run={runs_dir / f'{Path(matched).name}-{seed}'}")
             source = find_source(folders, load_config(path, new[1:]))
             fresh = new if source is None else ["--fork", str(source), *new]
             arguments = ["--resume", str(folder)] if folder.exists() else fresh

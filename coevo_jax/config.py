@@ -17,6 +17,7 @@ TaskSlice = Annotated[str, Field(pattern=r"^\d*:\d*$")]
 LossTerms = str | dict[str, float]
 Projection = Literal["query", "key", "value", "output", "gate", "up", "down"]
 LossOption = bool | int | float | str
+Totals = tuple[Annotated[int, Field(ge=1)], ...]
 
 
 def of_round(values: tuple[T, ...], number: int) -> T:
@@ -272,9 +273,9 @@ class PairWeights(StrictModel):
     """Kinds of pairs the agent learns from; null leaves the kind out."""
 
     expert_target: KindWeights | None = None
-    """(a) expert over a failure of the target agent: alone, this is ETO."""
+    """(a) expert over a failure of the target agent: the target's alone, this is ETO."""
     expert_failure: KindWeights | None = None
-    """(b) expert over a failure of the failure agent: hard negatives."""
+    """(b) expert over a failure of the failure agent: hard negatives; its own, where it learns from them."""
     failure_failure: KindWeights | None = None
     """(c) better failure over worse failure of the same task."""
 
@@ -285,7 +286,9 @@ class LearnConfig(StrictModel):
     cross_agent_only: bool = False
     """Failure-failure pairs only between the two agents, never within one."""
     max_pairs_per_kind: int = Field(default=4, ge=1)
-    """Most pairs of one kind per task, those with the largest reward gap first."""
+    """Most pairs of one kind per task."""
+    pairs_kept: Literal["largest_gap", "smallest_gap", "drawn"] = "largest_gap"
+    """Which pairs are kept where there are more: by the gap of their rewards, or as the seed draws them."""
     sft_successes: float = Field(default=0.0, ge=0)
     """Weight of SFT on the agent's own successful roll-outs (rejection-sampling fine-tuning)."""
     sft_experts: float = Field(default=0.0, ge=0)
@@ -332,6 +335,22 @@ class FailureAgentConfig(LearnConfig):
     """Whether it learns from failures; false freezes it at the warm start."""
 
 
+class BudgetConfig(StrictModel):
+    """Totals, one per round, for controls at the cost of another run."""
+
+    run: str | None = None
+    """Folder of a finished run whose totals are taken; a run that is created stores them as numbers."""
+    match: tuple[Literal["pairs", "explored_tokens", "learned_tokens"], ...] = ()
+    """Which totals are taken from that run."""
+    pairs: Totals | None = None
+    """Pairs that the target agent learns from, whatever more there are."""
+    explored_tokens: Totals | None = None
+    """Tokens written in a round's explorations: played sample by sample, until a block of tasks reaches them
+    or explore.samples is played."""
+    learned_tokens: Totals | None = None
+    """Tokens that a round's steps put through the model: taken until one reaches them, not target.epochs."""
+
+
 class EvaluateConfig(StrictModel):
     split: Literal["dev", "test"] = "test"
     """Split of the evaluation during the run."""
@@ -376,5 +395,6 @@ class Config(StrictModel):
     rollout: RolloutConfig = RolloutConfig()
     target: LearnConfig = LearnConfig()
     failure: FailureAgentConfig = FailureAgentConfig()
+    budget: BudgetConfig = BudgetConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()

@@ -23,7 +23,7 @@ def check(config: Config, source: str = "configuration") -> None:
     problems = [*_names_and_slices(config), *_model(config), *_adapters(config), *_lengths(config)]
     problems += [*_workers(config), *_places(config), *_server(config)]
     problems += _agent("target", config.target)
-    problems += _agent("failure", config.failure)
+    problems += [*_agent("failure", config.failure), *_budget(config)]
     if config.rounds > 0:
         problems += [*_target(config), *_failure_agent(config), *_batch_room(config), *_sampling(config)]
         problems += _idle_options("target", config.target)
@@ -261,17 +261,43 @@ def _target(config: Config) -> Iterator[str]:
 
 def _failure_agent(config: Config) -> Iterator[str]:
     failure = config.failure
-    for kind in ("expert_target", "expert_failure"):
-        if dict(failure.pairs)[kind] is not None:
-            yield f"failure.pairs.{kind}: the failure agent never sees an expert trajectory; use null"
     for key, weight in (("sft_successes", failure.sft_successes), ("sft_experts", failure.sft_experts)):
         if weight > 0:
-            yield f"failure.{key}: the failure agent learns from failures only; use 0"
-    if failure.explore and failure.learn and failure.pairs.failure_failure is None:
+            yield f"failure.{key}: the failure agent learns from pairs only; use 0"
+    kinds = [kind for kind, weights in failure.pairs if weights is not None]
+    if failure.explore and failure.learn and not kinds:
         yield (
-            "failure.learn is true, but failure.pairs.failure_failure is null: the failure agent has nothing "
-            "to learn from (false freezes it at the warm start)"
+            "failure.learn is true, but failure.pairs.failure_failure is null, and so are the expert kinds: "
+            "the failure agent has nothing to learn from (false freezes it at the warm start)"
         )
+
+
+def _budget(config: Config) -> Iterator[str]:
+    budget, rounds = config.budget, config.rounds
+    totals = {"pairs": budget.pairs, "explored_tokens": budget.explored_tokens}
+    totals = {**totals, "learned_tokens": budget.learned_tokens}
+    given = {name: values for name, values in totals.items() if values is not None}
+    if budget.run is not None and given:
+        yield f"budget.run and budget.{next(iter(given))}: expected a run or numbers, not both"
+    if budget.run is not None and not budget.match:
+        yield f"budget.run does nothing: budget.match is empty, expected some of {', '.join(totals)}"
+    if budget.run is None and budget.match:
+        yield "budget.match does nothing: budget.run names no run to take totals from"
+    asked = dict.fromkeys([*given, *budget.match])
+    if asked and rounds == 0:
+        yield "budget does nothing: rounds is 0, so nothing is explored and no pair is learned from"
+        return
+    for name, values in given.items():
+        if len(values) != rounds:
+            yield f"budget.{name}: found {len(values)} values, expected one for each of the {rounds} rounds"
+    if "pairs" in asked and all(weights is None for _, weights in config.target.pairs):
+        yield "budget.pairs does nothing: no kind of target.pairs is learned from"
+    for name in asked:
+        if name != "pairs" and config.failure.explore:
+            yield (
+                f"budget.{name} is what both agents of a run take together, all for a target agent alone: "
+                "expected failure.explore false"
+            )
 
 
 def _sampling(config: Config) -> Iterator[str]:

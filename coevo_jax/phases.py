@@ -26,7 +26,8 @@ from coevo_jax.learning.optimizer import cosine_rate
 from coevo_jax.models.lora import init_trained
 from coevo_jax.models.transformer import Transformer, init_params
 from coevo_jax.progress import CONSOLE, Stopwatch, say
-from coevo_jax.rollout.phase import block_count, block_paths, finish_roll_out, roll_out
+from coevo_jax.rollout.phase import block_paths, finish_roll_out, roll_out, sample_blocks, task_blocks
+from coevo_jax.run_folder.budget import asked_of
 from coevo_jax.run_folder.run import Run
 from coevo_jax.sampling.engine import Sampling
 from coevo_jax.schedule import Phase, explored_together
@@ -189,15 +190,15 @@ def warm_start(run: Run, world: World, phase: Phase) -> None:
         experts, batch=run.config.batch, pad_id=world.chat.pad_id, seed=phase.seed(run.config.seed)
     )
     plan_path = run.folder / PLANS / "warm-start.json"
+    seed, steps = phase.seed(run.config.seed), config.epochs * len(plan.steps)
     if run.leads:
         source = "expert" if config.data is None else "imported"
         sides = [{"source": source, "task_id": one.task_id, "sample": one.sample} for one in experts]
-        seed = phase.seed(run.config.seed)
-        write_plan(plan_path, plan, phase=phase.name, sides=sides, epochs=config.epochs, seed=seed, beta=None)
+        write_plan(plan_path, plan, phase=phase.name, sides=sides, steps=steps, seed=seed, beta=None)
     course = Course(
         plan=plan,
         batches_at=lambda _position, _state: plan.batches,
-        epochs=config.epochs,
+        steps=steps,
         beta=1.0,
         rate=lambda step, steps: cosine_rate(step, steps, config.learning_rate, config.warmup_fraction),
         files=lambda: [plan_path],
@@ -209,7 +210,7 @@ def warm_start(run: Run, world: World, phase: Phase) -> None:
         "experts": len(experts),
         "checkpoint": run.next_checkpoint,
         "padding": plan.padding,
-        "learned_tokens": learned_tokens(plan, config.epochs),
+        "learned_tokens": learned_tokens(plan, steps, seed),
     }
     record = replace(record, records=records)
     files = course.files()
@@ -234,19 +235,22 @@ def explore(run: Run, world: World, phase: Phase) -> None:
         top_k=config.top_k,
         min_p=config.min_p,
     )
+    asked = asked_of(run.config, phase, "explored_tokens")
+    blocks_of = task_blocks if asked is None else sample_blocks
+    blocks = blocks_of(tasks, config.samples, config.block_tasks)
     together = explored_together(run.config, phase) or (phase,)
     if phase == together[0]:
-        roll_out(run, world, together, tasks, samples=config.samples, sampling=sampling, by_server=True)
+        roll_out(run, world, together, blocks, sampling=sampling, by_server=True, asked=asked)
     else:
-        finish_roll_out(run, run.begin(phase.name), block_paths(run, phase, block_count(run, tasks)))
+        finish_roll_out(run, run.begin(phase.name), block_paths(run, phase, len(blocks)))
 
 
 def evaluate(run: Run, world: World, phase: Phase) -> None:
     """Play an agent greedily on held-out tasks."""
-    config = run.config.evaluate
+    config, size = run.config.evaluate, run.config.explore.block_tasks
     tasks = tasks_of(world.env, config.split, config.tasks, "evaluate.tasks")
     sampling = Sampling(root=jax.random.key(run.config.seed), temperature=0.0)
-    roll_out(run, world, [phase], tasks, samples=1, sampling=sampling)
+    roll_out(run, world, [phase], task_blocks(tasks, 1, size), sampling=sampling)
 
 
 PHASES: dict[str, Callable[[Run, World, Phase], None]] = {

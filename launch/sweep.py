@@ -31,6 +31,7 @@ from coevo_jax.report.sweep import (
     sweep_table,
     terminal_table,
 )
+from coevo_jax.run_folder.budget import resolve_budget
 from coevo_jax.stopping import Stopped
 from coevo_jax.strict import ConfigError
 from coevo_jax.sweep import AGENTS, Cell, Outcome, plan_sweep, run_sweep
@@ -114,7 +115,6 @@ def tabulate(outcomes: Sequence[Outcome], agent: str) -> SweepTable:
             folder=outcome.cell.folder,
             results=outcome.results,
             diverged=outcome.diverged,
-            epochs=(outcome.cell.config.target if swept == "target" else outcome.cell.config.failure).epochs,
         )
         for outcome in outcomes
     ]
@@ -132,7 +132,7 @@ def main(argv: Sequence[str]) -> None:
     if args.list:
         CONSOLE.print(loss_list())
         return
-    base = load_config(args.config, args.overrides)
+    base = resolve_budget(load_config(args.config, args.overrides))
     seeds = args.seeds or [base.seed]
     cells = plan_sweep(base, agent=args.agent, losses=args.losses, betas=args.betas, seeds=seeds)
     command = shlex.join(["python", "-m", "launch.sweep", *argv])

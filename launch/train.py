@@ -32,6 +32,7 @@ from coevo_jax.progress import CONSOLE
 from coevo_jax.report.html import write_report
 from coevo_jax.report.terminal import print_run
 from coevo_jax.rollout.serving import check_server
+from coevo_jax.run_folder.budget import resolve_budget
 from coevo_jax.run_folder.fork import fork_run
 from coevo_jax.run_folder.run import Run, create_run, is_run_of, open_run, read_config, run_folder
 from coevo_jax.stopping import Stopped
@@ -101,6 +102,7 @@ def open_or_create(args: argparse.Namespace, processes: Processes) -> Run:
     config = load_config(args.config, args.overrides)
     options = {"auto-resume": args.auto_resume, "fork": args.fork}
     require_same_start(processes, config, options)
+    config = resolve_budget(config, processes)
     folder = run_folder(config)
     if args.auto_resume and processes.once("auto-resume", lambda: is_run_of(folder, config)):
         return open_run(folder, processes)

@@ -38,6 +38,9 @@ def test_a_method_is_a_config():
         "round-01/evaluate_target",
     ]
     assert phases("quickstart-rft.yaml") == phases("quickstart-eto.yaml")
+    for control in ("pairs", "compute"):
+        assert phases(f"quickstart-eto-{control}.yaml") == phases("quickstart-eto.yaml")
+    assert phases("quickstart-positive-second-agent.yaml") == phases("quickstart.yaml")
     assert phases("quickstart.yaml") == [
         "warm_start",
         "round-00/evaluate_target",
@@ -180,3 +183,22 @@ def test_an_existing_run_is_never_overwritten(whole):
     with pytest.raises(ConfigError, match=r"seed: found 0, this config has 7"):
         create_run(other)
     assert contents(whole.folder) == before
+
+
+@pytest.mark.slow
+def test_a_second_agent_learns_from_experts_over_its_own_failures_where_that_is_asked_for(tmp_path):
+    second = "{pairs: {expert_failure: {dpo: 0.5, sft: 0.5}, failure_failure: null}, epochs: 1}"
+    run = create_run(tiny_config(tmp_path, f"failure={second}", "target.epochs=1"))
+    coevolve(run)
+    run.close()
+    path = run.folder / "pairs" / "round-01-failure.jsonl"
+    pairs = [json.loads(line) for line in path.read_text().splitlines()]
+    played = read_trajectories(sorted((run.folder / "trajectories" / "round-01").glob("failure-*.parquet")))
+    failed = {(t.task_id, t.sample) for t in played if t.failure}
+    assert pairs
+    for pair in pairs:
+        assert (pair["kind"], pair["chosen"]["source"]) == ("expert_failure", "expert")
+        assert pair["rejected"]["source"] == "failure"
+        assert (pair["task_id"], pair["rejected"]["sample"]) in failed
+    learned = run.manifest.record("round-01/learn_failure")
+    assert learned is not None and learned.position > 0 and learned.records["dropped_pairs"] == 0

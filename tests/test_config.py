@@ -296,6 +296,11 @@ def test_a_problem_names_the_file_or_override_that_caused_it(write):
         ("rounds=[1", "override 'rounds=[1': line 1, column 3"),
         ("rounds=x", "override 'rounds=x': rounds: found \"x\" (string), expected an integer"),
         ("batch=3", "override 'batch=3': batch: found 3 (integer), expected a mapping"),
+        ("budget.pairs=[5, 0]", "budget.pairs[1]: found 0 (integer), expected a value greater than or equal"),
+        (
+            "budget.match=[tokens]",
+            "budget.match[0]: found \"tokens\" (string), expected 'pairs', 'explored_to",
+        ),
     ],
 )
 def test_wrong_overrides_name_themselves(write, override, expected):
@@ -360,13 +365,8 @@ NO_FAILURE = ["failure.explore=false"]
             ["failure.pairs.failure_failure=null"],
             "failure.learn is true, but failure.pairs.failure_failure is null",
         ),
-        (
-            ["failure.pairs.expert_target={}"],
-            "failure.pairs.expert_target: the failure agent never sees an expert",
-        ),
-        (["failure.pairs.expert_failure={}"], "failure.pairs.expert_failure: the failure agent never sees"),
-        (["failure.sft_successes=1"], "failure.sft_successes: the failure agent learns from failures only"),
-        (["failure.sft_experts=1"], "failure.sft_experts: the failure agent learns from failures only"),
+        (["failure.sft_successes=1"], "failure.sft_successes: the failure agent learns from pairs only"),
+        (["failure.sft_experts=1"], "failure.sft_experts: the failure agent learns from pairs only"),
         (
             ["target.pairs.expert_target={dpo: 0, sft: 0}"],
             "target.pairs.expert_target: dpo and sft are both 0",
@@ -379,6 +379,29 @@ NO_FAILURE = ["failure.explore=false"]
         (["evaluate.tasks=':0'"], "evaluate.tasks: the slice :0 is empty"),
         (["name=a/b"], "name: found 'a/b', expected the name of a folder"),
         (["name=''"], "name: found '', expected the name of a folder"),
+        (
+            ["budget.run=x"],
+            "budget.run does nothing: budget.match is empty, expected some of pairs, explored",
+        ),
+        (["budget.match=[pairs]"], "budget.match does nothing: budget.run names no run"),
+        (
+            ["budget={run: x, match: [pairs], learned_tokens: [1, 2, 3]}", *NO_FAILURE],
+            "budget.run and budget.learned_tokens: expected a run or numbers, not both",
+        ),
+        (["budget.pairs=[5, 5]"], "budget.pairs: found 2 values, expected one for each of the 3 rounds"),
+        (
+            ["rounds=0", "budget={run: x, match: [learned_tokens]}"],
+            "budget does nothing: rounds is 0, so nothing is explored",
+        ),
+        (
+            ["budget.explored_tokens=[5, 5, 5]"],
+            "budget.explored_tokens is what both agents of a run take together, all for a target agent",
+        ),
+        (["budget={run: x, match: [learned_tokens]}"], "budget.learned_tokens is what both agents of a run"),
+        (
+            ["budget.pairs=[5, 5, 5]", "target.pairs.expert_target=null", "target.sft_experts=1"],
+            "budget.pairs does nothing: no kind of target.pairs is learned from",
+        ),
         (
             ["explore.samples=2", "explore.temperature=0"],
             "explore.samples 2 at explore.temperature 0 are identical",
@@ -437,6 +460,8 @@ def test_impossible_combinations_are_refused(write, overrides, expected):
         ["warm_start.tasks='0:500'", "explore.tasks=['0:500']"],
         ["target.pairs.failure_failure={}", "explore.samples=2", *NO_FAILURE],
         ["rounds=0", "target.pairs.expert_target=null", "failure.pairs.failure_failure=null"],
+        ["failure.pairs.failure_failure=null", "failure.pairs.expert_failure={}"],
+        ["failure.pairs.failure_failure=null", "failure.pairs.expert_target={}", "target.pairs_kept=drawn"],
         ["failure.learn=false", "failure.pairs.failure_failure=null"],
         ["mesh.tensor=2", "tokenizer.path=x", "tokenizer.vocab_size=1025"],
         ["explore.samples=4", "batch.pairs=1", "target.pairs.expert_failure={}"],
@@ -449,6 +474,9 @@ def test_impossible_combinations_are_refused(write, overrides, expected):
         ["failure.divergence_alpha=0.3", "failure.learn=false"],  # an agent that is off keeps its options
         ["target.loss=ipo", "rounds=0"],
         ["mesh.data=2", "mesh.fsdp=4"],
+        ["budget.pairs=[5, 5, 5]", "failure.learn=false"],
+        ["budget={explored_tokens: [5, 5, 5], learned_tokens: [5, 5, 5]}", *NO_FAILURE],
+        ["budget={run: x, match: [pairs]}"],
     ],
 )
 def test_possible_combinations_pass(write, overrides):

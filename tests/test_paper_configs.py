@@ -39,6 +39,7 @@ def test_a_config_is_the_papers_and_its_mesh_is_its_headers_machine(path):
     for agent in (config.target, config.failure):
         assert (agent.learning_rate, agent.beta) == ((1e-6, 5e-7), (0.1, 0.5))
         assert (agent.warmup_fraction, agent.epochs) == (0.1, 3)
+        assert agent.cross_agent_only and agent.pairs.failure_failure is not None
     assert config.optimizer.weight_decay == 0 and config.model.dtype == "bfloat16"
     assert f"configs/paper/{path.name} " in path.read_text()  # the command at its head
 

@@ -11,9 +11,11 @@ nor an episode in which the agent wrote nothing (its prompt did not fit): there 
 Everything is a function of the set of trajectories, not of the order in which they come.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 
@@ -40,7 +42,32 @@ class _Candidate:
         return round(self.chosen.reward - self.rejected.reward, 9)
 
 
-def target_pairs(
+def draw(seed: int, kind: str, chosen: Trajectory, rejected: Trajectory) -> str:
+    """The lot of a pair, by which it is kept or left out: anybody can draw it again from the pair's names."""
+    sides = "/".join(f"{side.agent}-{side.sample}" for side in (chosen, rejected))
+    return hashlib.sha256(f"{seed}/{kind}/{chosen.task_id}/{sides}".encode()).hexdigest()
+
+
+# What of too many pairs is kept: those that come first by these keys. Equal ones stay in their order.
+KEPT: dict[str, Callable[[_Candidate, int], float | str]] = {
+    "largest_gap": lambda one, _seed: -one.gap,
+    "smallest_gap": lambda one, _seed: one.gap,
+    "drawn": lambda one, seed: draw(seed, one.kind, one.chosen, one.rejected),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Keep:
+    """Which pairs are kept where there are too many."""
+
+    by: str = "largest_gap"  # a key of KEPT
+    seed: int = 0  # of the run; for what is drawn
+
+    def key(self, candidate: _Candidate) -> Any:
+        return KEPT[self.by](candidate, self.seed)
+
+
+def round_pairs(
     experts: Iterable[Trajectory],
     target: Iterable[Trajectory],
     failure: Iterable[Trajectory],
@@ -49,8 +76,9 @@ def target_pairs(
     max_per_kind: int,
     max_extra_turns: int | None = None,
     cross_agent_only: bool = False,
+    keep: Keep = Keep(),
 ) -> PairSet:
-    """Pairs for the target agent: of the `kinds` asked for, at most `max_per_kind` of each kind and task.
+    """Pairs of a round for an agent: of the `kinds` asked for, at most `max_per_kind` of each kind and task.
 
     Where an agent beats the expert, its trajectory is the chosen side (ETO). A rejected trajectory is cut to
     the turns of the task's expert plus `max_extra_turns`; None never cuts.
@@ -70,7 +98,7 @@ def target_pairs(
         selected: list[_Candidate] = []
         for kind in PAIR_KINDS:
             if kind in kinds:
-                selected += _select(found[kind], selected, limit, max_per_kind)
+                selected += _select(found[kind], selected, limit, max_per_kind, keep)
         candidates += selected
     return _collect(candidates)
 
@@ -81,16 +109,44 @@ def failure_pairs(
     *,
     cross_agent_only: bool,
     max_per_kind: int,
+    keep: Keep = Keep(),
 ) -> PairSet:
     """Pairs for the failure agent: better failure over worse failure, never an expert, never a success."""
-    ours, theirs = _by_task(target_failures), _by_task(failure_failures)
-    candidates: list[_Candidate] = []
-    for task_id in sorted({*ours, *theirs}):
-        found = _among_failures(
-            ours.get(task_id, []), theirs.get(task_id, []), cross_agent_only=cross_agent_only
-        )
-        candidates += _select(found, [], None, max_per_kind)
-    return _collect(candidates)
+    return round_pairs(
+        [],
+        target_failures,
+        failure_failures,
+        kinds=("failure_failure",),
+        max_per_kind=max_per_kind,
+        cross_agent_only=cross_agent_only,
+        keep=keep,
+    )
+
+
+def keep_pairs(pair_set: PairSet, count: int, keep: Keep, usable: Iterable[int]) -> PairSet:
+    """Keep `count` of the `usable` pairs, spread evenly over the tasks; fewer where there are not as many.
+
+    Every task keeps its first pair by the order of `keep` before any keeps its second, and so on; of the
+    last ones that are kept, those come first that `keep` puts first. The pairs stay in their places.
+
+    Args:
+      usable: numbers of the pairs that can be learned from.
+    """
+    candidates = {number: _candidate(pair_set, number) for number in sorted(usable)}
+    places: list[tuple[int, Any, int]] = []
+    seen: dict[str, int] = {}
+    for number in sorted(candidates, key=lambda number: keep.key(candidates[number])):
+        one = candidates[number]
+        places.append((seen.get(one.chosen.task_id, 0), keep.key(one), number))
+        seen[one.chosen.task_id] = places[-1][0] + 1
+    kept = sorted(number for _, _, number in sorted(places)[:count])
+    return _collect([candidates[number] for number in kept])
+
+
+def _candidate(pair_set: PairSet, number: int) -> _Candidate:
+    pair = pair_set.pairs[number]
+    chosen, rejected = pair_set.trajectories[pair.chosen], pair_set.trajectories[pair.rejected]
+    return _Candidate(kind=pair.kind, chosen=chosen, rejected=rejected)
 
 
 def add_trajectories(pair_set: PairSet, extra: Iterable[Trajectory]) -> tuple[PairSet, list[int]]:
@@ -165,15 +221,15 @@ def _among_failures(
 
 
 def _select(
-    found: Iterable[_Candidate], taken: list[_Candidate], max_turns: int | None, count: int
+    found: Iterable[_Candidate], taken: list[_Candidate], max_turns: int | None, count: int, keep: Keep
 ) -> list[_Candidate]:
-    """The `count` candidates with the largest gap, rejected sides cut, none that repeats another or `taken`.
+    """The `count` candidates that `keep` puts first, rejected sides cut, none that repeats one or `taken`.
 
     Equal gaps keep the order of the samples (the sort is stable).
     """
     seen = {(_key(one.chosen), _key(one.rejected)) for one in taken}
     selected: list[_Candidate] = []
-    for candidate in sorted(found, key=lambda one: -one.gap):
+    for candidate in sorted(found, key=keep.key):
         if max_turns is not None:
             candidate = replace(candidate, rejected=cut_turns(candidate.rejected, max_turns))
         chosen, rejected = _key(candidate.chosen), _key(candidate.rejected)

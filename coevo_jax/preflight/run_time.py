@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from coevo_jax.config import Config, FailureAgentConfig, LearnConfig, of_round
+from coevo_jax.config import BudgetConfig, Config, FailureAgentConfig, LearnConfig, of_round
 from coevo_jax.config_check import slice_bounds
 from coevo_jax.preflight.check import Preflight, Result
 from coevo_jax.sampling.engine import CHUNKS
@@ -71,13 +71,14 @@ class RunTime:
 def estimate_run(result: Preflight) -> RunTime | None:
     """Seconds of the run.
 
-    None where the chip's rates are not known, a slice of tasks has no end, or the target agent learns from
-    its successes, whose number nobody knows.
+    None where the chip's rates are not known, a slice of tasks has no end, the target agent learns from its
+    successes, whose number nobody knows, or a budget ends explorations and learning.
     """
     config, machine = result.plan.config, result.machine
     slices = [config.warm_start.tasks, config.evaluate.tasks, *config.explore.tasks]
     open_end = any(slice_bounds(text)[1] is None for text in slices)
-    if machine.chip is None or open_end or config.target.sft_successes:
+    budgeted = config.budget != BudgetConfig()
+    if machine.chip is None or open_end or budgeted or config.target.sft_successes:
         return None
     demonstrations = _size(config.warm_start.tasks)
     per_step = config.batch.step_demonstrations or _per_microbatch(config, 1)
@@ -133,17 +134,14 @@ def _learning_seconds(result: Preflight, agent: LearnConfig, tasks: int) -> _Lea
 
 def _of_a_task(config: Config, agent: LearnConfig) -> tuple[int, int]:
     """Pairs and trajectories that an agent learns from a task: one pair of each kind that it can have."""
+    if isinstance(agent, FailureAgentConfig) and not (agent.explore and agent.learn):
+        return 0, 0
     kinds, two_agents = agent.pairs, config.failure.explore
-    if isinstance(agent, FailureAgentConfig):
-        return (1, 2) if agent.explore and agent.learn and kinds.failure_failure else (0, 0)
-    expert = kinds.expert_target is not None or (two_agents and kinds.expert_failure is not None)
-    hard = two_agents and (kinds.expert_failure is not None or kinds.failure_failure is not None)
-    pairs = (
-        (kinds.expert_target is not None)
-        + (two_agents and kinds.expert_failure is not None)
-        + (two_agents and kinds.failure_failure is not None)
-    )
-    return pairs, expert + 1 + hard
+    over_target = kinds.expert_target is not None
+    over_failure = two_agents and kinds.expert_failure is not None
+    among = two_agents and kinds.failure_failure is not None
+    sides = (over_target or over_failure, over_target or among, over_failure or among)
+    return over_target + over_failure + among, sum(sides)  # expert, target's failure, failure agent's
 
 
 def _step_seconds(result: Preflight, title: str) -> Callable[[int], float]:

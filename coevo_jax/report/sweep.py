@@ -1,5 +1,6 @@
 """A sweep's table: every loss and beta over seeds, on the terminal, as Markdown and as JSON."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +33,6 @@ class SweepRun:
     folder: Path
     results: Results
     diverged: str | None
-    epochs: int  # of the agent whose loss is swept
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,12 +146,16 @@ def _learned(run: SweepRun, agent: str) -> Mapping[str, float]:
     lines = [
         line
         for line in read_metrics(run.folder / METRICS_FILE)
-        if line["phase"].endswith(f"/learn_{agent}") and f"{agent}/rewards/margins" in line["values"]
+        if line["phase"].endswith(f"/learn_{agent}") and f"{agent}/loss" in line["values"]
     ]
     if not lines:
         return {}
-    last = [line["values"] for line in lines if line["phase"] == lines[-1]["phase"]]
-    last = last[-(len(last) // run.epochs or 1) :]
+    plan = run.folder / "plans" / f"{lines[-1]['phase'].replace('/learn_', '-')}.json"
+    steps = len(json.loads(plan.read_text(encoding="utf-8"))["steps"])  # of a pass
+    last = [line["values"] for line in lines if line["phase"] == lines[-1]["phase"]][-steps:]
+    last = [values for values in last if f"{agent}/rewards/margins" in values]
+    if not last:
+        return {}
     pairs = np.array([values[f"{agent}/pairs"] for values in last])
     return {
         name: float(np.average([values[f"{agent}/{key}"] for values in last], weights=pairs))

@@ -1,11 +1,11 @@
 """Roll-outs as part of a run: blocks of tasks, each with its shards, its metrics and its commit."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from coevo_jax.data.buffer import read_trajectories, shard_name
+from coevo_jax.data.buffer import read_trajectories, shard_name, write_trajectories
 from coevo_jax.envs.env import Task
 from coevo_jax.evaluation import summarize
 from coevo_jax.hosts.gathering import gather
@@ -15,56 +15,111 @@ from coevo_jax.rollout.lockstep import LockstepPool
 from coevo_jax.rollout.placement import rollout_base, rollout_params
 from coevo_jax.rollout.serving import serve
 from coevo_jax.rollout.slots import SlotEngine
+from coevo_jax.run_folder.budget import Budget, budget_words
 from coevo_jax.run_folder.collection import collection_name, round_folder
 from coevo_jax.run_folder.manifest import PhaseRecord
 from coevo_jax.run_folder.run import Run
 from coevo_jax.sampling.engine import Sampling
 from coevo_jax.schedule import Phase
+from coevo_jax.trajectory import Trajectory
 from coevo_jax.world import World
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """What is played between two commits, and makes a shard: some samples of some tasks."""
+
+    tasks: Sequence[Task]
+    first_sample: int
+    samples: int
+
+
+def task_blocks(tasks: Sequence[Task], samples: int, size: int) -> list[Block]:
+    """All samples of the first `size` tasks, then of the next ones."""
+    starts = range(0, len(tasks), size)
+    return [Block(tasks=tasks[start : start + size], first_sample=0, samples=samples) for start in starts]
+
+
+def sample_blocks(tasks: Sequence[Task], samples: int, size: int) -> list[Block]:
+    """The first sample of all tasks, then the second: wherever this ends, no task is two ahead of another."""
+    return [
+        Block(tasks=tasks[start : start + size], first_sample=sample, samples=1)
+        for sample in range(samples)
+        for start in range(0, len(tasks), size)
+    ]
 
 
 def roll_out(
     run: Run,
     world: World,
     phases: Sequence[Phase],
-    tasks: Sequence[Task],
+    blocks: Sequence[Block],
     *,
-    samples: int,
     sampling: Sampling,
     by_server: bool = False,
+    asked: int | None = None,
 ) -> None:
-    """Play `samples` episodes of every task by each phase's agent; each block of tasks is one commit.
+    """Play the episodes of every block by each phase's agent; each block is one commit.
 
     Of several processes each plays its share of every block, at its own pace until the commit. The first
     phase does the work of all and commits what they play; the others are left to be summed up. With
-    `by_server`, the run's server writes the turns, where it has one.
+    `by_server`, the run's server writes the turns, where it has one. The block in which the agents have
+    written as many tokens as `asked` is the last; the shards behind it are left empty.
 
     Raises:
       Stopped: the run was asked to end. Episodes of a block that is not finished are played again.
     """
-    first, size = phases[0], run.config.explore.block_tasks
+    first = phases[0]
     record = run.begin(first.name)
     watch = Stopwatch(record.seconds)
-    blocks = [tasks[start : start + size] for start in range(0, len(tasks), size)]
     shards = [block_paths(run, phase, len(blocks)) for phase in phases]
+    play_block = _player(run, world, phases, sampling, by_server)
+    played = [path for paths in shards for path in paths[: record.position]]
+    written = (
+        0 if asked is None else run.processes.once("explored", lambda: _tokens(read_trajectories(played)))
+    )
+    for index in range(record.position, len(blocks)):
+        run.stop.end_if_asked()
+        files = [paths[index] for paths in shards]
+        written += play_block(blocks[index], files, f"{index + 1}/{len(blocks)}")
+        record = replace(record, position=index + 1, seconds=watch.seconds)
+        if asked is not None and written >= asked:
+            break
+        if index + 1 < len(blocks):
+            record = run.commit(record, files=files, states_changed=False, finished=False)
+    empty = [path for paths in shards for path in paths[record.position :]]
+    if run.leads:
+        for path in empty:
+            write_trajectories(path, [])
+    world.engine.reset()  # learning wants the memory of long slots
+    last = [path for paths in shards[1:] for path in paths[record.position - 1 :]]
+    budget = {} if asked is None else {"explored_tokens": {"asked": asked, "reached": written}}
+    finish_roll_out(run, replace(record, seconds=watch.seconds), shards[0], others=last, budget=budget)
+
+
+def _player(
+    run: Run, world: World, phases: Sequence[Phase], sampling: Sampling, by_server: bool
+) -> Callable[[Block, Sequence[Path], str], int]:
+    """What plays a block, writes its shards and metrics, and returns the tokens that the agents wrote."""
     engine, weights = _players(run, world, phases, by_server)
     prefix = world.chat.shared_ids(world.env.system_prompt)
     hosts = world.rollouts.hosts
     pool = world.pool if hosts == 1 else LockstepPool(world.pool, run.processes.group(hosts))
-    for index in range(record.position, len(blocks)):
-        run.stop.end_if_asked()
+    label = " and ".join([phases[0].name, *(phase.name.rpartition("/")[2] for phase in phases[1:])])
+
+    def play_block(block: Block, files: Sequence[Path], place: str) -> int:
         casts = [
             Cast(
                 agent=phase.agent,
                 weights=own,
                 adapter=adapter,
-                tasks=run.processes.share_of(blocks[index], hosts),
-                samples=samples,
+                tasks=run.processes.share_of(block.tasks, hosts),
+                samples=block.samples,
+                first_sample=block.first_sample,
                 phase=phase.index,
             )
             for phase, (own, adapter) in zip(phases, weights, strict=True)
         ]
-        label = " and ".join([first.name, *(phase.name.rpartition("/")[2] for phase in phases[1:])])
         played = play_together(
             engine,
             pool,
@@ -73,20 +128,18 @@ def roll_out(
             sampling=sampling,
             prefix=prefix,
             progress=CONSOLE,
-            label=f"{label} {index + 1}/{len(blocks)}",
+            label=f"{label} {place}",
             between_blocks=run.stop.end_if_alone_and_asked,
         )
-        files = [paths[index] for paths in shards]
+        written = 0
         for phase, path, (trajectories, stats) in zip(phases, files, played, strict=True):
-            stats = gather(run.processes, path, trajectories, stats, samples=samples, hosts=hosts)
+            stats = gather(run.processes, path, trajectories, stats, samples=block.samples, hosts=hosts)
+            written += stats.agent_tokens
             values = {f"rollout/{key}": value for key, value in stats.values().items()}
             run.log.write(int(run.agents[phase.agent].step), phase.name, values)
-        record = replace(record, position=index + 1, seconds=watch.seconds)
-        if index + 1 < len(blocks):
-            record = run.commit(record, files=files, states_changed=False, finished=False)
-    world.engine.reset()  # learning wants the memory of long slots
-    last = [paths[-1] for paths in shards[1:]]
-    finish_roll_out(run, replace(record, seconds=watch.seconds), shards[0], others=last)
+        return written
+
+    return play_block
 
 
 def _players(
@@ -104,28 +157,36 @@ def _players(
 
 
 def finish_roll_out(
-    run: Run, record: PhaseRecord, shards: Sequence[Path], others: Sequence[Path] = ()
+    run: Run,
+    record: PhaseRecord,
+    shards: Sequence[Path],
+    others: Sequence[Path] = (),
+    budget: Budget | None = None,
 ) -> None:
     """Sum up a phase's episodes and commit it with all its shards; `others` are new ones of who played along.
 
     The record names the checkpoint whose agent played, so that anybody can let it score what it wrote.
     """
-    summary = run.processes.once("summary", lambda: _summary(run, shards))
-    record = replace(record, records={"summary": summary, "checkpoint": run.manifest.checkpoint})
+    records = run.processes.once("summary", lambda: _records(run, shards))
+    records |= {"checkpoint": run.manifest.checkpoint} | ({"budget": budget} if budget else {})
+    record = replace(record, records=records)
     run.commit(record, files=[*shards, *others], states_changed=False, finished=True)
-    say(record, _summary_words(summary))
+    say(record, ", ".join(filter(None, (_summary_words(records["summary"]), budget_words(budget or {})))))
 
 
-def _summary(run: Run, shards: Sequence[Path]) -> Any:
-    return summarize(
-        read_trajectories(list(shards)),
+def _records(run: Run, shards: Sequence[Path]) -> dict[str, Any]:
+    trajectories = read_trajectories(list(shards))
+    summary = summarize(
+        trajectories,
         hard_negative_threshold=run.config.evaluate.hard_negative_threshold,
         seed=run.config.seed,
     )
+    return {"summary": summary, "agent_tokens": _tokens(trajectories)}
 
 
-def block_count(run: Run, tasks: Sequence[Task]) -> int:
-    return -(-len(tasks) // run.config.explore.block_tasks)
+def _tokens(trajectories: Sequence[Trajectory]) -> int:
+    """Tokens that the agents of all episodes wrote, however these ended."""
+    return sum(int(trajectory.agent_mask.sum()) for trajectory in trajectories)
 
 
 def block_paths(run: Run, phase: Phase, blocks: int) -> list[Path]:

@@ -35,6 +35,7 @@ class Cast:
     adapter: int = 0  # which of their adapters is the agent's
     tasks: Sequence[Task]
     samples: int  # episodes of every task
+    first_sample: int = 0
     phase: int  # part of every random key
 
     def episodes(self, number: int) -> list[Episode]:
@@ -45,7 +46,7 @@ class Cast:
                 adapter=self.adapter,
                 phase=self.phase,
                 task=task,
-                sample=sample,
+                sample=self.first_sample + sample,
             )
             for index, task in enumerate(self.tasks)
             for sample in range(self.samples)

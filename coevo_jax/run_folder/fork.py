@@ -38,7 +38,7 @@ from coevo_jax.schedule import schedule
 from coevo_jax.strict import ConfigError
 
 NAMING = ("name", "runs_dir", "method", "checkpoint")  # these change no number
-LATER = ("target", "failure", "explore", "rounds")  # what comes after the warm start
+LATER = ("target", "failure", "explore", "budget", "rounds")  # what comes after the warm start
 
 
 def fork_run(source: Path, config: Config, processes: Processes | None = None) -> Run:
@@ -143,7 +143,11 @@ def _begin(config: Config) -> dict[str, Any]:
 
 def _exploration(config: Config) -> dict[str, Any]:
     """The options that the explorations before the first learning depend on, besides."""
-    return {"explore": config.explore.model_dump(), "failure": config.failure.explore}
+    return {
+        "explore": config.explore.model_dump(),
+        "failure": config.failure.explore,
+        "tokens": config.budget.explored_tokens,
+    }
 
 
 def _share(path: epath.Path, place: epath.Path) -> None:

@@ -1,7 +1,7 @@
 """A round's learning: which pairs, which references, and the optimizer steps (METHOD, steps 3 and 5)."""
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,60 +12,76 @@ import numpy as np
 from coevo_jax.batch import PreferenceBatch
 from coevo_jax.config import LearnConfig, of_round
 from coevo_jax.data.packing import BatchPlan, pack
-from coevo_jax.data.pairing import PairSet, add_trajectories, failure_pairs, target_pairs
+from coevo_jax.data.pairing import (
+    Keep,
+    PairSet,
+    add_trajectories,
+    failure_pairs,
+    keep_pairs,
+    round_pairs,
+)
 from coevo_jax.files import write_whole
 from coevo_jax.learning.objective import AgentLoss
 from coevo_jax.learning.optimizer import constant_rate
 from coevo_jax.learning.pull import pulls
 from coevo_jax.models.transformer import Params
 from coevo_jax.progress import CONSOLE, say
+from coevo_jax.run_folder.budget import Budget, asked_of, budget_words
 from coevo_jax.run_folder.collection import read_collection
 from coevo_jax.run_folder.run import Run
 from coevo_jax.schedule import Phase, find_phase
 from coevo_jax.training.feed import put_batch
 from coevo_jax.training.optimize import Course, optimize
 from coevo_jax.training.pace import Pace
-from coevo_jax.training.plan_file import PLANS, learned_tokens, write_plan
+from coevo_jax.training.plan_file import PLANS, learned_tokens, steps_of_budget, write_plan
 from coevo_jax.training.references import References
 from coevo_jax.trajectory import PAIR_KINDS, Trajectory
 from coevo_jax.world import World
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Lesson:
+    """What a round teaches an agent."""
+
+    pair_set: PairSet
+    plan: BatchPlan
+    steps: int  # that are taken, epoch after epoch
+    seed: int  # of their order
+    budget: Budget
+
+    def records(self) -> dict[str, Any]:
+        """What the phase's record says of it."""
+        plan = self.plan
+        records: dict[str, Any] = {
+            "pairs": _pair_counts(self.pair_set),
+            "trajectories": len(self.pair_set.trajectories),
+            "too_long": list(plan.too_long),
+            "cut": plan.cut,
+            "dropped_pairs": plan.dropped_pairs,
+            "padding": plan.padding,
+            "shared": plan.shared,
+            "learned_tokens": learned_tokens(plan, self.steps, self.seed),
+        }
+        return records | ({"budget": self.budget} if self.budget else {})
 
 
 def learn(run: Run, world: World, phase: Phase) -> None:
     """One round's learning of one agent: pairs, references once, then the optimizer steps."""
     config = _learn_config(run, phase.agent)
     record = run.begin(phase.name)
-    pair_set, extras = _round_pairs(run, world, phase, config)
-    plan = pack(
-        pair_set,
-        batch=run.config.batch,
-        pair_weights=config.pairs,
-        sft_extra=extras,
-        sft_reduction=config.sft_reduction,
-        pad_id=world.chat.pad_id,
-        seed=phase.seed(run.config.seed),
-        ld_alpha=config.ld_alpha,
-        turn_discount=config.turn_discount,
-    )
+    lesson = _lesson(run, world, phase, config)
+    pair_set, plan, steps = lesson.pair_set, lesson.plan, lesson.steps
     pairs_path = run.folder / "pairs" / f"round-{phase.round:02d}-{phase.agent}.jsonl"
     if run.leads:
         _write_pairs(pairs_path, phase, pair_set)
     # What a phase began with is known when it begins; one that goes on keeps what it recorded then.
     begun = record.records if record.position else {"began_with": run.manifest.checkpoint}
-    records: dict[str, Any] = begun | {
-        "pairs": _pair_counts(pair_set),
-        "trajectories": len(pair_set.trajectories),
-        "too_long": list(plan.too_long),
-        "cut": plan.cut,
-        "dropped_pairs": plan.dropped_pairs,
-        "padding": plan.padding,
-        "shared": plan.shared,
-        "learned_tokens": learned_tokens(plan, config.epochs),
-    }
+    records: dict[str, Any] = begun | lesson.records()
     record = replace(record, records=records)
     if not plan.batches:
         run.commit(record, files=[pairs_path], states_changed=False, finished=True)
-        say(record, "nothing to learn from in this round: no pairs; the agent stays as it is")
+        words = "nothing to learn from in this round: no pairs; the agent stays as it is"
+        say(record, ", ".join(filter(None, (words, budget_words(lesson.budget)))))
         return
     if record.position == 0 and not (config.keep_optimizer and _has_learned(run, phase)):
         state = run.agents[phase.agent]
@@ -74,8 +90,7 @@ def learn(run: Run, world: World, phase: Phase) -> None:
     plan_path = run.folder / PLANS / f"{pairs_path.stem}.json"
     if run.leads:
         sides = [_side(phase, trajectory) for trajectory in pair_set.trajectories]
-        seed = phase.seed(run.config.seed)
-        write_plan(plan_path, plan, phase=phase.name, sides=sides, epochs=config.epochs, seed=seed, beta=beta)
+        write_plan(plan_path, plan, phase=phase.name, sides=sides, steps=steps, seed=lesson.seed, beta=beta)
     references = References(
         run.folder / "references",
         f"round-{phase.round:02d}-{phase.agent}",
@@ -97,7 +112,7 @@ def learn(run: Run, world: World, phase: Phase) -> None:
     course = Course(
         plan=plan,
         batches_at=references.batches_at,
-        epochs=config.epochs,
+        steps=steps,
         beta=beta,
         rate=lambda step, steps: constant_rate(step, steps, peak, config.warmup_fraction),
         files=lambda: [pairs_path, plan_path, *references.files()],
@@ -108,7 +123,49 @@ def learn(run: Run, world: World, phase: Phase) -> None:
     run.commit(record, files=course.files(), states_changed=True, finished=True)
     kinds = ", ".join(f"{kind['count']} {kind['kind']}" for kind in records["pairs"]) or "no pairs"
     words = f"{kinds}; {record.position} steps, padding {plan.padding:.1%}, shared {plan.shared:.1%}"
-    say(record, ", ".join(filter(None, (words, pace.words()))))
+    say(record, ", ".join(filter(None, (words, budget_words(lesson.budget), pace.words()))))
+
+
+def _lesson(run: Run, world: World, phase: Phase, config: LearnConfig) -> _Lesson:
+    """The pairs and trajectories of a round as batches, within the budget where there is one."""
+    pairs, budget = _within_budget(run, world, phase, config, _paired(run, world, phase, config))
+    pair_set, extras = _imitated(run, world, phase, config, pairs)
+    plan = _pack(run, world, phase, config, pair_set, extras)
+    seed, steps = phase.seed(run.config.seed), config.epochs * len(plan.steps)
+    asked = asked_of(run.config, phase, "learned_tokens")
+    if asked is not None:
+        steps = steps_of_budget(plan, asked, seed)
+        budget |= {"learned_tokens": {"asked": asked, "reached": learned_tokens(plan, steps, seed)}}
+    return _Lesson(pair_set=pair_set, plan=plan, steps=steps, seed=seed, budget=budget)
+
+
+def _within_budget(
+    run: Run, world: World, phase: Phase, config: LearnConfig, pair_set: PairSet
+) -> tuple[PairSet, Budget]:
+    """As many pairs as the budget asks for, of those that packing has a place for."""
+    asked = asked_of(run.config, phase, "pairs")
+    if asked is None:
+        return pair_set, {}
+    plan = _pack(run, world, phase, config, pair_set, {})
+    usable = [number for own in plan.pairs for number in own]
+    kept = keep_pairs(pair_set, asked, Keep(by=config.pairs_kept, seed=run.config.seed), usable)
+    return kept, {"pairs": {"asked": asked, "reached": len(kept.pairs)}}
+
+
+def _pack(
+    run: Run, world: World, phase: Phase, config: LearnConfig, pair_set: PairSet, extras: dict[int, float]
+) -> BatchPlan:
+    return pack(
+        pair_set,
+        batch=run.config.batch,
+        pair_weights=config.pairs,
+        sft_extra=extras,
+        sft_reduction=config.sft_reduction,
+        pad_id=world.chat.pad_id,
+        seed=phase.seed(run.config.seed),
+        ld_alpha=config.ld_alpha,
+        turn_discount=config.turn_discount,
+    )
 
 
 def _plan_counts(plan: BatchPlan) -> dict[str, float]:
@@ -148,33 +205,42 @@ def _learn_config(run: Run, agent: str) -> LearnConfig:
     return run.config.target if agent == "target" else run.config.failure
 
 
-def _round_pairs(
-    run: Run, world: World, phase: Phase, config: LearnConfig
-) -> tuple[PairSet, dict[int, float]]:
-    """The pairs of a round, and the trajectories with an SFT weight of their own (METHOD, steps 3 and 5)."""
+def _paired(run: Run, world: World, phase: Phase, config: LearnConfig) -> PairSet:
+    """The pairs that an agent can learn from in a round (METHOD, steps 3 and 5)."""
     target = _read_round(run, phase, "target")
+    failure = _failures_of_the_other(run, phase)
+    limits: dict[str, Any] = {
+        "max_per_kind": config.max_pairs_per_kind,
+        "cross_agent_only": config.cross_agent_only,
+        "keep": Keep(by=config.pairs_kept, seed=run.config.seed),
+    }
     kinds = [kind for kind in PAIR_KINDS if getattr(config.pairs, kind) is not None]
-    if phase.agent == "failure":
-        pair_set = failure_pairs(
-            target,
-            _read_round(run, phase, "failure"),
-            cross_agent_only=config.cross_agent_only,
-            max_per_kind=config.max_pairs_per_kind,
-        )
-        return pair_set, {}
-    pair_set = target_pairs(
-        world.experts.values(),
-        target,
-        _read_round(run, phase, "hard_negatives") if run.config.failure.explore else [],
-        kinds=kinds,
-        max_per_kind=config.max_pairs_per_kind,
-        max_extra_turns=config.max_extra_turns,
-        cross_agent_only=config.cross_agent_only,
+    if phase.agent == "failure" and kinds == ["failure_failure"]:
+        return failure_pairs(target, failure, **limits)  # no expert is at hand, so none can slip in
+    experts = world.experts.values()
+    return round_pairs(
+        experts, target, failure, kinds=kinds, max_extra_turns=config.max_extra_turns, **limits
     )
+
+
+def _failures_of_the_other(run: Run, phase: Phase) -> list[Trajectory]:
+    """What the failure agent played before this learning: first what it learns from, then hard negatives."""
+    if not run.config.failure.explore:
+        return []
+    return _read_round(run, phase, "failure" if phase.agent == "failure" else "hard_negatives")
+
+
+def _imitated(
+    run: Run, world: World, phase: Phase, config: LearnConfig, pair_set: PairSet
+) -> tuple[PairSet, dict[int, float]]:
+    """The pairs with the trajectories that are learned from without one, and the SFT weights of these."""
+    extras: dict[int, float] = {}
+    if not (config.sft_successes or config.sft_experts):
+        return pair_set, extras
+    target = _read_round(run, phase, "target")
     explored = {trajectory.task_id for trajectory in target}
     experts = [expert for task_id, expert in world.experts.items() if task_id in explored]
     successes = [trajectory for trajectory in target if trajectory.success]
-    extras: dict[int, float] = {}
     for weight, imitated in ((config.sft_successes, successes), (config.sft_experts, experts)):
         if weight > 0:
             pair_set, indices = add_trajectories(pair_set, imitated)

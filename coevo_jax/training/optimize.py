@@ -39,14 +39,10 @@ class Course:
 
     plan: BatchPlan
     batches_at: BatchSource
-    epochs: int
+    steps: int  # that are taken in all, epoch after epoch
     beta: float
     rate: Callable[[int, int], float]  # (position, steps) -> learning rate
     files: Callable[[], list[Path]]  # what a commit on the way records beside the state
-
-    @property
-    def steps(self) -> int:
-        return self.epochs * len(self.plan.steps)
 
 
 @dataclass(frozen=True, kw_only=True)

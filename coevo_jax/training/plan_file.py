@@ -1,18 +1,23 @@
 """What a phase's optimizer steps learn from, as a file: for whoever wants to check a run without its code.
 
-`plans/round-01-target.json` holds, beside the phase's name, epochs and beta (null in the warm start):
+`plans/round-01-target.json` holds, beside the phase's name and beta (null in the warm start):
+
+    epochs        how many are begun; where a budget of tokens ends the phase, the last may not be finished
+    steps_taken   optimizer steps of all epochs
 
     trajectories  each once: source, task_id, sample, and its tokens, after a cut
     steps         of an epoch, each a list of microbatches, which are numbered through all steps:
       tokens        token places of its rows that are no padding
       views         n, the trajectory's number, the tokens that count, the sum of their weights, sft_weight
       pairs         the pair's line in pairs/…jsonl, chosen and rejected as n, and its weight in the loss
-    order         of every epoch, the steps in the order in which they are taken
+    order         of every epoch that is begun, the steps in the order in which they are taken
 
 `references/….npy` has the reference's log-probability of view n of microbatch m in place [m, n].
 """
 
 import json
+from collections.abc import Iterator
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +36,7 @@ def write_plan(
     *,
     phase: str,
     sides: list[dict[str, Any]],
-    epochs: int,
+    steps: int,
     seed: int,
     beta: float | None,
 ) -> None:
@@ -39,12 +44,15 @@ def write_plan(
 
     Args:
       sides: source, task and sample of each trajectory.
+      steps: that are taken.
       seed: of the phase; it gives the order of an epoch's steps.
     """
+    epochs = -(-steps // max(len(plan.steps), 1))
     microbatches = [_microbatch(plan, number) for number in range(len(plan.batches))]
     content = {
         "phase": phase,
         "epochs": epochs,
+        "steps_taken": steps,
         "beta": beta,
         "trajectories": [side | {"tokens": n} for side, n in zip(sides, plan.lengths, strict=True)],
         "steps": [[microbatches[number] for number in step] for step in plan.steps],
@@ -53,9 +61,25 @@ def write_plan(
     write_whole(path, json.dumps(content))
 
 
-def learned_tokens(plan: BatchPlan, epochs: int) -> int:
-    """Token places that all steps of a phase put through the model, without padding."""
-    return epochs * sum(plan.tokens)
+def learned_tokens(plan: BatchPlan, steps: int, seed: int) -> int:
+    """Token places that so many steps of a phase put through the model, without padding."""
+    return sum(islice(_tokens_of_steps(plan, seed), steps))
+
+
+def steps_of_budget(plan: BatchPlan, tokens: int, seed: int) -> int:
+    """How many steps a phase takes until `learned_tokens` reaches a total; 0 where there is none to take."""
+    total = steps = 0
+    own = _tokens_of_steps(plan, seed)
+    while plan.steps and total < tokens:
+        total, steps = total + next(own), steps + 1
+    return steps
+
+
+def _tokens_of_steps(plan: BatchPlan, seed: int) -> Iterator[int]:
+    """The tokens of each step in the order in which steps are taken, epoch after epoch without end."""
+    for epoch in count() if plan.steps else ():
+        for number in epoch_order(len(plan.steps), seed, epoch):
+            yield sum(plan.tokens[micro] for micro in plan.steps[number])
 
 
 def _microbatch(plan: BatchPlan, number: int) -> dict[str, Any]:

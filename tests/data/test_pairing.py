@@ -1,3 +1,4 @@
+import hashlib
 from dataclasses import replace
 
 import numpy as np
@@ -5,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coevo_jax.data.pairing import PairSet, add_trajectories, cut_turns, failure_pairs, target_pairs
+from coevo_jax.data.pairing import (
+    KEPT,
+    Keep,
+    PairSet,
+    add_trajectories,
+    cut_turns,
+    failure_pairs,
+    keep_pairs,
+    round_pairs,
+)
 from coevo_jax.trajectory import Ending, Trajectory, Turn
 
 TURN = Turn(response="r", action="a", observation="o")
@@ -46,7 +56,7 @@ EXPERT = trajectory("expert", 0, 1.0)
 def test_the_three_kinds_of_the_target_agent():
     target = [trajectory("target", 0, 0.5), trajectory("target", 1, 1.0)]
     failure = [trajectory("failure", 0, 0.2), trajectory("failure", 1, 0.8)]
-    pairs = target_pairs([EXPERT], target, failure, max_per_kind=9)
+    pairs = round_pairs([EXPERT], target, failure, max_per_kind=9)
     assert names(pairs) == [
         ("expert_target", "e0", "t0"),
         ("expert_failure", "e0", "f0"),
@@ -60,7 +70,7 @@ def test_the_three_kinds_of_the_target_agent():
 
 def test_only_the_kinds_asked_for():
     target, failure = [trajectory("target", 0, 0.5)], [trajectory("failure", 0, 0.2)]
-    pairs = target_pairs([EXPERT], target, failure, kinds=("expert_target",), max_per_kind=9)
+    pairs = round_pairs([EXPERT], target, failure, kinds=("expert_target",), max_per_kind=9)
     assert names(pairs) == [("expert_target", "e0", "t0")]
     assert len(pairs.trajectories) == 2
 
@@ -68,7 +78,7 @@ def test_only_the_kinds_asked_for():
 def test_the_agent_that_beats_the_expert_is_chosen_and_a_tie_is_dropped():
     expert = trajectory("expert", 0, 0.5)
     target = [trajectory("target", k, reward) for k, reward in enumerate([0.7, 1.0, 0.5, 0.1])]
-    pairs = target_pairs([expert], target, [], kinds=("expert_target",), max_per_kind=9)
+    pairs = round_pairs([expert], target, [], kinds=("expert_target",), max_per_kind=9)
     assert names(pairs) == [
         ("expert_target", "t1", "e0"),
         ("expert_target", "e0", "t3"),
@@ -79,7 +89,7 @@ def test_the_agent_that_beats_the_expert_is_chosen_and_a_tie_is_dropped():
 def test_a_fault_is_in_no_pair():
     fault = trajectory("target", 0, 0.0, ending=Ending.FAULT)
     failure = [trajectory("failure", 0, 0.3)]
-    assert names(target_pairs([EXPERT], [fault], failure, max_per_kind=9)) == [("expert_failure", "e0", "f0")]
+    assert names(round_pairs([EXPERT], [fault], failure, max_per_kind=9)) == [("expert_failure", "e0", "f0")]
     assert failure_pairs([fault], failure, cross_agent_only=False, max_per_kind=9).pairs == ()
 
 
@@ -92,10 +102,10 @@ def test_an_episode_without_an_agent_token_is_neither_paired_nor_imitated(prompt
 
     quiet = silent(trajectory("target", 0, 0.0))
     failure = [trajectory("failure", 0, 0.3)]
-    assert names(target_pairs([EXPERT], [quiet], failure, max_per_kind=9)) == [("expert_failure", "e0", "f0")]
-    assert names(target_pairs([silent(EXPERT)], [], failure, max_per_kind=9)) == []
+    assert names(round_pairs([EXPERT], [quiet], failure, max_per_kind=9)) == [("expert_failure", "e0", "f0")]
+    assert names(round_pairs([silent(EXPERT)], [], failure, max_per_kind=9)) == []
     assert names(failure_pairs([quiet], failure, cross_agent_only=True, max_per_kind=9)) == []
-    paired = target_pairs([EXPERT], [], failure, max_per_kind=9)
+    paired = round_pairs([EXPERT], [], failure, max_per_kind=9)
     assert add_trajectories(paired, [quiet]) == (paired, [])
 
 
@@ -113,7 +123,7 @@ def test_cross_agent_only_leaves_out_pairs_within_an_agent(cross):
     within = [] if cross else [("failure_failure", "t0", "t1")]
     across = [("failure_failure", "t0", "f0"), ("failure_failure", "f0", "t1")]
     assert names(failure_pairs(ours, theirs, cross_agent_only=cross, max_per_kind=9)) == within + across
-    pairs = target_pairs([], ours, theirs, max_per_kind=9, cross_agent_only=cross)
+    pairs = round_pairs([], ours, theirs, max_per_kind=9, cross_agent_only=cross)
     assert names(pairs) == within + across
 
 
@@ -121,15 +131,102 @@ def test_largest_gap_first_ties_by_sample_and_at_most_so_many_a_task():
     target = [trajectory("target", k, reward) for k, reward in enumerate([0.5, 0.0, 0.5, 0.0])]
     other = [trajectory("target", 0, 0.9, task="u")]
     experts = [EXPERT, trajectory("expert", 0, 1.0, task="u")]
-    pairs = target_pairs(experts, [*other, *reversed(target)], [], kinds=("expert_target",), max_per_kind=3)
+    pairs = round_pairs(experts, [*other, *reversed(target)], [], kinds=("expert_target",), max_per_kind=3)
     assert names(pairs) == [("expert_target", "e0", name) for name in ("t1", "t3", "t0", "t0")]
     assert [pair.task_id for pair in pairs.pairs] == ["t", "t", "t", "u"]
+
+
+def test_the_smallest_gaps_are_kept_where_that_is_asked_for():
+    target = [trajectory("target", k, reward) for k, reward in enumerate([0.5, 0.0, 0.9, 0.5])]
+    kinds, keep = ("expert_target",), Keep(by="smallest_gap")
+    pairs = round_pairs([EXPERT], target, [], kinds=kinds, max_per_kind=3, keep=keep)
+    assert names(pairs) == [("expert_target", "e0", name) for name in ("t2", "t0", "t3")]
+    ours, theirs = [trajectory("target", 0, 0.5)], [trajectory("failure", k, k / 10) for k in range(5)]
+    pairs = failure_pairs(ours, theirs, cross_agent_only=True, max_per_kind=2, keep=keep)
+    assert names(pairs) == [("failure_failure", "t0", "f4"), ("failure_failure", "t0", "f3")]
+
+
+def test_what_is_drawn_is_the_order_of_the_pairs_digests():
+    target = [trajectory("target", k, reward) for k, reward in enumerate([0.5, 0.0, 0.9, 0.5, 0.2])]
+
+    def drawn(seed, count):
+        keep = Keep(by="drawn", seed=seed)
+        kinds = ("expert_target",)
+        return names(round_pairs([EXPERT], target, [], kinds=kinds, max_per_kind=count, keep=keep))
+
+    for seed in range(4):
+        digests = {
+            f"t{k}": hashlib.sha256(f"{seed}/expert_target/t/expert-0/target-{k}".encode()).hexdigest()
+            for k in range(5)
+        }
+        expected = sorted(digests, key=digests.__getitem__)
+        assert drawn(seed, 5) == [("expert_target", "e0", name) for name in expected]
+        assert drawn(seed, 2) == drawn(seed, 5)[:2]
+    assert len({tuple(drawn(seed, 2)) for seed in range(9)}) > 1
+
+
+def of_tasks(counts):
+    """Pairs of several tasks, so many of each, with growing gaps within a task."""
+    experts = [trajectory("expert", 0, 1.0, task=task) for task in counts]
+    target = [
+        trajectory("target", k, 0.9 - k / 10 - int(task[1:]) / 100, task=task)
+        for task, count in counts.items()
+        for k in range(count)
+    ]
+    return round_pairs(experts, target, [], kinds=("expert_target",), max_per_kind=9)
+
+
+def kept_of(pair_set, count, **options):
+    kept = keep_pairs(pair_set, count, Keep(**options), range(len(pair_set.pairs)))
+    return [(p.task_id, kept.trajectories[p.rejected].sample) for p in kept.pairs]
+
+
+def test_a_surplus_of_pairs_is_dropped_evenly_over_the_tasks():
+    pairs = of_tasks({"t0": 4, "t1": 1, "t2": 2})
+    assert kept_of(pairs, 3) == [("t0", 3), ("t1", 0), ("t2", 1)]
+    assert kept_of(pairs, 5) == [("t0", 3), ("t0", 2), ("t1", 0), ("t2", 1), ("t2", 0)]
+    assert kept_of(pairs, 4) == [("t0", 3), ("t0", 2), ("t1", 0), ("t2", 1)]  # t0's second gap is the larger
+    assert kept_of(pairs, 4, by="smallest_gap") == [("t0", 1), ("t0", 0), ("t1", 0), ("t2", 0)]
+    assert kept_of(pairs, 6) == [("t0", 3), ("t0", 2), ("t0", 1), ("t1", 0), ("t2", 1), ("t2", 0)]
+
+
+def test_only_pairs_that_can_be_learned_from_are_kept():
+    pairs = of_tasks({"t0": 2, "t1": 2})
+    kept = keep_pairs(pairs, 2, Keep(), [1, 2, 3])
+    assert [pair.task_id for pair in kept.pairs] == ["t0", "t1"]
+    assert {index for pair in kept.pairs for index in (pair.chosen, pair.rejected)} == set(range(4))
+    assert len(keep_pairs(pairs, 9, Keep(), [0, 3]).pairs) == 2
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=5), st.integers(0, 12), st.sampled_from(sorted(KEPT)))
+def test_no_task_keeps_two_pairs_more_than_one_that_lost_some(counts, count, by):
+    pairs = of_tasks({f"t{number}": size for number, size in enumerate(counts)})
+    found = kept_of(pairs, count, by=by, seed=3)
+    assert len(found) == min(count, len(pairs.pairs)) == len(set(found))
+    left = [sum(task == f"t{number}" for task, _ in found) for number in range(len(counts))]
+    lost = [kept for kept, size in zip(left, counts, strict=True) if kept < size]
+    assert not lost or max(left) <= min(lost) + 1
+    assert kept_of(pairs, len(pairs.pairs), by=by) == [
+        (p.task_id, pairs.trajectories[p.rejected].sample) for p in pairs.pairs
+    ]
+
+
+def test_a_second_agent_that_learns_from_experts_has_the_targets_pairs_of_its_own_failures():
+    target = [trajectory("target", 0, 0.5), trajectory("target", 1, 1.0)]
+    failure = [trajectory("failure", 0, 0.2, turns=3), trajectory("failure", 1, 1.0)]
+    second = round_pairs(
+        [EXPERT], target, failure, kinds=("expert_failure",), max_per_kind=9, max_extra_turns=1
+    )
+    assert names(second) == [("expert_failure", "e0", "f0")]
+    assert [len(one.turns) for one in second.trajectories] == [1, 2]
+    both = round_pairs([EXPERT], target, failure, kinds=("expert_target", "failure_failure"), max_per_kind=9)
+    assert names(both) == [("expert_target", "e0", "t0"), ("failure_failure", "t0", "f0")]
 
 
 def test_the_same_tokens_count_once_within_and_across_agents():
     target = [trajectory("target", 0, 0.5, ids=7), trajectory("target", 1, 0.5, ids=7)]
     failure = [trajectory("failure", 0, 0.5, ids=7), trajectory("failure", 1, 0.2)]
-    pairs = target_pairs([EXPERT], target, failure, max_per_kind=9)
+    pairs = round_pairs([EXPERT], target, failure, max_per_kind=9)
     assert names(pairs) == [
         ("expert_target", "e0", "t0"),
         ("expert_failure", "e0", "f1"),
@@ -141,23 +238,23 @@ def test_the_same_tokens_count_once_within_and_across_agents():
 def test_rejected_trajectories_are_cut_and_equal_after_the_cut_count_once():
     long = trajectory("target", 0, 0.2, turns=6, ids=100)
     longer = trajectory("target", 1, 0.2, turns=8, ids=100)
-    pairs = target_pairs([EXPERT], [long, longer], [], max_per_kind=9, max_extra_turns=2)
+    pairs = round_pairs([EXPERT], [long, longer], [], max_per_kind=9, max_extra_turns=2)
     assert names(pairs) == [("expert_target", "e0", "t0")]
     rejected = pairs.trajectories[pairs.pairs[0].rejected]
     assert len(rejected.turns) == 3
     assert rejected.agent_mask.tolist() == [False, False, *[True, True, False] * 2, True, True]
-    whole = target_pairs([EXPERT], [long, longer], [], max_per_kind=9, max_extra_turns=None)
+    whole = round_pairs([EXPERT], [long, longer], [], max_per_kind=9, max_extra_turns=None)
     assert [len(one.turns) for one in whole.trajectories] == [1, 6, 8]
 
 
 def test_a_chosen_failure_is_not_cut_and_a_task_without_expert_is_not_cut():
     better = trajectory("target", 0, 0.5, turns=4)
     worse = trajectory("failure", 0, 0.1, turns=4)
-    pairs = target_pairs(
+    pairs = round_pairs(
         [EXPERT], [better], [worse], kinds=("failure_failure",), max_per_kind=9, max_extra_turns=1
     )
     assert [len(one.turns) for one in pairs.trajectories] == [4, 2]
-    pairs = target_pairs([], [better], [worse], max_per_kind=9, max_extra_turns=1)
+    pairs = round_pairs([], [better], [worse], max_per_kind=9, max_extra_turns=1)
     assert [len(one.turns) for one in pairs.trajectories] == [4, 4]
 
 
@@ -174,7 +271,7 @@ def test_cutting_keeps_whole_turns_and_drops_the_observation_behind_them():
 
 
 def test_added_trajectories_keep_one_place():
-    pairs = target_pairs([EXPERT], [trajectory("target", 0, 0.5)], [], max_per_kind=1)
+    pairs = round_pairs([EXPERT], [trajectory("target", 0, 0.5)], [], max_per_kind=1)
     success = trajectory("target", 1, 1.0)
     extended, indices = add_trajectories(pairs, [success, EXPERT, success])
     assert indices == [2, 0]
@@ -183,20 +280,27 @@ def test_added_trajectories_keep_one_place():
 
 
 rewards = st.lists(st.sampled_from([0.0, 0.25, 0.5, 1.0]), max_size=4)
+orders = st.builds(Keep, by=st.sampled_from(sorted(KEPT)), seed=st.integers(0, 3))
 
 
-@given(rewards, rewards, st.sampled_from([0.5, 1.0]), st.booleans(), st.integers(1, 5), st.randoms())
-def test_every_pair_is_fair_whatever_the_order(ours, theirs, expert_reward, cross, count, random):
+@given(rewards, rewards, st.sampled_from([0.5, 1.0]), st.booleans(), st.integers(1, 5), orders, st.randoms())
+def test_every_pair_is_fair_whatever_the_order(ours, theirs, expert_reward, cross, count, keep, random):
     experts = [trajectory("expert", 0, expert_reward)]
     target = [trajectory("target", k, reward, turns=k + 1) for k, reward in enumerate(ours)]
     failure = [trajectory("failure", k, reward, turns=k + 1) for k, reward in enumerate(theirs)]
 
     def both() -> list[PairSet]:
         return [
-            target_pairs(
-                experts, target, failure, max_per_kind=count, max_extra_turns=1, cross_agent_only=cross
+            round_pairs(
+                experts,
+                target,
+                failure,
+                max_per_kind=count,
+                max_extra_turns=1,
+                cross_agent_only=cross,
+                keep=keep,
             ),
-            failure_pairs(target, failure, max_per_kind=count, cross_agent_only=cross),
+            failure_pairs(target, failure, max_per_kind=count, cross_agent_only=cross, keep=keep),
         ]
 
     before = both()

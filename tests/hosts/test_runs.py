@@ -234,3 +234,30 @@ def test_where_process_0_is_killed_the_others_end_at_once(tmp_path):
         and 'writes the run and its progress (JAX calls it "the leader task")' in told
     )
     assert "the leader task was preempted/died" in told
+
+
+def test_a_budget_of_tokens_ends_the_exploration_at_the_same_block_for_two_processes(tmp_path):
+    alone = [
+        "rounds=1",
+        "failure.explore=false",
+        "target.pairs.expert_failure=null",
+        "explore={samples: 6, block_tasks: 4}",
+        "target.max_pairs_per_kind=6",
+        "budget={explored_tokens: [330], learned_tokens: [900]}",
+    ]
+    runs = []
+    for count in (1, 2):
+        folder = tmp_path / str(count)
+        ended = launch(count, write_config(folder), f"runs_dir={folder / 'runs'}", *TINY, *alone)
+        assert [process.code for process in ended] == [0] * count, ended[-1].error
+        runs.append(folder / "runs" / "tiny")
+    one, two = (read_manifest(run) for run in runs)
+    for name in ("round-01/explore_target", "round-01/learn_target"):
+        ours, theirs = one.record(name), two.record(name)
+        assert ours is not None and theirs is not None
+        assert (ours.position, ours.records["budget"]) == (theirs.position, theirs.records["budget"])
+    explored = one.record("round-01/explore_target")
+    assert explored is not None and 4 < explored.position < 18
+    first = [{name: said for name, said in text(run, 1).items() if name.startswith("target")} for run in runs]
+    assert first[0] == first[1] and len(first[0]) == 18
+    assert [bool(said) for said in first[0].values()] == [number < explored.position for number in range(18)]

@@ -227,6 +227,13 @@ def test_a_config_with_nothing_to_sweep_is_refused(case, tmp_path):
         plan(tmp_path, *overrides, agent=agent)
 
 
+def test_a_budget_is_resolved_before_a_sweep_begins(tmp_path):
+    budget = f"budget={{run: {tmp_path / 'gone'}, match: [pairs]}}"
+    with pytest.raises(ConfigError, match=r"budget\.run: .*gone: the folder does not exist"):
+        main(command(tmp_path, budget, "--losses", "sigmoid"))
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_folder_of_another_config_is_refused(swept):
     with pytest.raises(ConfigError, match=r"seed0: holds a run of another config \(rounds: found 1, .* 2\)"):
         plan(swept, *ETO, "rounds=2")

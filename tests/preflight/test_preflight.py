@@ -8,7 +8,7 @@ import jax
 import pytest
 from rich.console import Console
 
-from coevo_jax.config import LoraConfig, ModelConfig
+from coevo_jax.config import BudgetConfig, KindWeights, LoraConfig, ModelConfig, PairWeights
 from coevo_jax.models.lora import init_trained, plain
 from coevo_jax.models.transformer import Transformer, init_params
 from coevo_jax.preflight.arrays import bytes_per_device
@@ -149,6 +149,25 @@ def test_a_run_without_a_failure_agent_costs_what_is_left(checked):
     assert 0 < eto.agents["target"].learning < both.agents["target"].learning
     assert both.agents["failure"].roll_outs > both.agents["target"].roll_outs  # it explores twice a round
     assert both.total == both.warm_start + both.agents["target"].total + both.agents["failure"].total
+
+
+def test_a_second_agent_costs_by_the_kinds_of_pairs_it_learns_from(checked):
+    config, weights = checked.plan.config, KindWeights()
+
+    def learning(**kinds: KindWeights | None) -> float:
+        pairs = PairWeights(**kinds)
+        failure = config.failure.model_copy(update={"pairs": pairs})
+        run = estimate_run(checked.of(config.model_copy(update={"failure": failure})))
+        assert run is not None
+        return run.agents["failure"].learning
+
+    assert learning(expert_failure=weights) == learning(failure_failure=weights) > 0  # a pair of two each
+    assert learning(expert_failure=weights, failure_failure=weights) > learning(failure_failure=weights)
+
+
+def test_a_run_that_a_budget_ends_has_no_estimate(checked):
+    budget = BudgetConfig(pairs=(9,) * checked.plan.config.rounds)
+    assert estimate_run(checked.of(checked.plan.config.model_copy(update={"budget": budget}))) is None
 
 
 def test_demonstrations_and_pairs_share_one_program(checked):

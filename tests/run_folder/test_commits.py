@@ -67,7 +67,7 @@ def learn(scene, run: Run) -> None:
     course = Course(
         plan=plan,
         batches_at=lambda _position, _state: plan.batches,
-        epochs=3,
+        steps=3 * len(plan.steps),
         beta=0.1,
         rate=lambda step, _steps: 0.01 * (step + 1),
         files=list,

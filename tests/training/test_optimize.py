@@ -36,7 +36,7 @@ def course_of(plan, files=list):
     return Course(
         plan=plan,
         batches_at=lambda _position, _state: plan.batches,
-        epochs=EPOCHS,
+        steps=EPOCHS * len(plan.steps),
         beta=0.1,
         rate=lambda step, _steps: 0.01 * (step + 1),
         files=files,

@@ -1,11 +1,13 @@
 """The plan of a phase as a file says what its batches hold."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from coevo_jax.training.plan_file import learned_tokens, write_plan
+from coevo_jax.data.packing import epoch_order
+from coevo_jax.training.plan_file import learned_tokens, steps_of_budget, write_plan
 from tests.learning.packed import packed, random_pairs
 
 
@@ -22,12 +24,14 @@ def plan(request, pair_set):
 def test_a_plan_file_names_every_view_and_pair_of_every_step(plan, pair_set, tmp_path):
     path = tmp_path / "plan.json"
     sides = [{"source": t.agent, "task_id": t.task_id, "sample": t.sample} for t in pair_set.trajectories]
-    write_plan(path, plan, phase="round-01/learn_target", sides=sides, epochs=3, seed=7, beta=0.1)
+    steps = 3 * len(plan.steps)
+    write_plan(path, plan, phase="round-01/learn_target", sides=sides, steps=steps, seed=7, beta=0.1)
     found = json.loads(path.read_text())
     assert [side["tokens"] for side in found["trajectories"]] == [
         len(trajectory.tokens) for trajectory in pair_set.trajectories
     ]
     assert [sorted(order) for order in found["order"]] == [list(range(len(plan.steps)))] * 3
+    assert (found["epochs"], found["steps_taken"]) == (3, steps)
     seen = []
     microbatches = [micro for step in found["steps"] for micro in step]
     for micro, batch in zip(microbatches, plan.batches, strict=True):
@@ -48,4 +52,26 @@ def test_a_plan_file_names_every_view_and_pair_of_every_step(plan, pair_set, tmp
             seen.append(pair["pair"])
         assert np.count_nonzero(batch.weight) == len(micro["pairs"])
     assert sorted(seen) == list(range(len(pair_set.pairs)))
-    assert learned_tokens(plan, 3) == 3 * sum(micro["tokens"] for micro in microbatches)
+    assert learned_tokens(plan, steps, 7) == 3 * sum(micro["tokens"] for micro in microbatches)
+
+
+def test_a_budget_of_tokens_ends_with_the_step_that_reaches_it(plan, tmp_path):
+    own = [sum(plan.tokens[number] for number in step) for step in plan.steps]
+    order = [number for epoch in range(4) for number in epoch_order(len(own), 7, epoch)]
+    taken = [own[number] for number in order]
+    for steps in (1, 2, len(own), len(own) + 1, 3 * len(own) - 1):
+        total = sum(taken[:steps])
+        assert learned_tokens(plan, steps, 7) == total
+        assert steps_of_budget(plan, total, 7) == steps == steps_of_budget(plan, total - 1, 7)
+        assert steps_of_budget(plan, total + 1, 7) == steps + 1
+        path = tmp_path / "plan.json"
+        write_plan(path, plan, phase="p", sides=[{}] * len(plan.lengths), steps=steps, seed=7, beta=0.1)
+        found = json.loads(path.read_text())
+        assert found["steps_taken"] == steps
+        assert len(found["order"]) == found["epochs"] == -(-steps // len(own))
+        assert [number for epoch in found["order"] for number in epoch][:steps] == order[:steps]
+
+
+def test_without_a_step_to_take_no_token_is_learned(plan):
+    empty = replace(plan, steps=(), batches=[], tokens=())
+    assert steps_of_budget(empty, 100, 7) == learned_tokens(empty, 0, 7) == 0
