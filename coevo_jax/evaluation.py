@@ -10,6 +10,7 @@ from typing import TypedDict
 
 import numpy as np
 
+from coevo_jax.streams import stream
 from coevo_jax.trajectory import SOLVED_REWARD, Ending, Trajectory
 
 HISTOGRAM_BINS = 10
@@ -204,7 +205,7 @@ def _bootstrap(
         return [None] * len(values)
     sums = np.stack([np.bincount(task_index, row, minlength=tasks) for row in values])  # [K, tasks]
     sizes = np.bincount(task_index, minlength=tasks)
-    rng = np.random.default_rng([seed, tasks])
+    rng = stream("bootstrap", seed, tasks)
     means = []
     for start in range(0, samples, _BOOTSTRAP_CHUNK):
         draw = rng.integers(0, tasks, size=(min(_BOOTSTRAP_CHUNK, samples - start), tasks))

@@ -11,7 +11,17 @@ ROOT = Path(__file__).resolve().parent.parent
 MAX_LINES = 400
 
 LAYERS = (
-    {"strict", "files", "config", "config_check", "config_io", "architectures", "trajectory", "batch"},
+    {
+        "strict",
+        "streams",
+        "files",
+        "config",
+        "config_check",
+        "config_io",
+        "architectures",
+        "trajectory",
+        "batch",
+    },
     {"sharding", "hosts"},
     {"models"},
     {"learning", "sampling"},

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-import numpy as np
+from coevo_jax.streams import stream
 
 # Groups among which a microbatch chooses: more leave less padding, fewer keep more of the shuffle.
 WINDOWS = (32, 64)
@@ -106,7 +106,7 @@ def assemble(bundles: Sequence[Bundle], shape: Shape, attempts: int = ATTEMPTS) 
     least = math.ceil(sum(bundle.size for bundle in bundles) / max(shape.rows * shape.tokens, 1))
     best: list[list[Placed]] | None = None
     for attempt in range(attempts):
-        order = np.random.default_rng([attempt]).permutation(len(bundles)) if attempt else range(len(bundles))
+        order = stream("bins", attempt).permutation(len(bundles)) if attempt else range(len(bundles))
         for window, key in product(WINDOWS, ORDERS.values()):
             fillings = _assemble(bundles, [int(index) for index in order], shape, window, key)
             if best is None or len(fillings) < len(best):

@@ -2,10 +2,11 @@
 
 B rows of T tokens hold prefix trees; view s (from 0) of row b is n = b * S + s. An optimizer step is one
 microbatch, or as many as its pairs take (`batch.step_pairs`). With k pairs in the step, and e trajectories
-learned from without a pair:
+learned from without a pair, each term is a mean over what it is made of, so that their ratio is that of their
+weights in every step:
 
     weight[p]     = dpo[kind p] / k
-    sft_weight[n] = (sum over pairs p with chosen n of sft[kind p] / k  +  extra[n] / (k or e)) / tokens[n]
+    sft_weight[n] = (sum over pairs p with chosen n of sft[kind p] / k  +  extra[n] / e) / tokens[n]
 
 where tokens[n] is the number of trained tokens for the reduction "mean", and 1 for "sum". A step of nothing
 but supervised fine-tuning (`pack_sft`) has sft_weight[n] = 1 / (trained tokens of the step): the token mean.
@@ -28,6 +29,7 @@ from coevo_jax.data.pairing import PairSet
 from coevo_jax.data.records import cut_to_rows, name_of, pair_problem, trajectory_problem
 from coevo_jax.data.steps import counted_steps, one_microbatch_steps
 from coevo_jax.data.views import Link, View, link_pair, plain_view
+from coevo_jax.streams import stream
 from coevo_jax.strict import ConfigError
 from coevo_jax.trajectory import PreferencePair, Trajectory
 
@@ -95,9 +97,10 @@ def pack(
     for step in steps:
         pairs = sum(len(micro.links) for micro in step)
         own = [_own_extra(micro, extra) for micro in step]
-        denominator = pairs or sum(len(weights) for weights in own)
+        alone = sum(len(weights) for weights in own)
         for micro, weights in zip(step, own, strict=True):
-            sft = _sft_weights(micro, weights, kinds, sft_reduction, denominator, batch)
+            means = {view: weight / alone for view, weight in weights.items()}
+            sft = _sft_weights(micro, means, kinds, sft_reduction, pairs, batch)
             terms = StepWeights(sft=sft, kinds=kinds, pairs=max(pairs, 1), microbatches=len(step))
             batches.append(build(micro, terms, trajectories, batch, pad_id))
     return _plan(batches, steps, trajectories, usable, cut, pair_set.pairs, batch)
@@ -145,7 +148,7 @@ def with_reference(batch: PreferenceBatch, logps: np.ndarray) -> PreferenceBatch
 
 def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
     """Order int64 [count] in which an epoch visits the steps; a function of its arguments alone."""
-    return np.random.default_rng([seed, epoch]).permutation(count)
+    return stream("epoch", seed, epoch).permutation(count)
 
 
 def kind_weights(pair_weights: PairWeights) -> dict[str, KindWeights]:
@@ -229,7 +232,7 @@ def _sft_weights(
     extra: Mapping[tuple[int, View], float],
     kinds: Mapping[str, KindWeights],
     reduction: Literal["mean", "sum"],
-    denominator: int,
+    pairs: int,
     batch: BatchConfig,
 ) -> dict[int, float]:
     """The formula of the module's docstring, by n."""
@@ -238,10 +241,10 @@ def _sft_weights(
         for link in group.links:
             if link.imitated is not None:
                 key = (number, link.imitated)
-                terms[key] = terms.get(key, 0.0) + kinds[link.pair.kind].sft
+                terms[key] = terms.get(key, 0.0) + kinds[link.pair.kind].sft / pairs
     places = micro.places(batch)
     tokens = {key: max(key[1].token_count, 1) if reduction == "mean" else 1 for key in terms}
-    return {places[key]: term / denominator / tokens[key] for key, term in terms.items()}
+    return {places[key]: term / tokens[key] for key, term in terms.items()}
 
 
 def _plan(

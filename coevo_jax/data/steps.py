@@ -9,6 +9,7 @@ import numpy as np
 from coevo_jax.data.bins import assemble
 from coevo_jax.data.groups import Group, Planter, Unit
 from coevo_jax.data.microbatch import Microbatch
+from coevo_jax.streams import stream
 
 # Of so many draws of a step's tasks, the one that leaves least padding is taken.
 DRAWS = 12
@@ -21,7 +22,7 @@ Step = list[Microbatch]
 def one_microbatch_steps(tasks: Sequence[Sequence[Unit]], planter: Planter, seed: int) -> list[Step]:
     """Every microbatch is a step; a task's units stay together where they fit."""
     groups = [group for units in tasks for group in planter.groups(units)]
-    order = np.random.default_rng([seed]).permutation(len(groups))
+    order = stream("steps", seed).permutation(len(groups))
     return [[micro] for micro in lay_out([groups[index] for index in order], planter)]
 
 
@@ -30,7 +31,7 @@ def counted_steps(tasks: Sequence[Sequence[Unit]], planter: Planter, seed: int, 
 
     Units that do not count, of tasks where none does, are spread evenly over the steps.
     """
-    rng = np.random.default_rng([seed])
+    rng = stream("steps", seed)
     tasks = [[unit for unit in units if planter.holds(unit)] for units in tasks]
     if not any(unit.counts for units in tasks for unit in units):
         tasks = [[replace(unit, counts=True) for unit in units] for units in tasks if units]

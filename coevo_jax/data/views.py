@@ -15,15 +15,11 @@ class View:
 
     trajectory: int  # index into the trajectories of the plan
     weights: bytes  # float32 [scored tokens]
+    token_count: int  # tokens from its first turn on: the length that losses divide by, whatever they weigh
 
     @property
     def token_weights(self) -> np.ndarray:
         return np.frombuffer(self.weights, np.float32)
-
-    @property
-    def token_count(self) -> int:
-        """Tokens that count: the length of the trajectory as losses see it."""
-        return int(np.count_nonzero(self.token_weights))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +50,11 @@ def turn_count(trajectory: Trajectory) -> int:
     return int((mask & ~np.concatenate([[False], mask[:-1]])).sum())
 
 
+def count_from(trajectory: Trajectory, first_turn: int) -> int:
+    """Number of scored tokens from a turn on; a weight of 0 is one that was chosen, and its token counts."""
+    return int(np.count_nonzero(turn_of_token(trajectory) >= first_turn))
+
+
 def turn_credit(trajectory: Trajectory, discount: float, first_turn: int = 0) -> np.ndarray:
     """Weight of every scored token, float32: discount ** (turns after its own), 0 before `first_turn`."""
     turns = turn_of_token(trajectory)
@@ -81,16 +82,19 @@ def link_pair(
     """The views of a pair: credit per turn, from the pair's first turns on, length desensitised."""
     ours = turn_credit(chosen, turn_discount, pair.chosen_from)
     theirs = turn_credit(rejected, turn_discount, pair.rejected_from)
+    our_count = count_from(chosen, pair.chosen_from)
+    their_count = count_from(rejected, pair.rejected_from)
     ours, theirs = length_desensitised(ours, theirs, ld_alpha), length_desensitised(theirs, ours, ld_alpha)
     plain = plain_view(pair.chosen, chosen, turn_discount) if imitated else None
     return Link(
         pair=pair,
-        chosen=View(trajectory=pair.chosen, weights=ours.tobytes()),
-        rejected=View(trajectory=pair.rejected, weights=theirs.tobytes()),
+        chosen=View(trajectory=pair.chosen, weights=ours.tobytes(), token_count=our_count),
+        rejected=View(trajectory=pair.rejected, weights=theirs.tobytes(), token_count=their_count),
         imitated=plain,
     )
 
 
 def plain_view(index: int, trajectory: Trajectory, turn_discount: float = 1.0) -> View:
     """The view of the SFT term: every scored token with its turn's credit."""
-    return View(trajectory=index, weights=turn_credit(trajectory, turn_discount).tobytes())
+    credit = turn_credit(trajectory, turn_discount)
+    return View(trajectory=index, weights=credit.tobytes(), token_count=count_from(trajectory, 0))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from coevo_jax.learning.divergences import DIVERGENCES
 from coevo_jax.learning.loss_calls import Loss, Option, Term, as_loss, call_loss, loss_term
-from coevo_jax.learning.loss_terms import PAIR_ARRAYS, PreferenceLoss
+from coevo_jax.learning.loss_terms import HARMLESS, HARMLESS_LOGP, PAIR_ARRAYS, PreferenceLoss
 from coevo_jax.learning.preference_losses import PREFERENCE_LOSSES
 from coevo_jax.strict import ConfigError, closest, nearest
 
@@ -42,6 +42,8 @@ def resolve_loss(name: str, options: Mapping[str, Option]) -> Loss:
         raise ConfigError(f"the loss {name!r}: {error}") from None
     try:
         trace(loss)
+        if ":" in name:
+            _try_on_padding(loss)
     except Exception as error:  # whatever the user's own code raises on abstract arrays
         detail = _first_line(error).removeprefix(f"the loss {name!r} ")
         raise ConfigError(f"the loss {name!r}: {detail}") from error
@@ -54,6 +56,29 @@ def trace(loss: PreferenceLoss) -> None:
     scalar = jax.ShapeDtypeStruct((), jnp.float32)
     arrays = {name: pairs for name in PAIR_ARRAYS}
     jax.eval_shape(lambda *a: call_loss(loss, a[:4], a[4], a[5]), *[pairs] * 4, scalar, arrays)
+
+
+def _try_on_padding(loss: Loss) -> None:
+    """Evaluate a loss and its gradient on pairs that are not there, as they fill up a microbatch.
+
+    Raises:
+      ValueError: a value or a gradient is not finite, and would make that of every step so.
+    """
+    sides = [jnp.full(3, HARMLESS_LOGP, jnp.float32)] * 4
+    arrays = {name: jnp.full(3, value, jnp.float32) for name, value in HARMLESS.items()}
+    arrays["weight"] = jnp.zeros(3, jnp.float32)
+
+    def total(chosen: jax.Array, rejected: jax.Array) -> jax.Array:
+        return jnp.sum(call_loss(loss, (chosen, rejected, sides[2], sides[3]), jnp.float32(0.1), arrays))
+
+    value, gradients = jax.value_and_grad(total, argnums=(0, 1))(sides[0], sides[1])
+    for what, found in (("value", value), ("gradient", jnp.stack(gradients))):
+        if not jnp.isfinite(found).all():
+            raise ValueError(
+                f"its {what} is not finite where policy and reference agree (log-probabilities "
+                f"{HARMLESS_LOGP}, one token a side, rewards {HARMLESS['chosen_reward']} and "
+                f"{HARMLESS['rejected_reward']}), as in the padding of every microbatch"
+            )
 
 
 def _own_loss(name: str) -> Callable:

@@ -16,6 +16,10 @@ F = TypeVar("F", bound=PreferenceLoss)
 # What a loss may ask for by naming it as a keyword-only parameter; each float32 [P].
 PAIR_ARRAYS = ("chosen_tokens", "rejected_tokens", "chosen_reward", "rejected_reward", "weight")
 
+# What a loss is given for a pair that is not there: one token a side, the chosen one of more reward.
+HARMLESS_LOGP = -1.0
+HARMLESS = {"chosen_tokens": 1.0, "rejected_tokens": 1.0, "chosen_reward": 1.0, "rejected_reward": 0.0}
+
 EXP_LIMIT = 30.0
 
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from coevo_jax.batch import Array, PreferenceBatch, Scalar
+from coevo_jax.learning.loss_terms import HARMLESS, HARMLESS_LOGP
 from coevo_jax.learning.preference_losses import (
     PreferenceLoss,
     call_loss,
@@ -69,11 +70,8 @@ def objective(
     metrics = pair_metrics(sides, losses, real, batch.kind, beta)
     share = jnp.asarray(batch.step_share)
     metrics |= {"loss": (total, share), "loss/preference": (preference, share), "loss/sft": (sft, share)}
-    imitated = jnp.asarray(batch.sft_weight) > 0
-    metrics["sft/token_logp"] = (
-        jnp.sum(jnp.where(imitated, policy_logps, 0.0)),
-        jnp.sum(jnp.where(imitated, batch.token_count, 0)).astype(jnp.float32),
-    )
+    # By the SFT term's own weights: a trajectory that stands in two microbatches has a share in each.
+    metrics["sft/token_logp"] = (-sft, jnp.sum(batch.sft_weight * batch.token_count))
     metrics["tokens"] = (jnp.sum(batch.tokens.scored).astype(jnp.float32), share)
     metrics["pairs"] = (jnp.sum(real).astype(jnp.float32), share)
     return total, metrics
@@ -91,7 +89,11 @@ def pair_sides(policy_logps: jax.Array, batch: PreferenceBatch) -> Sides:
 
 
 def pair_losses(sides: Sides, batch: PreferenceBatch, beta: jax.Array, loss: AgentLoss) -> jax.Array:
-    """Each pair's loss by its kind, [P]; a loss sees only pairs of its own kinds with a weight above 0."""
+    """Each pair's loss by its kind, [P]; a loss sees only pairs of its own kinds with a weight above 0.
+
+    In the place of all others it sees harmless ones: a value that is left out afterwards still has a
+    gradient, and 0 times an infinite one (of a division by a reward gap of 0, say) is not a number.
+    """
     tokens = jnp.asarray(batch.token_count).astype(jnp.float32)
     reward, kind = jnp.asarray(batch.reward), jnp.asarray(batch.kind)
     arrays = {
@@ -105,7 +107,11 @@ def pair_losses(sides: Sides, batch: PreferenceBatch, beta: jax.Array, loss: Age
         kinds = jnp.asarray([i for i, other in enumerate(loss.by_kind) if other == one])
         own = (kind[:, None] == kinds).any(axis=1)
         weight = jnp.where(own, batch.weight, 0.0)
-        losses = jnp.where(own, call_loss(one, sides, beta, arrays | {"weight": weight}), losses)
+        seen = own & (weight > 0)
+        a, b, c, d = (jnp.where(seen, side, HARMLESS_LOGP) for side in sides)
+        named = {name: jnp.where(seen, array, HARMLESS[name]) for name, array in arrays.items()}
+        values = call_loss(one, (a, b, c, d), beta, named | {"weight": weight})
+        losses = jnp.where(seen, values, losses)
     return losses
 
 

@@ -1,9 +1,16 @@
 """AdamW without a learning rate: the rate is data of each step, so that both agents share one program."""
 
+import math
+from fractions import Fraction
+from typing import Any
+
+import jax
 import numpy as np
 import optax
 
 from coevo_jax.config import OptimizerConfig
+
+Params = Any
 
 
 def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
@@ -11,12 +18,39 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
     return optax.chain(
         optax.clip_by_global_norm(config.clip_norm),
         optax.scale_by_adam(b1=config.adam_b1, b2=config.adam_b2),
-        optax.add_decayed_weights(config.weight_decay),
+        optax.stateless(lambda updates, params: _decay(updates, params, config.weight_decay)),
     )
 
 
+def _decay(updates: Params, params: Params, weight_decay: float) -> Params:
+    if weight_decay == 0:
+        return updates
+    return jax.tree.map(
+        lambda update, param, decays: update + weight_decay * param if decays else update,
+        updates,
+        params,
+        decayed(params),
+    )
+
+
+def decayed(params: Params) -> Params:
+    """Which parameters weight decay pulls to zero: matrices, by their names; True or False for each leaf.
+
+    The weights of norms and the biases of projections are left alone (Loshchilov & Hutter, arXiv 1711.05101,
+    leave it open; GPT-3's recipe and its successors decay matrices alone). Their number of axes does not tell
+    them apart: layers are stacked, so that a stack of norms is a matrix, too.
+    """
+
+    def is_matrix(path: tuple[Any, ...], _: Any) -> bool:
+        name = path[-1].key
+        return name != "scale" and not name.endswith("_bias")
+
+    return jax.tree_util.tree_map_with_path(is_matrix, params)
+
+
 def warmup_steps(steps: int, fraction: float) -> int:
-    return int(np.ceil(steps * fraction))
+    """Steps of warm-up: the share of the steps, rounded up; exact, since 100 * 0.07 is above 7 in floats."""
+    return math.ceil(steps * Fraction(str(fraction)))
 
 
 def constant_rate(step: int, steps: int, peak: float, warmup_fraction: float) -> float:

@@ -136,8 +136,8 @@ def test_extra_sft_beside_pairs_and_alone():
     plan = packed([*HAND, success], HAND_PAIRS, extra={3: 0.3, 0: 0.6}, **shape)
     place = [places[0][1] for places in plan.locations]
     weights = plan.batches[0].sft_weight
-    assert weights[place[3]] == pytest.approx(0.3 / 3 / 2)
-    assert weights[place[0]] == pytest.approx((0.625 + 0.6) / 3 / 3)
+    assert weights[place[3]] == pytest.approx(0.3 / 2 / 2)  # a mean over the two that are learned alone
+    assert weights[place[0]] == pytest.approx((0.625 / 3 + 0.6 / 2) / 3)
     alone = packed([success, HAND[0]], [], extra={0: 0.3, 1: 0.3}, **shape)
     assert alone.batches[0].sft_weight.sum() == pytest.approx(0.3 / 2 / 2 + 0.3 / 2 / 3)
     assert alone.batches[0].weight.sum() == 0
@@ -196,11 +196,9 @@ def test_a_task_too_large_for_one_microbatch_is_split_by_pairs():
     assert sorted(counts) == [1, 2]
     assert [len(places) for places in plan.locations] == [2, 1, 1, 1]  # the expert is repeated
     assert plan.dropped_pairs == 0
-    # k times a step's weights of the expert's two tokens: 0.5 for each pair, and 1 once
-    total = sum(
-        count * float(batch.sft_weight.sum()) * 2 for count, batch in zip(counts, plan.batches, strict=True)
-    )
-    assert total == pytest.approx(3 * 0.5 + 1.0)
+    # A step's weights of the expert's two tokens: 0.5 as its pairs' mean, and 1 in the step it counts in.
+    totals = sorted(float(batch.sft_weight.sum()) * 2 for batch in plan.batches)
+    assert totals == pytest.approx([0.5, 1.5])
 
 
 def test_pairs_of_a_microbatch_are_limited():
@@ -208,12 +206,37 @@ def test_pairs_of_a_microbatch_are_limited():
     assert sorted(int((batch.weight > 0).sum()) for batch in plan.batches) == [1, 2]
 
 
+def test_a_small_last_step_imitates_no_more_than_the_others():
+    """33 pairs and 40 successes, 32 pairs a step: the summed SFT weight was 1.1 and 20.5."""
+    trajectories, pairs = corpus(np.random.default_rng(1), 33, 1, prompt=(8, 12), turn=(3, 6))
+    successes = [
+        trajectory(range(10, 20), "0" * 5 + "1" * 5, task=f"u{k:02d}", reward=1.0) for k in range(40)
+    ]
+    extra = {len(trajectories) + k: 1.0 for k in range(40)}
+    shape = {"rows": 4, "row_length": 64, "pairs": 16, "step_pairs": 32}
+    plan = packed([*trajectories, *successes], pairs, extra=extra, reduction="sum", **shape)
+    assert [sum((plan.batches[i].weight > 0).sum() for i in step) for step in plan.steps] == [32, 1]
+    assert {one.kind for one in pairs} == {"expert_failure"}
+    sums = [sum(plan.batches[i].sft_weight.sum() for i in step) for step in plan.steps]
+    assert sums == pytest.approx([SFT["expert_failure"] + 1.0] * 2)
+
+
+def test_a_weight_of_zero_is_no_missing_token():
+    """LD-DPO's alpha 0 leaves the longer side's surplus out of the sum, not out of the length."""
+    plan = packed(HAND, HAND_PAIRS[:1], credit={"ld_alpha": 0.0}, **HAND_SHAPE)
+    (batch,) = plan.batches
+    n = int(batch.chosen[0])
+    weights = batch.view_weight.reshape(-1, batch.view_weight.shape[-1])[n]
+    assert (weights > 0).sum() == 2
+    assert batch.token_count[n] == 3
+
+
 def test_steps_of_an_exact_number_of_pairs():
     trajectories, pairs = corpus(np.random.default_rng(0), 30, 3, prompt=(10, 30), turn=(4, 12))
     extra = dict.fromkeys(range(0, len(trajectories), 5), 1.0)
     # and eleven trajectories of tasks without a pair
     lonely = [trajectory(range(10, 30), "0" * 15 + "1" * 5, task=f"u{k:02d}") for k in range(11)]
-    extra |= {len(trajectories) + k: 2.0 for k in range(11)}
+    extra |= {len(trajectories) + k: 1.0 for k in range(11)}
     shape = {"rows": 2, "row_length": 128, "pairs": 16, "step_pairs": 12}
     plan = packed([*trajectories, *lonely], pairs, extra=extra, reduction="sum", **shape)
     assert [number for step in plan.steps for number in step] == list(range(len(plan.batches)))
@@ -221,16 +244,16 @@ def test_steps_of_an_exact_number_of_pairs():
     assert counts[:-1] == [12] * (len(counts) - 1)
     assert sum(counts) == len(pairs)
     assert max(len(step) for step in plan.steps) > 1
-    total = 0.0
-    for step, count in zip(plan.steps, counts, strict=True):
+    for step in plan.steps:
         own = [plan.batches[i] for i in step]
         kinds = np.concatenate([batch.kind[batch.weight > 0] for batch in own])
         expected = np.mean([DPO[PAIR_KINDS[kind]] for kind in kinds])
         assert sum(batch.weight.sum() for batch in own) == pytest.approx(expected)
         assert all(batch.step_share == np.float32(1 / len(step)) for batch in own)
-        imitated = sum(SFT[PAIR_KINDS[kind]] for kind in kinds)
-        total += count * sum(float(batch.sft_weight.sum()) for batch in own) - imitated
-    assert total == pytest.approx(sum(extra.values()), rel=1e-5)
+        imitated = np.mean([SFT[PAIR_KINDS[kind]] for kind in kinds])
+        # Both terms are means over what they are made of: one ratio in every step, the last one's too.
+        total = sum(float(batch.sft_weight.sum(dtype=np.float64)) for batch in own)
+        assert total - imitated == pytest.approx(1.0, rel=1e-5)
     steps_of_lonely = [
         next(i for i, step in enumerate(plan.steps) if places[0][0] in step)
         for places in plan.locations[len(trajectories) :]

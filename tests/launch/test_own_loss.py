@@ -27,6 +27,9 @@ def short(policy_chosen, policy_rejected, *, beta):
 def greedy(policy_chosen, policy_rejected, reference_chosen, reference_rejected, *, beta, tokens):
     return policy_rejected - policy_chosen
 
+def rooted(policy_chosen, policy_rejected, reference_chosen, reference_rejected, *, beta):
+    return jnp.sqrt(jnp.abs(policy_chosen - reference_chosen)) + policy_rejected
+
 def raising(policy_chosen, policy_rejected, reference_chosen, reference_rejected, *, beta):
     raise KeyError("a bug of one's own")
 """
@@ -38,6 +41,7 @@ CASES = {
     "failure.loss=broken_ones:short": "failure.loss: the loss 'broken_ones:short': found the signature "
     "(policy_chosen, policy_rejected, *, beta), expected (policy_chosen, policy_rejected, reference_chosen",
     "target.loss=broken_ones:greedy": "the parameter 'tokens' is no array of a pair (chosen_tokens, ",
+    "target.loss=broken_ones:rooted": "its gradient is not finite where policy and reference agree",
     "target.loss=broken_ones:raising": 'KeyError: "a bug of one\'s own"',
     "target.loss=broken_ones:redused": "broken_ones has no function 'redused' (did you mean 'reduced'?)",
     "target.loss={broken_ones:reduced: 1, sft: 1}": "target.loss: the loss 'broken_ones:reduced'",

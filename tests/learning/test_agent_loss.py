@@ -274,3 +274,55 @@ def test_every_loss_compiles_and_trains_a_step_of_several_microbatches(compiled,
     batches = [plan.batches[number] for number in plan.steps[0]]
     state, metrics = take_step(make(of(loss=name)), state, {}, batches, BETA, np.float32(1e-3))
     assert_learned(before, jax.device_get(state.params), metrics)
+
+
+def test_pairs_that_are_not_there_leave_gradients_finite(tmp_path, monkeypatch):
+    """A loss may divide by the reward gap: padding has none, and 0 times infinity is not a number."""
+    (tmp_path / "by_gap.py").write_text(
+        "def by_gap(policy_chosen, policy_rejected, reference_chosen, reference_rejected, *, beta,\n"
+        "           chosen_reward, rejected_reward):\n"
+        "    return (policy_rejected - policy_chosen) / (chosen_reward - rejected_reward)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    loss = of(loss="by_gap:by_gap")
+    made = one_batch()
+    real = made.weight > 0
+    assert not real.all()
+    logps = jnp.full(made.reference_logps.shape, -3.0, jnp.float32)
+    gradient = jax.grad(lambda logps: objective(logps, None, made, beta=BETA, loss=loss)[0])(logps)
+    assert jnp.isfinite(gradient).all() and (gradient != 0).any()
+    nothing = replace(made, weight=np.zeros_like(made.weight), sft_weight=np.zeros_like(made.sft_weight))
+    gradient = jax.grad(lambda logps: objective(logps, None, nothing, beta=BETA, loss=loss)[0])(logps)
+    assert (gradient == 0).all()
+
+
+def test_length_normalised_losses_divide_by_the_length_whatever_the_tokens_weigh():
+    """60 tokens against 6 at -1 nat each, LD-DPO's alpha 0: SimPO sees -0.1 and -1 nats a token."""
+    loss = of(loss="simpo", ld_alpha=0.0)
+    long, short = np.float32(-6), np.float32(-6)  # of the long side, only as many tokens as the short one has
+    arrays = {
+        "chosen_tokens": np.float32([60]),
+        "rejected_tokens": np.float32([6]),
+        "weight": np.float32([1]),
+    }
+    sides = tuple(jnp.asarray([side], jnp.float32) for side in (long, short, 0, 0))
+    value = call_loss(loss.by_kind[0], sides, 2.0, {k: jnp.asarray(v) for k, v in arrays.items()})
+    assert value[0] == pytest.approx(0.241, abs=1e-3)
+
+
+def test_the_imitated_token_mean_does_not_depend_on_packing():
+    """An expert that stands in two microbatches counts as often as in one."""
+    pair_set = random_pairs(5)
+    loss, found = of(), []
+    for shape in ({}, {"rows": 1, "step_pairs": 100}, {"rows": 2, "step_pairs": 100, "row_length": 64}):
+        plan = packed(pair_set, **shape)
+        trajectory_logps = np.random.default_rng(0).normal(-20, 3, len(pair_set.trajectories))
+        sums = np.zeros(2)
+        for batch, views in zip(plan.batches, plan.views, strict=True):
+            logps = np.zeros(batch.reference_logps.shape, np.float32)
+            for n, trajectory in views:
+                logps[n] = trajectory_logps[trajectory]
+            _, metrics = objective(jnp.asarray(logps), None, batch, beta=BETA, loss=loss)
+            sums += [float(part) for part in metrics["sft/token_logp"]]
+        found.append(sums[0] / sums[1])
+    assert found[1:] == pytest.approx([found[0]] * 2, rel=1e-5)

@@ -7,8 +7,6 @@ than the goal counts. The games are a download of the user's; see `games`.
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from coevo_jax.envs.alfworld.experts import ExpertRow, default_experts_path, prepare, read_experts
 from coevo_jax.envs.alfworld.games import Game, check_planner, data_folder, read_games
 from coevo_jax.envs.alfworld.options import AlfWorldOptions
@@ -16,6 +14,7 @@ from coevo_jax.envs.env import SPLITS, StepResult, Task, format_response
 from coevo_jax.envs.textworld.interpreter import check_package
 from coevo_jax.envs.textworld.session import Session
 from coevo_jax.envs.textworld.text import clean, with_commands
+from coevo_jax.streams import stream
 from coevo_jax.trajectory import SOLVED_REWARD, Demonstration, Turn
 
 SYSTEM_PROMPT = """\
@@ -66,7 +65,7 @@ class AlfWorldEnv:
             for game in self._games.values()
             if game.task.split == split and game.task.family in options.families
         ]
-        order = np.random.default_rng([options.seed, place]).permutation(len(tasks))
+        order = stream("alfworld order", options.seed, place).permutation(len(tasks))
         return [tasks[index] for index in order[:limit]]
 
     def max_turns(self, task: Task) -> int:

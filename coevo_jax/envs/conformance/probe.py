@@ -2,15 +2,13 @@
 
 import threading
 import time
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import numpy as np
-
 from coevo_jax.envs.conformance.actions import MALFORMED, destroying, perturbed
 from coevo_jax.envs.env import SPLITS, Env, PreparesExperts, StepResult, Task
+from coevo_jax.streams import stream
 from coevo_jax.trajectory import Demonstration
 
 T = TypeVar("T")
@@ -132,7 +130,7 @@ class Probe:
             env, chosen = self.open(), []
             for place, split in enumerate(SPLITS):
                 tasks = self.call(f"tasks({split!r})", lambda split=split: list(env.tasks(split)))
-                rng = np.random.default_rng([self.seed, place])
+                rng = stream("conformance order", self.seed, place)
                 indices = rng.choice(len(tasks), min(self.tasks_per_split, len(tasks)), replace=False)
                 chosen += [tasks[index] for index in sorted(indices)]
             self._sample = tuple(chosen)
@@ -166,7 +164,7 @@ class Probe:
         self, task: Task, *, malformed: bool = True, turns: int = RANDOM_TURNS
     ) -> tuple[str, ...]:
         """Actions of all experts, as they are and changed, with malformed ones between."""
-        rng = np.random.default_rng([self.seed, zlib.crc32(task.id.encode()), turns])
+        rng = stream(f"conformance {task.id}", self.seed, turns)
         known = [turn.action for one in self.sample() for turn in getattr(self.expert(one), "turns", ())]
         known = known or ["look", "help", "1"]
         actions = []

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 from pydantic import Field
 
 from coevo_jax.envs.env import SPLITS, Task
@@ -21,11 +20,11 @@ from coevo_jax.envs.intercode_sql.mysql.translate import as_valid_mysql
 from coevo_jax.envs.intercode_sql.sandbox import QueryLimits, SqlError
 from coevo_jax.envs.intercode_sql.tasks import SqlTask, TaskSet, make_task_set
 from coevo_jax.files import write_whole
+from coevo_jax.streams import stream
 from coevo_jax.strict import ConfigError, StrictModel, nearest, validate
 
 QUESTIONS, DUMP = "ic_spider_dev.json", "ic_spider_dbs.sql"
 TEST_SHARE, DEV_SHARE = 0.2, 0.1
-SPLIT_STREAM, ORDER_STREAM = 3, 4
 GOLD_SECONDS = 60.0
 CHECK_VERSION = 1  # of what a gold query must do: raise it when the emulation changes
 
@@ -113,7 +112,7 @@ def _load_once(folder: str, seed: int, limits: QueryLimits, _stamps: tuple[int, 
         )
         for number, row in enumerate(rows)
     ]
-    order = np.random.default_rng([seed, ORDER_STREAM]).permutation(len(tasks))
+    order = stream("spider order", seed).permutation(len(tasks))
     return Spider(tasks=make_task_set({}, [tasks[i] for i in order]), dump=dump)
 
 
@@ -138,7 +137,7 @@ def split_databases(counts: dict[str, int], seed: int, source: str) -> dict[str,
             f"{source}: found {len(counts)} databases, expected at least 3, one for every split"
         )
     names = sorted(counts)
-    order = [names[i] for i in np.random.default_rng([seed, SPLIT_STREAM]).permutation(len(names))]
+    order = [names[i] for i in stream("spider split", seed).permutation(len(names))]
     total, splits = sum(counts.values()), {}
     for split, share in (("test", TEST_SHARE), ("dev", DEV_SHARE)):
         taken = 0

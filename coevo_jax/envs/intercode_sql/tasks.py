@@ -14,6 +14,7 @@ from coevo_jax.envs.intercode_sql.lexicon import DOMAINS
 from coevo_jax.envs.intercode_sql.options import InterCodeSqlOptions
 from coevo_jax.envs.intercode_sql.questions import FORMS, UNSEEN_FORMS, Form, Question, draw_question
 from coevo_jax.envs.intercode_sql.sandbox import Database, QueryLimits, Sandbox
+from coevo_jax.streams import stream
 
 UNSEEN_FORM_PREFIX = "unseen-form/"
 GRADED_ROWS = 5  # answers of at least as many rows give a graded reward, and are preferred
@@ -21,7 +22,6 @@ KEEP_SMALL = (
     0.3  # share of the drawn questions with a smaller answer that are kept, where a form has larger ones
 )
 DRAWS_PER_TASK = 200
-DATABASE_STREAM, QUESTION_STREAM, ORDER_STREAM = 0, 1, 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +87,7 @@ def _generate_once(options_json: str) -> TaskSet:
         for place in range(database_count):
             key = [options.seed, split_index, place]
             generated = generate_database(
-                np.random.default_rng([*key, DATABASE_STREAM]),
+                stream("sql database", *key),
                 DOMAINS[place % options.domains],
                 place * len(SPLITS) + split_index,
                 synonym_share=options.synonym_share,
@@ -97,9 +97,9 @@ def _generate_once(options_json: str) -> TaskSet:
             databases[generated.database.name] = generated.database
             wanted = task_count // database_count + (place < task_count % database_count)
             unseen = round(wanted * options.unseen_form_share) if split == "test" else 0
-            rng = np.random.default_rng([*key, QUESTION_STREAM])
+            rng = stream("sql questions", *key)
             split_tasks += _draw_tasks(rng, generated, split, wanted, unseen, options)
-        order = np.random.default_rng([options.seed, split_index, ORDER_STREAM]).permutation(len(split_tasks))
+        order = stream("sql order", options.seed, split_index).permutation(len(split_tasks))
         tasks += [split_tasks[i] for i in order]
     return make_task_set(databases, tasks)
 

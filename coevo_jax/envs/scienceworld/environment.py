@@ -6,7 +6,6 @@ equal identity hashes (`simulator.JVM_OPTIONS`), which makes the same actions gi
 Dev is the *seen* split, test the *unseen* one (`families`).
 """
 
-import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from coevo_jax.envs.scienceworld.families import (
 )
 from coevo_jax.envs.scienceworld.options import ScienceWorldOptions
 from coevo_jax.envs.scienceworld.simulator import Simulator, check_package, find_java
+from coevo_jax.streams import stream
 from coevo_jax.trajectory import Demonstration
 
 SYSTEM_PROMPT = """\
@@ -74,10 +74,10 @@ class ScienceWorld:
         for family in expand_families(options.families):
             variations = np.asarray(split_variations(family, split))
             # A family's choice depends on its name, not on which other families are played.
-            rng = np.random.default_rng([options.seed, place, zlib.crc32(family.encode())])
+            rng = stream(f"scienceworld {family}", options.seed, place)
             chosen = rng.permutation(variations)[: limits[place]]
             tasks += [Task(id=task_id(family, int(v)), split=split, family=family) for v in chosen]
-        order = np.random.default_rng([options.seed, place]).permutation(len(tasks))
+        order = stream("scienceworld order", options.seed, place).permutation(len(tasks))
         return [tasks[index] for index in order]
 
     def max_turns(self, task: Task) -> int:

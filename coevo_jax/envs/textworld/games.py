@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 from pydantic import Field
 
 from coevo_jax.config import ConfigError, StrictModel, validate
@@ -21,6 +20,7 @@ from coevo_jax.envs.env import SPLITS, Task
 from coevo_jax.envs.textworld.interpreter import TEXTWORLD_VERSION
 from coevo_jax.envs.textworld.options import TextWorldOptions
 from coevo_jax.files import cache_root
+from coevo_jax.streams import stream
 
 RECIPE_VERSION = 1
 """Raised when the same options make other games, so that the cache is not mixed."""
@@ -95,7 +95,7 @@ def planned_tasks(options: TextWorldOptions) -> dict[str, tuple[Task, ...]]:
             family = families[index % len(families)]
             number = index // len(families)
             tasks.append(Task(id=f"{family}/{split}-{number}", split=split, family=family))
-        order = np.random.default_rng([options.seed, place]).permutation(count)
+        order = stream("textworld order", options.seed, place).permutation(count)
         splits[split] = tuple(tasks[index] for index in order)
     return splits
 
@@ -104,7 +104,7 @@ def game_request(options: TextWorldOptions, task: Task, folder: Path) -> dict:
     """The request that makes a task's game (see `making.make_game`): settings drawn by seed and task id."""
     number = int(task.id.rpartition("-")[2])
     seed = [options.seed, SPLITS.index(task.split), zlib.crc32(task.family.encode()), number]
-    rng = np.random.default_rng(seed)
+    rng = stream("textworld settings", *seed)
 
     def drawn(least: int, most: int) -> int:
         return int(rng.integers(least, most + 1))

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from coevo_jax.envs.textworld.playing import load, step
+from coevo_jax.streams import stream
 
 ATTEMPTS = 60  # draws until one has the settings wanted and falls to the split; a split takes 1/2 or 1/4
 SPLIT_QUARTERS = {"train": (0, 1), "dev": (2,), "test": (3,)}
@@ -46,7 +47,7 @@ def make_game(request: dict) -> dict | None:
 
     _speed_up()
     for attempt in range(ATTEMPTS):
-        seed = int(np.random.default_rng([*request["seed"], attempt]).integers(2**31 - 1))
+        seed = int(stream("textworld game", *request["seed"], attempt).integers(2**31 - 1))
         textworld.g_rng.set_seed(seed)
         random.seed(seed)
         np.random.seed(seed)

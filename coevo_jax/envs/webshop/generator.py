@@ -24,8 +24,8 @@ from coevo_jax.envs.webshop.words import (
     Kind,
 )
 from coevo_jax.files import write_whole
+from coevo_jax.streams import stream
 
-PRODUCT_STREAM = 0
 GENERATED = "generated catalogue"
 # An asin is B0 and four of these syllables, which a small vocabulary holds as one token each.
 SYLLABLES = tuple(first + vowel for first in "BGJLMNRTVXZ" for vowel in "AEIOU")
@@ -50,7 +50,7 @@ def generate_raw(
     attributes: dict[str, Any] = {}
     human: dict[str, Any] = {}
     for number in range(total):
-        rng = np.random.default_rng([options.seed, PRODUCT_STREAM, number])
+        rng = stream("webshop product", options.seed, number)
         if number % len(shelves) == 0:  # every kind once in a row of as many products
             order = rng.permutation(len(shelves))
         category, place = shelves[order[number % len(shelves)]]

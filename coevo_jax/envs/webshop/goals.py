@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from coevo_jax.envs.webshop.catalogue import Product
+from coevo_jax.streams import stream
 
-PRICE_STREAM, LIMIT_STREAM = 1, 2
 LIMITS = tuple(10.0 * tens for tens in range(1, 100))  # dollars
 NO_LIMIT = 1_000_000.0
 UPSTREAM_SHUFFLE_SEED = 233
@@ -41,7 +41,7 @@ class Goal:
 
 def draw_prices(products: Sequence[Product], seed: int) -> dict[str, float]:
     """Price in dollars by product: uniform within the range, where it has one."""
-    draws = np.random.default_rng([seed, PRICE_STREAM]).random(len(products))
+    draws = stream("webshop prices", seed).random(len(products))
     return {
         product.asin: product.low + (product.high - product.low) * draw
         for product, draw in zip(products, draws.tolist(), strict=True)
@@ -50,7 +50,7 @@ def draw_prices(products: Sequence[Product], seed: int) -> dict[str, float]:
 
 def human_goals(products: Sequence[Product], prices: Mapping[str, float], seed: int) -> list[Goal]:
     """One goal for every human instruction that names an attribute."""
-    rng = np.random.default_rng([seed, LIMIT_STREAM])
+    rng = stream("webshop price limits", seed)
     goals = []
     for product in products:
         for number, human in enumerate(product.human):
@@ -64,7 +64,7 @@ def human_goals(products: Sequence[Product], prices: Mapping[str, float], seed: 
 
 def synthetic_goals(products: Sequence[Product], prices: Mapping[str, float], seed: int) -> list[Goal]:
     """One goal for every combination of options of a product that has an instruction."""
-    rng = np.random.default_rng([seed, LIMIT_STREAM])
+    rng = stream("webshop price limits", seed)
     goals = []
     for product in products:
         if product.instruction is None or not product.instruction_attributes:
