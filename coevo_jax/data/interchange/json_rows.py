@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from coevo_jax.config import ConfigError
 
@@ -96,7 +96,7 @@ def write_json(rows: Iterable[dict[str, Any]], *, lines: bool) -> Iterator[bytes
 
 def _open(path: Path) -> BinaryIO:
     try:
-        return gzip.open(path) if is_packed(path) else path.open("rb")
+        return cast(BinaryIO, gzip.open(path)) if is_packed(path) else path.open("rb")
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
     except OSError as error:

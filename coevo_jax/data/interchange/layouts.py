@@ -289,6 +289,8 @@ def _check_row(row: Mapping[str, Any], shape: Shape, system: str, messages: Mess
         if flag_of(key, row[key], "row") is False:
             raise ValueError(f"{key}: found {show(row[key])} beside the messages, expected it on a message")
     for key in shape.repeated:
+        if row[key] in EMPTY:
+            continue
         again, same = read_messages(row[key], key, default=Speaker.HUMAN)
         if again not in ("", system) or messages[: len(same)] != same:
             raise ValueError(f"{key}: found beside other messages, which do not begin with it")

@@ -10,6 +10,7 @@ from hashlib import blake2b
 from coevo_jax.data.interchange.records import Conversation, Message, Speaker, TextPair
 from coevo_jax.trajectory import SOLVED_REWARD
 
+INVENTED = "prompt-"
 LABEL = "label"  # key of whether an answer is a good one, as KTO's rows have it
 
 
@@ -23,15 +24,19 @@ def prompt_text(messages: Iterable[Message]) -> str:
     return "\n".join(heard)
 
 
-def invented_id(messages: Sequence[Message], index: int) -> str:
+def invented_id(prompt: str, index: int) -> str:
     """An id for a row that has none: the same for equal prompts, in whatever file they stand.
 
     It ends in digits, as a numbered task's does. A row without a prompt is named by its place.
     """
-    prompt = prompt_text(messages)
     if not prompt:
         return f"row-{index}"
-    return f"prompt-{int.from_bytes(blake2b(prompt.encode(), digest_size=8).digest())}"
+    return f"{INVENTED}{int.from_bytes(blake2b(prompt.encode(), digest_size=8).digest())}"
+
+
+def is_invented(row_id: str, prompt: str) -> bool:
+    """Whether an id was made from the prompt: then equal rows are none the less different ones."""
+    return row_id.startswith(INVENTED) and row_id == invented_id(prompt, 0)
 
 
 def chosen_side(pair: TextPair) -> Conversation:
@@ -58,12 +63,8 @@ def pair_up(conversations: Sequence[Conversation]) -> list[TextPair]:
         prompt = prompt_text(conversation.messages)
         if prompt:
             tasks.setdefault((conversation.id, prompt), []).append(conversation)
-    return [
-        pair
-        for rows in tasks.values()
-        for alike in _by_system_prompt(rows)
-        for pair in _best_over_worse(alike)
-    ]
+    alike = (group for rows in tasks.values() for group in _by_system_prompt(rows))
+    return [pair for group in alike for pair in _best_over_worse(group)]
 
 
 def _by_system_prompt(rows: list[Conversation]) -> list[list[Conversation]]:

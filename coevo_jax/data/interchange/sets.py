@@ -12,7 +12,8 @@ from coevo_jax.config import ConfigError
 from coevo_jax.data.buffer import checked_rows, is_trajectory_file
 from coevo_jax.data.interchange.json_rows import Row, is_packed, json_rows
 from coevo_jax.data.interchange.layouts import LAYOUTS, guess_layout, parse_row
-from coevo_jax.data.interchange.records import Conversation, Message, Record, Speaker
+from coevo_jax.data.interchange.pairs import is_invented, prompt_text
+from coevo_jax.data.interchange.records import Conversation, Message, Record, Speaker, TextPair
 from coevo_jax.strict import nearest
 from coevo_jax.trajectory import Trajectory
 
@@ -115,14 +116,23 @@ def read_records(
             problems.report(outcome.where, outcome.problem or "no row")
             continue
         mark = _fingerprint(outcome.record)
-        if mark in seen:
+        if mark is not None and mark in seen:
             problems.report(outcome.where, f"the same as {seen[mark]}")
             continue
-        seen[mark] = outcome.where.removeprefix(f"{opened.name}: ")
+        if mark is not None:
+            seen[mark] = outcome.where.removeprefix(f"{opened.name}: ")
         yield outcome.where, outcome.record
 
 
-def _fingerprint(record: Record) -> bytes:
+def _fingerprint(record: Record) -> bytes | None:
+    """What equal rows share; None for a row that came without an id, of which there may be several."""
+    if isinstance(record, Trajectory):
+        row_id, prompt = record.task_id, record.prompt
+    else:
+        row_id = record.id
+        prompt = prompt_text(record.prompt if isinstance(record, TextPair) else record.messages)
+    if is_invented(row_id, prompt):
+        return None
     if isinstance(record, Trajectory):
         content: Any = (
             record.task_id, record.agent, record.sample, record.prompt, record.turns, record.reward

@@ -1,7 +1,7 @@
 """Which keys of a row hold what, for every layout that people bring. A new layout is one more declaration.
 
-A row is in the layout whose keys it has, not in one that a single key suggests. Null columns, which merged sets
-are full of, count as missing. Layouts that hold nothing to imitate are declared, too, with why they are refused.
+A row is in the layout whose keys it has, not in one that a single key suggests. Null columns, which merged
+sets are full of, count as missing. Layouts that hold nothing to imitate are declared, too, with the reason.
 """
 
 from collections.abc import Iterable, Mapping
@@ -177,8 +177,19 @@ SHAPES = (
 )
 # Columns that many sets keep beside messages, and that say nothing new there.
 BESIDE_MESSAGES = frozenset(
-    ["text", "input_ids", "labels", "answers", "completions", "instruction", "input", "output", "query"]
-    + ["response", "history"]
+    [
+        "text",
+        "input_ids",
+        "labels",
+        "answers",
+        "completions",
+        "instruction",
+        "input",
+        "output",
+        "query",
+        "response",
+        "history",
+    ]
 )
 KEYS = frozenset(chain.from_iterable(shape.keys for shape in SHAPES))
 UNREADABLE = BESIDE_MESSAGES - {"instruction", "input", "output", "query", "response", "history"}
@@ -207,9 +218,8 @@ def find_shape(row: Mapping[str, Any]) -> Shape | None:
     there = frozenset(key for key, value in row.items() if value is not None and key in KEYS)
     if (shape := BY_KEYS.get(there)) is None:
         filled = frozenset(key for key in there if row[key] not in EMPTY)
-        tries = (
-            keys - less for keys in (there, filled) for less in (frozenset(), UNREADABLE, BESIDE_MESSAGES)
-        )
+        beside = (frozenset(), UNREADABLE, BESIDE_MESSAGES)
+        tries = (keys - less for keys in (there, filled) for less in beside)
         shape = next((BY_KEYS[keys] for keys in tries if keys in BY_KEYS), None)
     if shape is None:
         named = sorted(there - BESIDE_MESSAGES)

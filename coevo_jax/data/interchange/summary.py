@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from coevo_jax.data.interchange.pairs import LABEL, prompt_text
+from coevo_jax.data.interchange.pairs import LABEL, is_invented, prompt_text
 from coevo_jax.data.interchange.records import Conversation, Message, Record, Speaker, TextPair
 from coevo_jax.trajectory import SOLVED_REWARD, Trajectory
 
@@ -143,14 +143,12 @@ def _learned(summary: Summary, layout: str, spoken: int, learned: int, compared:
 
 
 def _row(
-    summary: Summary,
-    row: Conversation | TextPair,
-    heard: tuple[Message, ...],
-    turns: int,
-    reward: float | None,
+    summary: Summary, row: Conversation | TextPair, heard: Iterable[Message], turns: int, reward: float | None
 ) -> None:
     """Count what rows of text have in common: an id, a prompt and other keys."""
-    mark = hash(prompt_text(heard))
+    prompt = prompt_text(heard)
+    mark = hash(prompt)
+    summary.notes["rows without an id, which their prompt names"] += is_invented(row.id, prompt)
     if summary.prompts.setdefault(row.id, mark) != mark:
         summary.notes["rows whose id stands for another prompt, too: never compared with that one's"] += 1
     if row.extra.get("tools"):

@@ -57,9 +57,9 @@ class Table:
 def open_table(source: str, split: str | None) -> Table:
     """Open one split of a hub set, a saved data set's folder, a folder of data files, or a Parquet file.
 
-    `datasets` says which files make the split; JSON and Parquet files are read here, so that a value is what its
-    file says wherever the file lies. Raises ConfigError when there is no such set or split, the hub cannot be
-    reached, or files are broken.
+    `datasets` says which files make the split; JSON and Parquet files are read here, so that a value is
+    what its file says wherever the file lies. Raises ConfigError when there is no such set or split, the hub
+    cannot be reached, or files are broken.
     """
     path = Path(source)
     if not is_hub_name(source) and path.is_file():
@@ -81,7 +81,7 @@ def open_table(source: str, split: str | None) -> Table:
         read = READERS.get(kind)
         if read is None:
             raise ConfigError(
-                f"{source}: found {kind} files, expected JSON or Parquet, whose values have types"
+                f"{source}: found {kind} files, expected JSON or Parquet: their values have types"
             )
         found = {str(key): list(names) for key, names in builder.config.data_files.items()}
         if not is_hub_name(source):
