@@ -1,4 +1,4 @@
-"""Rows as OpenAI, TRL, LLaMA-Factory, Axolotl and ms-swift document them: read rightly, or refused by name."""
+"""Rows as OpenAI, TRL, LLaMA-Factory, Axolotl and ms-swift document them: read rightly or refused by name."""
 
 import json
 from pathlib import Path
@@ -7,40 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coevo_jax.data.interchange import Conversation, Message, Speaker, TextPair, to_demonstration
+from coevo_jax.data.interchange import Conversation, Speaker
 from coevo_jax.data.interchange.layouts import LAYOUTS, guess_layout, parse_row
 from coevo_jax.data.interchange.messages import FLAGS
-from coevo_jax.data.interchange.pairs import chosen_side, pair_up
 from coevo_jax.data.interchange.shapes import SHAPES
+from tests.data.rows import gpt, human, part, says, system, user
 
 DOCS = Path(__file__).parents[2] / "docs" / "data.md"
-
-
-def user(text, **more):
-    return {"role": "user", "content": text, **more}
-
-
-def assistant(text, **more):
-    return {"role": "assistant", "content": text, **more}
-
-
-def system(text):
-    return {"role": "system", "content": text}
-
-
-def human(text):
-    return {"from": "human", "value": text}
-
-
-def gpt(text, **more):
-    return {"from": "gpt", "value": text, **more}
-
-
-def parts(text, weight=None):
-    """A message's content in parts, and LLaMA-Factory's weight."""
-    return {"content": [{"type": "text", "value": text}]} | (
-        {} if weight is None else {"loss_weight": weight}
-    )
 
 
 def told(row):
@@ -59,12 +32,12 @@ def told(row):
 
 READ = {
     "OpenAI's weight": (
-        {"messages": [system("s"), user("q"), assistant("x", weight=0), user("p"), assistant("y", weight=1)]},
+        {"messages": [system("s"), user("q"), says("x", weight=0), user("p"), says("y", weight=1)]},
         "[s] u:q -a:x u:p a:y",
     ),
     "nulls of a merged set": (
         {
-            "messages": [user("q", tool_calls=None, value=None), assistant("a", refusal=None, tool_calls=[])],
+            "messages": [user("q", tool_calls=None, value=None), says("a", refusal=None, tool_calls=[])],
             **dict.fromkeys(["conversations", "prompt", "chosen", "rejected", "completion", "images"]),
         },
         "u:q a:a",
@@ -78,14 +51,14 @@ READ = {
         "u:q -a:a u:r > a:good | a:bad",
     ),
     "Axolotl's preferences": (
-        {"messages": [system("s"), user("q")], "chosen": assistant("x"), "rejected": assistant("y")},
+        {"messages": [system("s"), user("q")], "chosen": says("x"), "rejected": says("y")},
         "[s] u:q > a:x | a:y",
     ),
-    "LLaMA-Factory's KTO, good": ({"messages": [user("q"), assistant("a")], "label": True}, "u:q a:a"),
-    "LLaMA-Factory's KTO, bad": ({"messages": [user("q"), assistant("a")], "label": False}, "u:q -a:a"),
+    "LLaMA-Factory's KTO, good": ({"messages": [user("q"), says("a")], "label": True}, "u:q a:a"),
+    "LLaMA-Factory's KTO, bad": ({"messages": [user("q"), says("a")], "label": False}, "u:q -a:a"),
     "a KTO tag as a number": ({"conversations": [human("q"), gpt("a")], "kto_tag": 0}, "u:q -a:a"),
     "TRL's unpaired preferences": (
-        {"prompt": [user("q")], "completion": [assistant("a")], "label": False},
+        {"prompt": [user("q")], "completion": [says("a")], "label": False},
         "u:q -a:a",
     ),
     "a label that is a category": (
@@ -93,11 +66,11 @@ READ = {
         "u:q a:a",
     ),
     "TRL's prompt and completion": (
-        {"prompt": [user("q"), assistant("a"), user("r")], "completion": [assistant("b")]},
+        {"prompt": [user("q"), says("a"), user("r")], "completion": [says("b")]},
         "u:q -a:a u:r a:b",
     ),
     "TRL's explicit prompt": (
-        {"prompt": [user("q")], "chosen": [assistant("a")], "rejected": [assistant("b")]},
+        {"prompt": [user("q")], "chosen": [says("a")], "rejected": [says("b")]},
         "u:q > a:a | a:b",
     ),
     "TRL's explicit prompt of text": (
@@ -106,31 +79,31 @@ READ = {
     ),
     "TRL's implicit prompt": (
         {
-            "chosen": [system("s"), user("q"), assistant("m"), user("r"), assistant("a")],
-            "rejected": [system("s"), user("q"), assistant("m"), user("r"), assistant("b")],
+            "chosen": [system("s"), user("q"), says("m"), user("r"), says("a")],
+            "rejected": [system("s"), user("q"), says("m"), user("r"), says("b")],
         },
         "[s] u:q -a:m u:r > a:a | a:b",
     ),
     "an implicit prompt, the environments answer differently": (
         {
-            "chosen": [user("q"), assistant("a"), user("o1"), assistant("b")],
-            "rejected": [user("q"), assistant("a"), user("o2"), assistant("c")],
+            "chosen": [user("q"), says("a"), user("o1"), says("b")],
+            "rejected": [user("q"), says("a"), user("o2"), says("c")],
         },
         "u:q > a:a u:o1 a:b | a:a u:o2 a:c",
     ),
     "one side is the beginning of the other": (
         {
-            "chosen": [user("q"), assistant("a"), user("o"), assistant("b")],
-            "rejected": [user("q"), assistant("a")],
+            "chosen": [user("q"), says("a"), user("o"), says("b")],
+            "rejected": [user("q"), says("a")],
         },
         "u:q > a:a u:o a:b | a:a",
     ),
     "UltraFeedback": (
         {
             "prompt": "q",
-            "chosen": [user("q"), assistant("a")],
-            "rejected": [user("q"), assistant("b")],
-            "messages": [user("q"), assistant("a")],
+            "chosen": [user("q"), says("a")],
+            "rejected": [user("q"), says("b")],
+            "messages": [user("q"), says("a")],
             "score_chosen": 8.0,
         },
         "u:q > a:a | a:b",
@@ -138,35 +111,29 @@ READ = {
     "sides that hold more of the conversation than the prompt": (
         {
             "prompt": "r",
-            "chosen": [user("q"), assistant("m"), user("r"), assistant("a")],
-            "rejected": [user("q"), assistant("m"), user("r"), assistant("b")],
+            "chosen": [user("q"), says("m"), user("r"), says("a")],
+            "rejected": [user("q"), says("m"), user("r"), says("b")],
         },
         "u:q -a:m u:r > a:a | a:b",
     ),
-    "UltraChat": ({"prompt": "q", "messages": [user("q"), assistant("a")]}, "u:q a:a"),
+    "UltraChat": ({"prompt": "q", "messages": [user("q"), says("a")]}, "u:q a:a"),
     "OpenAI's preferences": (
         {
             "input": {"messages": [system("s"), user("q")], "tools": [], "parallel_tool_calls": True},
-            "preferred_output": [assistant("a")],
-            "non_preferred_output": [assistant("b")],
+            "preferred_output": [says("a")],
+            "non_preferred_output": [says("b")],
         },
         "[s] u:q > a:a | a:b",
     ),
     "LLaMA-Factory v1": (
         {
-            "chosen_messages": [
-                {"role": "user", **parts("q", 0.0)},
-                {"role": "assistant", **parts("a", 1.0)},
-            ],
-            "rejected_messages": [
-                {"role": "user", **parts("q", 0.0)},
-                {"role": "assistant", **parts("b", 1.0)},
-            ],
+            "chosen_messages": [part("user", "q", 0.0), part("assistant", "a", 1.0)],
+            "rejected_messages": [part("user", "q", 0.0), part("assistant", "b", 1.0)],
         },
         "u:q > a:a | a:b",
     ),
     "ms-swift's rejected response": (
-        {"messages": [user("q"), assistant("m"), user("r"), assistant("a")], "rejected_response": "b"},
+        {"messages": [user("q"), says("m"), user("r"), says("a")], "rejected_response": "b"},
         "u:q -a:m u:r > a:a | a:b",
     ),
     "Alpaca": (
@@ -182,10 +149,10 @@ READ = {
     ),
     "Alpaca's preferences": ({"instruction": "i", "chosen": "a", "rejected": "b"}, "u:i > a:a | a:b"),
     "messages as JSON in a string": (
-        {"messages": json.dumps([user("q"), assistant("a")]), "system": "s"},
+        {"messages": json.dumps([user("q"), says("a")]), "system": "s"},
         "[s] u:q a:a",
     ),
-    "a row as JSON in a string": (json.dumps({"messages": [user("q"), assistant("a")]}), "u:q a:a"),
+    "a row as JSON in a string": (json.dumps({"messages": [user("q"), says("a")]}), "u:q a:a"),
     "an answer that is JSON": (
         {"prompt": "q", "completion": '[{"tool": "search"}]'},
         'u:q a:[{"tool": "search"}]',
@@ -206,13 +173,13 @@ READ = {
         {
             "messages": [
                 user([{"type": "text", "text": "q"}]),
-                assistant(["a", {"type": "text", "text": "b"}]),
+                says(["a", {"type": "text", "text": "b"}]),
             ]
         },
         "u:q a:ab",
     ),
     "a thought that the content holds": (
-        {"messages": [user("q"), assistant("<think>t</think>a", reasoning_content="t")]},
+        {"messages": [user("q"), says("<think>t</think>a", reasoning_content="t")]},
         "u:q a:<think>t</think>a",
     ),
 }
@@ -225,56 +192,56 @@ def test_a_documented_row_is_read_as_its_program_reads_it(name):
     assert guess_layout(row) in LAYOUTS
 
 
-SAID = [user("q"), assistant("a")]
+SAID = [user("q"), says("a")]
 REFUSED = {
     "calls of tools": (
-        {"messages": [user("q"), assistant("a", tool_calls=[{"id": 1}])]},
+        {"messages": [user("q"), says("a", tool_calls=[{"id": 1}])]},
         r"\[1\]\.tool_calls",
     ),
     "a call of a function": (
-        {"messages": [*SAID, assistant(None, function_call={"name": "f"})]},
+        {"messages": [*SAID, says(None, function_call={"name": "f"})]},
         "function_call",
     ),
     "a thought beside the content": (
-        {"messages": [user("q"), assistant("a", reasoning_content="because")]},
+        {"messages": [user("q"), says("a", reasoning_content="because")]},
         r"messages\[1\]\.reasoning_content: found 'because' \(string\) beside a text that does not hold it",
     ),
     "half a weight": (
-        {"messages": [user("q"), assistant("a", weight=0.5)]},
+        {"messages": [user("q"), says("a", weight=0.5)]},
         r"weight: found 0\.5 \(number\)",
     ),
     "a flag as text": (
-        {"messages": [user("q"), assistant("a", train="no")]},
+        {"messages": [user("q"), says("a", train="no")]},
         r"train: found 'no' \(string\)",
     ),
     "flags that contradict": (
-        {"messages": [user("q"), assistant("a", loss=True, mask=True)]},
+        {"messages": [user("q"), says("a", loss=True, mask=True)]},
         r"messages\[1\]\.mask: found True \(boolean\), which contradicts loss",
     ),
-    "a flag on the user": ({"messages": [user("q", weight=1), assistant("a")]}, "the agent did not write"),
+    "a flag on the user": ({"messages": [user("q", weight=1), says("a")]}, "the agent did not write"),
     "a misspelt flag": (
-        {"messages": [user("q"), assistant("a", wieght=0)]},
+        {"messages": [user("q"), says("a", wieght=0)]},
         r"wieght: found 0 .*did you mean 'weight'",
     ),
     "a flag nobody knows": (
-        {"messages": [user("q"), assistant("a", no_loss=True)]},
+        {"messages": [user("q"), says("a", no_loss=True)]},
         "seems to say what is lear",
     ),
     "flags of characters": (
-        {"messages": [user("q"), assistant("a", train_detail=[{"begin_offset": 0}])]},
+        {"messages": [user("q"), says("a", train_detail=[{"begin_offset": 0}])]},
         "train_detail",
     ),
     "flags that differ in parts": (
         {
             "messages": [
                 user("q"),
-                assistant([{"type": "text", "text": "t", "train": False}, {"type": "text", "text": "a"}]),
+                says([{"type": "text", "text": "t", "train": False}, {"type": "text", "text": "a"}]),
             ]
         },
         "flags that differ from part to part",
     ),
     "a picture in the content": (
-        {"messages": [user([{"type": "image_url", "image_url": "x"}]), assistant("a")]},
+        {"messages": [user([{"type": "image_url", "image_url": "x"}]), says("a")]},
         r"messages\[0\]\.content\[0\]: found a part of type 'image_url'",
     ),
     "pictures of a row": ({"messages": SAID, "images": ["x.png"]}, r"images: found \['x.png'\]"),
@@ -288,15 +255,15 @@ REFUSED = {
     "a prompt of something else": ({"messages": SAID, "prompt": "z"}, "prompt: found beside other messages"),
     "chosen without rejected": ({"messages": SAID, "chosen": SAID}, "'chosen' and 'messages' in one row"),
     "different system messages": (
-        {"chosen": [system("s"), *SAID], "rejected": [system("t"), user("q"), assistant("b")]},
+        {"chosen": [system("s"), *SAID], "rejected": [system("t"), user("q"), says("b")]},
         "different system messages",
     ),
     "sides without a common beginning": (
-        {"chosen": SAID, "rejected": [user("z"), assistant("b")]},
+        {"chosen": SAID, "rejected": [user("z"), says("b")]},
         "begin with different messages",
     ),
     "sides that do not follow the prompt": (
-        {"prompt": "z", "chosen": SAID, "rejected": [user("q"), assistant("b")]},
+        {"prompt": "z", "chosen": SAID, "rejected": [user("q"), says("b")]},
         "chosen: begins with a message that is not the agent's",
     ),
     "an implicit prompt of text": (
@@ -308,7 +275,7 @@ REFUSED = {
     "plain text": ({"text": "Once"}, "plain text"),
     "tokens": ({"input_ids": [1], "labels": [1]}, "found tokens"),
     "ranked answers": ({"prompt": "q", "answers": [{"answer": "a", "rank": 1}]}, "ranked answers"),
-    "two names for one text": ({"messages": [user("q"), assistant("a", value="b")]}, "which differ"),
+    "two names for one text": ({"messages": [user("q"), says("a", value="b")]}, "which differ"),
     "a system message late": (
         {"messages": [*SAID, {"role": "developer", "content": "d"}]},
         "expected it first",
@@ -327,111 +294,8 @@ def test_a_row_that_would_be_misread_is_refused_by_name(name):
 def test_every_flag_decides_under_its_name_and_in_every_form(flag, value):
     """Written by hand: a true mask, and anything else that is false, leave the message out."""
     skipped = value is not None and bool(value) == (flag == "mask")
-    row = {"messages": [user("q"), assistant("x", **{flag: value}), user("p"), assistant("y")]}
+    row = {"messages": [user("q"), says("x", **{flag: value}), user("p"), says("y")]}
     assert [m.skipped for m in parse_row(row, 0).messages] == [False, skipped, False, False]
-
-
-TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8).filter(str.strip)
-TURN = st.tuples(
-    TEXT,
-    TEXT,
-    st.dictionaries(st.sampled_from(sorted(FLAGS)), st.none() | st.booleans(), max_size=1),
-    st.dictionaries(st.sampled_from(["name", "id", "timestamp"]), TEXT, max_size=2),
-)
-
-
-@st.composite
-def conversation_rows(draw):
-    key, role, text, names = draw(
-        st.sampled_from(
-            [
-                ("messages", "role", "content", ("user", "assistant")),
-                ("conversations", "from", "value", ("human", "gpt")),
-                ("messages", "role", "content", ("tool", "model")),
-            ]
-        )
-    )
-    messages = []
-    for heard, said, flags, extra in draw(st.lists(TURN, min_size=1, max_size=3)):
-        messages += [{role: names[0], text: heard}, {role: names[1], text: said, **flags, **extra}]
-    row = {key: messages} | draw(st.sampled_from([{}, {"label": False}, {"kto_tag": 1}, {"system": "s"}]))
-    return row | draw(st.sampled_from([{}, {"id": "t"}, {"chosen": None, "prompt": ""}]))
-
-
-@given(row=conversation_rows(), format=st.sampled_from(["eto-sft", "agenttraj", "messages"]))
-def test_what_is_learned_is_learned_again_after_every_conversion(row, format):
-    record = parse_row(row, 0)
-    again = parse_row(json.loads(json.dumps(LAYOUTS[format].write(record))), 1)
-    assert again == record
-    assert [m.extra for m in again.messages] == [m.extra for m in record.messages]
-    assert to_demonstration(again) == to_demonstration(record)
-
-
-@given(
-    context=st.lists(st.tuples(TEXT, TEXT), max_size=2),
-    question=TEXT,
-    sides=st.lists(TEXT, min_size=2, max_size=2, unique=True),
-    prompt=st.sampled_from(["", "s"]),
-)
-def test_a_preference_means_the_same_in_every_layout(context, question, sides, prompt):
-    """One preference, written as five programs have it, with context that is never learned."""
-    asked = [message for heard, said in context for message in (user(heard), assistant(said))]
-    asked = [*([system(prompt)] if prompt else []), *asked, user(question)]
-    good, bad = (assistant(text) for text in sides)
-    records = [
-        parse_row(row, 0)
-        for row in (
-            {"prompt": asked, "chosen": [good], "rejected": [bad]},
-            {"chosen": [*asked, good], "rejected": [*asked, bad]},
-            {"messages": asked, "chosen": good, "rejected": bad},
-            {"messages": [*asked, good], "rejected_response": bad["content"]},
-            {"input": {"messages": asked}, "preferred_output": [good], "non_preferred_output": [bad]},
-        )
-    ]
-    assert all(record == records[0] for record in records)
-    assert isinstance(records[0], TextPair)
-    assert parse_row(json.loads(json.dumps(LAYOUTS["eto-pairs"].write(records[0]))), 0) == records[0]
-    side = chosen_side(records[0])
-    learned = [m.text for m in side.messages if m.speaker is Speaker.GPT and not m.skipped]
-    assert learned == [sides[0]]
-
-
-def read(*rows):
-    return [parse_row(row, index) for index, row in enumerate(rows)]
-
-
-def test_only_answers_to_one_prompt_of_one_task_are_compared():
-    """Rows without ids, with equal ids of other prompts, and under other system prompts."""
-    one, two = [user("task ONE"), assistant("a")], [user("task TWO"), assistant("b")]
-    better = [user("task ONE"), assistant("c")]
-    assert pair_up(read({"reward": 1, "messages": one}) + read({"reward": 0, "messages": two})) == []
-    assert (
-        pair_up(read({"id": 1, "reward": 1, "messages": one}, {"id": 1, "reward": 0, "messages": two})) == []
-    )
-    assert (
-        pair_up(read({"id": 1, "reward": 1, "messages": one}, {"id": 2, "reward": 0, "messages": better}))
-        == []
-    )
-    alone = [[assistant("a")], [assistant("b")]]
-    assert (
-        pair_up(read({"reward": 1, "messages": alone[0]}) + read({"reward": 0, "messages": alone[1]})) == []
-    )
-    others = [
-        {"system": name, "reward": r, "messages": m} for name, r, m in (("s", 1, one), ("t", 0, better))
-    ]
-    assert pair_up(read(*others)) == []
-    found = pair_up(read({"reward": 0, "messages": one}) + read({"reward": 1, "messages": better}))
-    assert [(pair.chosen[0].text, pair.rejected[0].text) for pair in found] == [("c", "a")]
-    joined = pair_up(read(others[0], {"reward": 0, "messages": better}))
-    assert [pair.system_prompt for pair in joined] == ["s"]
-
-
-def test_a_judged_answer_is_imitated_or_compared():
-    good, bad = ({"messages": [user("q"), assistant(t)], "label": t == "good"} for t in ("good", "bad"))
-    pair = pair_up(read(good, bad))[0]
-    assert pair.chosen == (Message(speaker=Speaker.GPT, text="good"),)
-    assert pair.rejected == (Message(speaker=Speaker.GPT, text="bad"),)
-    assert parse_row(bad, 0).reward == 0.0
 
 
 def test_no_two_layouts_have_the_same_keys_and_the_docs_name_each():

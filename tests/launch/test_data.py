@@ -213,7 +213,8 @@ def test_validate_says_what_is_learned_by_kind_of_row(tmp_path, capsys):
     assert lines[:4] == [
         "messages, 4 rows, all good",
         "2 rows of messages (OpenAI, TRL, Axolotl): 2 of the agent's 3 messages are learned",
-        "1 rows of messages (OpenAI, TRL, Axolotl), answers judged bad: 0 of the agent's 1 messages are learned",
+        "1 rows of messages (OpenAI, TRL, Axolotl), answers judged bad: "
+        "0 of the agent's 1 messages are learned",
         "1 rows of preferences after conversations (LLaMA-Factory): 1 of the agent's 1 messages are learned, "
         "1 of rejected sides only compared",
     ]
@@ -234,7 +235,5 @@ def test_two_files_without_ids_do_not_become_a_pair(tmp_path):
         said = [{"role": "user", "content": f"task {name}"}, {"role": "assistant", "content": "Action: a"}]
         (tmp_path / f"{name}.json").write_text(json.dumps([{"reward": reward, "messages": said}]))
     files = [str(tmp_path / f"{name}.json") for name in ("ONE", "TWO")]
-    with pytest.raises(
-        ConfigError, match="nothing to write .pairs need two conversations of one task id and"
-    ):
+    with pytest.raises(ConfigError, match=r"nothing to write \(pairs need two conversations"):
         main(["convert", *files, "--to", "eto-pairs", "--out", str(tmp_path / "p.json")])
