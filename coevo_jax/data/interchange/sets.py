@@ -12,7 +12,7 @@ from coevo_jax.config import ConfigError
 from coevo_jax.data.buffer import checked_rows, is_trajectory_file
 from coevo_jax.data.interchange.json_rows import Row, is_packed, json_rows
 from coevo_jax.data.interchange.layouts import LAYOUTS, guess_layout, parse_row
-from coevo_jax.data.interchange.pairs import is_invented, prompt_text
+from coevo_jax.data.interchange.pairs import INVENTED, is_invented, prompt_text
 from coevo_jax.data.interchange.records import Conversation, Message, Record, Speaker, TextPair
 from coevo_jax.strict import nearest
 from coevo_jax.trajectory import Trajectory
@@ -126,12 +126,7 @@ def read_records(
 
 def _fingerprint(record: Record) -> bytes | None:
     """What equal rows share; None for a row that came without an id, of which there may be several."""
-    if isinstance(record, Trajectory):
-        row_id, prompt = record.task_id, record.prompt
-    else:
-        row_id = record.id
-        prompt = prompt_text(record.prompt if isinstance(record, TextPair) else record.messages)
-    if is_invented(row_id, prompt):
+    if _is_unnamed(record):
         return None
     if isinstance(record, Trajectory):
         content: Any = (
@@ -145,8 +140,17 @@ def _fingerprint(record: Record) -> bytes | None:
     return blake2b(repr(content).encode(), digest_size=16).digest()
 
 
+def _is_unnamed(record: Record) -> bool:
+    """Whether a record's id was made from its prompt."""
+    if isinstance(record, Trajectory):
+        return is_invented(record.task_id, record.prompt)
+    messages = record.prompt if isinstance(record, TextPair) else record.messages
+    return record.id.startswith(INVENTED) and is_invented(record.id, prompt_text(messages))
+
+
 def _said(messages: tuple[Message, ...]) -> list[tuple[bool, bool, str, Any]]:
-    return [(m.speaker is Speaker.GPT, m.skipped, m.text, m.extra) for m in messages]
+    agent = Speaker.GPT
+    return [(m.speaker is agent, m.skipped, m.text, m.extra) for m in messages]
 
 
 def _json(path: Path, format: str | None) -> DataSet:

@@ -80,12 +80,15 @@ def _count(summary: Summary, record: Record) -> None:
 
 def _conversation(summary: Summary, row: Conversation) -> None:
     characters, said, spoken, skipped, plain, empty, keyed = 0, 0, 0, 0, 0, 0, 0
+    agent = Speaker.GPT
     for message in row.messages:
         text = message.text
         characters += len(text)
-        empty += not text or text.isspace()
-        keyed += message.extra is not None
-        if message.speaker is Speaker.GPT:
+        if not text or text.isspace():
+            empty += 1
+        if message.extra is not None:
+            keyed += 1
+        if message.speaker is agent:
             spoken += 1
             said += len(text)
             skipped += message.skipped
@@ -94,15 +97,19 @@ def _conversation(summary: Summary, row: Conversation) -> None:
     _length(summary, "characters", characters + len(row.system_prompt))
     _length(summary, "characters of the agent", said)
     _system_prompt(summary, row.system_prompt)
-    notes = summary.notes
-    notes["messages not learned from (by a flag, a label or as part of a prompt)"] += skipped
-    notes["rows from which nothing is learned"] += skipped == spoken
-    notes['agent\'s messages without "Action:"'] += plain
-    notes["empty messages"] += empty
-    notes["conversations that the agent begins"] += row.messages[0].speaker is Speaker.GPT
-    notes["messages with other keys, which are kept and not learned from"] += keyed
     below = row.reward is not None and row.reward < SOLVED_REWARD and row.extra.get(LABEL) is not False
-    notes["rows with a reward below 1, which are learned from all the same"] += below
+    found = {
+        "messages not learned from (by a flag, a label or as part of a prompt)": skipped,
+        "rows from which nothing is learned": skipped == spoken,
+        'agent\'s messages without "Action:"': plain,
+        "empty messages": empty,
+        "conversations that the agent begins": row.messages[0].speaker is Speaker.GPT,
+        "messages with other keys, which are kept and not learned from": keyed,
+        "rows with a reward below 1, which are learned from all the same": below,
+    }
+    for note, count in found.items():
+        if count:
+            summary.notes[note] += count
     _learned(summary, row.layout or "conversations", spoken, spoken - skipped)
     _reward(summary, row.reward)
     _row(summary, row, row.messages, spoken, row.reward)
@@ -148,7 +155,8 @@ def _row(
     """Count what rows of text have in common: an id, a prompt and other keys."""
     prompt = prompt_text(heard)
     mark = hash(prompt)
-    summary.notes["rows without an id, which their prompt names"] += is_invented(row.id, prompt)
+    if is_invented(row.id, prompt):
+        summary.notes["rows without an id, which their prompt names"] += 1
     if summary.prompts.setdefault(row.id, mark) != mark:
         summary.notes["rows whose id stands for another prompt, too: never compared with that one's"] += 1
     if row.extra.get("tools"):
