@@ -7,7 +7,7 @@ python -m launch.data inspect hub:AgentGym/AgentTraj-L
 python -m launch.data validate ex.json
 
 A set is a file, a folder or hub:owner/name[:config][@split]; its format is one of
-  eto-sft, agenttraj, messages, eto-pairs    .json, .jsonl or .parquet
+  eto-sft, agenttraj, messages, eto-pairs    .json, .jsonl (packed by gzip or not) or .parquet
   trajectories                               .parquet
   tfds-experts, tfds-trajectories            a folder
 """
@@ -28,7 +28,7 @@ from coevo_jax.data.chat import ChatFormat, chat_format
 from coevo_jax.data.interchange.convert import check_target, convert
 from coevo_jax.data.interchange.records import Record, from_demonstration
 from coevo_jax.data.interchange.sets import FORMATS, Problems, open_set, read_records
-from coevo_jax.data.interchange.summary import summarize_records
+from coevo_jax.data.interchange.summary import learned_words, summarize_records
 from coevo_jax.data.tokenizer import load_tokenizer
 from coevo_jax.envs.env import SPLITS, Env, PreparesExperts, Task
 from coevo_jax.envs.registry import ENVIRONMENTS, make_env
@@ -238,6 +238,8 @@ def validate_sets(args: argparse.Namespace) -> None:
             CONSOLE.print(f"… and {problems.count - len(problems.first)} more")
         if not problems.count:
             CONSOLE.print(f"{name}: {opened.format}, {summary.rows} rows, all good", soft_wrap=True)
+        for layout, kind in summary.learned.items():
+            CONSOLE.print(f"{name}: {learned_words(layout, kind)}", soft_wrap=True)
         for note, count in summary.notes.items():
             if count:
                 CONSOLE.print(f"{name}: note: {count} {note}", soft_wrap=True)

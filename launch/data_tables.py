@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from coevo_jax.data.interchange.records import Conversation, Message, Record, Speaker, TextPair
-from coevo_jax.data.interchange.summary import Summary, solved_share
+from coevo_jax.data.interchange.summary import Summary, learned_words, solved_share
 from coevo_jax.trajectory import Trajectory
 
 MOST_ROWS = 20
@@ -37,6 +37,8 @@ def print_summary(console: Console, name: str, format: str, summary: Summary, br
     for title, counts in summary.counts.items():
         if len(counts) > 1 or title == "endings":
             console.print(_counted(title, counts))
+    for layout, kind in summary.learned.items():
+        console.print(Text(learned_words(layout, kind)))
     for note, count in summary.notes.items():
         if count:
             console.print(Text.assemble((f"{count:>8}", "yellow"), f"  {note}"))

@@ -17,7 +17,7 @@ class Experts:
     """The experts of some tasks, and how many of the tasks have none that can be used."""
 
     trajectories: tuple[Trajectory, ...]
-    missing: int  # tasks without an expert
+    missing: int  # tasks without an expert, or rows in which nothing is to be learned from
     too_long: int  # experts beyond the longest trajectory that fits
 
 

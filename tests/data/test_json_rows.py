@@ -129,7 +129,10 @@ def test_lines_skip_blank_ones_and_report_each_broken_one(tmp_path):
         (b"id,text\n1,a", r"line 1: found 'id,text"),
         (b'{\n "a": 1\n}', r"one JSON object over several lines"),
         ("[]".encode("utf-16"), r"found UTF-16 data"),
-        (b"\x1f\x8b\x08", r"found gzip data"),
+        (b"\x1f\x8b\x08", r"found gzip data that cannot be unpacked"),
+        (b"PK\x03\x04", r"found zip data"),
+        (b"BZh9", r"found bzip2 data"),
+        (b"\x28\xb5\x2f\xfd", r"found Zstandard data"),
     ],
 )
 def test_what_holds_no_rows_is_refused(tmp_path, content, message):

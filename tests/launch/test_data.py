@@ -193,3 +193,47 @@ def test_bad_input_is_refused_before_anything_is_written(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["e.json"]
     with pytest.raises(SystemExit, match="2"):
         main(["validate", str(path), "--sample"])
+
+
+def test_validate_says_what_is_learned_by_kind_of_row(tmp_path, capsys):
+    def said(*agents):
+        return [m for a in agents for m in ({"role": "user", "content": "q"}, {"role": "assistant", **a})]
+
+    rows = [
+        {"id": 1, "messages": said({"content": "a", "weight": 0}, {"content": "b", "name": "joe"})},
+        {"id": 2, "messages": said({"content": "c"}), "label": False},
+        {"id": 3, "reward": 0.5, "messages": said({"content": "d"})},
+        {"id": 4, "conversations": said({"content": "e"})[:1], "chosen": {"from": "gpt", "value": "f"}},
+    ]
+    rows[3]["rejected"] = {"from": "gpt", "value": "g"}
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    main(["validate", str(path)])
+    lines = [line.removeprefix(f"{path}: ") for line in capsys.readouterr().out.splitlines()]
+    assert lines[:4] == [
+        "messages, 4 rows, all good",
+        "2 rows of messages (OpenAI, TRL, Axolotl): 2 of the agent's 3 messages are learned",
+        "1 rows of messages (OpenAI, TRL, Axolotl), answers judged bad: "
+        "0 of the agent's 1 messages are learned",
+        "1 rows of preferences after conversations (LLaMA-Factory): 1 of the agent's 1 messages are learned, "
+        "1 of rejected sides only compared",
+    ]
+    assert "note: 1 rows from which nothing is learned" in lines
+    assert "note: 1 messages with other keys, which are kept and not learned from" in lines
+    assert "note: 1 rows with a reward below 1, which are learned from all the same" in lines
+    for name in ("out.json", "out.parquet", "out"):
+        format = "eto-sft" if name.startswith("out.") else "tfds-experts"
+        main(["convert", str(path), "--to", format, "--out", str(tmp_path / name)])
+        imported = read_conversations(str(tmp_path / name), None, None, Problems("refuse"))
+        learned = [m.text for c in imported for m in c.messages if m.speaker == "gpt" and not m.skipped]
+        assert learned == ["b", "d", "f"]
+        assert imported[0].messages[3].extra == {"name": "joe"}
+
+
+def test_two_files_without_ids_do_not_become_a_pair(tmp_path):
+    for name, reward in (("ONE", 1), ("TWO", 0)):
+        said = [{"role": "user", "content": f"task {name}"}, {"role": "assistant", "content": "Action: a"}]
+        (tmp_path / f"{name}.json").write_text(json.dumps([{"reward": reward, "messages": said}]))
+    files = [str(tmp_path / f"{name}.json") for name in ("ONE", "TWO")]
+    with pytest.raises(ConfigError, match=r"nothing to write \(pairs need two conversations"):
+        main(["convert", *files, "--to", "eto-pairs", "--out", str(tmp_path / "p.json")])

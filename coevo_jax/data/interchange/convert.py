@@ -12,13 +12,12 @@ from coevo_jax.data.buffer import write_trajectories
 from coevo_jax.data.chat import ChatFormat, render
 from coevo_jax.data.interchange.json_rows import write_json
 from coevo_jax.data.interchange.layouts import LAYOUTS
+from coevo_jax.data.interchange.pairs import chosen_side, pair_up
 from coevo_jax.data.interchange.records import (
     Conversation,
     Record,
     TextPair,
-    chosen_side,
     from_trajectory,
-    pair_up,
     to_demonstration,
 )
 from coevo_jax.data.interchange.sets import (
@@ -199,7 +198,7 @@ def _some(records: Iterator[R], out: Path, format: str, problems: Problems) -> I
     if empty:
         why = f"; {problems.count} rows were left out" if problems.count else ""
         if KINDS[format] is TextPair:
-            why += " (pairs need two conversations of one task id with different rewards)"
+            why += " (pairs need two conversations of one task id and one prompt with different rewards)"
         raise ConfigError(f"{out}: nothing to write{why}")
 
 

@@ -1,23 +1,36 @@
 """Rows of JSON files, one at a time: arrays and JSON lines, of any size, with the place of every row.
 
+Files packed by gzip are read as they are. Values stay as JSON has them: text is text, and integers are exact.
+
 An array is cut into its elements by a scanner that knows strings and brackets only, so that a broken element
 is reported and the next one still read. A string ends at a line break at the latest, where JSON ends it too.
 Where brackets do not close, the next element is looked for at a line that begins as the broken one did.
 """
 
+import gzip
 import json
 import re
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from coevo_jax.config import ConfigError
 
 CHUNK = 1 << 20
 MOST_BYTES = 64 << 20  # of an element; a longer one counts as never closed
 LEXEME = re.compile(rb'"[^"\\\n]*(?:\\[^\n][^"\\\n]*)*"|["{}\[\],]')
-WRONG_ENCODINGS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"\x1f\x8b": "gzip", b"PK": "zip"}
+GZIP_MAGIC = b"\x1f\x8b"
+WRONG_ENCODINGS = {
+    b"\xff\xfe": "UTF-16",
+    b"\xfe\xff": "UTF-16",
+    b"PK\x03\x04": "zip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz",
+    b"\x28\xb5\x2f\xfd": "Zstandard",
+}
+HALF_PAIR = re.compile("[\ud800-\udfff]")
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -33,26 +46,42 @@ class Row:
 
 
 def json_rows(path: Path, chunk: int = CHUNK) -> Iterator[Row]:
-    """Yield the elements of a JSON array, or the lines of a JSON lines file; `done` counts bytes.
+    """Yield the elements of a JSON array, or the lines of a JSON lines file; `done` counts unpacked bytes.
 
-    Raises ConfigError when the file is missing, empty or neither of the two.
+    Raises ConfigError when the file is missing, empty or neither of the two, or its packed data is broken.
     """
     with _open(path) as handle:
-        start = handle.read(4096).removeprefix(BYTE_ORDER_MARK).lstrip()
-        for mark, name in WRONG_ENCODINGS.items():
-            if start.startswith(mark):
-                raise ConfigError(f"{path}: found {name} data, expected UTF-8 text")
-        handle.seek(0)
-        if start.startswith(b"["):
-            yield from _elements(handle, chunk)
-        elif start.startswith(b"{"):
-            _refuse_one_object(path, start)
-            yield from _lines(handle)
-        else:
-            shown = start[:20].decode(errors="replace") or "nothing"
-            raise ConfigError(
-                f"{path}: line 1: found {shown!r}, expected a JSON array of rows, or one JSON object a line"
-            )
+        try:
+            yield from _rows(path, handle, chunk)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise ConfigError(f"{path}: found gzip data that cannot be unpacked: {error}") from None
+
+
+def is_packed(path: Path) -> bool:
+    """Whether a file is packed by gzip, by its first bytes."""
+    with path.open("rb") as handle:
+        return handle.read(len(GZIP_MAGIC)) == GZIP_MAGIC
+
+
+def _rows(path: Path, handle: BinaryIO, chunk: int) -> Iterator[Row]:
+    start = handle.read(4096)
+    for mark, name in WRONG_ENCODINGS.items():
+        if start.startswith(mark):
+            raise ConfigError(f"{path}: found {name} data, expected UTF-8 text, packed by gzip or not at all")
+    start = start.removeprefix(BYTE_ORDER_MARK).lstrip()
+    handle.seek(0)
+    if start.startswith(b"["):
+        yield from _elements(handle, chunk)
+    elif start.startswith(b"{"):
+        _refuse_one_object(path, start)
+        yield from _lines(handle)
+    elif start.startswith(b'"{'):
+        yield from _lines(handle)  # objects as JSON in strings
+    else:
+        shown = start[:20].decode(errors="replace") or "nothing"
+        raise ConfigError(
+            f"{path}: line 1: found {shown!r}, expected a JSON array of rows, or one JSON object a line"
+        )
 
 
 def write_json(rows: Iterable[dict[str, Any]], *, lines: bool) -> Iterator[bytes]:
@@ -67,7 +96,7 @@ def write_json(rows: Iterable[dict[str, Any]], *, lines: bool) -> Iterator[bytes
 
 def _open(path: Path) -> BinaryIO:
     try:
-        return path.open("rb")
+        return cast(BinaryIO, gzip.open(path)) if is_packed(path) else path.open("rb")
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
     except OSError as error:
@@ -101,7 +130,10 @@ def parse(text: bytes, line: int | None = None) -> tuple[Any, str | None]:
     `line` is the file's line at which the text begins; the problem names the line it lies in if that differs.
     """
     try:
-        return json.loads(text.decode(), parse_constant=_refuse_constant), None
+        decoded = text.decode()
+        value = json.loads(decoded, parse_constant=_refuse_constant, parse_float=_finite)
+        if "\\ud" in decoded or "\\uD" in decoded:
+            _refuse_half_pair(value)
     except UnicodeDecodeError as error:
         return None, f"invalid UTF-8 (byte 0x{text[error.start]:02x} at byte {error.start} of the row)"
     except json.JSONDecodeError as error:
@@ -111,10 +143,24 @@ def parse(text: bytes, line: int | None = None) -> tuple[Any, str | None]:
         return None, "broken JSON: nested too deeply"
     except ValueError as error:
         return None, f"broken JSON: {error}"
+    return value, None
+
+
+def _refuse_half_pair(value: Any) -> None:
+    """Refuse half of a surrogate pair, which no file of text can hold."""
+    if found := HALF_PAIR.search(json.dumps(value, ensure_ascii=False)):
+        raise ValueError(f"{found.group()!r} is half of a surrogate pair, which is no text")
 
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON number")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if number in (float("inf"), float("-inf")):
+        raise ValueError(f"{text} is beyond the largest number")
+    return number
 
 
 class _Window:

@@ -1,17 +1,31 @@
-"""What a row looks like in each format, both ways: plain JSON objects and the records they stand for.
+"""What a row means: plain JSON objects as the records they stand for.
 
 eto-sft     {id, conversations: [{from: human | gpt, value}]}, instruction and "OK" first
 agenttraj   {item_id, conversations: [{from, loss, value}]}, the same with a loss flag per message
 messages    {id, messages: [{role: system | user | assistant, content}]}, as most hub sets have it
 eto-pairs   {id, prompt, chosen, rejected}, three lists of messages
 
-Reading takes either naming of speakers, an id under several names, and keeps other keys.
+These four are written. Reading takes every layout of `shapes.py`, an id under several names, and keeps other
+keys.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
+from coevo_jax.data.interchange.messages import (
+    EMPTY,
+    FLAGS,
+    agents,
+    checked_text,
+    flag_of,
+    no_key,
+    read_messages,
+    show,
+    text_of,
+)
+from coevo_jax.data.interchange.pairs import LABEL, invented_id, prompt_text
 from coevo_jax.data.interchange.records import (
     ACKNOWLEDGEMENT,
     Conversation,
@@ -19,26 +33,25 @@ from coevo_jax.data.interchange.records import (
     Speaker,
     TextPair,
     fold_instruction,
-    unfold_instruction,
 )
-from coevo_jax.strict import nearest
+from coevo_jax.data.interchange.shapes import (
+    AGENTTRAJ,
+    ETO_PAIRS,
+    ETO_SFT,
+    KEYS,
+    MESSAGES,
+    Shape,
+    find_shape,
+)
+from coevo_jax.data.interchange.written import WRITERS
 
-SYSTEM = "system"
-SPEAKERS = {
-    "human": Speaker.HUMAN,
-    "user": Speaker.HUMAN,
-    "observation": Speaker.HUMAN,
-    "environment": Speaker.HUMAN,
-    "tool": Speaker.HUMAN,
-    "function": Speaker.HUMAN,
-    "gpt": Speaker.GPT,
-    "assistant": Speaker.GPT,
-    "agent": Speaker.GPT,
-}
 ID_KEYS = ("id", "item_id", "task_id", "game_file")
 SYSTEM_KEYS = ("system_prompt", "system")
 MESSAGE_KEYS = ("conversations", "messages")
 PAIR_KEYS = ("prompt", "chosen", "rejected")
+LABEL_KEYS = (LABEL, "kto_tag")
+MEDIA_KEYS = ("images", "image", "videos", "video", "audios", "audio")
+Messages = tuple[Message, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,178 +63,287 @@ class Layout:
     write: Callable[[Any], dict[str, Any]]
 
 
+def parse_row(row: Any, index: int) -> Conversation | TextPair:
+    """A record from a row of any layout; `index` names a row that has neither id nor prompt."""
+    row = mapping(row)
+    shape = find_shape(row)
+    if shape is None:
+        raise ValueError(no_key(MESSAGE_KEYS, row))
+    return _pair(row, shape, index) if shape.rejected else _conversation(row, shape, index)
+
+
 def parse_conversation(row: Any, index: int) -> Conversation:
-    """A conversation from any of the three layouts; `index` is the id of a row that has none."""
-    row = _mapping(row)
-    key = next((name for name in MESSAGE_KEYS if name in row), None)
-    if key is None:
-        raise ValueError(_no_key(MESSAGE_KEYS, row))
-    system, messages = _messages(row[key], key)
-    _require_answer(messages, key, learned=True)
-    id_key, row_id = _id(row, index)
-    system_prompt, acknowledgement, messages = _system(row, system, messages)
-    used = {*MESSAGE_KEYS, id_key, "reward", *SYSTEM_KEYS, "acknowledgement"}
-    return Conversation(
-        id=row_id,
-        messages=messages,
-        system_prompt=system_prompt,
-        acknowledgement=acknowledgement,
-        reward=_reward(row.get("reward")),
-        extra=_other_keys(row, used),
-    )
+    """A conversation from any layout that holds one."""
+    record = parse_row(row, index)
+    if isinstance(record, TextPair):
+        raise ValueError(f"found {record.layout}, expected a conversation")
+    return record
 
 
 def parse_pair(row: Any, index: int) -> TextPair:
-    """A preference pair: messages, or plain strings, for prompt, chosen and rejected."""
-    row = _mapping(row)
-    missing = [name for name in PAIR_KEYS if name not in row]
-    if missing:
-        raise ValueError(_no_key(missing[:1], row))
-    system, prompt = _messages(row["prompt"], "prompt", default=Speaker.HUMAN)
-    sides = []
-    for name in ("chosen", "rejected"):
-        late, side = _messages(row[name], name, default=Speaker.GPT)
-        if late:
-            raise ValueError(f"{name}[0]: found a system message, expected it in the prompt")
-        if side[: len(prompt)] == prompt and len(side) > len(prompt) and prompt:
-            side = side[len(prompt) :]  # both sides repeat the prompt, as some hub sets have it
-        _require_answer(side, name, learned=name == "chosen")
-        sides.append(side)
-    if sides[0] == sides[1]:
-        raise ValueError("chosen and rejected are the same")
-    id_key, row_id = _id(row, index)
-    system_prompt, acknowledgement, prompt = _system(row, system, prompt)
-    used = {*PAIR_KEYS, id_key, *SYSTEM_KEYS, "acknowledgement"}
-    return TextPair(
-        id=row_id,
-        prompt=prompt,
-        chosen=sides[0],
-        rejected=sides[1],
-        system_prompt=system_prompt,
-        acknowledgement=acknowledgement,
-        extra=_other_keys(row, used),
-    )
-
-
-def write_eto(conversation: Conversation) -> dict[str, Any]:
-    """A row of ETO's SFT files. A message that is not to be learned from has `loss: false` there, too."""
-    head, messages = _written(conversation, conversation.messages)
-    nod = bool(conversation.system_prompt) and not head
-    listed = _from_value(messages, nod=nod)
-    return _with_rest({"id": conversation.id, "conversations": listed, **head}, conversation)
-
-
-def write_agenttraj(conversation: Conversation) -> dict[str, Any]:
-    """A row as AgentGym's sets have it: null for what was heard, true or false for what the agent said."""
-    head, messages = _written(conversation, conversation.messages)
-    flagged = [
-        {
-            "from": message.speaker.value,
-            "loss": not message.skipped if message.speaker is Speaker.GPT else None,
-            "value": message.text,
-        }
-        for message in messages
-    ]
-    return _with_rest({"conversations": flagged, "item_id": conversation.id, **head}, conversation)
-
-
-def write_messages(conversation: Conversation) -> dict[str, Any]:
-    """A row with the roles of chat templates. An acknowledgement other than "OK" stays as a key."""
-    roles = {Speaker.HUMAN: "user", Speaker.GPT: "assistant"}
-    messages: list[dict[str, Any]] = []
-    head: dict[str, Any] = {}
-    if conversation.system_prompt:
-        messages.append({"role": SYSTEM, "content": conversation.system_prompt})
-        if conversation.acknowledgement != ACKNOWLEDGEMENT:
-            head["acknowledgement"] = conversation.acknowledgement
-    elif fold_instruction(conversation.messages)[0]:
-        head["system_prompt"] = ""  # not an instruction, although it looks like one
-    for message in conversation.messages:
-        flag = {"loss": False} if message.skipped else {}
-        messages.append({"role": roles[message.speaker], "content": message.text, **flag})
-    return _with_rest({"id": conversation.id, "messages": messages, **head}, conversation)
-
-
-def write_pair(pair: TextPair) -> dict[str, Any]:
-    """A row of ETO's preference files; instruction and "OK" stand in the prompt."""
-    head, prompt = _written(pair, pair.prompt)
-    row = {
-        "id": pair.id,
-        "prompt": _from_value(prompt, nod=bool(pair.system_prompt) and not head),
-        "chosen": _from_value(pair.chosen),
-        "rejected": _from_value(pair.rejected),
-        **head,
-    }
-    return row | {key: value for key, value in pair.extra.items() if key not in row}
+    """A preference pair from any layout that holds one."""
+    row = mapping(row)
+    shape = find_shape(row)
+    if shape is None or not shape.rejected:
+        missing = [name for name in PAIR_KEYS if row.get(name) is None]
+        raise ValueError(no_key((missing[0],), row) if missing else "found a conversation, expected a pair")
+    return _pair(row, shape, index)
 
 
 LAYOUTS: dict[str, Layout] = {
-    "eto-sft": Layout(kind=Conversation, parse=parse_conversation, write=write_eto),
-    "agenttraj": Layout(kind=Conversation, parse=parse_conversation, write=write_agenttraj),
-    "messages": Layout(kind=Conversation, parse=parse_conversation, write=write_messages),
-    "eto-pairs": Layout(kind=TextPair, parse=parse_pair, write=write_pair),
+    ETO_SFT: Layout(kind=Conversation, parse=parse_conversation, write=WRITERS[ETO_SFT]),
+    AGENTTRAJ: Layout(kind=Conversation, parse=parse_conversation, write=WRITERS[AGENTTRAJ]),
+    MESSAGES: Layout(kind=Conversation, parse=parse_conversation, write=WRITERS[MESSAGES]),
+    ETO_PAIRS: Layout(kind=TextPair, parse=parse_pair, write=WRITERS[ETO_PAIRS]),
 }
 
 
 def guess_layout(row: Any) -> str | None:
-    """The layout a row is in, by its keys; None where it is in none."""
-    if not isinstance(row, dict):
+    """The format a row is nearest to, by its keys; None where it is in none.
+
+    Raises ValueError for keys that contradict each other, or hold nothing to imitate.
+    """
+    try:
+        row = mapping(row)
+    except ValueError:
         return None
-    if set(PAIR_KEYS) <= row.keys():
-        return "eto-pairs"
-    if "messages" in row:
-        return "messages"
-    if "conversations" not in row:
-        return None
+    shape = find_shape(row)
+    if shape is None or shape.format != ETO_SFT:
+        return None if shape is None else shape.format
     listed = row["conversations"] if isinstance(row["conversations"], list) else []
     flagged = any(isinstance(message, dict) and "loss" in message for message in listed)
-    return "agenttraj" if flagged or "item_id" in row else "eto-sft"
+    return AGENTTRAJ if flagged or "item_id" in row else ETO_SFT
 
 
-def _mapping(row: Any) -> Mapping[str, Any]:
-    if not isinstance(row, dict):
-        raise ValueError(f"found {_show(row)}, expected an object with keys")
-    return row
+def mapping(row: Any) -> Mapping[str, Any]:
+    """A row as an object, also where it stands as JSON in a string. Raises ValueError for anything else."""
+    found = row
+    if isinstance(row, str) and row.lstrip()[:1] == "{":
+        try:
+            found = json.loads(row)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"found a string that is no JSON object: {error}") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"found {show(row)}, expected an object with keys")
+    return found
 
 
-def _no_key(wanted: Iterable[str], row: Mapping[str, Any]) -> str:
-    wanted = list(wanted)
-    close = [name for name in row if nearest(name, wanted).startswith(" (did")]
-    hint = f" (did you mean '{wanted[0]}' by '{close[0]}'?)" if close else ""
-    found = ", ".join(list(row)[:8]) or "none"
-    return f"no key '{' or '.join(wanted)}'; found the keys {found}{hint}"
+def _conversation(row: Mapping[str, Any], shape: Shape, index: int) -> Conversation:
+    if shape.whole:
+        key = shape.whole
+        system, messages = read_messages(row[key], key)
+    else:
+        key = shape.answer
+        system, prompt = _prompt(row, shape)
+        messages = prompt + _answer(row, key)
+    good, used_label = _label(row)
+    if good is False:
+        messages = tuple(replace(m, skipped=m.speaker is Speaker.GPT) for m in messages)
+    _require_answer(messages, key, learned=True)
+    _check_row(row, shape, system, messages)
+    id_key, row_id = _id(row)
+    system_prompt, acknowledgement, messages = _system(row, system, messages)
+    used = {*shape.keys, id_key, "reward", *SYSTEM_KEYS, "acknowledgement", used_label}
+    reward = _reward(row.get("reward"))
+    return Conversation(
+        id=row_id or invented_id(prompt_text(messages), index),
+        messages=messages,
+        system_prompt=system_prompt,
+        acknowledgement=acknowledgement,
+        reward=0.0 if reward is None and good is False else reward,
+        extra=_other_keys(row, used) | ({LABEL: good} if used_label else {}),
+        layout=shape.name if good is None else f"{shape.name}, answers judged {'good' if good else 'bad'}",
+    )
 
 
-def _id(row: Mapping[str, Any], index: int) -> tuple[str, str]:
+def _pair(row: Mapping[str, Any], shape: Shape, index: int) -> TextPair:
+    if _label(row)[1]:
+        raise ValueError(f"{LABEL}: found one beside two answers, expected only one of them")
+    system, prompt, chosen, rejected = _sides(row, shape)
+    for name, side in ((shape.chosen or shape.whole, chosen), (shape.rejected, rejected)):
+        _require_answer(side, name, learned=side is chosen)
+    if chosen == rejected:
+        raise ValueError("chosen and rejected are the same")
+    prompt = _only_heard(prompt)
+    _check_row(row, shape, system, prompt + chosen)
+    id_key, row_id = _id(row)
+    system_prompt, acknowledgement, prompt = _system(row, system, prompt)
+    used = {*shape.keys, id_key, *SYSTEM_KEYS, "acknowledgement", *LABEL_KEYS}
+    beside = row["input"] if shape.before == ("input",) and isinstance(row["input"], dict) else {}
+    kept = {key: value for key, value in beside.items() if key != "messages" and value not in (None, [])}
+    return TextPair(
+        id=row_id or invented_id(prompt_text(prompt), index),
+        prompt=prompt,
+        chosen=chosen,
+        rejected=rejected,
+        system_prompt=system_prompt,
+        acknowledgement=acknowledgement,
+        extra=kept | _other_keys(row, used),
+        layout=shape.name,
+    )
+
+
+def _sides(row: Mapping[str, Any], shape: Shape) -> tuple[str, Messages, Messages, Messages]:
+    """System prompt, prompt, chosen and rejected; what both sides repeat of the prompt is taken off."""
+    late_rejected, rejected = read_messages(row[shape.rejected], shape.rejected, default=Speaker.GPT)
+    if shape.whole:  # the end of a conversation, and what might have stood there instead
+        system, messages = read_messages(row[shape.whole], shape.whole)
+        heard = [place for place, message in enumerate(messages) if message.speaker is Speaker.HUMAN]
+        end = heard[-1] + 1 if heard else 0
+        return _one_system(system, "", late_rejected), messages[:end], messages[end:], rejected
+    late_chosen, chosen = read_messages(row[shape.chosen], shape.chosen, default=Speaker.GPT)
+    if not shape.before:
+        if isinstance(row[shape.chosen], str) and len(chosen) == len(rejected) == 1:
+            raise ValueError(
+                f"{shape.chosen}: found plain text whose prompt cannot be told from the answer, expected "
+                "messages, or the key 'prompt'"
+            )
+        prompt = _common_beginning(chosen, rejected)
+        if not prompt:
+            raise ValueError(
+                f"{shape.chosen} and {shape.rejected}: begin with different messages, expected one prompt"
+            )
+        if late_chosen != late_rejected:
+            raise ValueError(f"{shape.chosen} and {shape.rejected}: found different system messages")
+        return late_chosen, prompt, chosen[len(prompt) :], rejected[len(prompt) :]
+    system, prompt = _prompt(row, shape)
+    system = _one_system(system, late_chosen, late_rejected)
+    return system, *_without_prompt(prompt, chosen, rejected, shape)
+
+
+def _without_prompt(
+    prompt: Messages, chosen: Messages, rejected: Messages, shape: Shape
+) -> tuple[Messages, Messages, Messages]:
+    """Prompt and sides, where the sides may begin with the prompt, or with more that leads to it."""
+    common = _common_beginning(chosen, rejected)
+    if prompt and len(common) > len(prompt) and common[-len(prompt) :] == prompt:
+        prompt = common
+    sides = []
+    for name, side in ((shape.chosen, chosen), (shape.rejected, rejected)):
+        if prompt and side[: len(prompt)] == prompt and len(side) > len(prompt):
+            side = side[len(prompt) :]
+        elif prompt and side and side[0].speaker is Speaker.HUMAN is prompt[-1].speaker and any(agents(side)):
+            raise ValueError(f"{name}: begins with a message that is not the agent's, nor the prompt's first")
+        sides.append(side)
+    return prompt, sides[0], sides[1]
+
+
+def _common_beginning(chosen: Messages, rejected: Messages) -> Messages:
+    """The messages that both sides begin with, up to where both go on with one of the agent's."""
+    longest = 0
+    for place, (one, other) in enumerate(zip(chosen, rejected, strict=False)):
+        if one.speaker is Speaker.GPT is other.speaker:
+            longest = place
+        if (one.speaker, one.text) != (other.speaker, other.text):
+            break
+    return chosen[:longest]
+
+
+def _one_system(*found: str) -> str:
+    """The system prompt that prompt and sides agree on, "" if none has one."""
+    different = {text for text in found if text}
+    if len(different) > 1:
+        raise ValueError("found different system messages in prompt, chosen and rejected, expected one")
+    return next(iter(different), "")
+
+
+def _prompt(row: Mapping[str, Any], shape: Shape) -> tuple[str, Messages]:
+    """System prompt and messages before the answers."""
+    if len(shape.before) == 1 and not row.get(shape.history):
+        key = shape.before[0]
+        system, messages = read_messages(row[key], key, default=Speaker.HUMAN)
+        return system, messages if shape.chosen else _only_heard(messages)
+    rounds = row.get(shape.history) or []
+    earlier = []
+    for place, entry in enumerate(rounds if isinstance(rounds, list) else [rounds]):
+        where = f"{shape.history}[{place}]"
+        if not isinstance(entry, list) or len(entry) != 2:
+            raise ValueError(f"{where}: found {show(entry)}, expected a question and its answer")
+        earlier.append(Message(speaker=Speaker.HUMAN, text=text_of(entry[0], where)))
+        earlier.append(Message(speaker=Speaker.GPT, text=text_of(entry[1], where)))
+    texts = [text_of(row[key], key) for key in shape.before if row.get(key) is not None]
+    question = Message(speaker=Speaker.HUMAN, text="\n".join(text for text in texts if text))
+    return "", (*earlier, question)
+
+
+def _answer(row: Mapping[str, Any], key: str) -> Messages:
+    system, messages = read_messages(row[key], key, default=Speaker.GPT)
+    if system:
+        raise ValueError(f"{key}[0]: found a system message, expected it in the prompt")
+    return messages
+
+
+def _only_heard(messages: Messages) -> Messages:
+    """A prompt: what the agent said in it is context, and not learned from."""
+    if all(message.speaker is Speaker.HUMAN for message in messages):
+        return messages
+    return tuple(replace(m, skipped=m.speaker is Speaker.GPT) for m in messages)
+
+
+def _check_row(row: Mapping[str, Any], shape: Shape, system: str, messages: Messages) -> None:
+    """Refuse keys of a row that would change what is learned."""
+    for key in MEDIA_KEYS:
+        if row.get(key):
+            raise ValueError(f"{key}: found {show(row[key])}, expected a row of text alone")
+    for key in FLAGS.keys() & row.keys():
+        if flag_of(key, row[key], "row") is False:
+            raise ValueError(f"{key}: found {show(row[key])} beside the messages, expected it on a message")
+    for key in shape.repeated:
+        if row[key] in EMPTY:
+            continue
+        again, same = read_messages(row[key], key, default=Speaker.HUMAN)
+        if again not in ("", system) or messages[: len(same)] != same:
+            raise ValueError(f"{key}: found beside other messages, which do not begin with it")
+
+
+def _label(row: Mapping[str, Any]) -> tuple[bool | None, str]:
+    """Whether a row's answer is a good one, and the key that says it; (None, "") where none does.
+
+    Texts and objects under the same key are something else, such as a category.
+    """
+    for key in LABEL_KEYS:
+        value = row.get(key)
+        if value is None or isinstance(value, list | dict):
+            continue
+        if isinstance(value, str) and value.strip().lower() not in ("true", "false", "0", "1"):
+            continue
+        if isinstance(value, str) or value not in (0, 1):
+            raise ValueError(
+                f"{key}: found {show(value)}, expected true or false: whether the answer is a good one"
+            )
+        return bool(value), key
+    return None, ""
+
+
+def _id(row: Mapping[str, Any]) -> tuple[str, str]:
+    """The key of a row's id and the id, "" where there is none."""
     for key in ID_KEYS:
         value = row.get(key)
-        if value is None:
+        if value is None or value == "":
             continue
         if isinstance(value, bool) or not isinstance(value, str | int):
-            raise ValueError(f"{key}: found {_show(value)}, expected a string or an integer")
-        return key, _text(str(value), key)
-    return ID_KEYS[0], str(index)
+            raise ValueError(f"{key}: found {show(value)}, expected a string or an integer")
+        return key, checked_text(str(value), key)
+    return ID_KEYS[0], ""
 
 
 def _reward(value: Any) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise ValueError(f"reward: found {_show(value)}, expected a number in [0, 1]")
+        raise ValueError(f"reward: found {show(value)}, expected a number in [0, 1]")
     return float(value)
 
 
-def _system(
-    row: Mapping[str, Any], system: str, messages: tuple[Message, ...]
-) -> tuple[str, str, tuple[Message, ...]]:
+def _system(row: Mapping[str, Any], system: str, messages: Messages) -> tuple[str, str, Messages]:
     """System prompt and acknowledgement: a key of the row, a system message, or ETO's first two messages."""
     nod = row.get("acknowledgement")
-    acknowledgement = ACKNOWLEDGEMENT if nod is None else _string(nod, "acknowledgement")
+    acknowledgement = ACKNOWLEDGEMENT if nod is None else text_of(nod, "acknowledgement")
     decided = bool(system)
     for key in SYSTEM_KEYS:
         if row.get(key) is not None:
-            given = _string(row[key], key)
-            if given and system:
+            given = text_of(row[key], key)
+            if given and system and given != system:
                 raise ValueError(f"{key}: found one beside a system message, expected only one of them")
             system, decided = given or system, True
     if not decided:
@@ -230,112 +352,22 @@ def _system(
 
 
 def _other_keys(row: Mapping[str, Any], used: set[str]) -> dict[str, Any]:
-    """What a row has beyond its format; an id that is null says nothing."""
+    """What a row has beyond its format. A null id, or an empty part of another layout, says nothing."""
     return {
-        key: value for key, value in row.items() if key not in used and not (key in ID_KEYS and value is None)
+        key: value
+        for key, value in row.items()
+        if key not in used and not ((key in ID_KEYS and value is None) or (key in KEYS and value in EMPTY))
     }
 
 
-def _messages(value: Any, key: str, default: Speaker | None = None) -> tuple[str, tuple[Message, ...]]:
-    """System prompt ("" if none) and messages; a plain string is one message by `default`."""
-    if isinstance(value, str) and default is not None:
-        return "", (Message(speaker=default, text=_text(value, key)),)
-    if not isinstance(value, list):
-        raise ValueError(f"{key}: found {_show(value)}, expected a list of messages")
-    system, messages = "", []
-    for place, item in enumerate(value):
-        where = f"{key}[{place}]"
-        if not isinstance(item, dict):
-            raise ValueError(f"{where}: found {_show(item)}, expected an object with 'from' and 'value'")
-        role = _either(item, ("from", "role"), where)
-        text = _text(_either(item, ("value", "content"), where), where)
-        if role == SYSTEM and place == 0:
-            system = text
-        elif role == SYSTEM:
-            raise ValueError(f"{where}: found a system message, expected it first")
-        elif role not in SPEAKERS:
-            known = [SYSTEM, *SPEAKERS]
-            raise ValueError(f"{where}: found the speaker {role!r}{nearest(role, known)}")
-        else:
-            speaker = SPEAKERS[role]
-            skipped = _skipped(item.get("loss"), speaker, where)
-            messages.append(Message(speaker=speaker, text=text, skipped=skipped))
-    return system, tuple(messages)
-
-
-def _either(item: Mapping[str, Any], names: tuple[str, str], where: str) -> str:
-    for name in names:
-        if name in item:
-            return _string(item[name], f"{where}.{name}")
-    raise ValueError(f"{where}: {_no_key(names, item)}")
-
-
-def _skipped(value: Any, speaker: Speaker, where: str) -> bool:
-    """Read a loss flag: null, true or false."""
-    if value is not None and not isinstance(value, bool):
-        raise ValueError(f"{where}.loss: found {_show(value)}, expected true, false or null")
-    if value and speaker is Speaker.HUMAN:
-        raise ValueError(f"{where}.loss: found true on a message the agent did not write")
-    return value is False and speaker is Speaker.GPT
-
-
-def _string(value: Any, where: str) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"{where}: found {_show(value)}, expected a string")
-    return _text(value, where)
-
-
-def _text(value: str, where: str) -> str:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise ValueError(f"{where}: holds half of a surrogate pair, which is no text") from None
-    return value
-
-
-def _require_answer(messages: tuple[Message, ...], key: str, *, learned: bool) -> None:
-    spoken = [(place, message) for place, message in enumerate(messages) if message.speaker is Speaker.GPT]
+def _require_answer(messages: Messages, key: str, *, learned: bool) -> None:
+    spoken = False
+    for place, message in enumerate(messages):
+        if message.speaker is Speaker.GPT:
+            spoken = True
+            if learned and not message.skipped and not message.text.strip():
+                raise ValueError(
+                    f"{key}: agent's message {place}: found an empty text, expected what the agent said"
+                )
     if not spoken:
         raise ValueError(f"{key}: found no message of the agent (gpt), expected at least one")
-    for place, message in spoken:
-        if learned and not message.skipped and not message.text.strip():
-            raise ValueError(
-                f"{key}: agent's message {place}: found an empty text, expected what the agent said"
-            )
-
-
-def _written(
-    record: Conversation | TextPair, messages: tuple[Message, ...]
-) -> tuple[dict[str, Any], tuple[Message, ...]]:
-    """The keys and messages that give system prompt and acknowledgement back when they are read."""
-    whole = unfold_instruction(record.system_prompt, record.acknowledgement, messages)
-    if whole is not None:
-        return {}, whole
-    head = {"system_prompt": record.system_prompt}
-    if record.acknowledgement != ACKNOWLEDGEMENT:
-        head["acknowledgement"] = record.acknowledgement
-    return head, messages
-
-
-def _from_value(messages: tuple[Message, ...], *, nod: bool = False) -> list[dict[str, Any]]:
-    """Messages as ETO names them; the second one, an acknowledgement if `nod`, needs no flag."""
-    return [
-        {"from": message.speaker.value, "value": message.text}
-        | ({"loss": False} if message.skipped and not (nod and place == 1) else {})
-        for place, message in enumerate(messages)
-    ]
-
-
-def _with_rest(row: dict[str, Any], conversation: Conversation) -> dict[str, Any]:
-    """The row with the reward and the other keys, none of which replaces one of its own."""
-    if conversation.reward is not None:
-        row["reward"] = conversation.reward
-    return row | {key: value for key, value in conversation.extra.items() if key not in row}
-
-
-def _show(value: Any) -> str:
-    names = {bool: "boolean", int: "integer", float: "number", str: "string", list: "list", dict: "object"}
-    text = "null" if value is None else repr(value)
-    return (
-        f"{text if len(text) <= 60 else text[:57] + '...'} ({names.get(type(value), type(value).__name__)})"
-    )

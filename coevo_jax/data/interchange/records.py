@@ -6,7 +6,7 @@ these two messages into the system prompt, and writing unfolds them.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -32,6 +32,7 @@ class Message:
     speaker: Speaker
     text: str
     skipped: bool = False  # False for what was only heard, too
+    extra: dict[str, Any] | None = field(default=None, compare=False)  # other keys, plain JSON values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +45,7 @@ class Conversation:
     acknowledgement: str = ACKNOWLEDGEMENT  # what the agent answers to the system prompt where files need it
     reward: float | None = None  # in [0, 1]
     extra: dict[str, Any] = field(default_factory=dict)  # the row's other keys, plain JSON values
+    layout: str = field(default="", compare=False, repr=False)  # how its file had it, in words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +59,7 @@ class TextPair:
     system_prompt: str = ""
     acknowledgement: str = ACKNOWLEDGEMENT
     extra: dict[str, Any] = field(default_factory=dict)
+    layout: str = field(default="", compare=False, repr=False)
 
 
 Record = Conversation | TextPair | Trajectory
@@ -177,7 +180,11 @@ def from_trajectory(trajectory: Trajectory, system_prompt: str) -> Conversation:
         reward=trajectory.reward,
     )
     extra = {"agent": trajectory.agent, "sample": trajectory.sample, "ending": trajectory.ending.value}
-    return from_demonstration(demonstration, system_prompt, extra)
+    conversation = from_demonstration(demonstration, system_prompt, extra)
+    if trajectory.agent_mask.any():
+        return conversation
+    unlearned = tuple(replace(m, skipped=m.speaker is Speaker.GPT) for m in conversation.messages)
+    return replace(conversation, messages=unlearned)
 
 
 def _messages(prompt: str, turns: Sequence[Turn]) -> tuple[Message, ...]:
@@ -187,53 +194,3 @@ def _messages(prompt: str, turns: Sequence[Turn]) -> tuple[Message, ...]:
         if index < len(turns) - 1:
             messages.append(Message(speaker=Speaker.HUMAN, text=turn.observation))
     return tuple(messages)
-
-
-def chosen_side(pair: TextPair) -> Conversation:
-    """The preferred way through a pair's task."""
-    return Conversation(
-        id=pair.id,
-        messages=pair.prompt + pair.chosen,
-        system_prompt=pair.system_prompt,
-        acknowledgement=pair.acknowledgement,
-        extra=pair.extra,
-    )
-
-
-def pair_up(conversations: Sequence[Conversation]) -> list[TextPair]:
-    """Pair the best conversation of every task with each of its worse ones; ties are no preference.
-
-    A conversation without a reward counts as solved. The prompt is what stands before the better one's first
-    agent message.
-    """
-    tasks: dict[str, list[Conversation]] = {}
-    for conversation in conversations:
-        tasks.setdefault(conversation.id, []).append(conversation)
-    pairs = []
-    for task_id, rows in tasks.items():
-        best = max(rows, key=_reward)
-        prompt, chosen = _split_prompt(best.messages)
-        for worse in rows:
-            if _reward(worse) < _reward(best):
-                pairs.append(
-                    TextPair(
-                        id=task_id,
-                        prompt=prompt,
-                        chosen=chosen,
-                        rejected=_split_prompt(worse.messages)[1],
-                        system_prompt=best.system_prompt or worse.system_prompt,
-                        acknowledgement=best.acknowledgement,
-                        extra={"chosen_reward": _reward(best), "rejected_reward": _reward(worse)},
-                    )
-                )
-    return pairs
-
-
-def _reward(conversation: Conversation) -> float:
-    return SOLVED_REWARD if conversation.reward is None else conversation.reward
-
-
-def _split_prompt(messages: tuple[Message, ...]) -> tuple[tuple[Message, ...], tuple[Message, ...]]:
-    """Messages before the agent's first one, and from it to the agent's last one."""
-    spoken = [index for index, message in enumerate(messages) if message.speaker is Speaker.GPT]
-    return messages[: spoken[0]], messages[spoken[0] : spoken[-1] + 1]

@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from coevo_jax.config import ConfigError
 from coevo_jax.data.buffer import checked_rows, is_trajectory_file
-from coevo_jax.data.interchange.json_rows import Row, json_rows
-from coevo_jax.data.interchange.layouts import LAYOUTS, guess_layout
-from coevo_jax.data.interchange.records import Conversation, Record
+from coevo_jax.data.interchange.json_rows import Row, is_packed, json_rows
+from coevo_jax.data.interchange.layouts import LAYOUTS, guess_layout, parse_row
+from coevo_jax.data.interchange.pairs import INVENTED, is_invented, prompt_text
+from coevo_jax.data.interchange.records import Conversation, Message, Record, Speaker, TextPair
 from coevo_jax.strict import nearest
 from coevo_jax.trajectory import Trajectory
 
@@ -115,58 +116,88 @@ def read_records(
             problems.report(outcome.where, outcome.problem or "no row")
             continue
         mark = _fingerprint(outcome.record)
-        if mark in seen:
+        if mark is not None and mark in seen:
             problems.report(outcome.where, f"the same as {seen[mark]}")
             continue
-        seen[mark] = outcome.where.removeprefix(f"{opened.name}: ")
+        if mark is not None:
+            seen[mark] = outcome.where.removeprefix(f"{opened.name}: ")
         yield outcome.where, outcome.record
 
 
-def _fingerprint(record: Record) -> bytes:
+def _fingerprint(record: Record) -> bytes | None:
+    """What equal rows share; None for a row that came without an id, of which there may be several."""
+    if _is_unnamed(record):
+        return None
     if isinstance(record, Trajectory):
-        content = repr(
-            (record.task_id, record.agent, record.sample, record.prompt, record.turns, record.reward)
-        )
+        content: Any = (
+            record.task_id, record.agent, record.sample, record.prompt, record.turns, record.reward
+        )  # fmt: skip
+    elif isinstance(record, Conversation):
+        content = (record.id, record.system_prompt, _said(record.messages), record.reward, record.extra)
     else:
-        content = repr(record)
-    return blake2b(content.encode(), digest_size=16).digest()
+        sides = (_said(record.prompt), _said(record.chosen), _said(record.rejected))
+        content = (record.id, record.system_prompt, sides, record.extra)
+    return blake2b(repr(content).encode(), digest_size=16).digest()
+
+
+def _is_unnamed(record: Record) -> bool:
+    """Whether a record's id was made from its prompt."""
+    if isinstance(record, Trajectory):
+        return is_invented(record.task_id, record.prompt)
+    messages = record.prompt if isinstance(record, TextPair) else record.messages
+    return record.id.startswith(INVENTED) and is_invented(record.id, prompt_text(messages))
+
+
+def _said(messages: tuple[Message, ...]) -> list[tuple[bool, bool, str, Any]]:
+    agent = Speaker.GPT
+    return [(m.speaker is agent, m.skipped, m.text, m.extra) for m in messages]
 
 
 def _json(path: Path, format: str | None) -> DataSet:
-    return _of_rows(str(path), json_rows(path), path.stat().st_size, format)
+    total = None if is_packed(path) else path.stat().st_size
+    return _of_rows(str(path), ((str(path), row) for row in json_rows(path)), total, format)
 
 
 def _table(name: str, format: str | None, split: str | None) -> DataSet:
-    from coevo_jax.data.interchange.tables import open_table, table_rows  # `datasets` takes a second to load
+    from coevo_jax.data.interchange.tables import open_table  # `datasets` takes a second to load
 
     table = open_table(name, split)
-    return _of_rows(name, table_rows(name, table), table.total, format)
+    return _of_rows(name, table.rows, table.total, format)
 
 
-def _of_rows(name: str, rows: Iterator[Row], total: int | None, format: str | None) -> DataSet:
-    """A set of rows as JSON has them; the first rows' keys tell the layout."""
-    looked_at: list[Row] = []
+def _of_rows(name: str, rows: Iterator[tuple[str, Row]], total: int | None, format: str | None) -> DataSet:
+    """A set of rows as JSON has them, each with its file.
+
+    Every row is read by its own keys; with a format, rows must hold what it holds.
+    """
+    parse = parse_row
+    looked_at: list[tuple[str, Row]] = []
     if format is None:
-        for row in itertools.islice(rows, LOOKED_AT):
-            looked_at.append(row)
-            format = guess_layout(row.value)
+        refused = ""
+        for source, row in itertools.islice(rows, LOOKED_AT):
+            looked_at.append((source, row))
+            try:
+                format = guess_layout(row.value)
+            except ValueError as error:
+                refused = refused or f"{source}: {row.where}: {error}"
             if format is not None:
                 break
-    if format is None:
-        raise ConfigError(_unknown_layout(name, looked_at))
-    if format not in LAYOUTS:
+        if format is None:
+            raise ConfigError(refused or _unknown_layout(name, [row for _, row in looked_at]))
+    elif format in LAYOUTS:
+        parse = LAYOUTS[format].parse
+    else:
         raise ConfigError(f"{name}: found rows of text, expected {format}")
-    layout = LAYOUTS[format]
 
     def outcomes() -> Iterator[Outcome]:
-        for row in itertools.chain(looked_at, rows):
-            where, problem, record = f"{name}: {row.where}", row.problem, None
+        for source, row in itertools.chain(looked_at, rows):
+            problem, record = row.problem, None
             if problem is None:
                 try:
-                    record = layout.parse(row.value, row.index)
+                    record = parse(row.value, row.index)
                 except ValueError as error:
                     problem = str(error)
-            yield Outcome(where=where, done=row.done, record=record, problem=problem)
+            yield Outcome(where=f"{source}: {row.where}", done=row.done, record=record, problem=problem)
 
     return DataSet(name=name, format=format, total=total, outcomes=outcomes())
 

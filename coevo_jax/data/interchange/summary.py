@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from coevo_jax.data.interchange.pairs import LABEL, is_invented, prompt_text
 from coevo_jax.data.interchange.records import Conversation, Message, Record, Speaker, TextPair
 from coevo_jax.trajectory import SOLVED_REWARD, Trajectory
 
@@ -23,6 +24,16 @@ class Family:
 
 
 @dataclass
+class Learned:
+    """What imitation learns from the rows of one layout. A pair is imitated by its chosen side."""
+
+    rows: int = 0
+    spoken: int = 0  # messages of the agent
+    learned: int = 0  # of them
+    compared: int = 0  # messages of the agent in rejected sides
+
+
+@dataclass
 class Summary:
     """Numbers of a set. `lengths` holds, by name, one number per row."""
 
@@ -34,6 +45,8 @@ class Summary:
     families: dict[str, Family] = field(default_factory=dict)
     counts: dict[str, Counter[str]] = field(default_factory=dict)  # by title: how often each value stands
     notes: Counter[str] = field(default_factory=Counter)  # what is allowed, and worth a look
+    learned: dict[str, Learned] = field(default_factory=dict)  # by how the file has the rows
+    prompts: dict[str, int] = field(default_factory=dict)  # by id: a hash of the first prompt
     samples: list[Record] = field(default_factory=list)
 
 
@@ -50,6 +63,12 @@ def summarize_records(records: Iterable[tuple[str, Record]], samples: int) -> Su
     return summary
 
 
+def learned_words(layout: str, kind: Learned) -> str:
+    """One line about the rows of a layout."""
+    words = f"{kind.rows} rows of {layout}: {kind.learned} of the agent's {kind.spoken} messages are learned"
+    return f"{words}, {kind.compared} of rejected sides only compared" if kind.compared else words
+
+
 def _count(summary: Summary, record: Record) -> None:
     if isinstance(record, Conversation):
         _conversation(summary, record)
@@ -60,29 +79,55 @@ def _count(summary: Summary, record: Record) -> None:
 
 
 def _conversation(summary: Summary, row: Conversation) -> None:
-    spoken = [message for message in row.messages if message.speaker is Speaker.GPT]
-    _length(summary, "turns", len(spoken))
-    _length(summary, "characters", _characters(row.messages) + len(row.system_prompt))
-    _length(summary, "characters of the agent", _characters(spoken))
+    characters, said, spoken, skipped, plain, empty, keyed = 0, 0, 0, 0, 0, 0, 0
+    agent = Speaker.GPT
+    for message in row.messages:
+        text = message.text
+        characters += len(text)
+        if not text or text.isspace():
+            empty += 1
+        if message.extra is not None:
+            keyed += 1
+        if message.speaker is agent:
+            spoken += 1
+            said += len(text)
+            skipped += message.skipped
+            plain += "Action:" not in text
+    _length(summary, "turns", spoken)
+    _length(summary, "characters", characters + len(row.system_prompt))
+    _length(summary, "characters of the agent", said)
     _system_prompt(summary, row.system_prompt)
-    summary.notes["messages not learned from (loss: false)"] += sum(message.skipped for message in spoken)
-    summary.notes['agent\'s messages without "Action:"'] += sum("Action:" not in m.text for m in spoken)
-    summary.notes["empty messages"] += sum(not message.text.strip() for message in row.messages)
-    summary.notes["conversations that the agent begins"] += row.messages[0].speaker is Speaker.GPT
+    below = row.reward is not None and row.reward < SOLVED_REWARD and row.extra.get(LABEL) is not False
+    found = {
+        "messages not learned from (by a flag, a label or as part of a prompt)": skipped,
+        "rows from which nothing is learned": skipped == spoken,
+        'agent\'s messages without "Action:"': plain,
+        "empty messages": empty,
+        "conversations that the agent begins": row.messages[0].speaker is Speaker.GPT,
+        "messages with other keys, which are kept and not learned from": keyed,
+        "rows with a reward below 1, which are learned from all the same": below,
+    }
+    for note, count in found.items():
+        if count:
+            summary.notes[note] += count
+    _learned(summary, row.layout or "conversations", spoken, spoken - skipped)
     _reward(summary, row.reward)
-    _family(summary, row.id, row.extra, len(spoken), row.reward)
+    _row(summary, row, row.messages, spoken, row.reward)
 
 
 def _pair(summary: Summary, row: TextPair) -> None:
     for name, side in (("chosen", row.chosen), ("rejected", row.rejected)):
-        _length(summary, f"turns, {name}", sum(message.speaker is Speaker.GPT for message in side))
+        _length(summary, f"turns, {name}", len(_spoken(side)))
         _length(summary, f"characters, {name}", _characters(side))
     _length(summary, "characters, prompt", _characters(row.prompt) + len(row.system_prompt))
     _system_prompt(summary, row.system_prompt)
     same = row.chosen[: len(row.rejected)] == row.rejected
     summary.notes["rejected side is a part of the chosen one"] += same
-    turns = sum(message.speaker is Speaker.GPT for message in row.chosen)
-    _family(summary, row.id, row.extra, turns, None)
+    spoken = _spoken(row.prompt + row.chosen)
+    learned = sum(not message.skipped for message in spoken)
+    compared = len(_spoken(row.rejected))
+    _learned(summary, row.layout or "pairs", len(spoken), learned, compared)
+    _row(summary, row, row.prompt, len(_spoken(row.chosen)), None)
 
 
 def _trajectory(summary: Summary, row: Trajectory) -> None:
@@ -91,8 +136,36 @@ def _trajectory(summary: Summary, row: Trajectory) -> None:
     _length(summary, "tokens of the agent", int(row.agent_mask.sum()))
     summary.counts.setdefault("endings", Counter())[row.ending.value] += 1
     summary.counts.setdefault("agents", Counter())[row.agent] += 1
+    _learned(summary, "trajectories", len(row.turns), len(row.turns) if row.agent_mask.any() else 0)
     _reward(summary, row.reward)
     _family(summary, row.task_id, {}, len(row.turns), row.reward)
+
+
+def _learned(summary: Summary, layout: str, spoken: int, learned: int, compared: int = 0) -> None:
+    kind = summary.learned.setdefault(layout, Learned())
+    kind.rows += 1
+    kind.spoken += spoken
+    kind.learned += learned
+    kind.compared += compared
+
+
+def _row(
+    summary: Summary, row: Conversation | TextPair, heard: Iterable[Message], turns: int, reward: float | None
+) -> None:
+    """Count what rows of text have in common: an id, a prompt and other keys."""
+    prompt = prompt_text(heard)
+    mark = hash(prompt)
+    if is_invented(row.id, prompt):
+        summary.notes["rows without an id, which their prompt names"] += 1
+    if summary.prompts.setdefault(row.id, mark) != mark:
+        summary.notes["rows whose id stands for another prompt, too: never compared with that one's"] += 1
+    if row.extra.get("tools"):
+        summary.notes["rows with descriptions of tools, which are kept and not shown to the agent"] += 1
+    _family(summary, row.id, row.extra, turns, reward)
+
+
+def _spoken(messages: Iterable[Message]) -> list[Message]:
+    return [message for message in messages if message.speaker is Speaker.GPT]
 
 
 def _characters(messages: Iterable[Message]) -> int:
@@ -118,9 +191,10 @@ def _reward(summary: Summary, reward: float | None) -> None:
 def _family(summary: Summary, row_id: str, extra: dict[str, Any], turns: int, reward: float | None) -> None:
     summary.ids[row_id] += 1
     name = family_of(row_id, extra)
-    if name not in summary.families and len(summary.families) >= MOST_FAMILIES:
-        name = OTHER
-    family = summary.families.setdefault(name, Family())
+    family = summary.families.get(name)
+    if family is None:
+        name = OTHER if len(summary.families) >= MOST_FAMILIES else name
+        family = summary.families.setdefault(name, Family())
     family.rows += 1
     family.turns += turns
     if reward is not None:

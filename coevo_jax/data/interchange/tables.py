@@ -1,4 +1,4 @@
-"""Rows of sets that `datasets` opens: folders, Parquet and Arrow files, and the Hugging Face hub.
+"""Rows of sets that `datasets` finds: folders, Parquet and Arrow files, and the Hugging Face hub.
 
 A hub set is named `hub:owner/name`, with `:config` and `@split` behind it where the set has several. What
 lies on disk is read without the network.
@@ -6,8 +6,8 @@ lies on disk is read without the network.
 
 import json
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from coevo_jax.config import ConfigError
-from coevo_jax.data.interchange.json_rows import Row
+from coevo_jax.data.interchange.arrow_rows import EXTRA, arrow_rows
+from coevo_jax.data.interchange.json_rows import Row, is_packed, json_rows
 from coevo_jax.data.interchange.splits import choose_split
 from coevo_jax.files import write_whole
 
 HUB = "hub:"
-EXTRA = "extra"  # column of all keys beyond a row's own, as JSON text
+SAVED = ("state.json", "dataset_dict.json")  # files of a folder that `datasets` saved
+DESCRIPTIONS = (*SAVED, "dataset_info.json", "dataset_infos.json", "config.json")
+ENDINGS = (".json", ".jsonl", ".json.gz", ".jsonl.gz", ".parquet")
+MESSAGE_FIELDS = ("from", "value", "role", "content", "loss")
 CONTENT_COLUMNS = ("id", "item_id", "conversations", "messages", "prompt", "chosen", "rejected", "reward")
 ROW_GROUP = 1000
 UNUSABLE = (
@@ -39,23 +43,27 @@ def is_hub_name(source: str) -> bool:
     return source.startswith(HUB)
 
 
+Rows = Iterator[tuple[str, Row]]  # with the file or set they come from
+
+
 @dataclass(frozen=True, kw_only=True)
 class Table:
     """One split of a set: its rows, and their number where it is known beforehand."""
 
-    rows: Iterable[dict[str, Any]]
+    rows: Rows
     total: int | None
 
 
 def open_table(source: str, split: str | None) -> Table:
     """Open one split of a hub set, a saved data set's folder, a folder of data files, or a Parquet file.
 
-    Parquet files and folders of data files are streamed. Raises ConfigError when there is no such set or
-    split, the hub cannot be reached, or files are broken.
+    `datasets` says which files make the split; JSON and Parquet files are read here, so that a value is
+    what its file says wherever the file lies. Raises ConfigError when there is no such set or split, the hub
+    cannot be reached, or files are broken.
     """
     path = Path(source)
     if not is_hub_name(source) and path.is_file():
-        return _parquet(path)
+        return _parquet(source, [path])
     name, config = source, None
     if is_hub_name(source):
         name, at, named_split = source.removeprefix(HUB).partition("@")
@@ -64,40 +72,96 @@ def open_table(source: str, split: str | None) -> Table:
         if not name:
             raise ConfigError(f"{source}: expected hub:owner/name, with :config and @split where needed")
     try:
-        found = _open(source, name, config or None)
+        if not is_hub_name(source) and any((path / saved).is_file() for saved in SAVED):
+            return _prepared(source, datasets.load_from_disk(name), split)
+        builder: Any = datasets.load_dataset_builder(name, config or None)
+        kind = builder.__module__.rpartition(".")[2]
+        if builder.config.data_files is None or kind == "arrow":
+            return _prepared(source, datasets.load_dataset(name, config or None), split)
+        read = READERS.get(kind)
+        if read is None:
+            raise ConfigError(
+                f"{source}: found {kind} files, expected JSON or Parquet: their values have types"
+            )
+        found = {str(key): list(names) for key, names in builder.config.data_files.items()}
+        if not is_hub_name(source):
+            _refuse_left_out(path, found)
+        files = datasets.DownloadManager().download(found[choose_split(source, split, list(found))])
     except UNUSABLE as error:
         raise ConfigError(_why(source, error)) from None
+    return read(source, [_as_named(path, Path(file)) for file in files])
+
+
+def _as_named(folder: Path, file: Path) -> Path:
+    """A file of a folder by the name that the user gave the folder; any other file as it is."""
+    whole = folder.absolute()
+    return folder / file.relative_to(whole) if file.is_relative_to(whole) else file
+
+
+def _refuse_left_out(folder: Path, found: Mapping[str, Sequence[str]]) -> None:
+    """Refuse files that no split takes: names such as train.json make `datasets` leave out all others."""
+    if (folder / "README.md").is_file():
+        return  # it may say which files make the set
+    taken = {Path(name).resolve() for names in found.values() for name in names}
+    ours = (path for path in sorted(folder.rglob("*")) if path.name.endswith(ENDINGS))
+    visible = (path for path in ours if not any(part[0] in "._" for part in path.relative_to(folder).parts))
+    left = [path for path in visible if path.resolve() not in taken and path.name not in DESCRIPTIONS]
+    if left:
+        raise ConfigError(
+            f"{folder}: found {left[0].relative_to(folder)} beside files of the split {' and '.join(found)}, "
+            f"which no split takes ({len(left)} such); name one file, or rename it"
+        )
+
+
+def _prepared(source: str, found: Any, split: str | None) -> Table:
+    """The rows of a set that `datasets` holds as Arrow."""
     if isinstance(found, Mapping):
         found = found[choose_split(source, split, list(found))]
-    return Table(rows=found, total=len(found) if isinstance(found, datasets.Dataset) else None)
+    tables = found.with_format("arrow").iter(ROW_GROUP)
+    return Table(rows=_table_rows(source, tables), total=len(found))
 
 
-def table_rows(source: str, table: Table) -> Iterator[Row]:
-    """Yield every row, without the keys that Arrow added as null; the column of other keys is unpacked."""
-    rows = enumerate(table.rows)
+def _parquet(source: str, paths: list[Path]) -> Table:
+    files = []
+    for path in paths:
+        try:
+            files.append((str(path), pq.ParquetFile(path)))
+        except (OSError, pa.ArrowException) as error:
+            raise ConfigError(f"{path}: cannot be read as a Parquet file: {error}") from None
+    rows = (row for name, file in files for row in _table_rows(name, file.iter_batches(batch_size=ROW_GROUP)))
+    return Table(rows=_counted(rows), total=sum(file.metadata.num_rows for _, file in files))
+
+
+def _json(source: str, paths: list[Path]) -> Table:
+    packed = any(is_packed(path) for path in paths)
+    sizes = [path.stat().st_size for path in paths]
+
+    def rows() -> Rows:
+        for place, path in enumerate(paths):
+            for row in json_rows(path):
+                yield str(path), replace(row, done=row.done + sum(sizes[:place]))
+
+    return Table(rows=rows(), total=None if packed else sum(sizes))
+
+
+def _counted(rows: Rows) -> Rows:
+    return ((name, replace(row, done=number)) for number, (name, row) in enumerate(rows, start=1))
+
+
+READERS: dict[str, Callable[[str, list[Path]], Table]] = {"json": _json, "parquet": _parquet}
+
+
+def _table_rows(source: str, tables: Iterable[Any]) -> Rows:
+    """Yield every row of Arrow tables with its place."""
+    rows = enumerate(arrow_rows(tables))
     while True:
         try:
-            index, row = next(rows)
+            index, (value, problem) = next(rows)
         except StopIteration:
             return
         except UNUSABLE as error:
             raise ConfigError(_why(source, error)) from None
-        where = f"row {index}"
-        try:
-            value = _unpacked(row)
-        except ValueError as error:
-            yield Row(where=where, index=index, done=index + 1, problem=f"{EXTRA}: {error}")
-        else:
-            yield Row(where=where, index=index, done=index + 1, value=value)
-
-
-def _parquet(path: Path) -> Table:
-    try:
-        file = pq.ParquetFile(path)
-    except (OSError, pa.ArrowException) as error:
-        raise ConfigError(f"{path}: cannot be read as a Parquet file: {error}") from None
-    batches = file.iter_batches(batch_size=ROW_GROUP)
-    return Table(rows=(row for batch in batches for row in batch.to_pylist()), total=file.metadata.num_rows)
+        yield source, Row(where=f"row {index}", index=index, done=index + 1, value=value, problem=problem)
 
 
 def write_table(path: Path, rows: Iterable[dict[str, Any]]) -> None:
@@ -132,48 +196,29 @@ def _groups(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
 
 def _schema(row: dict[str, Any]) -> pa.Schema:
     """Columns of a row's layout, with the same types whatever the rows hold."""
-    names = {"role", "content"} if "messages" in row else {"from", "value"}
-    message = pa.struct([*((name, pa.string()) for name in sorted(names)), ("loss", pa.bool_())])
+    names = ("content", "role") if "messages" in row else ("from", "value")
+    message = pa.struct(
+        [*((name, pa.string()) for name in names), ("loss", pa.bool_()), (EXTRA, pa.string())]
+    )
     types = {"reward": pa.float64(), EXTRA: pa.string(), "id": pa.string(), "item_id": pa.string()}
     columns = [name for name in CONTENT_COLUMNS if name in row or name == "reward"]
     return pa.schema([(name, types.get(name, pa.list_(message))) for name in (*columns, EXTRA)])
 
 
 def _packed(row: dict[str, Any]) -> dict[str, Any]:
-    own = {key: value for key, value in row.items() if key in CONTENT_COLUMNS}
-    extra = {key: value for key, value in row.items() if key not in own}
-    return own | {EXTRA: json.dumps(extra, ensure_ascii=False) if extra else None}
+    """The columns of a row; its other keys, and those of its messages, become JSON text."""
+    own = {
+        key: [_with_extra(item, MESSAGE_FIELDS) for item in value] if isinstance(value, list) else value
+        for key, value in row.items()
+        if key in CONTENT_COLUMNS
+    }
+    return own | _with_extra({key: value for key, value in row.items() if key not in own}, ())
 
 
-def _unpacked(row: dict[str, Any]) -> dict[str, Any]:
-    value = {key: _without_nulls(entry) for key, entry in row.items() if entry is not None}
-    if isinstance(value.get(EXTRA), str):
-        extra = json.loads(value.pop(EXTRA))
-        if not isinstance(extra, dict):
-            raise ValueError(f"found {type(extra).__name__}, expected an object as JSON text")
-        value = extra | value
-    return value
-
-
-def _without_nulls(entry: Any) -> Any:
-    """Messages without the keys that only others of the set have."""
-    if isinstance(entry, list):
-        return [
-            {key: value for key, value in item.items() if value is not None}
-            if isinstance(item, dict)
-            else item
-            for item in entry
-        ]
-    return entry
-
-
-def _open(source: str, name: str, config: str | None) -> Any:
-    if is_hub_name(source):
-        return datasets.load_dataset(name, config)
-    path = Path(name)
-    if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
-        return datasets.load_from_disk(name)
-    return datasets.load_dataset(name, streaming=True)
+def _with_extra(item: dict[str, Any], own: Sequence[str]) -> dict[str, Any]:
+    extra = {key: value for key, value in item.items() if key not in own}
+    kept = {key: value for key, value in item.items() if key in own}
+    return kept | {EXTRA: json.dumps(extra, ensure_ascii=False) if extra else None}
 
 
 def _why(source: str, error: Exception) -> str:

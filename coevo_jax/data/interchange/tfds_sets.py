@@ -63,7 +63,9 @@ class CoevoExperts(_RowsBuilder, skip_registration=True):
                 "id": Text(),
                 "system_prompt": Text(),
                 "acknowledgement": Text(),
-                "messages": Sequence({"speaker": Text(), "text": Text(), "learned": np.bool_}),
+                "messages": Sequence(
+                    {"speaker": Text(), "text": Text(), "learned": np.bool_, "extra": Text()}
+                ),
                 "reward": np.float32,  # NaN where the row has none
                 "reward_text": Text(),  # the same with every digit, empty where the row has none
                 "extra": Text(),  # other keys, as a JSON object
@@ -144,9 +146,14 @@ def to_conversation(row: dict[str, Any]) -> Conversation:
     return Conversation(
         id=_decode(row["id"]),
         messages=tuple(
-            Message(speaker=Speaker(_decode(speaker)), text=_decode(text), skipped=not learned)
-            for speaker, text, learned in zip(
-                messages["speaker"], messages["text"], messages["learned"], strict=True
+            Message(
+                speaker=Speaker(_decode(speaker)),
+                text=_decode(text),
+                skipped=not learned,
+                extra=json.loads(extra) if extra else None,
+            )
+            for speaker, text, learned, extra in zip(
+                messages["speaker"], messages["text"], messages["learned"], messages["extra"], strict=True
             )
         ),
         system_prompt=_decode(row["system_prompt"]),
@@ -207,7 +214,12 @@ def _from_conversation(conversation: Conversation) -> dict[str, Any]:
         "system_prompt": conversation.system_prompt,
         "acknowledgement": conversation.acknowledgement,
         "messages": [
-            {"speaker": message.speaker.value, "text": message.text, "learned": not message.skipped}
+            {
+                "speaker": message.speaker.value,
+                "text": message.text,
+                "learned": not message.skipped,
+                "extra": json.dumps(message.extra, ensure_ascii=False) if message.extra else "",
+            }
             for message in conversation.messages
         ],
         "reward": np.float32(np.nan if reward is None else reward),
