@@ -46,6 +46,7 @@ def collect_results(run: Run) -> Results:
     evaluations: list[Any] = []
     explorations: list[Any] = []
     pairs: list[Any] = []
+    pulls: list[Any] = []
     for phase in schedule(config):
         record = manifest.record(phase.name)
         if record is None:
@@ -61,6 +62,8 @@ def collect_results(run: Run) -> Results:
             explorations.append(entry | {"phase": name, **record.records["summary"]})
         elif phase.kind == "learn":
             pairs += [entry | kind for kind in record.records["pairs"]]
+            if "pull" in record.records:  # not where there was nothing to learn from
+                pulls.append(entry | record.records["pull"])
     parameters = manifest.record("prepare")
     return Results(
         name=config.name,
@@ -73,6 +76,7 @@ def collect_results(run: Run) -> Results:
         evaluations=evaluations,
         explorations=explorations,
         pairs=pairs,
+        pulls=pulls,
         collapses=collapses(evaluations) + collapses(explorations),
         phases=[{"name": record.name, "seconds": record.seconds} for record in manifest.done],
         peak_memory_bytes=manifest.peak_memory_bytes or None,

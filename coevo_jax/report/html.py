@@ -14,6 +14,7 @@ from coevo_jax.report.run_page import (
     header,
     histograms_section,
     pairs_section,
+    pulls_section,
     rounds_section,
     time_section,
 )
@@ -26,6 +27,7 @@ _LINKS = {
     "exploration": "Exploration",
     "learning": "Learning",
     "pairs": "Pairs",
+    "pulls": "Pull",
     "time": "Time",
     "trajectories": "Trajectories",
     "pair-texts": "Pairs in full",
@@ -68,6 +70,7 @@ def run_page(results: Results, training: str, payload: dict[str, Any]) -> str:
         explorations_section(results),
         training,
         pairs_section(results),
+        pulls_section(results),
         time_section(results),
         _trajectories(payload),
         _pairs(payload),

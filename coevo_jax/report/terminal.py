@@ -17,13 +17,14 @@ from coevo_jax.report.words import (
     number,
     percent,
     phase_name,
+    pull_ratio,
     round_name,
     signed,
 )
 
 
 def print_run(results: Results, console: Console) -> None:
-    """Print a run: rounds x agents, collapses, exploration, pairs, wall time per phase, peak memory."""
+    """Print a run: rounds x agents, collapses, exploration, pairs and pulls, time per phase, peak memory."""
     title = f"{results['name']}: {results['method']} on {results['env']}, seed {results['seed']}"
     console.print(Text(title, style="bold"))
     if results["evaluations"]:
@@ -39,6 +40,8 @@ def print_run(results: Results, console: Console) -> None:
         console.print(exploration_table(results))
     if results["pairs"]:
         console.print(pairs_table(results))
+    if results["pulls"]:
+        console.print(pulls_table(results))
     if results["phases"]:
         console.print(phases_table(results))
     console.print(f"Peak memory: {memory(results['peak_memory_bytes'])}")
@@ -132,6 +135,20 @@ def pairs_table(results: Results) -> Table:
         agent = AGENT_NAMES.get(p["agent"], p["agent"])
         gap = number(p["mean_reward_gap"])
         table.add_row(str(p["round"]), agent, p["kind"], count(p["count"]), count(p["tasks"]), gap)
+    return table
+
+
+def pulls_table(results: Results) -> Table:
+    """How hard preferences and imitation pull on the chosen sides at the start of each round's learning."""
+    table = _table("Pull on the chosen sides at a round's start, loss per nat")
+    for column in ("Round", "Agent"):
+        table.add_column(column)
+    for column in ("preferences", "imitation", "preferences : imitation"):
+        table.add_column(column, justify="right")
+    for p in results["pulls"]:
+        pulls = p["preference"], p["sft"]
+        agent = AGENT_NAMES.get(p["agent"], p["agent"])
+        table.add_row(str(p["round"]), agent, *(f"{pull:.2g}" for pull in pulls), pull_ratio(*pulls))
     return table
 
 

@@ -50,6 +50,14 @@ def signed(value: float | None, digits: int = 3) -> str:
     return "–" if value is None else f"{value:+.{digits}f}".replace("-", "−")
 
 
+def pull_ratio(preference: float, sft: float) -> str:
+    """Preferences to imitation, the weaker one as 1: "1 : 20", "2.5 : 1"."""
+    least = min(preference, sft)
+    if least > 0:
+        return f"{preference / least:.3g} : {sft / least:.3g}"
+    return "nothing pulls" if preference == sft else "imitation alone" if sft else "preferences alone"
+
+
 PHASE_NAMES = {
     "explore_target": "Target explores",
     "explore_failure": "Failure agent explores",

@@ -75,6 +75,8 @@ def make_run(folder: Path, *, seed: int = 0, method: str = "coevo", rounds: int 
                 )
             for agent in agents:
                 write_pairs(folder, results, number, agent, explored)
+                pull = {"preference": 0.25, "sft": 1.0 if agent == "target" else 0.0}
+                results["pulls"].append({"round": number, "agent": agent, **pull})
                 results["phases"].append({"name": f"round-{number:02d}/learn_{agent}", "seconds": 120.5})
         for agent in agents:
             noise = 0.03 * rng.standard_normal()
@@ -116,6 +118,7 @@ def empty_results(name: str, method: str, seed: int, rounds: int) -> Results:
         evaluations=[],
         explorations=[],
         pairs=[],
+        pulls=[],
         collapses=[],
         phases=[],
         peak_memory_bytes=1_610_612_736,

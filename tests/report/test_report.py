@@ -13,6 +13,7 @@ from coevo_jax.report import browser
 from coevo_jax.report.browser import browser_payload, embed_json
 from coevo_jax.report.html import write_report
 from coevo_jax.report.results import load_results, save_results
+from coevo_jax.report.words import pull_ratio
 from coevo_jax.trajectory import Trajectory, Turn
 from launch.report import main
 from tests.report.made_run import empty_results, make_run, play
@@ -33,6 +34,7 @@ def test_page_has_every_section_and_needs_no_network(run_dir, tmp_path):
         "exploration",
         "learning",
         "pairs",
+        "pulls",
         "time",
         "trajectories",
         "pair-texts",
@@ -43,6 +45,30 @@ def test_page_has_every_section_and_needs_no_network(run_dir, tmp_path):
     assert not re.search(r"""(src|href)\s*=\s*["']?(https?:)?//""", page)
     assert "default-src 'none'" in page
     assert page.count("<svg") > 20
+
+
+def test_pulls_stand_on_the_page_and_the_terminal_as_a_ratio(run_dir, tmp_path, capsys):
+    page = write_report(run_dir, tmp_path / "page.html").read_text()
+    shown = page.partition('<section id="pulls">')[2].partition("</section>")[0]
+    row = '<tr><td class="left">Round 1</td><td class="left">{}</td><td>0.25</td><td>{}</td><td>{}</td></tr>'
+    assert row.format("Target", "1", "1 : 4") in shown
+    assert row.format("Failure agent", "0", "preferences alone") in shown
+    main([str(run_dir), "--out", str(tmp_path / "page.html")])
+    assert re.search(r"^ *1 +Target +0\.25 +1 +1 : 4 *$", capsys.readouterr().out, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("pulls", "words"),
+    [
+        ((0.025, 0.5), "1 : 20"),
+        ((0.25, 0.025), "10 : 1"),
+        ((0.0, 0.5), "imitation alone"),
+        ((0.1, 0.0), "preferences alone"),
+        ((0.0, 0.0), "nothing pulls"),
+    ],
+)
+def test_the_ratio_of_pulls(pulls, words):
+    assert pull_ratio(*pulls) == words
 
 
 def test_collapses_stand_on_the_page(run_dir, tmp_path):
