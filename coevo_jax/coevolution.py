@@ -52,14 +52,15 @@ def collect_results(run: Run) -> Results:
         if record is None:
             continue
         entry = {"round": phase.round, "agent": phase.agent}
+        summary = {"after_error": None} | record.records.get("summary", {})  # an earlier version had none
         if phase.kind == "evaluate":
-            entry |= {"split": config.evaluate.split, **record.records["summary"]}
+            entry |= {"split": config.evaluate.split, **summary}
             evaluations.append(entry)
             if phase.round == 0 and config.failure.explore:  # both agents start as the same warm start
                 evaluations.append(entry | {"agent": "failure"})
         elif phase.kind == "explore":
             name = phase.name.rpartition("/")[2]
-            explorations.append(entry | {"phase": name, **record.records["summary"]})
+            explorations.append(entry | {"phase": name, **summary})
         elif phase.kind == "learn":
             pairs += [entry | kind for kind in record.records["pairs"]]
             if "pull" in record.records:  # not where there was nothing to learn from

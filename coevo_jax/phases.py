@@ -238,7 +238,8 @@ def explore(run: Run, world: World, phase: Phase) -> None:
     if phase == together[0]:
         roll_out(run, world, together, tasks, samples=config.samples, sampling=sampling, by_server=True)
     else:
-        finish_roll_out(run, run.begin(phase.name), block_paths(run, phase, block_count(run, tasks)))
+        shards = block_paths(run, phase, block_count(run, tasks))
+        finish_roll_out(run, world, phase, run.begin(phase.name), shards)
 
 
 def evaluate(run: Run, world: World, phase: Phase) -> None:

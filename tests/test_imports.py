@@ -18,6 +18,7 @@ LAYERS = (
     {"envs"},
     {"data"},
     {
+        "after_error",
         "rollout",
         "sampling.engine",
         "evaluation",

@@ -7,6 +7,7 @@ from coevo_jax.files import write_whole
 from coevo_jax.report.browser import browser_payload, embed_json
 from coevo_jax.report.comparison import Comparison
 from coevo_jax.report.comparison_page import comparison_page
+from coevo_jax.report.errors import errors_section
 from coevo_jax.report.page import page, section
 from coevo_jax.report.results import Results, load_results
 from coevo_jax.report.run_page import (
@@ -25,6 +26,7 @@ _LINKS = {
     "rounds": "Rounds",
     "rewards": "Rewards",
     "exploration": "Exploration",
+    "errors": "Errors",
     "learning": "Learning",
     "pairs": "Pairs",
     "pulls": "Pull",
@@ -68,6 +70,7 @@ def run_page(results: Results, training: str, payload: dict[str, Any]) -> str:
         rounds_section(results),
         histograms_section(results),
         explorations_section(results),
+        errors_section(results),
         training,
         pairs_section(results),
         pulls_section(results),

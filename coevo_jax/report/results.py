@@ -102,9 +102,19 @@ def load_results(run_dir: Path | str) -> Results:
     except ValueError as error:
         raise ConfigError(f"{path}: not valid JSON ({error})") from error
     if isinstance(found, dict):
-        found.setdefault("pulls", [])  # of an earlier version
+        _add_what_was_not_measured(found)
     _check(path, found)
     return cast(Results, found)
+
+
+def _add_what_was_not_measured(found: dict[str, Any]) -> None:
+    """Put signs of it into the results of an earlier version: no pulls, None for what followed errors."""
+    found.setdefault("pulls", [])
+    for key in ("evaluations", "explorations"):
+        entries = found.get(key)
+        for entry in entries if isinstance(entries, list) else ():
+            if isinstance(entry, dict):
+                entry.setdefault("after_error", None)
 
 
 def save_results(run_dir: Path | str, results: Results) -> Path:

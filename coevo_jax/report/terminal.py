@@ -5,8 +5,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from coevo_jax.after_error import FOLLOWED
 from coevo_jax.evaluation import Summary
 from coevo_jax.report.comparison import COSTS, MEASURES, Comparison, Interval
+from coevo_jax.report.errors import errors_table
 from coevo_jax.report.results import Results
 from coevo_jax.report.words import (
     AGENT_NAMES,
@@ -24,7 +26,7 @@ from coevo_jax.report.words import (
 
 
 def print_run(results: Results, console: Console) -> None:
-    """Print a run: rounds x agents, collapses, exploration, pairs and pulls, time per phase, peak memory."""
+    """Print a run: rounds x agents, collapses, exploration, errors, pairs and pulls, time, memory."""
     title = f"{results['name']}: {results['method']} on {results['env']}, seed {results['seed']}"
     console.print(Text(title, style="bold"))
     if results["evaluations"]:
@@ -38,6 +40,8 @@ def print_run(results: Results, console: Console) -> None:
         )
     if results["explorations"]:
         console.print(exploration_table(results))
+    if (errors := errors_table(results)) is not None:
+        console.print(errors)
     if results["pairs"]:
         console.print(pairs_table(results))
     if results["pulls"]:
@@ -93,6 +97,10 @@ def summary_table(summary: Summary, title: str) -> Table:
     table.add_row("hard negatives, of failures", percent(summary["hard_negative_share_of_failures"]), "")
     table.add_row("mean reward of failures", number(summary["mean_failure_reward"]), "")
     table.add_row("episodes", count(summary["n"]), "")
+    if (errors := summary["after_error"]) is not None:
+        table.add_row("  with an error", count(errors["episodes"]), "")
+        for key in FOLLOWED:
+            table.add_row(f"    {key.replace('_', ' ')} after the first one", count(errors[key]), "")
     for ending, episodes in summary["endings"].items():
         table.add_row(f"  ended by {ending.replace('_', ' ')}", count(episodes), "")
     names = [f"  reward {i / 10:.1f} to {(i + 1) / 10:.1f}" for i in range(len(summary["histogram"]) - 1)]

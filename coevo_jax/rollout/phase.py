@@ -1,12 +1,13 @@
 """Roll-outs as part of a run: blocks of tasks, each with its shards, its metrics and its commit."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from coevo_jax.data.buffer import read_trajectories, shard_name
-from coevo_jax.envs.env import Task
+from coevo_jax.envs.env import Task, error_test
 from coevo_jax.evaluation import summarize
 from coevo_jax.hosts.gathering import gather
 from coevo_jax.progress import CONSOLE, Stopwatch, say
@@ -86,7 +87,7 @@ def roll_out(
             record = run.commit(record, files=files, states_changed=False, finished=False)
     world.engine.reset()  # learning wants the memory of long slots
     last = [paths[-1] for paths in shards[1:]]
-    finish_roll_out(run, replace(record, seconds=watch.seconds), shards[0], others=last)
+    finish_roll_out(run, world, first, replace(record, seconds=watch.seconds), shards[0], others=last)
 
 
 def _players(
@@ -104,23 +105,34 @@ def _players(
 
 
 def finish_roll_out(
-    run: Run, record: PhaseRecord, shards: Sequence[Path], others: Sequence[Path] = ()
+    run: Run,
+    world: World,
+    phase: Phase,
+    record: PhaseRecord,
+    shards: Sequence[Path],
+    others: Sequence[Path] = (),
 ) -> None:
     """Sum up a phase's episodes and commit it with all its shards; `others` are new ones of who played along.
 
     The record names the checkpoint whose agent played, so that anybody can let it score what it wrote.
     """
-    summary = run.processes.once("summary", lambda: _summary(run, shards))
+    summary = run.processes.once("summary", lambda: _summary(run, world, shards))
+    errors = {
+        f"rollout/after_error/{key}": math.nan if value is None else value
+        for key, value in summary["after_error"].items()
+    }
+    run.log.write(int(run.agents[phase.agent].step), phase.name, errors)
     record = replace(record, records={"summary": summary, "checkpoint": run.manifest.checkpoint})
     run.commit(record, files=[*shards, *others], states_changed=False, finished=True)
     say(record, _summary_words(summary))
 
 
-def _summary(run: Run, shards: Sequence[Path]) -> Any:
+def _summary(run: Run, world: World, shards: Sequence[Path]) -> Any:
     return summarize(
         read_trajectories(list(shards)),
         hard_negative_threshold=run.config.evaluate.hard_negative_threshold,
         seed=run.config.seed,
+        is_error=error_test(world.env),
     )
 
 

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from coevo_jax.report.browser import browser_payload, embed_json
 from coevo_jax.report.html import write_report
 from coevo_jax.report.results import load_results, save_results
 from coevo_jax.report.words import pull_ratio
+from coevo_jax.run_folder.metrics import write_tensorboard
 from coevo_jax.trajectory import Trajectory, Turn
 from launch.report import main
 from tests.report.made_run import empty_results, make_run, play
@@ -168,6 +170,37 @@ def test_broken_files_are_named(run_dir, tmp_path):
     (folder / "results.json").write_text('{"name": "x"}')
     with pytest.raises(ConfigError, match=r"results\.json: the file lacks collapses, config"):
         load_results(folder)
+
+
+def test_results_of_an_earlier_version_are_read_and_shown(tmp_path, capsys):
+    """Written before runs told of pulls and first errors, and kept as it was."""
+    shutil.copy(Path(__file__).parent / "earlier_results.json", tmp_path / "results.json")
+    results = load_results(tmp_path)
+    assert results["pulls"] == []
+    assert [one["after_error"] for one in (*results["evaluations"], *results["explorations"])] == [None] * 3
+    assert main([str(tmp_path)]) == 0
+    assert "Evaluation on the test split" in capsys.readouterr().out
+    page = (tmp_path / "report.html").read_text()
+    assert '<section id="rounds">' in page
+    assert '<section id="errors">' not in page and '<section id="pulls">' not in page
+    write_tensorboard(tmp_path)
+
+
+def test_what_followed_first_errors_stands_on_the_page_and_the_terminal(run_dir, tmp_path, capsys):
+    page = write_report(run_dir, tmp_path / "page.html").read_text()
+    shown = page.partition('<section id="errors">')[2].partition("</section>")[0]
+    results = load_results(run_dir)
+    last = results["evaluations"][-1]["after_error"]
+    assert last is not None and last["episodes"] > 5
+    every = len(results["evaluations"]) + len(results["explorations"])
+    assert shown.count("<tr>") == 1 + every
+    row = shown.partition("Round 3</td>")[2].partition("Failure agent, test")[2].partition("</tr>")[0]
+    numbers = [int(cell) for cell in re.findall(r"<td>(\d+)", row)]
+    order = ("episodes", "recovered", "repeated", "gave_up", "went_on", "cut_off", "successes")
+    assert numbers[: len(order)] == [last[key] for key in order]
+    main([str(run_dir), "--out", str(tmp_path / "page.html")])
+    [line] = re.findall(r"Failure, test +(\d+) of .*", capsys.readouterr().out)[-1:]
+    assert int(line) == last["episodes"]
 
 
 def test_results_are_checked_when_saved(tmp_path):
