@@ -9,6 +9,7 @@ from coevo_jax.report.comparison import Comparison
 from coevo_jax.report.comparison_page import comparison_page
 from coevo_jax.report.errors import errors_section
 from coevo_jax.report.page import page, section
+from coevo_jax.report.paired import Paired
 from coevo_jax.report.results import Results, load_results
 from coevo_jax.report.run_page import (
     explorations_section,
@@ -59,9 +60,9 @@ def write_report(run_dir: Path | str, out: Path | None = None) -> Path:
     return write_whole(out or run_dir / "report.html", text)
 
 
-def write_comparison(comparison: Comparison, out: Path) -> Path:
+def write_comparison(comparison: Comparison, paired: Paired, out: Path) -> Path:
     """Write the page that shows several runs side by side; returns its path."""
-    return write_whole(out, comparison_page(comparison))
+    return write_whole(out, comparison_page(comparison, paired))
 
 
 def run_page(results: Results, training: str, payload: dict[str, Any]) -> str:

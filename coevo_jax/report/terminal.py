@@ -9,6 +9,7 @@ from coevo_jax.after_error import FOLLOWED
 from coevo_jax.evaluation import Summary
 from coevo_jax.report.comparison import COSTS, MEASURES, Comparison, Interval
 from coevo_jax.report.errors import errors_table
+from coevo_jax.report.paired import Paired, paired_cells
 from coevo_jax.report.results import Results
 from coevo_jax.report.words import (
     AGENT_NAMES,
@@ -51,14 +52,18 @@ def print_run(results: Results, console: Console) -> None:
     console.print(f"Peak memory: {memory(results['peak_memory_bytes'])}")
 
 
-def print_comparison(comparison: Comparison, console: Console) -> None:
-    """Print several runs: measures per method over seeds, what they cost, and differences paired by seed."""
+def print_comparison(comparison: Comparison, paired: Paired, console: Console) -> None:
+    """Print several runs: measures per method over seeds, cost, differences paired by seed and by task."""
     title = f"{len(comparison['methods'])} methods on {comparison['env']}, split {comparison['split']}"
     console.print(Text(f"{title}; mean over seeds and 95 % t-interval", style="bold"))
     console.print(_methods_table(comparison))
     console.print(_costs_table(comparison))
     if comparison["differences"]:
         console.print(_differences_table(comparison))
+    if paired["rows"]:
+        console.print(_paired_table(paired))
+        for line in paired["unpaired"]:
+            console.print(Text(f"Not paired: {line}.", style="yellow"), soft_wrap=True)
     console.print(
         "The best round is picked on the split it is reported on, so it is optimistic.", style="dim"
     )
@@ -217,6 +222,16 @@ def _differences_table(comparison: Comparison) -> Table:
             f"{signed(row['final']['mean'])} {bounds((row['final']['low'], row['final']['high']))}".strip(),
             f"{signed(row['best']['mean'])} {bounds((row['best']['low'], row['best']['high']))}".strip(),
         )
+    return table
+
+
+def _paired_table(paired: Paired) -> Table:
+    table = _table(f"Differences from {paired['baseline']} in mean reward, last round, paired by task")
+    table.add_column("Methods")
+    for column in ("difference", "seeds", "95 % over seeds", "tasks", "95 % over tasks", "faults left out"):
+        table.add_column(column, justify="right")
+    for row in paired["rows"]:
+        table.add_row(f"{row['method']} − {paired['baseline']}", *paired_cells(row))
     return table
 
 

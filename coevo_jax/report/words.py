@@ -15,7 +15,7 @@ def bounds(ci: list[float] | tuple[float | None, float | None] | None, digits: i
     """An interval as "[low, high]"; empty where there is none."""
     if ci is None or ci[0] is None or ci[1] is None:
         return ""
-    return f"[{ci[0]:.{digits}f}, {ci[1]:.{digits}f}]"
+    return f"[{ci[0]:.{digits}f}, {ci[1]:.{digits}f}]".replace("-", "−")
 
 
 def duration(seconds: float) -> str:
