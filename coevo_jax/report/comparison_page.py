@@ -100,7 +100,7 @@ def _paired(paired: Paired) -> str:
         "That over tasks keeps the trained agents and asks whether other tasks would show it; what all seeds "
         "earned in one task is one cluster."
     )
-    seeds = [_dot(f"{row['method']} (seeds)", row["seeds"], True) for row in paired["rows"]]
+    seeds = [_dot(f"{row['method']} (seeds)", row["seeds"], False) for row in paired["rows"]]
     tasks = [
         DotRow(
             name=f"{row['method']} (tasks)",

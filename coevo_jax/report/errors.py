@@ -17,10 +17,11 @@ _TEXT = (
     "Episodes in which an action was not understood or could not be done, by what followed the first such "
     "error. Repeated: the next action was the same. Recovered: a later action worked, and the episode was "
     "solved. Gave up: the next action ended the episode. Cut off: a limit left no further turn. Went on: all "
-    "others. Small print: shares of the episodes with an error; of all finished ones; of all successes."
+    "others. In small print: of all finished episodes, of those with an error, of all successes. The last "
+    "column: of the tokens that the agent wrote in failures, those behind the first error."
 )
 _COLUMNS = ("With an error", *(name.replace("_", " ").capitalize() for name in FOLLOWED))
-_LAST = ("Successes that passed through one", "Failures' tokens behind it")
+_LAST = ("Successes with an error", "Failures' tokens behind")
 _SHORT = ("with an error", *(name.replace("_", " ") for name in FOLLOWED), "successes", "tokens behind")
 
 
