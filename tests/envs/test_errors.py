@@ -125,3 +125,29 @@ def test_experts_make_no_error(name):
     told = [turn.observation for one in demonstrations if one is not None for turn in one.turns]
     assert len(told) > 10 and not any(map(is_error, told))
     env.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "options", "actions"),
+    [
+        (
+            "scienceworld",
+            {"families": ["find-living-thing"]},
+            {"look around": False, "dance": True, "teleport to kitchen": False, "flush sink": True}
+            | {"read stove": True, "open fridge": False, "look in fridge": False, "move sink to table": True}
+            | {"open door to hallway": False, "inventory": False},
+        ),
+        (
+            "textworld",
+            {"train_games": 2, "dev_games": 1, "test_games": 1},
+            {"look": False, "dance": True, "take nothing": True, "go up": True, "inventory": False},
+        ),
+    ],
+)
+def test_the_real_games_answers(name, options, actions):
+    env = make_env(name, options)()
+    is_error = error_test(env)
+    env.reset(env.tasks("train")[0])
+    assert {action: is_error(env.step(action).observation) for action in actions} == actions
+    env.close()
