@@ -15,7 +15,8 @@ from pathlib import Path
 
 from coevo_jax.config_io import load_config
 from coevo_jax.report.comparison import Comparison, compare
-from coevo_jax.report.markdown import cell, cpu, differences, measured, replace_table, table
+from coevo_jax.report.markdown import cell, cpu, differences, measured, paired_table, replace_table, table
+from coevo_jax.report.paired import Paired, pair_with_baseline, read_task_rewards
 from coevo_jax.report.results import Results, load_results
 from coevo_jax.run_folder.fork import find_source
 
@@ -50,8 +51,8 @@ def run_all(configs: Sequence[str], seeds: Sequence[int], runs_dir: Path) -> lis
     return folders
 
 
-def markdown(comparison: Comparison, runs: Sequence[Results]) -> str:
-    """The table of methods by rounds, the differences paired by seed, and where it was measured."""
+def markdown(comparison: Comparison, runs: Sequence[Results], paired: Paired) -> str:
+    """The table of methods by rounds, differences paired by seed and by task, and where it was measured."""
     rounds = sorted({number for row in comparison["methods"] for number in row["rounds"]})
     names = ["warm start" if number == 0 else f"round {number}" for number in rounds]
     header = ["method", "seeds", *names, *COLUMNS, "minutes"]
@@ -64,6 +65,7 @@ def markdown(comparison: Comparison, runs: Sequence[Results]) -> str:
         cells += [cell(measures[key]) for key in COLUMNS.values()]
         rows.append([*cells, "–" if seconds is None else f"{seconds / 60:.1f}"])
     lines = [table(header, rows), *([""] if comparison["differences"] else []), *differences(comparison)]
+    lines += ["", paired_table(paired)] if paired["rows"] else []
     lines += ["", measured(comparison, runs)]
     return "\n".join(lines)
 
@@ -85,7 +87,8 @@ def main() -> None:
     if not folders:
         parser.error("give configs to run, or --runs")
     runs = [load_results(folder) for folder in folders]
-    text = markdown(compare(runs), runs)
+    rewards = [read_task_rewards(folder, run) for folder, run in zip(folders, runs, strict=True)]
+    text = markdown(compare(runs), runs, pair_with_baseline(rewards))
     if args.table:
         write_table(args.table, text)
     print(text)

@@ -46,21 +46,25 @@ def collect_results(run: Run) -> Results:
     evaluations: list[Any] = []
     explorations: list[Any] = []
     pairs: list[Any] = []
+    pulls: list[Any] = []
     for phase in schedule(config):
         record = manifest.record(phase.name)
         if record is None:
             continue
         entry = {"round": phase.round, "agent": phase.agent}
+        summary = {"after_error": None} | record.records.get("summary", {})  # an earlier version had none
         if phase.kind == "evaluate":
-            entry |= {"split": config.evaluate.split, **record.records["summary"]}
+            entry |= {"split": config.evaluate.split, **summary}
             evaluations.append(entry)
             if phase.round == 0 and config.failure.explore:  # both agents start as the same warm start
                 evaluations.append(entry | {"agent": "failure"})
         elif phase.kind == "explore":
             name = phase.name.rpartition("/")[2]
-            explorations.append(entry | {"phase": name, **record.records["summary"]})
+            explorations.append(entry | {"phase": name, **summary})
         elif phase.kind == "learn":
             pairs += [entry | kind for kind in record.records["pairs"]]
+            if "pull" in record.records:  # not where there was nothing to learn from
+                pulls.append(entry | record.records["pull"])
     parameters = manifest.record("prepare")
     return Results(
         name=config.name,
@@ -73,6 +77,7 @@ def collect_results(run: Run) -> Results:
         evaluations=evaluations,
         explorations=explorations,
         pairs=pairs,
+        pulls=pulls,
         collapses=collapses(evaluations) + collapses(explorations),
         phases=[{"name": record.name, "seconds": record.seconds} for record in manifest.done],
         peak_memory_bytes=manifest.peak_memory_bytes or None,

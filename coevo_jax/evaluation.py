@@ -10,6 +10,8 @@ from typing import TypedDict
 
 import numpy as np
 
+from coevo_jax.after_error import AfterError, IsError, sum_up_errors
+from coevo_jax.envs.env import says_invalid
 from coevo_jax.streams import stream
 from coevo_jax.trajectory import SOLVED_REWARD, Ending, Trajectory
 
@@ -64,6 +66,7 @@ class Summary(TypedDict):
     mean_turns: float | None
     mean_agent_tokens: float | None
     diversity: Diversity
+    after_error: AfterError | None  # None in the results of an earlier version
 
 
 def summarize(
@@ -72,8 +75,11 @@ def summarize(
     hard_negative_threshold: float,
     bootstrap_samples: int = 2000,
     seed: int,
+    is_error: IsError = says_invalid,
 ) -> Summary:
-    """Sum up roll-outs of one agent: rewards with 95 % intervals, hard negatives, endings, diversity.
+    """Sum up roll-outs of one agent: rewards with 95 % intervals, hard negatives, endings, diversity, errors.
+
+    `is_error` tells which answers of the environment are errors (`envs.env.error_test`).
 
     The intervals are percentile bootstraps (Efron 1979) that resample tasks, not roll-outs: samples of
     one task are not independent. The result depends on the seed, not on the order of the trajectories.
@@ -105,6 +111,7 @@ def summarize(
         mean_turns=_mean([len(t.turns) for t in finished]),
         mean_agent_tokens=_mean([int(np.sum(t.agent_mask)) for t in finished]),
         diversity=failure_diversity(failures),
+        after_error=sum_up_errors(finished, is_error),
     )
 
 

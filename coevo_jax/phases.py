@@ -242,7 +242,8 @@ def explore(run: Run, world: World, phase: Phase) -> None:
     if phase == together[0]:
         roll_out(run, world, together, blocks, sampling=sampling, by_server=True, asked=asked)
     else:
-        finish_roll_out(run, run.begin(phase.name), block_paths(run, phase, len(blocks)))
+        shards = block_paths(run, phase, len(blocks))
+        finish_roll_out(run, world, phase, run.begin(phase.name), shards)
 
 
 def evaluate(run: Run, world: World, phase: Phase) -> None:

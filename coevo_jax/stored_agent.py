@@ -9,6 +9,7 @@ from coevo_jax.agents import load_agent, newest_agents
 from coevo_jax.config import ConfigError
 from coevo_jax.config_io import load_config
 from coevo_jax.data.buffer import write_trajectories
+from coevo_jax.envs.env import error_test
 from coevo_jax.evaluation import Summary, summarize
 from coevo_jax.files import write_whole
 from coevo_jax.progress import CONSOLE
@@ -57,7 +58,12 @@ def evaluate_stored(
     finally:
         world.close()
     threshold = config.evaluate.hard_negative_threshold
-    summary = summarize(trajectories, hard_negative_threshold=threshold, seed=config.seed)
+    summary = summarize(
+        trajectories,
+        hard_negative_threshold=threshold,
+        seed=config.seed,
+        is_error=error_test(world.env),
+    )
     path = folder / "evaluations" / f"{agent}-{split}.json"
     record: dict[str, Any] = {
         "agent": agent,

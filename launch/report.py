@@ -2,6 +2,7 @@
 
 python -m launch.report runs/quickstart             one run: tables and runs/quickstart/report.html
 python -m launch.report runs/coevo-* runs/eto-*     several: methods over seeds and comparison.html
+python -m launch.report runs/* --baseline eto       the same, with every method's difference from this one
 """
 
 import argparse
@@ -13,6 +14,7 @@ from rich.console import Console
 
 from coevo_jax.report.comparison import compare
 from coevo_jax.report.html import write_comparison, write_report
+from coevo_jax.report.paired import pair_with_baseline, read_task_rewards
 from coevo_jax.report.results import load_results
 from coevo_jax.report.terminal import print_comparison, print_run
 from coevo_jax.strict import ConfigError
@@ -20,16 +22,20 @@ from coevo_jax.strict import ConfigError
 FILE_WIDTH = 120  # columns where the output is a file or a pipe and tells no width
 
 
-def report(runs: Sequence[Path], out: Path | None, console: Console) -> Path:
+def report(runs: Sequence[Path], out: Path | None, baseline: str | None, console: Console) -> Path:
     """Print tables of one run or of several side by side, and write their page; returns its path."""
     results = [load_results(run) for run in runs]
     if len(results) == 1:
+        if baseline is not None:
+            raise ConfigError("--baseline: found one run, expected several to compare")
         path = write_report(runs[0], out)
         print_run(results[0], console)
         return path
     comparison = compare(results)
-    path = write_comparison(comparison, out or Path("comparison.html"))
-    print_comparison(comparison, console)
+    rewards = [read_task_rewards(run, result) for run, result in zip(runs, results, strict=True)]
+    paired = pair_with_baseline(rewards, baseline)
+    path = write_comparison(comparison, paired, out or Path("comparison.html"))
+    print_comparison(comparison, paired, console)
     return path
 
 
@@ -42,10 +48,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="the page (default: RUN/report.html, or comparison.html)"
     )
+    parser.add_argument(
+        "--baseline",
+        metavar="METHOD",
+        help="what the others are compared with, task by task (default: sft-more, else the first run's)",
+    )
     options = parser.parse_args(arguments)
     try:
         width = None if sys.stdout.isatty() else FILE_WIDTH
-        path = report(options.runs, options.out, Console(markup=False, highlight=False, width=width))
+        path = report(
+            options.runs, options.out, options.baseline, Console(markup=False, highlight=False, width=width)
+        )
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

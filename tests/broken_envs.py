@@ -182,6 +182,28 @@ class OpenEnded(Base):
         return replace(shown, turns=shown.turns[:1])
 
 
+class CountsErrors(Base):
+    def is_error(self, observation):
+        return observation.count("Invalid action")
+
+
+class NeverContent(Base):
+    def is_error(self, observation):
+        return True
+
+
+class KnowsErrorsOfItsEpisode(Base):
+    word = None
+
+    def reset(self, task):
+        first = super().reset(task)
+        self.word = self._word
+        return first
+
+    def is_error(self, observation):
+        return len(self.word) < len(observation) < 4
+
+
 class FearsNoise(Base):
     def step(self, action):
         if "\x00" in action:
@@ -426,6 +448,7 @@ BROKEN = {
     "endings": (TiresAfterThree,),
     "same_actions": (Moody, Talkative),
     "experts": (WrongExpert, LongExpert, SpeechlessExpert, ForgetfulExpert, OpenEnded),
+    "errors": (CountsErrors, NeverContent, KnowsErrorsOfItsEpisode),
     "malformed_actions": (FearsNoise,),
     "answer_length": (Echo,),
     "reset_in_mid_episode": (RemembersBrokenEpisodes,),

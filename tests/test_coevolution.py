@@ -92,6 +92,41 @@ def test_a_run_leaves_what_it_promises(whole):
     assert read_manifest(folder).running is None
 
 
+def test_the_results_tell_how_hard_each_learning_began_to_pull(whole):
+    results = collect_results(whole)
+    assert [(pull["round"], pull["agent"]) for pull in results["pulls"]] == [(1, "failure"), (1, "target")]
+    for pull in results["pulls"]:
+        [logged] = [
+            values
+            for _, _, values in curve(whole.folder, f"round-01/learn_{pull['agent']}")
+            if f"{pull['agent']}/pull/sft" in values
+        ]
+        assert {term: logged[f"{pull['agent']}/pull/{term}"] for term in ("preference", "sft")} == {
+            term: pull[term] for term in ("preference", "sft")
+        }
+    failure, target = results["pulls"]
+    assert failure["sft"] == 0 < failure["preference"]  # it has no anchor in this config
+    assert min(target["preference"], target["sft"]) > 0
+
+
+def test_what_followed_first_errors_is_in_the_results_and_the_metrics(whole):
+    results = collect_results(whole)
+    played = {"eval-target": results["evaluations"][2], "hard_negatives": results["explorations"][2]}
+    phases = {"eval-target": "evaluate_target", "hard_negatives": "explore_hard_negatives"}
+    for name, entry in played.items():
+        shards = sorted((whole.folder / "trajectories" / "round-01").glob(f"{name}-*.parquet"))
+        trajectories = read_trajectories(shards)
+        wrong = [one for one in trajectories if any("Invalid" in turn.observation for turn in one.turns)]
+        assert entry["after_error"]["episodes"] == len(wrong)
+        [logged] = [
+            values
+            for _, _, values in curve(whole.folder, f"round-01/{phases[name]}")
+            if "rollout/after_error/episodes" in values
+        ]
+        assert logged["rollout/after_error/episodes"] == len(wrong)
+    assert any(one["after_error"]["episodes"] for one in results["explorations"])
+
+
 def test_the_report_of_a_real_run_shows_its_settings_trajectories_and_pairs(whole, tmp_path):
     page = write_report(whole.folder, tmp_path / "report.html").read_text()
     for words in ("40:60", "Preference pairs", "hard_negatives", "Copy"):

@@ -28,6 +28,7 @@ LAYERS = (
     {"envs"},
     {"data"},
     {
+        "after_error",
         "rollout",
         "sampling.engine",
         "evaluation",

@@ -10,6 +10,8 @@ from typing import Protocol, runtime_checkable
 from coevo_jax.trajectory import Demonstration
 
 SPLITS = ("train", "dev", "test")
+INVALID = "Invalid action"
+"""How the answer to a malformed action begins, in every environment."""
 
 
 class EnvFault(Exception):
@@ -86,6 +88,34 @@ class PreparesExperts(Protocol):
     def prepare_experts(self, tasks: Sequence[Task], on_progress: Callable[[int, int], None]) -> None:
         """Generate and store the experts still missing; calls `on_progress(done, total)` after each."""
         ...
+
+
+@runtime_checkable
+class TellsErrors(Protocol):
+    """An environment in which a well-formed action can fail, too: an SQL query, a door that is locked."""
+
+    def is_error(self, observation: str) -> bool:
+        """Whether an answer says that the action was not understood, is ambiguous, or could not be done.
+
+        An answer of what was done is no error, whatever it is worth; nor is one that all is so already. A
+        pure function of the answer: it works before the first `reset`, on stored answers, cut as they are.
+        """
+        ...
+
+
+def error_test(env: Env) -> Callable[[str], bool]:
+    """What tells an error of this environment from its other answers.
+
+    "Invalid action" is one everywhere; what else is, an environment says that `TellsErrors`.
+    """
+    if isinstance(env, TellsErrors):
+        return lambda observation: says_invalid(observation) or env.is_error(observation)
+    return says_invalid
+
+
+def says_invalid(observation: str) -> bool:
+    """Whether an answer begins as that to a malformed action does."""
+    return observation.startswith(INVALID)
 
 
 def format_response(thought: str, action: str) -> str:

@@ -104,7 +104,7 @@ class DotRow:
     mean: float | None
     low: float | None
     high: float | None
-    values: dict[int, float]  # seed -> value
+    values: dict[int, float]  # seed -> value; empty where the mean is not over seeds
     strong: bool = False
 
 
@@ -139,7 +139,8 @@ def _dot_row(frame: Frame, row: DotRow, y: float, percent: bool) -> str:
         place = f'cx="{frame.px(value):.1f}" cy="{y:.1f}" r="3.4"'
         parts.append(f'<circle class="seed" {place}><title>{text}</title></circle>')
     x = frame.px(row.mean or 0.0)
-    text = f"{escape(row.name)}: mean {_value_text(row.mean or 0.0, percent)} over {len(row.values)} seeds"
+    over = f" over {len(row.values)} seeds" if row.values else ""
+    text = f"{escape(row.name)}: mean {_value_text(row.mean or 0.0, percent)}{over}"
     diamond = f"M{x:.1f},{y - 6.5:.1f}l6.5,6.5l-6.5,6.5l-6.5,-6.5z"
     parts.append(f'<path class="mean{weight}" d="{diamond}"><title>{text}</title></path>')
     return "".join(parts)

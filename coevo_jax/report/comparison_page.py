@@ -5,6 +5,7 @@ from html import escape
 from coevo_jax.report.charts import DotRow, Series, dot_chart, line_chart
 from coevo_jax.report.comparison import COSTS, MEASURES, Comparison, Interval
 from coevo_jax.report.page import note, page, section, table
+from coevo_jax.report.paired import Paired, paired_cells
 from coevo_jax.report.terminal import interval_text
 from coevo_jax.report.words import bounds, count, duration, signed
 
@@ -12,7 +13,7 @@ _PERCENT = ("final_success", "final_hard", "final_hard_of_failures")
 _TONES = ("c1", "c2", "c3", "c4", "c5", "c6")
 
 
-def comparison_page(comparison: Comparison) -> str:
+def comparison_page(comparison: Comparison, paired: Paired) -> str:
     """The whole page as HTML."""
     methods = comparison["methods"]
     seeds = sorted({seed for row in methods for seed in row["seeds"]})
@@ -25,9 +26,11 @@ def comparison_page(comparison: Comparison) -> str:
         f'<p class="lead">{escape(lead)}</p>',
         _measures(comparison),
         _differences(comparison),
+        _paired(paired),
         _rounds(comparison),
         _costs(comparison),
-        "<footer>Written by coevo_jax. Intervals are 95 % t-intervals over seeds.</footer>",
+        "<footer>Written by coevo_jax. Intervals are 95 % t-intervals over seeds, but for those over tasks."
+        "</footer>",
     ]
     return page("Comparison of methods", "\n".join(part for part in body if part))
 
@@ -84,6 +87,49 @@ def _differences(comparison: Comparison) -> str:
     columns = ("Methods", "Shared seeds", "Last round", "Best round")
     grid = f'<div class="charts wide">{charts}</div>'
     return section("differences", "Differences, paired by seed", note(text), grid, table(columns, rows))
+
+
+def _paired(paired: Paired) -> str:
+    """Differences from the baseline, with the interval over seeds beside that over tasks."""
+    if not paired["rows"]:
+        return ""
+    baseline = paired["baseline"]
+    text = (
+        f"Each method minus {baseline}, task by task: what the target agent earned in its last evaluation. "
+        "The interval over seeds keeps the tasks and asks whether the method would show it, trained again. "
+        "That over tasks keeps the trained agents and asks whether other tasks would show it; what all seeds "
+        "earned in one task is one cluster."
+    )
+    seeds = [_dot(f"{row['method']} (seeds)", row["seeds"], False) for row in paired["rows"]]
+    tasks = [
+        DotRow(
+            name=f"{row['method']} (tasks)",
+            mean=row["tasks"]["mean"],
+            low=row["tasks"]["low"],
+            high=row["tasks"]["high"],
+            values={},
+        )
+        for row in paired["rows"]
+    ]
+    both = [one for rows in zip(seeds, tasks, strict=True) for one in rows]
+    chart = dot_chart(
+        f"Mean reward minus that of {baseline}: 95 % over seeds, and over tasks", both, zero=True
+    )
+    columns = (
+        "Methods",
+        "Difference",
+        "Seeds",
+        "95 % interval over seeds (these tasks)",
+        "Tasks",
+        "95 % interval over tasks (these agents)",
+        "Faults left out",
+    )
+    rows = [(escape(f"{row['method']} − {baseline}"), *paired_cells(row)) for row in paired["rows"]]
+    lines = "".join(f"<li>{escape(line)}</li>" for line in paired["unpaired"])
+    left_out = f'<p class="note">Not paired:</p><ul class="note">{lines}</ul>' if lines else ""
+    title = f"Differences from {baseline}, paired by task"
+    grid = f'<div class="charts wide">{chart}</div>'
+    return section("paired", title, note(text), grid, table(columns, rows), left_out)
 
 
 def _rounds(comparison: Comparison) -> str:

@@ -7,13 +7,16 @@ from coevo_jax.files import write_whole
 from coevo_jax.report.browser import browser_payload, embed_json
 from coevo_jax.report.comparison import Comparison
 from coevo_jax.report.comparison_page import comparison_page
+from coevo_jax.report.errors import errors_section
 from coevo_jax.report.page import page, section
+from coevo_jax.report.paired import Paired
 from coevo_jax.report.results import Results, load_results
 from coevo_jax.report.run_page import (
     explorations_section,
     header,
     histograms_section,
     pairs_section,
+    pulls_section,
     rounds_section,
     time_section,
 )
@@ -24,8 +27,10 @@ _LINKS = {
     "rounds": "Rounds",
     "rewards": "Rewards",
     "exploration": "Exploration",
+    "errors": "Errors",
     "learning": "Learning",
     "pairs": "Pairs",
+    "pulls": "Pull",
     "time": "Time",
     "trajectories": "Trajectories",
     "pair-texts": "Pairs in full",
@@ -55,9 +60,9 @@ def write_report(run_dir: Path | str, out: Path | None = None) -> Path:
     return write_whole(out or run_dir / "report.html", text)
 
 
-def write_comparison(comparison: Comparison, out: Path) -> Path:
+def write_comparison(comparison: Comparison, paired: Paired, out: Path) -> Path:
     """Write the page that shows several runs side by side; returns its path."""
-    return write_whole(out, comparison_page(comparison))
+    return write_whole(out, comparison_page(comparison, paired))
 
 
 def run_page(results: Results, training: str, payload: dict[str, Any]) -> str:
@@ -66,8 +71,10 @@ def run_page(results: Results, training: str, payload: dict[str, Any]) -> str:
         rounds_section(results),
         histograms_section(results),
         explorations_section(results),
+        errors_section(results),
         training,
         pairs_section(results),
+        pulls_section(results),
         time_section(results),
         _trajectories(payload),
         _pairs(payload),

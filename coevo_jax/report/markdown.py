@@ -7,6 +7,7 @@ from pathlib import Path
 
 from coevo_jax.files import write_whole
 from coevo_jax.report.comparison import Comparison, Interval, final_evaluation
+from coevo_jax.report.paired import Paired, paired_cells
 from coevo_jax.report.results import Results
 from coevo_jax.strict import ConfigError
 
@@ -31,6 +32,16 @@ def differences(comparison: Comparison) -> list[str]:
         f"- Final mean reward, {row['method']} minus {row['other']}: {cell(row['final'])}."
         for row in comparison["differences"]
     ]
+
+
+def paired_table(paired: Paired) -> str:
+    """Differences from a baseline with both of their intervals, and what could not be paired."""
+    name = paired["baseline"]
+    header = (f"final mean reward, minus {name}", "difference", "seeds", "95 % interval over seeds")
+    header += ("tasks", "95 % interval over tasks (clusters)", "faults left out")
+    rows = [(f"{row['method']} − {name}", *paired_cells(row)) for row in paired["rows"]]
+    lines = [table(header, rows), *(f"- Not paired: {line}." for line in paired["unpaired"])]
+    return "\n".join(lines) if rows else ""
 
 
 def spread(runs: Sequence[Results]) -> str:

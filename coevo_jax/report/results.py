@@ -1,4 +1,7 @@
-"""The schema of `results.json`, the record of a run that tables and reports are made from."""
+"""The schema of `results.json`, the record of a run that tables and reports are made from.
+
+A run of an earlier version lacks what was not measured then: `load_results` puts a sign of that in its place.
+"""
 
 import json
 from pathlib import Path
@@ -38,6 +41,19 @@ class Pairs(TypedDict):
     mean_reward_gap: float | None  # chosen minus rejected
 
 
+class Pull(TypedDict):
+    """How hard both terms of an agent's objective pull on a step's chosen sides before a round's first step.
+
+    `learning.pull` has the formulas. Where imitation pulls many times harder, the method is imitation by
+    another name.
+    """
+
+    round: int
+    agent: str
+    preference: float  # loss per nat
+    sft: float
+
+
 class Collapse(TypedDict):
     """A sign that an agent stopped being useful, in plain words."""
 
@@ -66,6 +82,7 @@ class Results(TypedDict):
     evaluations: list[Evaluation]
     explorations: list[Exploration]
     pairs: list[Pairs]
+    pulls: list[Pull]
     collapses: list[Collapse]
     phases: list[PhaseTime]
     peak_memory_bytes: int | None  # None where the platform does not tell
@@ -84,8 +101,20 @@ def load_results(run_dir: Path | str) -> Results:
         found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ConfigError(f"{path}: not valid JSON ({error})") from error
+    if isinstance(found, dict):
+        _add_what_was_not_measured(found)
     _check(path, found)
     return cast(Results, found)
+
+
+def _add_what_was_not_measured(found: dict[str, Any]) -> None:
+    """Put signs of it into the results of an earlier version: no pulls, None for what followed errors."""
+    found.setdefault("pulls", [])
+    for key in ("evaluations", "explorations"):
+        entries = found.get(key)
+        for entry in entries if isinstance(entries, list) else ():
+            if isinstance(entry, dict):
+                entry.setdefault("after_error", None)
 
 
 def save_results(run_dir: Path | str, results: Results) -> Path:
@@ -104,6 +133,7 @@ def _check(path: Path, found: object) -> None:
         "evaluations": Evaluation,
         "explorations": Exploration,
         "pairs": Pairs,
+        "pulls": Pull,
         "collapses": Collapse,
         "phases": PhaseTime,
     }

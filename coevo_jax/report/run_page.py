@@ -20,6 +20,7 @@ from coevo_jax.report.words import (
     number,
     percent,
     phase_name,
+    pull_ratio,
     round_name,
     signed,
 )
@@ -146,6 +147,30 @@ def pairs_section(results: Results) -> str:
         for p in results["pairs"]
     ]
     return section("pairs", "Preference pairs", table(columns, rows, left=(0, 1, 2)))
+
+
+def pulls_section(results: Results) -> str:
+    """How hard preferences and imitation pull at the start of each round's learning."""
+    if not results["pulls"]:
+        return ""
+    text = (
+        "How hard each term of the objective pulls on the log-probability of a step's chosen sides, before "
+        "the first step: lambda_dpo * beta / 2 a pair for DPO; lambda_sft a chosen side for SFT, over its "
+        "tokens where their mean is taken. Where imitation pulls far harder, the method is mostly that."
+    )
+    columns = ("Round", "Agent", "Preferences", "Imitation", "Preferences : imitation")
+    rows = [
+        (
+            round_name(p["round"]),
+            escape(AGENT_NAMES.get(p["agent"], p["agent"])),
+            f"{p['preference']:.2g}",
+            f"{p['sft']:.2g}",
+            pull_ratio(p["preference"], p["sft"]),
+        )
+        for p in results["pulls"]
+    ]
+    title = "Pull on the chosen sides at a round's start"
+    return section("pulls", title, note(text), table(columns, rows, left=(0, 1)))
 
 
 def time_section(results: Results) -> str:

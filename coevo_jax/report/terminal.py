@@ -5,8 +5,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from coevo_jax.after_error import FOLLOWED
 from coevo_jax.evaluation import Summary
 from coevo_jax.report.comparison import COSTS, MEASURES, Comparison, Interval
+from coevo_jax.report.errors import errors_table
+from coevo_jax.report.paired import Paired, paired_cells
 from coevo_jax.report.results import Results
 from coevo_jax.report.words import (
     AGENT_NAMES,
@@ -17,13 +20,14 @@ from coevo_jax.report.words import (
     number,
     percent,
     phase_name,
+    pull_ratio,
     round_name,
     signed,
 )
 
 
 def print_run(results: Results, console: Console) -> None:
-    """Print a run: rounds x agents, collapses, exploration, pairs, wall time per phase, peak memory."""
+    """Print a run: rounds x agents, collapses, exploration, errors, pairs and pulls, time, memory."""
     title = f"{results['name']}: {results['method']} on {results['env']}, seed {results['seed']}"
     console.print(Text(title, style="bold"))
     if results["evaluations"]:
@@ -37,21 +41,29 @@ def print_run(results: Results, console: Console) -> None:
         )
     if results["explorations"]:
         console.print(exploration_table(results))
+    if (errors := errors_table(results)) is not None:
+        console.print(errors)
     if results["pairs"]:
         console.print(pairs_table(results))
+    if results["pulls"]:
+        console.print(pulls_table(results))
     if results["phases"]:
         console.print(phases_table(results))
     console.print(f"Peak memory: {memory(results['peak_memory_bytes'])}")
 
 
-def print_comparison(comparison: Comparison, console: Console) -> None:
-    """Print several runs: measures per method over seeds, what they cost, and differences paired by seed."""
+def print_comparison(comparison: Comparison, paired: Paired, console: Console) -> None:
+    """Print several runs: measures per method over seeds, cost, differences paired by seed and by task."""
     title = f"{len(comparison['methods'])} methods on {comparison['env']}, split {comparison['split']}"
     console.print(Text(f"{title}; mean over seeds and 95 % t-interval", style="bold"))
     console.print(_methods_table(comparison))
     console.print(_costs_table(comparison))
     if comparison["differences"]:
         console.print(_differences_table(comparison))
+    if paired["rows"]:
+        console.print(_paired_table(paired))
+        for line in paired["unpaired"]:
+            console.print(Text(f"Not paired: {line}.", style="yellow"), soft_wrap=True)
     console.print(
         "The best round is picked on the split it is reported on, so it is optimistic.", style="dim"
     )
@@ -90,6 +102,10 @@ def summary_table(summary: Summary, title: str) -> Table:
     table.add_row("hard negatives, of failures", percent(summary["hard_negative_share_of_failures"]), "")
     table.add_row("mean reward of failures", number(summary["mean_failure_reward"]), "")
     table.add_row("episodes", count(summary["n"]), "")
+    if (errors := summary["after_error"]) is not None:
+        table.add_row("  with an error", count(errors["episodes"]), "")
+        for key in FOLLOWED:
+            table.add_row(f"    {key.replace('_', ' ')} after the first one", count(errors[key]), "")
     for ending, episodes in summary["endings"].items():
         table.add_row(f"  ended by {ending.replace('_', ' ')}", count(episodes), "")
     names = [f"  reward {i / 10:.1f} to {(i + 1) / 10:.1f}" for i in range(len(summary["histogram"]) - 1)]
@@ -132,6 +148,20 @@ def pairs_table(results: Results) -> Table:
         agent = AGENT_NAMES.get(p["agent"], p["agent"])
         gap = number(p["mean_reward_gap"])
         table.add_row(str(p["round"]), agent, p["kind"], count(p["count"]), count(p["tasks"]), gap)
+    return table
+
+
+def pulls_table(results: Results) -> Table:
+    """How hard preferences and imitation pull on the chosen sides at the start of each round's learning."""
+    table = _table("Pull on the chosen sides at a round's start, loss per nat")
+    for column in ("Round", "Agent"):
+        table.add_column(column)
+    for column in ("preferences", "imitation", "preferences : imitation"):
+        table.add_column(column, justify="right")
+    for p in results["pulls"]:
+        pulls = p["preference"], p["sft"]
+        agent = AGENT_NAMES.get(p["agent"], p["agent"])
+        table.add_row(str(p["round"]), agent, *(f"{pull:.2g}" for pull in pulls), pull_ratio(*pulls))
     return table
 
 
@@ -192,6 +222,16 @@ def _differences_table(comparison: Comparison) -> Table:
             f"{signed(row['final']['mean'])} {bounds((row['final']['low'], row['final']['high']))}".strip(),
             f"{signed(row['best']['mean'])} {bounds((row['best']['low'], row['best']['high']))}".strip(),
         )
+    return table
+
+
+def _paired_table(paired: Paired) -> Table:
+    table = _table(f"Differences from {paired['baseline']} in mean reward, last round, paired by task")
+    table.add_column("Methods")
+    for column in ("difference", "seeds", "95 % over seeds", "tasks", "95 % over tasks", "faults left out"):
+        table.add_column(column, justify="right")
+    for row in paired["rows"]:
+        table.add_row(f"{row['method']} − {paired['baseline']}", *paired_cells(row))
     return table
 
 

@@ -15,7 +15,7 @@ def bounds(ci: list[float] | tuple[float | None, float | None] | None, digits: i
     """An interval as "[low, high]"; empty where there is none."""
     if ci is None or ci[0] is None or ci[1] is None:
         return ""
-    return f"[{ci[0]:.{digits}f}, {ci[1]:.{digits}f}]"
+    return f"[{ci[0]:.{digits}f}, {ci[1]:.{digits}f}]".replace("-", "−")
 
 
 def duration(seconds: float) -> str:
@@ -48,6 +48,14 @@ def count(value: float | None) -> str:
 def signed(value: float | None, digits: int = 3) -> str:
     """A difference with its sign."""
     return "–" if value is None else f"{value:+.{digits}f}".replace("-", "−")
+
+
+def pull_ratio(preference: float, sft: float) -> str:
+    """Preferences to imitation, the weaker one as 1: "1 : 20", "2.5 : 1"."""
+    least = min(preference, sft)
+    if least > 0:
+        return f"{preference / least:.3g} : {sft / least:.3g}"
+    return "nothing pulls" if preference == sft else "imitation alone" if sft else "preferences alone"
 
 
 PHASE_NAMES = {

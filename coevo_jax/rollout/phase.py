@@ -1,12 +1,13 @@
 """Roll-outs as part of a run: blocks of tasks, each with its shards, its metrics and its commit."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from coevo_jax.data.buffer import read_trajectories, shard_name, write_trajectories
-from coevo_jax.envs.env import Task
+from coevo_jax.envs.env import Task, error_test
 from coevo_jax.evaluation import summarize
 from coevo_jax.hosts.gathering import gather
 from coevo_jax.progress import CONSOLE, Stopwatch, say
@@ -94,7 +95,8 @@ def roll_out(
     world.engine.reset()  # learning wants the memory of long slots
     last = [path for paths in shards[1:] for path in paths[record.position - 1 :]]
     budget = {} if asked is None else {"explored_tokens": {"asked": asked, "reached": written}}
-    finish_roll_out(run, replace(record, seconds=watch.seconds), shards[0], others=last, budget=budget)
+    record = replace(record, seconds=watch.seconds)
+    finish_roll_out(run, world, phases[0], record, shards[0], others=last, budget=budget)
 
 
 def _player(
@@ -158,6 +160,8 @@ def _players(
 
 def finish_roll_out(
     run: Run,
+    world: World,
+    phase: Phase,
     record: PhaseRecord,
     shards: Sequence[Path],
     others: Sequence[Path] = (),
@@ -167,19 +171,25 @@ def finish_roll_out(
 
     The record names the checkpoint whose agent played, so that anybody can let it score what it wrote.
     """
-    records = run.processes.once("summary", lambda: _records(run, shards))
+    records = run.processes.once("summary", lambda: _records(run, world, shards))
+    errors = {
+        f"rollout/after_error/{key}": math.nan if value is None else value
+        for key, value in records["summary"]["after_error"].items()
+    }
+    run.log.write(int(run.agents[phase.agent].step), phase.name, errors)
     records |= {"checkpoint": run.manifest.checkpoint} | ({"budget": budget} if budget else {})
     record = replace(record, records=records)
     run.commit(record, files=[*shards, *others], states_changed=False, finished=True)
     say(record, ", ".join(filter(None, (_summary_words(records["summary"]), budget_words(budget or {})))))
 
 
-def _records(run: Run, shards: Sequence[Path]) -> dict[str, Any]:
+def _records(run: Run, world: World, shards: Sequence[Path]) -> dict[str, Any]:
     trajectories = read_trajectories(list(shards))
     summary = summarize(
         trajectories,
         hard_negative_threshold=run.config.evaluate.hard_negative_threshold,
         seed=run.config.seed,
+        is_error=error_test(world.env),
     )
     return {"summary": summary, "agent_tokens": _tokens(trajectories)}
 

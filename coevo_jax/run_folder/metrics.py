@@ -185,6 +185,7 @@ def _round_scalars(run_dir: Path) -> Iterator[tuple[str, int, float]]:
     places += [(e["phase"], e) for e in results["explorations"]]
     for prefix, entry in places:
         numbers = {**entry, **{f"diversity/{k}": v for k, v in entry["diversity"].items()}}
+        numbers |= {f"after_error/{k}": v for k, v in (entry["after_error"] or {}).items()}
         for name, value in numbers.items():
             if isinstance(value, int | float) and name not in ("round", "hard_negative_threshold"):
                 yield f"{prefix}/{name}", entry["round"], float(value)

@@ -79,6 +79,9 @@ MESSAGES = {
     broken_envs.WrongExpert: r"expert of task train/\d+: replayed to reward 0\.75, recorded is 1",
     broken_envs.LongExpert: r"expert of task train/\d+: found 5 turns, expected 1 to 4 \(max_turns\)",
     broken_envs.SpeechlessExpert: r"turn 1: the response 'look' reads as None, expected its action 'look'",
+    broken_envs.CountsErrors: r"is_error\('[abc ]+'\): found 0, expected True or False",
+    broken_envs.NeverContent: r"is_error\(''\): found True of the answer that solved task train/\d+",
+    broken_envs.KnowsErrorsOfItsEpisode: r"is_error\('.*'\) raised TypeError",
     broken_envs.FearsNoise: r"action binary noise: step\(.*characters.* raised ValueError: embedded",
     broken_envs.HangsWhenClosed: r"reset of task train/\d+: no answer within 2 s",
     broken_envs.LeaksTemporaryFiles: r"found 3 temporary files \(left-behind-.*\) more, expected none",
@@ -161,7 +164,7 @@ def test_every_check_says_what_it_verifies():
 def test_the_command_prints_the_table_and_its_exit_code_tells(capsys, monkeypatch):
     assert main(["tests.letters_env:make_letters", "seed=3", "--timeout", "2", "--tasks", "1"]) == 0
     seen = capsys.readouterr().out
-    assert "25 passed, 0 failed, 1 skipped" in seen and "disjoint_splits" in seen
+    assert "26 passed, 0 failed, 1 skipped" in seen and "disjoint_splits" in seen
     assert main(["tests.letters_env:make_letters", "--check", "experts", "protocol"]) == 0
     assert "2 passed" in capsys.readouterr().out
     monkeypatch.setattr("tests.letters_env.LettersEnv.reward_at_limit", lambda self: 2.0)

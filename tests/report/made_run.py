@@ -25,12 +25,17 @@ def play(task: int, agent: str, rng: np.random.Generator, skill: float) -> Traje
     ending = Ending.SOLVED if solved else list(Ending)[int(rng.choice([1, 1, 1, 2, 3]))]
     if agent != "expert" and rng.random() < 0.01:
         ending, reward = Ending.FAULT, 0.0
+    if agent != "expert" and rng.random() < 0.3:
+        place = int(rng.integers(0, len(actions)))
+        actions[place:place] = ["SELEC"] * int(rng.integers(1, 3))
     turns = tuple(
         Turn(
             response=f"Thought: I look at {table} now, step {i + 1}.\nAction: {action}",
             action=action,
             observation=f"[({int(rng.integers(0, 999))},)]"
             if "COUNT" in action
+            else "Invalid action: no SQL."
+            if action == "SELEC"
             else f"{table}: id, year, name",
         )
         for i, action in enumerate(actions)
@@ -45,7 +50,7 @@ def play(task: int, agent: str, rng: np.random.Generator, skill: float) -> Traje
         reward=reward,
         ending=ending,
         tokens=np.arange(length, dtype=np.int32),
-        agent_mask=np.arange(length) >= 24,
+        agent_mask=(np.arange(length) >= 24) & ((np.arange(length) - 24) % 11 < 7),
         logps=np.zeros(length, np.float32),
     )
 
@@ -75,6 +80,8 @@ def make_run(folder: Path, *, seed: int = 0, method: str = "coevo", rounds: int 
                 )
             for agent in agents:
                 write_pairs(folder, results, number, agent, explored)
+                pull = {"preference": 0.25, "sft": 1.0 if agent == "target" else 0.0}
+                results["pulls"].append({"round": number, "agent": agent, **pull})
                 results["phases"].append({"name": f"round-{number:02d}/learn_{agent}", "seconds": 120.5})
         for agent in agents:
             noise = 0.03 * rng.standard_normal()
@@ -116,6 +123,7 @@ def empty_results(name: str, method: str, seed: int, rounds: int) -> Results:
         evaluations=[],
         explorations=[],
         pairs=[],
+        pulls=[],
         collapses=[],
         phases=[],
         peak_memory_bytes=1_610_612_736,

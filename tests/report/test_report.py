@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from coevo_jax.report import browser
 from coevo_jax.report.browser import browser_payload, embed_json
 from coevo_jax.report.html import write_report
 from coevo_jax.report.results import load_results, save_results
+from coevo_jax.report.words import pull_ratio
+from coevo_jax.run_folder.metrics import write_tensorboard
 from coevo_jax.trajectory import Trajectory, Turn
 from launch.report import main
 from tests.report.made_run import empty_results, make_run, play
@@ -33,6 +36,7 @@ def test_page_has_every_section_and_needs_no_network(run_dir, tmp_path):
         "exploration",
         "learning",
         "pairs",
+        "pulls",
         "time",
         "trajectories",
         "pair-texts",
@@ -43,6 +47,30 @@ def test_page_has_every_section_and_needs_no_network(run_dir, tmp_path):
     assert not re.search(r"""(src|href)\s*=\s*["']?(https?:)?//""", page)
     assert "default-src 'none'" in page
     assert page.count("<svg") > 20
+
+
+def test_pulls_stand_on_the_page_and_the_terminal_as_a_ratio(run_dir, tmp_path, capsys):
+    page = write_report(run_dir, tmp_path / "page.html").read_text()
+    shown = page.partition('<section id="pulls">')[2].partition("</section>")[0]
+    row = '<tr><td class="left">Round 1</td><td class="left">{}</td><td>0.25</td><td>{}</td><td>{}</td></tr>'
+    assert row.format("Target", "1", "1 : 4") in shown
+    assert row.format("Failure agent", "0", "preferences alone") in shown
+    main([str(run_dir), "--out", str(tmp_path / "page.html")])
+    assert re.search(r"^ *1 +Target +0\.25 +1 +1 : 4 *$", capsys.readouterr().out, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("pulls", "words"),
+    [
+        ((0.025, 0.5), "1 : 20"),
+        ((0.25, 0.025), "10 : 1"),
+        ((0.0, 0.5), "imitation alone"),
+        ((0.1, 0.0), "preferences alone"),
+        ((0.0, 0.0), "nothing pulls"),
+    ],
+)
+def test_the_ratio_of_pulls(pulls, words):
+    assert pull_ratio(*pulls) == words
 
 
 def test_collapses_stand_on_the_page(run_dir, tmp_path):
@@ -142,6 +170,37 @@ def test_broken_files_are_named(run_dir, tmp_path):
     (folder / "results.json").write_text('{"name": "x"}')
     with pytest.raises(ConfigError, match=r"results\.json: the file lacks collapses, config"):
         load_results(folder)
+
+
+def test_results_of_an_earlier_version_are_read_and_shown(tmp_path, capsys):
+    """Written before runs told of pulls and first errors, and kept as it was."""
+    shutil.copy(Path(__file__).parent / "earlier_results.json", tmp_path / "results.json")
+    results = load_results(tmp_path)
+    assert results["pulls"] == []
+    assert [one["after_error"] for one in (*results["evaluations"], *results["explorations"])] == [None] * 3
+    assert main([str(tmp_path)]) == 0
+    assert "Evaluation on the test split" in capsys.readouterr().out
+    page = (tmp_path / "report.html").read_text()
+    assert '<section id="rounds">' in page
+    assert '<section id="errors">' not in page and '<section id="pulls">' not in page
+    write_tensorboard(tmp_path)
+
+
+def test_what_followed_first_errors_stands_on_the_page_and_the_terminal(run_dir, tmp_path, capsys):
+    page = write_report(run_dir, tmp_path / "page.html").read_text()
+    shown = page.partition('<section id="errors">')[2].partition("</section>")[0]
+    results = load_results(run_dir)
+    last = results["evaluations"][-1]["after_error"]
+    assert last is not None and last["episodes"] > 5
+    every = len(results["evaluations"]) + len(results["explorations"])
+    assert shown.count("<tr>") == 1 + every
+    row = shown.partition("Round 3</td>")[2].partition("Failure agent, test")[2].partition("</tr>")[0]
+    numbers = [int(cell) for cell in re.findall(r"<td>(\d+)", row)]
+    order = ("episodes", "recovered", "repeated", "gave_up", "went_on", "cut_off", "successes")
+    assert numbers[: len(order)] == [last[key] for key in order]
+    main([str(run_dir), "--out", str(tmp_path / "page.html")])
+    [line] = re.findall(r"Failure, test +(\d+) of .*", capsys.readouterr().out)[-1:]
+    assert int(line) == last["episodes"]
 
 
 def test_results_are_checked_when_saved(tmp_path):

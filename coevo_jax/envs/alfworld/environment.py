@@ -88,6 +88,10 @@ class AlfWorldEnv:
             observation = f"Invalid action. {observation}"
         return StepResult(observation=observation, done=done, reward=SOLVED_REWARD if done else 0.0)
 
+    def is_error(self, observation: str) -> bool:
+        """Nothing happens where an action cannot be done."""
+        return observation.startswith(NOTHING)
+
     def reward_at_limit(self) -> float:
         """An episode that is cut has not reached its goal and earns 0."""
         return 0.0

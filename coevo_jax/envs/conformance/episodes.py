@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from coevo_jax.envs.conformance.probe import EnvRaised, NotApplicable, Probe, Violation, shorten
-from coevo_jax.envs.env import Env, StepResult, Task, parse_response
+from coevo_jax.envs.env import Env, StepResult, Task, TellsErrors, parse_response, says_invalid
 from coevo_jax.trajectory import SOLVED_REWARD, Demonstration
 
 
@@ -125,6 +125,25 @@ def experts(probe: Probe) -> str:
     if not found:
         raise NotApplicable(f"no expert for any of the {len(probe.sample())} tasks played")
     return f"{solved} of {len(probe.sample())} tasks solved by their expert"
+
+
+def errors(probe: Probe) -> str:
+    """Which answers are errors, `is_error` says (if there is one), True or False; a solved end is none."""
+    env, asked, asked_of, found = probe.open(), 0, probe.open(), 0
+    is_error = asked_of.is_error if isinstance(asked_of, TellsErrors) else says_invalid
+    for task in probe.sample():
+        for actions in (probe.solution(task), probe.random_actions(task)):
+            env, played = probe.try_play(env, task, actions)
+            for result in () if played is None else played.results:
+                observation = result.observation
+                words = f"is_error({shorten(observation)})"
+                told: Any = probe.call(words, lambda observation=observation: is_error(observation))
+                if not isinstance(told, bool):
+                    raise Violation(f"{words}: found {shorten(told)}, expected True or False")
+                if told and result.done and result.reward >= SOLVED_REWARD:
+                    raise Violation(f"{words}: found True of the answer that solved task {task.id}")
+                asked, found = asked + 1, found + told
+    return f"{found} of {asked} answers" + ("" if isinstance(asked_of, TellsErrors) else ", by their wording")
 
 
 def _check_demonstration(task: Task, found: Any, limit: int) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 from coevo_jax.envs.conformance.actions import MALFORMED
 from coevo_jax.envs.conformance.probe import EnvRaised, Played, Probe, Violation, shorten
-from coevo_jax.envs.env import StepResult
+from coevo_jax.envs.env import StepResult, says_invalid
 
 MAX_ANSWER = 20_000  # characters; an agent's whole context is not much longer
 
@@ -23,7 +23,7 @@ def malformed_actions(probe: Probe) -> str:
             raise Violation(
                 f"action {what} of task {task.id}: found {shorten(result)}, expected a StepResult"
             )
-        refused += result.observation.startswith("Invalid action")
+        refused += says_invalid(result.observation)
     return f"{probe.turns} actions, {refused} of them invalid"
 
 

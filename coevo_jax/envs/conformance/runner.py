@@ -29,6 +29,7 @@ CHECKS: dict[str, Check] = {
         episodes.endings,
         episodes.same_actions,
         episodes.experts,
+        episodes.errors,
         robustness.malformed_actions,
         robustness.answer_length,
         robustness.reset_in_mid_episode,
@@ -60,6 +61,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
         ("task_order", "rewards", "reward_at_limit", "same_actions", "malformed_actions"), _PLAYABLE
     ),
     **dict.fromkeys(("endings", "experts"), (*_PLAYABLE, "max_turns")),
+    "errors": (*_PLAYABLE, "rewards"),
     **dict.fromkeys(("answer_length", "reset_in_mid_episode", "close_twice", "leaks"), _PLAYABLE),
     **dict.fromkeys(("step_outside_episode", "use_after_close", "close_is_local"), _PLAYABLE),
     **dict.fromkeys(("side_by_side", "any_thread"), _PLAYABLE),

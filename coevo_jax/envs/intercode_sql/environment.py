@@ -17,6 +17,7 @@ from coevo_jax.strict import ConfigError
 from coevo_jax.trajectory import Demonstration, Turn
 
 INVALID_ACTION = "Invalid action: expected execute[SQL] or submit."
+ERROR = "Error"  # how the answer to a query that failed begins
 EXECUTE = re.compile(r"execute\s*\[(.*)\]", re.IGNORECASE | re.DOTALL)
 EXPERT_EXTRA_TURNS = 3  # SHOW TABLES, the gold query, submit
 KEYWORD_TABLES = frozenset(
@@ -63,7 +64,7 @@ class InterCodeSqlEnv:
         self._options = options
         self._task_set = task_set
         self._open_database = open_database or self._generated_database
-        self._error_words = "Error: " if options.spider_path is None else "Error executing query: "
+        self._error_words = f"{ERROR}: " if options.spider_path is None else f"{ERROR} executing query: "
         self.deterministic = options.dsn is None
         self._sandboxes: dict[str, SqlBackend] = {}
         self._task: Task | None = None
@@ -95,6 +96,10 @@ class InterCodeSqlEnv:
             return StepResult(observation=INVALID_ACTION, done=False, reward=0.0)
         observation, self._answer = self._execute(self._task, sql)
         return StepResult(observation=observation, done=False, reward=0.0)
+
+    def is_error(self, observation: str) -> bool:
+        """Answers of a failed query begin with "Error"; rows with a bracket."""
+        return observation.startswith(ERROR)
 
     def reward_at_limit(self) -> float:
         """An episode that is cut before `submit` earns 0."""

@@ -22,7 +22,7 @@ from coevo_jax.envs.scienceworld.families import (
     turn_caps,
 )
 from coevo_jax.envs.scienceworld.options import ScienceWorldOptions
-from coevo_jax.envs.scienceworld.simulator import Simulator, check_package, find_java
+from coevo_jax.envs.scienceworld.simulator import NOT_DONE, Simulator, check_package, find_java
 from coevo_jax.streams import stream
 from coevo_jax.trajectory import Demonstration
 
@@ -97,6 +97,10 @@ class ScienceWorld:
         self._best = min(1.0, max(self._best, outcome.score))
         observation = outcome.observation[: self._options.observation_chars]
         return StepResult(observation=observation, done=outcome.done, reward=self._best)
+
+    def is_error(self, observation: str) -> bool:
+        """The simulator asks which of several things is meant, or says why an action cannot be done."""
+        return NOT_DONE.match(observation) is not None
 
     def reward_at_limit(self) -> float:
         """Highest score so far: the reward of an episode that is cut."""

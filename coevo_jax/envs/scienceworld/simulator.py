@@ -6,6 +6,7 @@ here only the action is played and its score read. ScienceWorld: arXiv 2203.0754
 
 import importlib.metadata
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -50,6 +51,18 @@ CALL_SECONDS = 240.0
 
 NOT_UNDERSTOOD = ("No known action", "Unknown action")
 """How the simulator's answers to a malformed action begin."""
+
+
+NOT_DONE = re.compile(
+    r"Ambiguous request|ERROR|Error processing|It'?s not clear how|I'm not sure (?:what that means|how to )"
+    r"|You can't |You must disconnect |Something can't be connected|Connections must specify"
+    r"|That can't be moved|That object does not appear|That thing doesn't appear|The door doesn't appear"
+    r"|The [^\n.]*? (?:is not (?:open|openable|closeable|move?able|edible|a container|something that)\b"
+    r"|isn't open, so|does not contain any liquids|appears broken, and|can't be poured|is empty, so)"
+    r"|The liquids in [^\n.]* aren't able|[^\n.]* is already connected, and must"
+)
+"""How the simulator's answers to an action that is ambiguous or cannot be done begin, after the texts of
+its actions. "Already open" is none of them: gold paths open what is open."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,6 +27,21 @@ NOT_UNDERSTOOD = (
 )
 """How TextWorld's answers to a malformed command begin."""
 
+NOT_DONE = re.compile(
+    r"(?:\([^\n]*\)\n)*"  # what the game took for granted: "(with the key)"
+    r"(?:You (?:can't|cannot|aren't|haven't|need to|have to|would have to|must|lack|don't seem|still miss)\b"
+    r"|You'(?:ll have to say|re carrying too many|re not something|re plainly inedible)"
+    r"|(?:What do you want to|Who do you want to|Which do you mean|Who do you mean|But |First you would) ?"
+    r"|There(?: is|'s| are) (?:no more room|no door in|nothing suitable|nothing sensible)"
+    r"|(?:That|Those|It|They) (?:isn't something|aren't something|doesn't seem|don't seem|can't contain"
+    r"|(?:isn't|aren't) (?:available|there)|seems? to (?:be locked|be a part of|belong to))"
+    r"|(?:That's|Those are|They're|It's) (?:fixed in place|hardly portable|plainly inedible|not something)"
+    r"|The [^\n.]{1,40} (?:is|are) closed\.|[^\n.]{1,60} (?:is|are) fixed in place\."
+    r"|Can only (?:cut|prepare) |Something still needs to be |Cutting |Putting things on )"
+)
+"""How TextWorld's answers to a command that cannot be done begin, after Inform's standard rules and the
+cooking game's own. "Already open" is none of them: all is so as the command wants it."""
+
 STATUS = re.compile(r"\n>[ \t]*(?:-=[^\n]*)?\s*\Z")
 CENTRED = " " * 10  # how a line that was centred on a screen begins
 QUESTION = re.compile(r"\s*Would you like to RESTART.*\Z", re.DOTALL)
@@ -47,6 +62,11 @@ def refused(action: str) -> str | None:
     if META.match(command):
         return "Invalid action. That is no command of the game."
     return None
+
+
+def not_done(observation: str) -> bool:
+    """Whether an answer says that a command which was understood could not be done."""
+    return NOT_DONE.match(observation) is not None
 
 
 def command_of(action: str) -> str:
