@@ -6,7 +6,7 @@ Nothing of how the run scored is taken over: no packing, no sharing, no cache, n
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -56,11 +56,12 @@ class Agents:
         """
         params = self._load(number, agent)
         frozen = self._base if self._adapted(number) else {}
-        return _score(self._model, model_variables(params, frozen), rows)
+        model = self._model if frozen else plain(self._model)
+        return _score(model, model_variables(params, frozen), rows)
 
     def score_initial(self, rows: Sequence[np.ndarray]) -> list[Scored]:
         """What the model that the warm start began with says: fresh adapters change nothing of it."""
-        return _score(self._model, {"params": self._initial}, rows)
+        return _score(plain(self._model), {"params": self._initial}, rows)
 
     def steps_taken(self, number: int, agent: str) -> tuple[int, int]:
         """Optimizer steps of a checkpoint's agent since the run began, and those that Adam has counted."""
@@ -106,7 +107,7 @@ class Agents:
     def _initial(self) -> Any:
         config, model = self.files.config, plain(self._model)
         if config.model.path is None:
-            params = nn.unbox(jax.jit(lambda: init_params(model, jax.random.key(config.seed)))())
+            params = nn.unbox(_initializer(model)(jax.random.key(config.seed)))
         else:
             if not Path(config.model.path).is_dir():
                 raise NotCheckable(f"gone: the checkpoint {config.model.path} that the run began with")
@@ -145,6 +146,10 @@ class Agents:
             found = reader.restore(checkpoint_folder(self.files, number) / item, args=arguments)
         leaves = jax.tree_util.tree_leaves_with_path(found)
         return {path: leaf for path, leaf in leaves if leaf is not ocp.PLACEHOLDER}
+
+
+_initializer: Any = lru_cache(maxsize=4)(lambda model: jax.jit(partial(init_params, model)))
+"""Makes a model's random parameters from a key; compiled once."""
 
 
 def _last(path: Any) -> str:
@@ -204,7 +209,8 @@ def _program(model: Any) -> Any:
 
 
 def _forward(model: Transformer, variables: Any, tokens: np.ndarray) -> Any:
-    return _program(model)(variables, tokens)
+    program: Any = _program  # a module of flax is hashable, whatever its type says
+    return program(model)(variables, tokens)
 
 
 def sample(items: Iterable[T], name: Callable[[T], str], most: int | None) -> list[T]:

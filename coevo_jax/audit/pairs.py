@@ -102,7 +102,10 @@ def lesson(pairs: list[Pair], imitations: Sequence[tuple[float, Sequence[Side]]]
             found.setdefault(side.key, side)
     extras: dict[tuple[str, bytes], float] = {}
     for weight, sides in imitations:
-        wanted = {side.key: side for side in sides if weight > 0 and len(side.episode.run_ends)}
+        wanted: dict[tuple[str, bytes], Side] = {}
+        for side in sides if weight > 0 else ():
+            if len(side.episode.run_ends):
+                wanted.setdefault(side.key, side)
         for key, side in wanted.items():
             found.setdefault(key, side)
             extras[key] = extras.get(key, 0.0) + weight

@@ -90,8 +90,8 @@ def bootstrap(tasks: Sequence[str], values: np.ndarray, seed: int) -> list[list[
     rng = np.random.default_rng([seed, len(names)])
     means = np.zeros((len(values), RESAMPLES))
     for resample in range(RESAMPLES):
-        drawn = rng.integers(0, len(names), size=len(names))
-        means[:, resample] = totals[:, drawn].sum(axis=1) / sizes[drawn].sum()
+        drawn = np.bincount(rng.integers(0, len(names), size=len(names)), minlength=len(names))
+        means[:, resample] = totals @ drawn / (sizes @ drawn)
     return [[float(bound) for bound in np.quantile(row, [0.025, 0.975])] for row in means]
 
 

@@ -174,7 +174,7 @@ def expert_problems(files: RunFiles, tasks: Tasks) -> Iterator[str]:
             if agent is not None:
                 yield from differs(f"{where}: agent", episode.agent, agent)
                 if episode.task_id not in known:
-                    yield f"{where}: found an expert of a task that is neither imitated nor explored"
+                    yield f"{where}: found another task's expert, expected one of those imitated or explored"
                 if episode.task_id in seen:
                     yield f"{where}: found a second expert of the task, expected one"
                 seen.add(episode.task_id)
