@@ -106,8 +106,11 @@ class Rendering:
         return text.removesuffix(self.trail) if ended and self.trail else text
 
     def said(self, text: str) -> set[str]:
-        """What decoding may give for a turn's text: with or without what the template writes before it."""
-        return {text, self.lead + text}
+        """What decoding may give for a turn's text: with or without what the template writes before it.
+
+        Some tokenizers (Mistral's) put a space of their own in front of that.
+        """
+        return {text, self.lead + text, f" {self.lead}{text}" if self.lead else text}
 
     def _decode(self, ids: Sequence[int]) -> str:
         return self.tokenizer.backend_tokenizer.decode(list(ids), skip_special_tokens=False)

@@ -122,6 +122,8 @@ def result_problems(
     for name, value in (("name", config.name), ("method", config.method), ("seed", config.seed)):
         yield from differs(f"{RESULTS}: {name}", results[name], value)
     yield from differs(f"{RESULTS}: rounds", results["rounds"], config.rounds)
+    times = [{"name": one["name"], "seconds": one["seconds"]} for one in files.manifest["done"]]
+    yield from differs(f"{RESULTS}: phases", results["phases"], times)
     parts = {"evaluations": evaluations, "explorations": explorations, "pairs": pairs}
     for part, expected in parts.items():
         yield from differs(f"{RESULTS}: {part}", len(results[part]), len(expected))

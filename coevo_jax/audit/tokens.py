@@ -10,6 +10,7 @@ from coevo_jax.audit.order import Phase, finished
 from coevo_jax.audit.reading import Episode, RunFiles, read_episodes
 from coevo_jax.audit.rendering import Rendering, open_rendering
 from coevo_jax.audit.whose import Tasks
+from coevo_jax.config import RolloutConfig
 
 COLUMNS = ("prompt", "turns", "tokens", "agent_mask", "logps")
 CLOSE = 8  # a token's log-probability may be off by so many times what the compute type gives on average
@@ -60,6 +61,7 @@ def mask_problems(files: RunFiles, phase: Phase, tasks: Tasks, counts: Counts) -
             where = f"{path.relative_to(files.folder)}: row {row}: {episode.name}"
             yield from conversation_problems(where, episode, rendering, counts)
             yield from action_problems(where, episode)
+            yield from limit_problems(where, episode, files.config.rollout)
             counts.episodes += 1
 
 
@@ -152,6 +154,15 @@ def action_problems(where: str, episode: Episode) -> Iterator[str]:
         wanted = after.strip() if marker else ""
         if turn["action"] not in ("", wanted):
             yield f"{where}: turn {number}: action: found {turn['action']!r}, expected {wanted!r}"
+
+
+def limit_problems(where: str, episode: Episode, limits: RolloutConfig) -> Iterator[str]:
+    """No episode is longer than a slot, and no turn longer than a turn may be."""
+    if len(episode.tokens) > limits.max_tokens:
+        yield f"{where}: found {len(episode.tokens)} tokens, expected at most {limits.max_tokens}"
+    longest = max(episode.run_ends - episode.run_starts, default=0)
+    if longest > limits.max_turn_tokens:
+        yield f"{where}: found a turn of {longest} tokens, expected at most {limits.max_turn_tokens}"
 
 
 def logp_problems(

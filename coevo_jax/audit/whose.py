@@ -154,6 +154,15 @@ class Tasks:
             if shared:
                 yield f"{one} and {other}: found {shared[0]} in both ({len(shared)} tasks), expected none"
 
+        config = self._config
+        if config.model.path is None and config.warm_start.data is None and config.rounds:
+            imitated = set(self.of("train", config.warm_start.tasks))
+            again = [
+                task for where in config.explore.tasks for task in self.of("train", where) if task in imitated
+            ]
+            if again:
+                yield f"explore.tasks: found {again[0]}, which is imitated, expected tasks not seen yet"
+
     def words(self) -> str:
         return ", ".join(f"{split} {len(ids)}" for split, ids in self.lists.items()) + " tasks, disjoint"
 

@@ -1,0 +1,99 @@
+"""The audit's float64 losses and statistics, against those that a run learns and reports by."""
+
+from dataclasses import replace
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from coevo_jax.audit.check import NotCheckable, same
+from coevo_jax.audit.losses import LOSSES, Pairs, losses_of
+from coevo_jax.audit.reading import Episode
+from coevo_jax.audit.statistics import outcome, summary
+from coevo_jax.evaluation import summarize
+from coevo_jax.learning.loss_calls import call_loss
+from coevo_jax.learning.loss_options import WITH_DIVERGENCE, resolve_loss, with_divergence
+from coevo_jax.learning.preference_losses import PREFERENCE_LOSSES
+from coevo_jax.trajectory import Ending
+from tests.report.made_run import play
+
+BETA = 0.3
+OPTIONS = {"simpo": {"gamma": 0.7}, "robust": {"label_smoothing": 0.2}, "orpo": {"average": "trajectory"}}
+
+
+def made_pairs(count: int = 9) -> Pairs:
+    rng = np.random.default_rng([3])
+    sides = -rng.uniform(2, 30, (4, count))
+    tokens = rng.integers(3, 40, (2, count)).astype(float)
+    rewards = np.sort(rng.uniform(0, 1, (2, count)), axis=0)
+    return Pairs(
+        policy_chosen=sides[0],
+        policy_rejected=sides[1],
+        reference_chosen=sides[0] + rng.normal(0, 1, count),
+        reference_rejected=sides[1] + rng.normal(0, 1, count),
+        chosen_tokens=tokens[0],
+        rejected_tokens=tokens[1],
+        chosen_reward=rewards[1],
+        rejected_reward=rewards[0],
+        weight=rng.choice([0.5, 1.0], count) / count,
+    )
+
+
+def theirs(name: str, pairs: Pairs, divergence: str = "reverse_kl", alpha: float = 0.5) -> np.ndarray:
+    loss = resolve_loss(name, OPTIONS.get(name, {}))
+    loss = with_divergence(loss, divergence, alpha) if divergence != "reverse_kl" else loss
+    arrays = {key: jnp.float32(value) for key, value in vars(pairs).items()}
+    sides = [
+        arrays.pop(f"{who}_{side}") for who in ("policy", "reference") for side in ("chosen", "rejected")
+    ]
+    return np.asarray(call_loss(loss, (sides[0], sides[1], sides[2], sides[3]), jnp.float32(BETA), arrays))
+
+
+def test_every_loss_has_an_independent_derivation():
+    assert set(LOSSES) == set(PREFERENCE_LOSSES)
+    with pytest.raises(NotCheckable, match="no independent derivation of loss mine:own"):
+        losses_of({"mine:own": 1.0}, made_pairs(), BETA, {}, "reverse_kl", 0.5)
+
+
+@pytest.mark.parametrize("name", sorted(PREFERENCE_LOSSES))
+def test_losses_agree(name):
+    pairs = made_pairs()
+    ours = losses_of({name: 1.0}, pairs, BETA, OPTIONS, "reverse_kl", 0.5)
+    np.testing.assert_allclose(ours, theirs(name, pairs), rtol=2e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("divergence", ["forward_kl", "js", "alpha"])
+def test_divergences_agree(divergence):
+    pairs = made_pairs()
+    for name in WITH_DIVERGENCE:
+        ours = losses_of({name: 1.0}, pairs, BETA, OPTIONS, divergence, 0.4)
+        np.testing.assert_allclose(ours, theirs(name, pairs, divergence, 0.4), rtol=2e-4, atol=2e-5)
+
+
+def test_a_mixture_is_the_weighted_sum():
+    pairs = made_pairs()
+    ours = losses_of({"sigmoid": 0.8, "sft": 0.2}, pairs, BETA, {}, "reverse_kl", 0.5)
+    expected = 0.8 * theirs("sigmoid", pairs) + 0.2 * theirs("sft", pairs)
+    np.testing.assert_allclose(ours, expected, rtol=1e-4)
+
+
+def test_statistics_agree():
+    rng = np.random.default_rng([5])
+    played = [replace(play(n % 37, "failure", rng, 0.3), sample=n // 37) for n in range(90)]
+    episodes = [
+        Episode(
+            task_id=one.task_id,
+            agent=one.agent,
+            sample=one.sample,
+            reward=one.reward,
+            ending=one.ending.value,
+            turns=[vars(turn) for turn in one.turns],
+            agent_mask=one.agent_mask,
+        )
+        for one in played
+    ]
+    assert any(one.ending is Ending.FAULT for one in played)
+    expected = summarize(played, hard_negative_threshold=0.6, seed=7)
+    assert same(summary([outcome(one) for one in episodes], 0.6, 7), dict(expected))
+    nothing = summarize([], hard_negative_threshold=0.6, seed=7)
+    assert same(summary([], 0.6, 7), dict(nothing))
