@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from coevo_jax.strict import ConfigError
+
 State = Literal["held", "BROKEN", "not checkable"]
 SHOWN = 3  # problems that a line tells in full
 
@@ -23,7 +25,10 @@ class NotCheckable(Exception):
     """What a check needs is gone or was never there; the message says what and why."""
 
 
-UNREADABLE = (OSError, ValueError, KeyError, IndexError, TypeError, pa.ArrowException)
+UNREADABLE = (
+    *(OSError, ValueError, KeyError, IndexError, TypeError, AttributeError),
+    *(pa.ArrowException, ConfigError),
+)
 NO_DERIVATION = (NotCheckable, *UNREADABLE)
 
 

@@ -54,7 +54,7 @@ class Agents:
         Raises:
           NotCheckable: the checkpoint is gone.
         """
-        params = self._load(number, agent)
+        params = self._load(number, self._stored(number, agent))
         frozen = self._base if self._adapted(number) else {}
         model = self._model if frozen else plain(self._model)
         return _score(model, model_variables(params, frozen), rows)
@@ -65,6 +65,7 @@ class Agents:
 
     def steps_taken(self, number: int, agent: str) -> tuple[int, int]:
         """Optimizer steps of a checkpoint's agent since the run began, and those that Adam has counted."""
+        agent = self._stored(number, agent)
         tree = self._metadata(number, agent)
         wanted = [path for path, _ in jax.tree_util.tree_leaves_with_path(tree) if _last(path) in COUNTS]
         if sorted(map(_last, wanted)) != sorted(COUNTS):
@@ -74,6 +75,12 @@ class Agents:
         found = self._restore(number, agent, tree, lambda path: path in wanted)
         values = {_last(path): int(leaf) for path, leaf in found.items()}
         return values["step"], values["count"]
+
+    def _stored(self, number: int, agent: str) -> str:
+        """The name under which a checkpoint holds an agent: the warm start may stand once for both."""
+        folder = checkpoint_folder(self.files, number)
+        shared = self.files.records.get("warm_start", {}).get("records", {}).get("checkpoint")
+        return "target" if number == shared and not (folder / agent).is_dir() else agent
 
     def has(self, number: int) -> bool:
         return (checkpoint_folder(self.files, number)).is_dir()

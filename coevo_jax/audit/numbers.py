@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -55,7 +56,7 @@ def rate_problems(files: RunFiles, phase: Phase) -> Iterator[str]:
     if steps and "learning_rate" not in steps[0][2]:
         raise NotCheckable("the log has no learning_rate: made by an earlier version")
     plan = files.json(phase.plan)
-    pairs = [sum(len(micro["pairs"]) for micro in step) for step in plan["steps"]]
+    pairs = [sum(p["weight"] > 0 for micro in step for p in micro["pairs"]) for step in plan["steps"]]
     order = [place for epoch in plan["order"] for place in epoch]
     for position, (line, number, values) in enumerate(steps[: len(order)]):
         where = f"metrics.jsonl:{line}"
@@ -103,6 +104,7 @@ def adam_problems(files: RunFiles, phase: Phase, agents: Agents) -> Iterator[str
     yield from differs(f"checkpoint {number}: {phase.agent}: Adam's count", counted, expected)
 
 
+@lru_cache(maxsize=1)  # the checks of a phase follow each other
 def views_of(course: Course) -> tuple[dict[Place, Weighed], list[list[int]]]:
     """How every view is to be weighed, and the numbers of every step's microbatches."""
     weighed: dict[Place, Weighed] = {}
@@ -115,7 +117,7 @@ def views_of(course: Course) -> tuple[dict[Place, Weighed], list[list[int]]]:
                 for role, view in zip(("chosen", "rejected"), course.views(one["pair"]), strict=True):
                     weighed[number, one[role]] = view
             for view in micro["views"]:
-                weighed.setdefault((number, view["n"]), course.plain(view["trajectory"]))
+                weighed.setdefault((number, view["n"]), course.plain[view["trajectory"]])
             number += 1
     return weighed, steps
 
@@ -191,9 +193,9 @@ def first_loss_problems(files: RunFiles, phase: Phase, agents: Agents) -> Iterat
     course = course_of(files, phase)
     weighed, steps = views_of(course)
     first = course.plan["order"][0][0]
-    micros = steps[first]
+    micros = set(steps[first])
     reference = np.load(files.folder / f"references/{phase.stem}.npy").astype(np.float64)
-    own = [place for place in weighed if place[0] in set(micros)]
+    own = [place for place in weighed if place[0] in micros]
     policy = {place: reference[place] for place in own}
     if course.config.reference == "warm_start" or course.config.wpo:
         began = files.recorded(phase.name, "began_with")
@@ -203,7 +205,7 @@ def first_loss_problems(files: RunFiles, phase: Phase, agents: Agents) -> Iterat
             policy = {place: logp(course, weighed[place], scored[place]) for place in own}
     else:
         scored = {}
-    step = dict(zip(micros, course.plan["steps"][first], strict=True))
+    step = dict(zip(steps[first], course.plan["steps"][first], strict=True))
     expected = expected_metrics(files, phase, course, step, weighed, policy, reference, scored)
     line, _, values = files.steps(phase.name, phase.agent)[0]
     slack = 20 * per_token(files.config.model, files.devices)

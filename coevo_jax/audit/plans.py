@@ -97,14 +97,16 @@ class Course:
     def usable(self) -> list[bool]:
         return [side.length <= self.batch.row_length for side in self.sides]
 
-    def plain(self, side: int) -> Weighed:
-        """A side as imitation is to see it."""
-        return Weighed(side=side, weights=plain(self.sides[side], self.config.turn_discount))
+    @cached_property
+    def plain(self) -> list[Weighed]:
+        """Every side as imitation is to see it."""
+        discount = self.config.turn_discount
+        return [Weighed(side=n, weights=plain(side, discount)) for n, side in enumerate(self.sides)]
 
     def views(self, pair: int) -> tuple[Weighed, Weighed]:
         """The chosen and the rejected side as the preference loss is to see them."""
         link, alpha = self.links[pair], self.config.ld_alpha
-        chosen, rejected = (self.plain(side).weights for side in (link.chosen, link.rejected))
+        chosen, rejected = (self.plain[side].weights for side in (link.chosen, link.rejected))
         return (
             Weighed(side=link.chosen, weights=shortened(chosen, len(rejected), alpha)),
             Weighed(side=link.rejected, weights=shortened(rejected, len(chosen), alpha)),
@@ -260,7 +262,7 @@ def step_problems(where: str, step: Any, course: Course, found_extras: Counter[i
         for side in {view["trajectory"] for view in micro["views"]}:
             found = 0.0
             for view in (v for v in micro["views"] if v["trajectory"] == side):
-                whole = course.plain(side)
+                whole = course.plain[side]
                 if view["sft_weight"] or view["n"] not in used:
                     yield from view_problems(f"{place}: n {view['n']}, imitated", view, whole)
                 tokens = max(whole.tokens, 1) if course.config.sft_reduction == "mean" else 1

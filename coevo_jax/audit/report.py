@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from coevo_jax.audit.check import Check, NotCheckable, differs, judge, same
+from coevo_jax.audit.collapses import collapses, told
 from coevo_jax.audit.order import Phase, finished
 from coevo_jax.audit.pages import (
     AGENTS,
@@ -124,6 +125,8 @@ def result_problems(
     yield from differs(f"{RESULTS}: rounds", results["rounds"], config.rounds)
     times = [{"name": one["name"], "seconds": one["seconds"]} for one in files.manifest["done"]]
     yield from differs(f"{RESULTS}: phases", results["phases"], times)
+    listed, derived = told(results["collapses"]), collapses(evaluations, explorations)
+    yield from differs(f"{RESULTS}: collapses", listed, derived)
     parts = {"evaluations": evaluations, "explorations": explorations, "pairs": pairs}
     for part, expected in parts.items():
         yield from differs(f"{RESULTS}: {part}", len(results[part]), len(expected))

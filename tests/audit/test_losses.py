@@ -1,15 +1,18 @@
 """The audit's float64 losses and statistics, against those that a run learns and reports by."""
 
 from dataclasses import replace
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from coevo_jax.audit.check import NotCheckable, same
+from coevo_jax.audit.collapses import collapses, told
 from coevo_jax.audit.losses import LOSSES, Pairs, losses_of
 from coevo_jax.audit.reading import Episode
 from coevo_jax.audit.statistics import outcome, summary
+from coevo_jax.coevolution import collapses as detected
 from coevo_jax.evaluation import summarize
 from coevo_jax.learning.loss_calls import call_loss
 from coevo_jax.learning.loss_options import WITH_DIVERGENCE, resolve_loss, with_divergence
@@ -75,6 +78,20 @@ def test_a_mixture_is_the_weighted_sum():
     ours = losses_of({"sigmoid": 0.8, "sft": 0.2}, pairs, BETA, {}, "reverse_kl", 0.5)
     expected = 0.8 * theirs("sigmoid", pairs) + 0.2 * theirs("sft", pairs)
     np.testing.assert_allclose(ours, expected, rtol=1e-4)
+
+
+def test_signs_of_collapse_agree():
+    rng = np.random.default_rng([6])
+    played = [[play(n, "failure", rng, skill) for n in range(60)] for skill in (0.6, 0.6, 0.02, 0.99)]
+    entries: list[Any] = [
+        {"round": number, "agent": "failure", "split": "dev"}
+        | summarize(one, hard_negative_threshold=0.6, seed=7)
+        for number, one in enumerate(played)
+    ]
+    entries[2]["mean_reward"], entries[1]["endings"]["token_limit"] = 0.01, 20
+    found = collapses(entries)
+    assert [sign[0] for sign in found] == [1, 2, 3] and found == told(detected(entries))
+    assert found[1][3] == 2  # below half of the warm start's, and of the last round's
 
 
 def test_statistics_agree():

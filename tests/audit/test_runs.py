@@ -101,8 +101,9 @@ def test_a_run_that_was_killed_and_resumed_holds(tmp_path, monkeypatch):
     assert_holds(end(run))
 
 
-def test_a_fork_holds_and_says_what_it_did_not_take_over(tmp_path):
-    source = finished(tmp_path / "source", *SHORT)
+@pytest.mark.parametrize("begun", [(), ("failure.explore=false",)], ids=["alike", "by one agent alone"])
+def test_a_fork_holds(begun, tmp_path):
+    source = finished(tmp_path / "source", *SHORT, *begun)
     config = tiny_config(tmp_path / "fork", *SHORT, "checkpoint.keep=all", "target.epochs=1", "name=fork")
     assert_holds(end(fork_run(source, config)))
 
