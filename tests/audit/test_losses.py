@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -42,14 +43,35 @@ def made_pairs(count: int = 9) -> Pairs:
     )
 
 
-def theirs(name: str, pairs: Pairs, divergence: str = "reverse_kl", alpha: float = 0.5) -> np.ndarray:
-    loss = resolve_loss(name, OPTIONS.get(name, {}))
-    loss = with_divergence(loss, divergence, alpha) if divergence != "reverse_kl" else loss
-    arrays = {key: jnp.float32(value) for key, value in vars(pairs).items()}
+DIVERGENCES = ("reverse_kl", "forward_kl", "js", "alpha")
+ALPHA = 0.4
+
+
+@pytest.fixture(scope="module")
+def theirs():
+    """The package's value of every loss under every divergence it has a form for: one program for all."""
+    cases = [(name, "reverse_kl") for name in PREFERENCE_LOSSES]
+    cases += [(name, divergence) for divergence in DIVERGENCES[1:] for name in WITH_DIVERGENCE]
+    losses = {}
+    for name, divergence in cases:
+        losses[name, divergence] = with_divergence(
+            resolve_loss(name, OPTIONS.get(name, {})), divergence, ALPHA
+        )
+
+    @jax.jit
+    def values(arrays):
+        return [value(loss, arrays) for loss in losses.values()]
+
+    arrays = {key: jnp.float32(array) for key, array in vars(made_pairs()).items()}
+    return dict(zip(losses, map(np.asarray, values(arrays)), strict=True))
+
+
+def value(loss, arrays):
+    arrays = dict(arrays)
     sides = [
         arrays.pop(f"{who}_{side}") for who in ("policy", "reference") for side in ("chosen", "rejected")
     ]
-    return np.asarray(call_loss(loss, (sides[0], sides[1], sides[2], sides[3]), jnp.float32(BETA), arrays))
+    return call_loss(loss, (sides[0], sides[1], sides[2], sides[3]), jnp.float32(BETA), arrays)
 
 
 def test_every_loss_has_an_independent_derivation():
@@ -59,24 +81,21 @@ def test_every_loss_has_an_independent_derivation():
 
 
 @pytest.mark.parametrize("name", sorted(PREFERENCE_LOSSES))
-def test_losses_agree(name):
-    pairs = made_pairs()
-    ours = losses_of({name: 1.0}, pairs, BETA, OPTIONS, "reverse_kl", 0.5)
-    np.testing.assert_allclose(ours, theirs(name, pairs), rtol=2e-4, atol=2e-5)
+def test_losses_agree(name, theirs):
+    ours = losses_of({name: 1.0}, made_pairs(), BETA, OPTIONS, "reverse_kl", ALPHA)
+    np.testing.assert_allclose(ours, theirs[name, "reverse_kl"], rtol=2e-4, atol=2e-5)
 
 
-@pytest.mark.parametrize("divergence", ["forward_kl", "js", "alpha"])
-def test_divergences_agree(divergence):
-    pairs = made_pairs()
+@pytest.mark.parametrize("divergence", DIVERGENCES[1:])
+def test_divergences_agree(divergence, theirs):
     for name in WITH_DIVERGENCE:
-        ours = losses_of({name: 1.0}, pairs, BETA, OPTIONS, divergence, 0.4)
-        np.testing.assert_allclose(ours, theirs(name, pairs, divergence, 0.4), rtol=2e-4, atol=2e-5)
+        ours = losses_of({name: 1.0}, made_pairs(), BETA, OPTIONS, divergence, ALPHA)
+        np.testing.assert_allclose(ours, theirs[name, divergence], rtol=2e-4, atol=2e-5)
 
 
-def test_a_mixture_is_the_weighted_sum():
-    pairs = made_pairs()
-    ours = losses_of({"sigmoid": 0.8, "sft": 0.2}, pairs, BETA, {}, "reverse_kl", 0.5)
-    expected = 0.8 * theirs("sigmoid", pairs) + 0.2 * theirs("sft", pairs)
+def test_a_mixture_is_the_weighted_sum(theirs):
+    ours = losses_of({"sigmoid": 0.8, "sft": 0.2}, made_pairs(), BETA, {}, "reverse_kl", ALPHA)
+    expected = 0.8 * theirs["sigmoid", "reverse_kl"] + 0.2 * theirs["sft", "reverse_kl"]
     np.testing.assert_allclose(ours, expected, rtol=1e-4)
 
 

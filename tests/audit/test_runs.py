@@ -5,9 +5,12 @@ from pathlib import Path
 import pytest
 
 from coevo_jax.config_io import load_config
+from coevo_jax.run_folder.collection import read_collection
 from coevo_jax.run_folder.fork import fork_run
 from coevo_jax.run_folder.run import create_run
-from tests.audit.breaking import end, finished, states
+from coevo_jax.schedule import find_phase
+from coevo_jax.training import learn_phase
+from tests.audit.breaking import broken, end, finished, states
 from tests.hosts.runs import TINY, launch
 from tests.tiny import coevolve_through_kills, kill_at_commits, tiny_config, write_config
 
@@ -78,8 +81,7 @@ OPTIONS = {
         *("target.sft_experts=0.3", "target.sft_successes=0.2", "target.loss={ipo: 0.5, simpo: 0.5}"),
         *("batch.step_pairs=20", "target.sft_reduction=sum", "failure.cross_agent_only=true"),
     ),
-    "long": ("batch.row_length=24", "batch.too_long=cut", "batch.rows=6", "target.ld_alpha=0"),
-    "dropped": ("batch.row_length=24", "batch.rows=6"),
+    "the shorter side alone": ("target.ld_alpha=0",),
     "bfloat16": ("model.dtype=bfloat16",),
     "adapters of the initial model": ("model.lora={rank: 4, warm_start: adapter}", "target.divergence=js"),
     "apart": ("explore.together=false",),
@@ -123,3 +125,21 @@ def test_a_run_of_several_processes_holds(count, tmp_path):
     )
     assert [one.code for one in ended] == [0] * count, ended[-1].error
     assert_holds(tmp_path / "runs" / "tiny")
+
+
+def test_a_target_that_learns_from_the_other_agents_failures_is_named(tmp_path, monkeypatch):
+    """One phase commits what both agents play side by side: all of it was once read as the target's."""
+
+    def read_all(folder, manifest, phase):
+        found = read_collection(folder, manifest, phase)
+        if phase.name.endswith("/explore_target"):
+            other = find_phase(load_config(folder / "config.yaml"), phase.name.replace("_target", "_failure"))
+            found += read_collection(folder, manifest, other)
+        return found
+
+    monkeypatch.setattr(learn_phase, "read_collection", read_all)
+    found = broken(finished(tmp_path, *SHORT))
+    names = {f"{kind}/round-01/learn_{who}" for kind in ("pairs", "plan") for who in ("target", "failure")}
+    assert names - {"plan/round-01/learn_failure"} <= set(found)
+    assert not any(name.startswith(("whose/", "tokens/", "logps/")) for name in found)
+    assert "hard_negatives" in found["pairs/round-01/learn_target"]
