@@ -39,6 +39,7 @@ LAYERS = (
     },
     {
         "agents",
+        "audit",
         "coevolution",
         "export",
         "hosts.gathering",
@@ -169,6 +170,30 @@ def test_importing_every_environment_does_not_load_jax():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+WITNESSED = {
+    *("agents", "coevolution", "data", "evaluation", "export", "learning", "phases", "progress", "report"),
+    *("rollout", "run_folder", "sampling", "schedule", "stored_agent", "sweep", "training", "world"),
+}
+
+
+def test_the_audit_shares_no_code_with_what_it_witnesses():
+    """It reads file formats, the config's schema, the models' plain forward pass and the task lists."""
+    allowed = {"config", "config_check", "config_io", "envs", "models", "strict"}
+    reached = set()
+    for module in inside("audit"):
+        for target in filter(own, imports_of(module)):
+            unit = target.removeprefix("coevo_jax.").split(".")[0]
+            assert unit in allowed or unit == "audit", f"{module} imports {target}"
+            reached |= {target} if unit != "audit" else set()
+    waiting = [target for target in reached if target in SOURCES]
+    while waiting:
+        found = imports_of(waiting.pop()) & SOURCES.keys() - reached
+        reached |= found
+        waiting += found
+    parts = {target.removeprefix("coevo_jax.").split(".")[0] for target in reached}
+    assert not parts & WITNESSED
 
 
 @pytest.mark.parametrize("module", inside("models", "learning"))

@@ -1,0 +1,49 @@
+"""The audit of a run: every check, in the order of the run's phases."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from coevo_jax.audit.check import NO_DERIVATION, Check
+from coevo_jax.audit.forward import Agents
+from coevo_jax.audit.numbers import number_checks
+from coevo_jax.audit.order import Phase, finished
+from coevo_jax.audit.pairs import counts, derive, pair_check
+from coevo_jax.audit.plans import plan_check
+from coevo_jax.audit.reading import RunFiles, open_files
+from coevo_jax.audit.report import Entry, report_checks
+from coevo_jax.audit.tokens import token_checks
+from coevo_jax.audit.whose import Tasks, whose_checks
+
+SCORED = 64  # trajectories that are scored again in each phase, unless more are asked for
+
+
+def run_audit(folder: Path, scored: int | None = SCORED) -> Iterator[Check]:
+    """Check what a run's folder claims; nothing in it is touched.
+
+    Args:
+      scored: how many trajectories of each phase a checkpoint's agent scores again; None scores all.
+
+    Raises:
+      ConfigError: the folder is no run.
+    """
+    files = open_files(folder)
+    tasks, agents = Tasks(files.config), Agents(files=files)
+    yield from whose_checks(files, tasks)
+    yield from token_checks(files, tasks, agents, scored)
+    pairs: list[Entry] = []
+    for phase in finished(files, "warm_start", "learn"):
+        if phase.kind == "learn":
+            yield pair_check(files, phase)
+            pairs += _counts(files, phase)
+        yield plan_check(files, phase, tasks)
+        yield from number_checks(files, phase, tasks, agents, scored)
+    yield from report_checks(files, pairs)
+
+
+def _counts(files: RunFiles, phase: Phase) -> list[Entry]:
+    """The numbers of a phase's derived pairs; those it recorded where its files cannot be read."""
+    try:
+        rows = counts(derive(files, phase).pairs)
+    except NO_DERIVATION:
+        rows = files.record(phase.name)["pairs"]
+    return [{"round": phase.round, "agent": phase.agent} | row for row in rows]

@@ -1,0 +1,99 @@
+"""The tables of a report's page, read back from its HTML, and how its numbers are written."""
+
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+Row = dict[str, str]  # a cell's text by its column's title
+
+
+class _Tables(HTMLParser):
+    """Collects the tables of a page by the section they stand in."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.tables: dict[str, list[list[list[str]]]] = {}
+        self._section = ""
+        self._cell: list[str] | None = None
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "section":
+            self._section = dict(attrs).get("id") or ""
+        elif tag == "table":
+            self.tables.setdefault(self._section, []).append([])
+        elif tag == "tr" and self.tables.get(self._section):
+            self.tables[self._section][-1].append([])
+        elif tag in ("td", "th"):
+            self._cell = []
+
+    def handle_data(self, data: str) -> None:
+        if self._cell is not None:
+            self._cell.append(data)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("td", "th") and self._cell is not None:
+            self.tables[self._section][-1][-1].append("".join(self._cell).strip())
+            self._cell = None
+
+
+def read_tables(path: Path) -> dict[str, list[list[Row]]]:
+    """The rows of every table of a page, by section; a table that names no columns twice."""
+    parser = _Tables()
+    parser.feed(path.read_text(encoding="utf-8"))
+    found: dict[str, list[list[Row]]] = {}
+    for section, tables in parser.tables.items():
+        for head, *body in tables:
+            rows = [dict(zip(head, cells, strict=False)) for cells in body]
+            found.setdefault(section, []).append(rows)
+    return found
+
+
+def fixed(value: float | None, digits: int = 3) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f} %"
+
+
+def whole(value: float | None) -> str:
+    return "–" if value is None else f"{value:,.0f}".replace(",", "\u202f")
+
+
+def interval(value: float | None, ci: list[float] | None) -> str:
+    bounds = "" if ci is None else f"[{ci[0]:.3f}, {ci[1]:.3f}]"
+    return f"{fixed(value)} {bounds}".strip()
+
+
+def summary_cells(entry: dict[str, Any]) -> Row:
+    """What a row of roll-outs shows; other columns of the page are not looked at."""
+    endings = entry["endings"]
+    return {
+        "Roll-outs": whole(entry["n"]),
+        "Faults": whole(entry["faults"]),
+        "Mean reward": interval(entry["mean_reward"], entry["mean_reward_ci"]),
+        "Success": percent(entry["success_rate"]),
+        "Hard neg.": percent(entry["hard_negative_share"]),
+        "… of failures": percent(entry["hard_negative_share_of_failures"]),
+        "Failures' reward": fixed(entry["mean_failure_reward"]),
+        "Turns": fixed(entry["mean_turns"], 1),
+        "Agent tokens": fixed(entry["mean_agent_tokens"], 0),
+        "Cut by turn / token limit": f"{whole(endings['turn_limit'])} / {whole(endings['token_limit'])}",
+    }
+
+
+def round_words(number: int) -> str:
+    return "Warm start" if number == 0 else f"Round {number}"
+
+
+AGENTS = {"target": "Target", "failure": "Failure agent"}
+EXPLORATIONS = {
+    "explore_target": "Target explores",
+    "explore_failure": "Failure agent explores",
+    "explore_hard_negatives": "Hard negatives",
+}
+KINDS = {
+    "expert_target": "expert over target failure",
+    "expert_failure": "expert over failure-agent failure",
+    "failure_failure": "better over worse failure",
+}

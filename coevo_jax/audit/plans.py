@@ -1,0 +1,365 @@
+"""What the steps of a phase learn from: every pair once, every weight by METHOD's formula.
+
+METHOD, step 5, with k pairs in an optimizer step and e trajectories imitated without one:
+
+    weight of a pair             lambda_dpo of its kind / k
+    weight of an imitated side   (sum of lambda_sft over its pairs / k + own weight / (k or e)) / tokens
+
+by tokens for the mean over a trajectory's trained tokens, and without for the sum. The trained tokens are the
+agent's, but never the first token of a row: nothing predicts it.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any
+
+import numpy as np
+
+from coevo_jax.audit.check import Check, differs, far, judge
+from coevo_jax.audit.order import Phase, learn_options
+from coevo_jax.audit.pairs import Side, cut, derive
+from coevo_jax.audit.reading import RunFiles, read_episodes
+from coevo_jax.audit.whose import Tasks
+from coevo_jax.config import BatchConfig, KindWeights, LearnConfig
+
+ROUNDING = 1e-5  # relative: weights are float32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weighed:
+    """What a view is to be: how many tokens count, and with which weights."""
+
+    side: int
+    weights: np.ndarray  # float64 [trained tokens]
+
+    @property
+    def tokens(self) -> int:
+        return int(np.count_nonzero(self.weights))
+
+    @property
+    def total(self) -> float:
+        return float(self.weights.sum())
+
+
+def trained_places(side: Side) -> np.ndarray:
+    """Where the side's trained tokens stand in its trajectory."""
+    places = np.flatnonzero(side.episode.agent_mask[: side.length])
+    return places[places > 0]
+
+
+def plain(side: Side, discount: float) -> np.ndarray:
+    """The weights of a side's trained tokens: each turn counts `discount` of the one after it."""
+    turns = np.searchsorted(side.episode.run_ends, trained_places(side), side="right")
+    return float(discount) ** (side.turns - 1 - turns).astype(np.float64)
+
+
+def shortened(weights: np.ndarray, other: int, alpha: float) -> np.ndarray:
+    """LD-DPO: tokens beyond the length of the pair's other side count `alpha`."""
+    return np.concatenate([weights[:other], alpha * weights[other:]])
+
+
+def fit_rows(sides: Sequence[Side], batch: BatchConfig) -> tuple[list[Side], int]:
+    """The sides, those longer than a row cut after a whole turn where the config says so; how many were."""
+    fitted, count = [], 0
+    for side in sides:
+        ends = side.episode.run_ends
+        turns = int(np.sum(ends <= min(batch.row_length, side.length)))
+        if batch.too_long == "cut" and side.length > batch.row_length and turns:
+            side, count = cut(side, turns), count + 1
+        fitted.append(side)
+    return fitted, count
+
+
+@dataclass(frozen=True, kw_only=True)
+class Link:
+    """A pair by the numbers of its sides."""
+
+    kind: str
+    chosen: int
+    rejected: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Course:
+    """A phase's plan beside what it should be."""
+
+    plan: dict[str, Any]
+    sides: list[Side]  # after the cut to rows; by the plan's numbers
+    links: list[Link]  # the pairs, by the lines of their file
+    extras: dict[int, float]  # own weight of imitation by side
+    cut: int
+    config: LearnConfig
+    batch: BatchConfig
+
+    @cached_property
+    def usable(self) -> list[bool]:
+        return [side.length <= self.batch.row_length for side in self.sides]
+
+    @cached_property
+    def plain(self) -> list[Weighed]:
+        """Every side as imitation is to see it."""
+        discount = self.config.turn_discount
+        return [Weighed(side=n, weights=plain(side, discount)) for n, side in enumerate(self.sides)]
+
+    def views(self, pair: int) -> tuple[Weighed, Weighed]:
+        """The chosen and the rejected side as the preference loss is to see them."""
+        link, alpha = self.links[pair], self.config.ld_alpha
+        chosen, rejected = (self.plain[side].weights for side in (link.chosen, link.rejected))
+        return (
+            Weighed(side=link.chosen, weights=shortened(chosen, len(rejected), alpha)),
+            Weighed(side=link.rejected, weights=shortened(rejected, len(chosen), alpha)),
+        )
+
+    def kind(self, pair: int) -> KindWeights:
+        weights = dict(self.config.pairs)[self.links[pair].kind]
+        assert weights is not None  # no pair is made of a kind that is left out
+        return weights
+
+
+@lru_cache(maxsize=1)  # the checks of a phase follow each other
+def course_of(files: RunFiles, phase: Phase) -> Course:
+    """The plan of a learning phase with the sides and pairs that METHOD gives it."""
+    lesson = derive(files, phase)
+    sides, count = fit_rows(lesson.sides, files.config.batch)
+    numbers = lesson.places
+    return Course(
+        plan=files.json(phase.plan),
+        sides=sides,
+        links=[
+            Link(kind=p.kind, chosen=numbers[p.chosen.key], rejected=numbers[p.rejected.key])
+            for p in lesson.pairs
+        ],
+        extras={numbers[key]: weight for key, weight in lesson.extras.items()},
+        cut=count,
+        config=learn_options(files.config, phase),
+        batch=files.config.batch,
+    )
+
+
+def plan_check(files: RunFiles, phase: Phase, tasks: Tasks) -> Check:
+    """Trajectories, pairs, weights and denominators of every step of a phase."""
+    if phase.kind == "warm_start":
+        problems = warm_start_problems(files, phase, tasks)
+        return judge("plan/warm_start", problems, lambda: "every expert once an epoch, the token mean")
+    told: dict[str, int] = {}
+    return judge(f"plan/{phase.name}", learn_problems(files, phase, told), lambda: _words(told))
+
+
+def _words(told: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {what}" for what, count in told.items()) + ": weights and denominators"
+
+
+def learn_problems(files: RunFiles, phase: Phase, told: dict[str, int]) -> Iterator[str]:
+    """Everything a learning phase's plan says."""
+    record = files.record(phase.name)
+    if record["trajectories"] == 0 or "checkpoint" not in record:
+        yield from idle_problems(files, phase, told)
+        return
+    course = course_of(files, phase)
+    plan = course.plan
+    steps = plan["steps"]
+    told |= {"steps an epoch": len(steps), "pairs": len(course.links), "trajectories": len(course.sides)}
+    yield from side_problems(phase.plan, plan, course.sides)
+    yield from pair_problems(phase.plan, course, record)
+    found_extras: Counter[int] = Counter()
+    for number, step in enumerate(steps):
+        where = f"{phase.plan}: step {number}"
+        yield from step_problems(where, step, course, found_extras)
+    for side, weight in course.extras.items():
+        if course.usable[side] and found_extras[side] != 1:
+            name = course.sides[side].episode.name
+            found = found_extras[side]
+            yield f"{phase.plan}: {name}: imitated {found} times with weight {weight}, expected once"
+    yield from differs(f"{phase.name}: too_long", len(record["too_long"]), course.usable.count(False))
+    yield from differs(f"{phase.name}: cut", record["cut"], course.cut)
+    yield from size_problems(phase, plan, files, course.config.epochs)
+    paired = any(micro["pairs"] for step in steps for micro in step)
+    count = course.batch.step_pairs if paired else course.batch.step_demonstrations
+    yield from _step_sizes(phase.plan, steps, count, "pairs" if paired else "views")
+
+
+def idle_problems(files: RunFiles, phase: Phase, told: dict[str, int]) -> Iterator[str]:
+    """A phase took no step because nothing that METHOD gives it fits a row."""
+    lesson = derive(files, phase)
+    sides, _ = fit_rows(lesson.sides, files.config.batch)
+    able = sum(side.length <= files.config.batch.row_length for side in sides)
+    told |= {"steps, for nothing was there to learn from": 0}
+    if able and (lesson.extras or lesson.pairs):
+        yield f"{phase.name}: found no optimizer step, expected some: {able} trajectories can be learned from"
+
+
+def side_problems(path: str, plan: Mapping[str, Any], sides: Sequence[Side]) -> Iterator[str]:
+    """The plan's trajectories are the derived ones, in their order and lengths."""
+    found = plan["trajectories"]
+    for number, (one, side) in enumerate(zip(found, sides, strict=False)):
+        wanted = {
+            "source": side.source,
+            "task_id": side.episode.task_id,
+            "sample": side.episode.sample,
+            "tokens": side.length,
+        }
+        if one != wanted:
+            yield f"{path}: trajectory {number}: found {one}, expected {wanted}"
+    yield from differs(f"{path}: trajectories", len(found), len(sides))
+
+
+def pair_problems(path: str, course: Course, record: Mapping[str, Any]) -> Iterator[str]:
+    """Every pair that can be learned from stands in one step, once."""
+    placed = Counter(
+        pair["pair"] for step in course.plan["steps"] for micro in step for pair in micro["pairs"]
+    )
+    for pair, count in placed.items():
+        if count != 1 or not 0 <= pair < len(course.links):
+            yield f"{path}: pair {pair}: stands in {count} places, expected one of {len(course.links)} once"
+    dropped = 0
+    for pair in range(len(course.links)):
+        able = _can_teach(course, pair)
+        if placed[pair] and not able:
+            yield f"{path}: pair {pair}: found in a step, expected it left out: a side is too long or empty"
+        if able and not placed[pair] and _fits(course, pair):
+            yield f"{path}: pair {pair}: found in no step, expected in one"
+        dropped += not placed[pair]
+    yield from differs(f"{path}: pairs left out", record["dropped_pairs"], dropped)
+
+
+def _can_teach(course: Course, pair: int) -> bool:
+    link = course.links[pair]
+    if not (course.usable[link.chosen] and course.usable[link.rejected]):
+        return False
+    cut_to_same = course.sides[link.chosen].key == course.sides[link.rejected].key
+    return not (course.cut and (cut_to_same or 0 in [view.tokens for view in course.views(pair)]))
+
+
+def _fits(course: Course, pair: int) -> bool:
+    """Whether a pair surely fits a microbatch by itself: each side in a row of its own, or all in one."""
+    link = course.links[pair]
+    together = 2 * course.sides[link.chosen].length + course.sides[link.rejected].length
+    return course.batch.rows >= 3 or (together <= course.batch.row_length and course.batch.views_per_row >= 3)
+
+
+def step_problems(where: str, step: Any, course: Course, found_extras: Counter[int]) -> Iterator[str]:
+    """A step's weights, and that its views are those its pairs need."""
+    k = sum(len(micro["pairs"]) for micro in step)
+    left: list[tuple[str, int, float]] = []  # what of imitation the pairs do not explain
+    for number, micro in enumerate(step):
+        place = f"{where}, microbatch {number}"
+        views = {view["n"]: view for view in micro["views"]}
+        yield from room_problems(place, micro, course)
+        used: set[int] = set()
+        imitated: dict[int, float] = {}
+        for one in micro["pairs"]:
+            pair = one["pair"]
+            yield from far(
+                f"{place}: weight of pair {pair}", one["weight"], *_near(course.kind(pair).dpo / k)
+            )
+            for role, view in zip(("chosen", "rejected"), course.views(pair), strict=True):
+                yield from view_problems(f"{place}: {role} of pair {pair}", views[one[role]], view)
+                used.add(one[role])
+            chosen = course.links[pair].chosen
+            imitated[chosen] = imitated.get(chosen, 0.0) + course.kind(pair).sft / k
+        for side in {view["trajectory"] for view in micro["views"]}:
+            found = 0.0
+            for view in (v for v in micro["views"] if v["trajectory"] == side):
+                whole = course.plain[side]
+                if view["sft_weight"] or view["n"] not in used:
+                    yield from view_problems(f"{place}: n {view['n']}, imitated", view, whole)
+                tokens = max(whole.tokens, 1) if course.config.sft_reduction == "mean" else 1
+                found += view["sft_weight"] * tokens
+            rest = found - imitated.get(side, 0.0)
+            left += [(place, side, rest)] if abs(rest) > ROUNDING * max(found, 1e-3) else []
+    for place, side, rest in left:
+        weight = course.extras.get(side, 0.0) / (k or len(left))
+        name = f"{place}: imitation of {course.sides[side].episode.name} beside its pairs"
+        yield from far(name, rest, *_near(weight))
+        found_extras[side] += 1
+
+
+def room_problems(place: str, micro: Mapping[str, Any], course: Course) -> Iterator[str]:
+    """A microbatch holds no more than its shape, and no less than its longest trajectory."""
+    batch = course.batch
+    numbers = [view["n"] for view in micro["views"]]
+    if len(set(numbers)) < len(numbers) or not all(
+        0 <= n < batch.rows * batch.views_per_row for n in numbers
+    ):
+        yield f"{place}: found the views {sorted(numbers)}, expected different ones of the microbatch's shape"
+    if len(micro["pairs"]) > batch.pairs:
+        yield f"{place}: found {len(micro['pairs'])} pairs, expected at most {batch.pairs}"
+    lengths = [course.sides[view["trajectory"]].length for view in micro["views"]]
+    most = min(sum(lengths), batch.rows * batch.row_length)
+    if not max(lengths, default=0) <= micro["tokens"] <= most:
+        yield f"{place}: tokens: found {micro['tokens']}, expected {max(lengths)} to {most}"
+
+
+def view_problems(where: str, found: Mapping[str, Any], expected: Weighed) -> Iterator[str]:
+    """A view is of the expected trajectory, with the expected tokens and weights."""
+    yield from differs(f"{where}: trajectory", found["trajectory"], expected.side)
+    yield from differs(f"{where}: trained tokens", found["tokens"], expected.tokens)
+    yield from far(f"{where}: weights of its tokens", found["weight"], *_near(expected.total))
+
+
+def _near(expected: float) -> tuple[float, float]:
+    return expected, ROUNDING * abs(expected)
+
+
+def size_problems(phase: Phase, plan: Mapping[str, Any], files: RunFiles, epochs: int) -> Iterator[str]:
+    """Numbers of steps and tokens, and that each epoch visits every step once."""
+    steps, record = plan["steps"], files.record(phase.name)
+    yield from differs(f"{phase.plan}: phase", plan["phase"], phase.name)
+    yield from differs(f"{phase.plan}: epochs", (plan["epochs"], len(plan["order"])), (epochs, epochs))
+    for epoch, order in enumerate(plan["order"]):
+        if sorted(order) != list(range(len(steps))):
+            wanted = f"expected each of {len(steps)} steps once"
+            yield f"{phase.plan}: order of epoch {epoch}: found {order}, {wanted}"
+    taken = files.records[phase.name]["position"]
+    yield from differs(f"{phase.name}: optimizer steps", taken, epochs * len(steps))
+    tokens = epochs * sum(micro["tokens"] for step in steps for micro in step)
+    yield from differs(f"{phase.name}: learned_tokens", record.get("learned_tokens", tokens), tokens)
+
+
+def _step_sizes(path: str, steps: Sequence[Any], count: int | None, what: str) -> Iterator[str]:
+    """Steps of an exact number of pairs, the last of what is left; or of one microbatch each."""
+    for number, step in enumerate(steps):
+        if count is None:
+            yield from differs(f"{path}: step {number}: microbatches", len(step), 1)
+        elif what == "pairs" or number < len(steps) - 1:
+            found = sum(len(micro[what]) for micro in step)
+            if found > count or (found < count and number < len(steps) - 1):
+                yield f"{path}: step {number}: found {found} {what}, expected {count}"
+
+
+def warm_start_problems(files: RunFiles, phase: Phase, tasks: Tasks) -> Iterator[str]:
+    """Every imitated expert stands in one step; a step's loss is the mean over its trained tokens."""
+    plan, config = files.json(phase.plan), files.config
+    sides, _ = fit_rows(warm_start_sides(files, tasks), config.batch)
+    yield from side_problems(phase.plan, plan, sides)
+    whole = [Weighed(side=number, weights=plain(side, 1.0)) for number, side in enumerate(sides)]
+    seen: Counter[int] = Counter()
+    for number, step in enumerate(plan["steps"]):
+        views = [view for micro in step for view in micro["views"]]
+        total = sum(whole[view["trajectory"]].tokens for view in views)
+        for view in views:
+            where = f"{phase.plan}: step {number}: n {view['n']}"
+            yield from view_problems(where, view, whole[view["trajectory"]])
+            yield from far(f"{where}: sft_weight", view["sft_weight"], *_near(1 / max(total, 1)))
+            seen[view["trajectory"]] += 1
+        yield from differs(f"{phase.plan}: step {number}: pairs", sum(len(m["pairs"]) for m in step), 0)
+    for place, side in enumerate(sides):
+        wanted = int(side.length <= config.batch.row_length)
+        yield from differs(f"{phase.plan}: {side.episode.name}: times an epoch", seen[place], wanted)
+    yield from size_problems(phase, plan, files, config.warm_start.epochs)
+    yield from _step_sizes(phase.plan, plan["steps"], config.batch.step_demonstrations, "views")
+
+
+def warm_start_sides(files: RunFiles, tasks: Tasks) -> list[Side]:
+    """The imitated trajectories: an imported set, or the experts of the configured tasks, in their order."""
+    imported = files.config.warm_start.data is not None
+    path = f"trajectories/{'imported' if imported else 'experts'}.parquet"
+    found = list(read_episodes(files.folder / path, ("tokens", "agent_mask")))
+    if not imported:
+        by_task = {episode.task_id: episode for episode in found}
+        ids = tasks.of("train", files.config.warm_start.tasks)
+        found = [by_task[task] for task in ids if task in by_task]
+    source = "imported" if imported else "expert"
+    return [Side(source=source, episode=episode, length=len(episode.tokens)) for episode in found]

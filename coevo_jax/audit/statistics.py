@@ -1,0 +1,128 @@
+"""What roll-outs amount to, counted again: rewards with bootstrapped intervals, hard negatives, diversity."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from coevo_jax.audit.reading import ENDINGS, Episode
+
+RESAMPLES = 2000  # of tasks, for a percentile interval of 95 % (Efron 1979)
+BINS = 10  # of rewards in [0, 1); solved ones are counted apart
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """What statistics need of a trajectory: many are in memory at once."""
+
+    task_id: str
+    agent: str
+    sample: int
+    reward: float
+    ending: str
+    actions: tuple[str, ...]
+    agent_tokens: int
+
+    @property
+    def finished(self) -> bool:
+        return self.ending != "fault"
+
+    @property
+    def failure(self) -> bool:
+        return self.finished and self.reward < 1
+
+
+def outcome(episode: Episode) -> Outcome:
+    """The outcome of an episode that was read with its turns and mask."""
+    return Outcome(
+        task_id=episode.task_id,
+        agent=episode.agent,
+        sample=episode.sample,
+        reward=episode.reward,
+        ending=episode.ending,
+        actions=tuple(turn["action"] for turn in episode.turns),
+        agent_tokens=int(episode.agent_mask.sum()),
+    )
+
+
+def summary(episodes: Sequence[Outcome], threshold: float, seed: int) -> dict[str, Any]:
+    """The entries of a summary in results.json, from what became of trajectories."""
+    ordered = sorted(episodes, key=lambda e: (e.task_id, e.agent, e.sample, e.reward))
+    played = [e for e in ordered if e.finished]
+    failures = [e for e in played if e.failure]
+    hard = [e for e in failures if e.reward >= threshold]
+    rewards = [e.reward for e in played]
+    solved = [float(e.reward >= 1) for e in played]
+    intervals = bootstrap([e.task_id for e in played], np.array([rewards, solved]), seed)
+    return {
+        "n": len(ordered),
+        "finished": len(played),
+        "faults": len(ordered) - len(played),
+        "tasks": len({e.task_id for e in played}),
+        "mean_reward": _mean(rewards),
+        "mean_reward_ci": intervals[0],
+        "success_rate": _mean(solved),
+        "success_rate_ci": intervals[1],
+        "histogram": histogram(rewards),
+        "hard_negative_threshold": threshold,
+        "hard_negative_share": _share(len(hard), len(played)),
+        "hard_negative_share_of_failures": _share(len(hard), len(failures)),
+        "failure_count": len(failures),
+        "mean_failure_reward": _mean([e.reward for e in failures]),
+        "endings": {ending: sum(e.ending == ending for e in ordered) for ending in ENDINGS},
+        "mean_turns": _mean([len(e.actions) for e in played]),
+        "mean_agent_tokens": _mean([e.agent_tokens for e in played]),
+        "diversity": diversity(failures),
+    }
+
+
+def bootstrap(tasks: Sequence[str], values: np.ndarray, seed: int) -> list[list[float] | None]:
+    """Percentile intervals of the means of rows of values, over resampled tasks with all their samples."""
+    if not tasks:
+        return [None] * len(values)
+    names, index = np.unique(tasks, return_inverse=True)
+    totals = np.zeros((len(values), len(names)))
+    for row, total in zip(values, totals, strict=True):
+        np.add.at(total, index, row)
+    sizes = np.bincount(index)
+    rng = np.random.default_rng([seed, len(names)])
+    means = np.zeros((len(values), RESAMPLES))
+    for resample in range(RESAMPLES):
+        drawn = np.bincount(rng.integers(0, len(names), size=len(names)), minlength=len(names))
+        means[:, resample] = totals @ drawn / (sizes @ drawn)
+    return [[float(bound) for bound in np.quantile(row, [0.025, 0.975])] for row in means]
+
+
+def histogram(rewards: Sequence[float]) -> list[int]:
+    counts = [0] * (BINS + 1)
+    for reward in rewards:
+        counts[min(int(reward * BINS), BINS - 1) if reward < 1 else BINS] += 1
+    return counts
+
+
+def diversity(failures: Sequence[Outcome]) -> dict[str, float | None]:
+    """Distinct sequences of actions, distinct neighbouring words of actions, and repeats within a task."""
+    sequences = [e.actions for e in failures]
+    by_task = {(e.task_id, sequence) for e, sequence in zip(failures, sequences, strict=True)}
+    words = 0
+    distinct: set[tuple[str, str]] = set()
+    for sequence in sequences:
+        for action in sequence:
+            neighbours = list(pairwise(action.split()))
+            words += len(neighbours)
+            distinct.update(neighbours)
+    return {
+        "distinct_sequences": _share(len(set(sequences)), len(failures)),
+        "distinct_bigrams": _share(len(distinct), words),
+        "duplicates": _share(len(failures) - len(by_task), len(failures)),
+    }
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return float(np.mean(values)) if len(values) else None
+
+
+def _share(count: int, total: int) -> float | None:
+    return count / total if total else None

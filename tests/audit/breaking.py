@@ -1,0 +1,107 @@
+"""A finished run to break: a copy, and edits that update the manifest's hashes: no other check speaks."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from coevo_jax.audit.audit import run_audit
+from coevo_jax.coevolution import coevolve
+from coevo_jax.report.html import write_report
+from coevo_jax.run_folder.run import Run, create_run
+from tests.tiny import tiny_config
+
+Rows = list[dict[str, Any]]
+
+
+def finished(folder: Path, *overrides: str) -> Path:
+    """The folder of a tiny run that kept every checkpoint, with its report."""
+    folder.mkdir(exist_ok=True)
+    return end(create_run(tiny_config(folder, "checkpoint.keep=all", *overrides)))
+
+
+def end(run: Run) -> Path:
+    coevolve(run)
+    run.close()
+    write_report(run.folder)
+    return run.folder
+
+
+def broken(folder: Path, scored: int | None = None) -> dict[str, str]:
+    """The words of every check that is broken, by its name."""
+    return {one.name: one.words for one in run_audit(folder, scored) if one.state == "BROKEN"}
+
+
+def states(folder: Path, scored: int | None = None) -> dict[str, str]:
+    return {one.name: one.state for one in run_audit(folder, scored)}
+
+
+def copy(run: Path, folder: Path) -> Path:
+    """A copy whose files are links: an edit puts a new file in the place of one."""
+    shutil.copytree(run, folder / "copy", copy_function=os.link)
+    return folder / "copy"
+
+
+def write(run: Path, path: str, content: bytes) -> None:
+    """Replace a file, committed or not, with its hash in the manifest."""
+    (run / path).unlink()
+    (run / path).write_bytes(content)
+    digest = hashlib.sha256(content).hexdigest()
+    for record in manifest(run)["done"]:
+        if path in record["files"]:
+            edit_record(run, record["name"], lambda one: one["files"].update({path: digest}))
+
+
+def manifest(run: Path) -> dict[str, Any]:
+    return json.loads((run / "manifest.json").read_text())
+
+
+def edit_json(run: Path, path: str, edit: Callable[[Any], Any]) -> None:
+    content = json.loads((run / path).read_text())
+    edit(content)
+    write(run, path, json.dumps(content).encode())
+
+
+def edit_record(run: Path, phase: str, edit: Callable[[dict[str, Any]], Any]) -> None:
+    """Change what the manifest says of a phase."""
+
+    def change(content: dict[str, Any]) -> None:
+        edit(next(record for record in content["done"] if record["name"] == phase))
+
+    content = manifest(run)
+    change(content)
+    (run / "manifest.json").unlink()
+    (run / "manifest.json").write_text(json.dumps(content))
+
+
+def edit_rows(run: Path, path: str, edit: Callable[[Rows], Any]) -> None:
+    table = pq.read_table(run / path)
+    rows = table.to_pylist()
+    edit(rows)
+    buffer = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), buffer)
+    write(run, path, buffer.getvalue().to_pybytes())
+
+
+def edit_lines(run: Path, path: str, edit: Callable[[list[str]], Any]) -> None:
+    lines = (run / path).read_text().splitlines()
+    edit(lines)
+    write(run, path, "".join(f"{line}\n" for line in lines).encode())
+
+
+def edit_metrics(run: Path, phase: str, name: str, edit: Callable[[float], float], place: int = 0) -> None:
+    """Change one value of a phase in the log: that of the so-manieth line that has it."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    found = [line for line in lines if line["phase"] == phase and name in line["values"]]
+    found[place]["values"][name] = edit(found[place]["values"][name])
+    text = "".join(f"{json.dumps(line)}\n" for line in lines)
+    write(run, "metrics.jsonl", text.encode())
+    content = manifest(run) | {"metrics_offset": len(text.encode())}
+    (run / "manifest.json").unlink()
+    (run / "manifest.json").write_text(json.dumps(content))

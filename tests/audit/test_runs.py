@@ -1,0 +1,145 @@
+"""The audit over finished runs of every method and every way a run comes to its end."""
+
+from pathlib import Path
+
+import pytest
+
+from coevo_jax.config_io import load_config
+from coevo_jax.run_folder.collection import read_collection
+from coevo_jax.run_folder.fork import fork_run
+from coevo_jax.run_folder.run import create_run
+from coevo_jax.schedule import find_phase
+from coevo_jax.training import learn_phase
+from tests.audit.breaking import broken, end, finished, states
+from tests.hosts.runs import TINY, launch
+from tests.tiny import coevolve_through_kills, kill_at_commits, tiny_config, write_config
+
+pytestmark = [pytest.mark.usefixtures("letters"), pytest.mark.slow]
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+METHODS = sorted(path.name for path in CONFIGS.glob("quickstart*.yaml"))
+SHORT = ("warm_start.epochs=3", "explore.tasks=['40:50']", "evaluate.tasks=':9'")
+NO_PAIRS = (
+    "target.pairs={expert_target: null, expert_failure: null, failure_failure: null}",
+    "failure.explore=false",
+)
+
+
+def method(name: str) -> tuple[str, ...]:
+    """What makes a shipped config's method, as options of the tiny run."""
+    config = load_config(CONFIGS / name)
+    keys = ("pairs", "sft_successes", "sft_experts", "sft_reduction", "loss", "reference")
+    agents = {
+        "target": config.target.model_dump(mode="json", include=set(keys)),
+        "failure": config.failure.model_dump(mode="json", include={*keys, "explore", "learn"}),
+    }
+    options = [f"{agent}.{key}={_text(value)}" for agent, one in agents.items() for key, value in one.items()]
+    options += [f"method={config.method}", f"rounds={min(config.rounds, 1)}"]
+    options += [f"explore.samples={config.explore.samples}"]
+    if config.model.lora is not None:
+        options.append("model.lora.rank=4")
+    if config.batch.step_pairs is not None:
+        options += ["batch.step_pairs=12", "batch.step_demonstrations=9"]
+    return tuple(options)
+
+
+def _text(value: object) -> str:
+    """A value as an override has it."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {_text(one)}" for key, one in value.items()) + "}"
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def assert_holds(run: Path) -> None:
+    found = states(run)
+    assert set(found.values()) == {"held"}, {name: state for name, state in found.items() if state != "held"}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_shipped_method_holds(name, tmp_path):
+    run = finished(tmp_path, *SHORT, *method(name))
+    assert_holds(run)
+
+
+OPTIONS = {
+    "references": (
+        *(
+            "rounds=2",
+            "target.reference=warm_start",
+            "target.reference_every=3",
+            "failure.keep_optimizer=true",
+        ),
+        *(
+            "target.loss=aot",
+            "failure.loss=kto",
+            "failure.max_pairs_per_kind=1",
+            "batch.share_prefixes=false",
+        ),
+    ),
+    "weights": (
+        *("target.ld_alpha=0.5", "target.turn_discount=0.9", "target.max_extra_turns=0", "target.wpo=true"),
+        *("target.sft_experts=0.3", "target.sft_successes=0.2", "target.loss={ipo: 0.5, simpo: 0.5}"),
+        *("batch.step_pairs=20", "target.sft_reduction=sum", "failure.cross_agent_only=true"),
+    ),
+    "the shorter side alone": ("target.ld_alpha=0",),
+    "bfloat16": ("model.dtype=bfloat16",),
+    "adapters of the initial model": ("model.lora={rank: 4, warm_start: adapter}", "target.divergence=js"),
+    "apart": ("explore.together=false",),
+    "one block": ("explore.block_tasks=50",),
+    "imitation by steps": (*NO_PAIRS, "target.sft_successes=1.0", "batch.step_demonstrations=3"),
+    "nothing to learn": (*NO_PAIRS, "target.sft_successes=1.0", "warm_start.learning_rate=1e-9"),
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_runs_with_other_options_hold(name, tmp_path):
+    assert_holds(finished(tmp_path, *SHORT, *OPTIONS[name]))
+
+
+def test_a_run_that_was_killed_and_resumed_holds(tmp_path, monkeypatch):
+    kill_at_commits(monkeypatch, "before", every=4)
+    run, kills = coevolve_through_kills(create_run(tiny_config(tmp_path, *SHORT, "checkpoint.keep=all")))
+    assert kills >= 3
+    assert_holds(end(run))
+
+
+@pytest.mark.parametrize("begun", [(), ("failure.explore=false",)], ids=["alike", "by one agent alone"])
+def test_a_fork_holds(begun, tmp_path):
+    source = finished(tmp_path / "source", *SHORT, *begun)
+    config = tiny_config(tmp_path / "fork", *SHORT, "checkpoint.keep=all", "target.epochs=1", "name=fork")
+    assert_holds(end(fork_run(source, config)))
+
+
+def test_where_checkpoints_are_pruned_the_rest_holds(tmp_path):
+    found = states(finished(tmp_path, *SHORT, "checkpoint.keep=1"))
+    assert set(found.values()) == {"held", "not checkable"}
+    gone = {name for name, state in found.items() if state == "not checkable"}
+    assert {name.partition("/")[0] for name in gone} == {"logps", "adam", "references"}
+    assert "logps/round-01/explore_target" not in gone  # the warm start's checkpoint is always kept
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_run_of_several_processes_holds(count, tmp_path):
+    ended = launch(
+        count, write_config(tmp_path), f"runs_dir={tmp_path / 'runs'}", *TINY, "checkpoint.keep=all"
+    )
+    assert [one.code for one in ended] == [0] * count, ended[-1].error
+    assert_holds(tmp_path / "runs" / "tiny")
+
+
+def test_a_target_that_learns_from_the_other_agents_failures_is_named(tmp_path, monkeypatch):
+    """One phase commits what both agents play side by side: all of it was once read as the target's."""
+
+    def read_all(folder, manifest, phase):
+        found = read_collection(folder, manifest, phase)
+        if phase.name.endswith("/explore_target"):
+            other = find_phase(load_config(folder / "config.yaml"), phase.name.replace("_target", "_failure"))
+            found += read_collection(folder, manifest, other)
+        return found
+
+    monkeypatch.setattr(learn_phase, "read_collection", read_all)
+    found = broken(finished(tmp_path, *SHORT))
+    names = {f"{kind}/round-01/learn_{who}" for kind in ("pairs", "plan") for who in ("target", "failure")}
+    assert names - {"plan/round-01/learn_failure"} <= set(found)
+    assert not any(name.startswith(("whose/", "tokens/", "logps/")) for name in found)
+    assert "hard_negatives" in found["pairs/round-01/learn_target"]
