@@ -36,8 +36,8 @@ ETO = [
 ]
 
 BROKEN_LOSS = """\
-def broken(policy_chosen, policy_rejected, reference_chosen, reference_rejected, *, beta):
-    return (policy_chosen - policy_rejected) * float("inf")
+def broken(policy_chosen, policy_rejected, reference_chosen, reference_rejected, *, beta, chosen_tokens):
+    return (policy_chosen - policy_rejected) * (1e38 * (chosen_tokens - 1)) ** 2  # infinite for real pairs
 """
 
 
