@@ -17,8 +17,7 @@ from coevo_jax.envs.intercode_sql import (
     intercode_reward,
     make_intercode_sql,
 )
-from coevo_jax.envs.intercode_sql.mysql.convert import convert_dump
-from coevo_jax.envs.intercode_sql.mysql.sandbox import MySqlSandbox
+from coevo_jax.envs.intercode_sql.mysql import LENIENT, STRICT, MySqlSandbox, Rules, open_dump
 from coevo_jax.envs.intercode_sql.sandbox import QueryLimits, SqlError
 from coevo_jax.envs.intercode_sql.spider import split_databases
 from tests.envs.mysql_speech import SPEECH
@@ -41,10 +40,8 @@ def cache(tmp_path_factory):
     patch.undo()
 
 
-def sandbox_of(folder: Path, name: str, limits: QueryLimits = LIMITS) -> MySqlSandbox:
-    dump = convert_dump(folder / "ic_spider_dbs.sql")
-    schema = next(schema for schema in dump.databases if schema.name == name)
-    return MySqlSandbox(dump.file(name), schema, limits)
+def sandbox_of(folder: Path, name: str, rules: Rules = STRICT) -> MySqlSandbox:
+    return open_dump(folder / "ic_spider_dbs.sql").open(name, LIMITS, rules)
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +99,7 @@ def test_every_expert_scores_one_within_the_turns_and_agrees_with_a_play(env):
 def test_golds_become_valid_mysql_and_tasks_say_what_they_are(env):
     golds = {one.task.id: one.gold for one in env._task_set.tasks.values()}
     assert golds["pets/0"] == "SELECT name FROM owner ORDER BY name"
-    assert golds["stage/4"] == "SELECT AVG(Seats) FROM `SHOW`"
+    assert golds["stage/4"] == "SELECT avg(Seats) FROM `SHOW`"
     assert golds["stage/5"].endswith("AS derived_1")
     families = {task.id: task.family for task in all_tasks(env)}
     assert families["pets/3"] == "hard" and families["stage/5"] == "extra"
@@ -117,19 +114,13 @@ def test_few_turns_leave_out_descriptions(folder):
     assert len(demonstration.turns) == 4 and demonstration.reward == 1.0
     assert [turn.action for turn in demonstration.turns[:2]] == [
         "execute[SHOW TABLES]",
-        "execute[DESC Owner]",
+        "execute[DESC owner]",
     ]
 
 
 def test_a_gold_answer_that_reaches_the_row_cap_is_refused(folder):
     with pytest.raises(ConfigError, match=r"row 0: gold: found 4 or more rows, expected fewer than row_cap"):
         make_intercode_sql(InterCodeSqlOptions(spider_path=str(folder), row_cap=4))
-
-
-def test_sqlite_itself_refuses_what_would_pass_the_parser(pets):
-    for sql in ("PRAGMA query_only = OFF", "ATTACH ':memory:' AS x", "DELETE FROM pet", "VACUUM"):
-        with pytest.raises(sqlite3.DatabaseError, match=r"not authorized|authorization denied"):
-            pets._connection.execute(sql)
 
 
 def test_an_empty_answer_is_right_where_gold_is_empty_and_nowhere_else(env):
@@ -199,19 +190,25 @@ SYNTAX = "You have an error in your SQL syntax; check the manual .* near '"
         ("SELECT code FROM pet a JOIN pet b ON a.code = b.code", "Column 'code' in field list is ambiguous"),
         ("SELEC 1", SYNTAX + "SELEC 1' at line 1"),
         ("SELECT code\nFROM pet WHERE", SYNTAX + "' at line 2"),
-        ("SELECT FOO(1)", r"FUNCTION pets\.FOO does not exist"),
-        ("SELECT LEFT('a')", "Incorrect parameter count in the call to native function 'LEFT'"),
+        ("SELECT FOO(1)", r"execute command denied to user 'agent'@'localhost' for routine 'pets\.FOO'"),
+        ("SELECT LEFT('a')", SYNTAX + r"\)' at line 1"),
+        ("SELECT LPAD('a')", "Incorrect parameter count in the call to native function 'LPAD'"),
         ("SELECT 1 FROM (SELECT 1)", "Every derived table must have its own alias"),
         ("SELECT code FROM pet WHERE AVG(weight) > 1", "Invalid use of group function"),
         ("SELECT (SELECT id, name FROM owner)", r"Operand should contain 1 column\(s\)"),
         ("SELECT 1 UNION SELECT 1, 2", "The used SELECT statements have a different number of columns"),
         ("SELECT * FROM towns.town", "SELECT command denied to user 'agent'@'localhost' for table 'town'"),
         ("USE stage", "Access denied for user 'agent'@'localhost' to database 'stage'"),
-        ("DROP TABLE pet", "DROP command denied to user 'agent'@'localhost' for table 'pet'"),
+        ("SELECT * FROM nosuch.t", "Unknown database 'nosuch'"),
+        ("DROP TABLE pet", r"Cannot execute statement in a READ ONLY transaction\."),
         ("INSERT INTO pet VALUES (1)", "INSERT command denied to user 'agent'@'localhost' for table 'pet'"),
         ("SELECT 1; SELECT 2", SYNTAX + "SELECT 2' at line 1"),
-        ("SELECT name FROM owner WHERE name REGEXP '['", "Syntax error in regular expression"),
-        ("EXPLAIN SELECT 1", "This version of MySQL doesn't yet support 'EXPLAIN of a query'"),
+        (
+            "SELECT name FROM owner WHERE name REGEXP '['",
+            r"The regular expression contains an unclosed bracket expression\.",
+        ),
+        ("SELECT name FROM owner WHERE name REGEXP 'a)'", "Mismatched parenthesis in regular expression"),
+        ("EXPLAIN SELECT 1", "This version of MySQL doesn't yet support 'EXPLAIN of this query'"),
     ],
 )
 def test_errors_are_worded_as_mysql_words_them(pets, sql, words):
@@ -229,7 +226,7 @@ RUNAWAY = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) "
 @pytest.mark.parametrize(
     "sql",
     [
-        RUNAWAY + "SELECT MAX(i) FROM n",
+        RUNAWAY.replace("i + 1 FROM n", "a.i + 1 FROM n a, pet b") + "SELECT MAX(i) FROM n",
         "SELECT COUNT(*) FROM " + ", ".join(f"pet p{number}" for number in range(14)),
         "SELECT CONCAT(REPEAT('a', 80), 'b') REGEXP '(a|aa)+$'",
     ],
@@ -242,7 +239,8 @@ def test_a_runaway_query_is_cut_and_the_next_one_runs(pets, sql):
 
 
 def test_rows_and_texts_are_capped(pets):
-    assert len(pets.run(RUNAWAY + "SELECT i FROM n")) == 100
+    assert len(pets.run("SELECT a.code FROM pet a, pet b, pet c, pet d")) == 100
+    assert "Recursive query aborted after 1001 iterations" in refusal(pets, RUNAWAY + "SELECT i FROM n")
     assert pets.run("SELECT REPEAT('ab', 1000000000), LPAD('x', 1000000000, 'y')") == [(None, None)]
 
 
@@ -267,11 +265,9 @@ def test_rows_and_texts_are_capped(pets):
         "SELECT * FROM pragma_table_info('pet')",
         "SELECT randomblob(9)",
         "VACUUM",
-        "BEGIN",
         "WITH a AS (SELECT 1) DELETE FROM pet",
         "SELECT 1; DROP TABLE pet",
-        "SET @a = 1",
-        "SELECT @@version",
+        "SELECT @@hostname",
     ],
 )
 def test_the_database_is_read_only(pets, sql):
@@ -287,7 +283,6 @@ def test_the_database_is_read_only(pets, sql):
         "SELECT " + "1+" * 4_000 + "1",
         "SELECT '" + "a" * 100_000 + "'",
         "SELECT \x00\x01\xff",
-        "SELECT 'a\x00b'",
         "SELECT '\ud800'",
         "SELECT ((1",
         "SELECT 1))",
@@ -302,7 +297,7 @@ def test_the_database_is_read_only(pets, sql):
         "SELECT SUM(DISTINCT) FROM pet",
         "SELECT COUNT()",
         "SELECT * FROM pet WHERE code IN ()",
-        "SELECT " + "code, " * 2_500 + "code FROM pet",
+        "SELECT " + "code, " * 5_000 + "code FROM pet",
         "SHOW nonsense",
         "DESC",
         "]]][[[",

@@ -1,6 +1,7 @@
 """What MySQL's optimizer knows of one source: its indexes, how many rows a condition leaves, what a read costs."""
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +21,7 @@ FILTERS = {
     "is not null": 0.9,
 }
 INEQUALITY = 0.3333
+LONG_TEXT_BYTES = 65_538  # that a sort keeps room for
 RANGES = frozenset({"<", "<=", ">", ">=", "between", "in", "=", "<>", "like"})
 
 
@@ -44,6 +46,16 @@ class Leaf:
         found = [(PRIMARY, True, self.table.key_places(PRIMARY))] if schema.primary_key else []
         found += [(index.name, index.unique, self.table.key_places(index.name)) for index in schema.indexes]
         return [index for index in found if index[0].lower() not in ignored]
+
+    def bytes_of(self, place: int) -> int:
+        """Length of a column's longest value in a row."""
+        if self.source.base is None:
+            return 8
+        column = self.source.base.columns[place]
+        if column.sql_type.kind not in ("text", "bytes"):
+            return 8
+        digits = re.search(r"\((\d+)\)", column.type)
+        return 4 * int(digits[1]) + 2 if digits else LONG_TEXT_BYTES
 
     def covers(self, index: str, places: Sequence[int]) -> bool:
         """Whether an index, with the primary key that ends it, holds all columns that the query uses."""

@@ -12,6 +12,16 @@ from coevo_jax.envs.intercode_sql.sandbox import SqlError
 REGEX_SECONDS = 0.5  # of CPU, for one match; it holds the interpreter all the while
 
 
+REGEX_ERRORS = {
+    "missing )": "Mismatched parenthesis in regular expression.",
+    "unbalanced parenthesis": "Mismatched parenthesis in regular expression.",
+    "unterminated character set": "The regular expression contains an unclosed bracket expression.",
+    "bad set": "The regular expression contains an unclosed bracket expression.",
+    "bad escape": "Unrecognized escape sequence in regular expression.",
+    "bad character range": "The regular expression contains an [x-y] character range where x comes after y.",
+}
+
+
 class TimeIsUp(Exception):
     """A pattern took longer than a query may."""
 
@@ -59,11 +69,12 @@ def _compiled(pattern: str, flags: int) -> regex.Pattern[str]:
 
 
 def _regex_error(pattern: str, message: str) -> str:
-    if "missing )" in message or "unbalanced" in message or "parenthes" in message:
-        return "Mismatched parenthesis in regular expression."
-    if "set" in message or "bracket" in message or "]" in message:
-        return "The regular expression contains an unclosed bracket expression."
-    return f"Syntax error in regular expression on line 1, character {len(pattern)}."
+    """ICU's words for a pattern that is none, by what our own library says of it."""
+    for part, words in REGEX_ERRORS.items():
+        if part in message:
+            return words
+    place = int(found[1]) + 1 if (found := regex.search(r"position (\d+)", message)) else len(pattern)
+    return f"Syntax error in regular expression on line 1, character {place}."
 
 
 def regexp_flags(kind: str) -> int:

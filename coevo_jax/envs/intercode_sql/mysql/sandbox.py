@@ -85,6 +85,8 @@ class MySqlSandbox:
         if plan is None:
             if len(sql) > MAX_SQL_CHARS:
                 raise SqlError(errors.TOO_BIG)
+            if not sql.isascii():
+                _check_letters(sql)
             if not _starts_query(sql):
                 statement = StatementParser(
                     sql, self._stored, self._world.others, self._explain, self._filter
@@ -145,6 +147,14 @@ class MySqlSandbox:
 
 INTO = object()
 """The plan of SELECT ... INTO @x, which shows nothing."""
+
+
+def _check_letters(sql: str) -> None:
+    """A statement reaches a server as UTF-8."""
+    try:
+        sql.encode()
+    except UnicodeEncodeError as error:
+        raise SqlError(str(error)) from None
 
 
 def _starts_query(sql: str) -> bool:

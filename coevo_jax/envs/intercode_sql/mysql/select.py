@@ -8,6 +8,7 @@ from coevo_jax.envs.intercode_sql.mysql import nodes
 from coevo_jax.envs.intercode_sql.mysql.access import PAGE_COST, ROW_COST, Leaf, describe_leaf
 from coevo_jax.envs.intercode_sql.mysql.aggregates import grouped_key
 from coevo_jax.envs.intercode_sql.mysql.binding import Binder
+from coevo_jax.envs.intercode_sql.mysql.filesort import filesort
 from coevo_jax.envs.intercode_sql.mysql.grouping import check_distinct, check_groups
 from coevo_jax.envs.intercode_sql.mysql.joins import Joiner, Step, all_true
 from coevo_jax.envs.intercode_sql.mysql.names import having_column, order_term
@@ -255,10 +256,44 @@ class SelectPlan:
 
     def _finished(self, flow: Iterable[Row]) -> list[tuple]:
         if self._order and (self._aggregated is False or self._select.group):
-            flow = sorted_rows(list(flow), self._order)
+            flow = self._sorted(list(flow))
         computes = [term.compute for term in self._items]
         end = None if self._limit is None else self._offset + self._limit
         return [tuple([compute(row) for compute in computes]) for row in islice(flow, self._offset, end)]
+
+    def _sorted(self, rows: list[Row]) -> list[Row]:
+        """The rows by ORDER BY: read from an index where it has that order, else sorted by MySQL's filesort."""
+        keys = [(term, descending) for term, descending in self._order if not term.constant]
+        backward = None if self._aggregated or self._select.distinct else self._index_order(keys)
+        if backward is not None:
+            rows = sorted_rows(rows, [(term, False) for term, _ in keys])
+            return rows[::-1] if backward else rows
+        if self.scope.window_calls:
+            return sorted_rows(rows, keys)
+        limit = None if self._limit is None else self._offset + self._limit
+        return filesort(rows, keys, limit, self._row_bytes())
+
+    def _index_order(self, keys: Order) -> bool | None:
+        """Whether an index of the first table is read backward for an order; None where none has it."""
+        if not self._steps or not keys or self._steps[0].table is None:
+            return None
+        leaf, directions = self._leaves[self._steps[0].leaves[0]], {descending for _, descending in keys}
+        places = [term.column[1] if term.column and term.column[0] == leaf.number else -1 for term, _ in keys]
+        alone = len(self._steps) == 1
+        if len(directions) > 1 or -1 in places or (not alone and True in directions):
+            return None
+        for name, _, columns in leaf.indexes:
+            read = name == (self._steps[0].index or PRIMARY) or (alone and self._limit is not None)
+            if read and columns[: len(places)] == tuple(places):
+                return True in directions
+        return None
+
+    def _row_bytes(self) -> int:
+        """Length of a row in the sort's buffer: everything of it that the query uses."""
+        if self._aggregated:
+            columns = [term.column for term in self._items if term.column is not None]
+            return 8 * len(self._items) + sum(self._leaves[leaf].bytes_of(place) for leaf, place in columns)
+        return sum(leaf.bytes_of(place) for leaf in self._leaves for place in leaf.source.used)
 
     def _distinct(self, flow: Iterable[Row]) -> list[tuple]:
         key = grouped_key(self._items)

@@ -151,7 +151,7 @@ class StatementParser(QueryParser):
 
     def _databases(self, full: bool) -> Rows:
         rows: Rows = [("information_schema",), ("performance_schema",), (self._database.name,)]
-        return self._filtered(sorted(rows) if self.word == "like" else rows, ["Database"])
+        return self._filtered(sorted(rows), ["Database"])
 
     def _columns_of(self, full: bool) -> Rows:
         if self.word not in ("from", "in"):
