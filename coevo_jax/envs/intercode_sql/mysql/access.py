@@ -157,15 +157,8 @@ def _by_statistics(place: int, leaf: Leaf) -> float:
 
 def counted(term: Term, leaf: Leaf) -> float | None:
     """How many rows a range over an index has, for MySQL looks them up; None where there is no such index."""
-    sign = term.key[0] if isinstance(term.key, tuple) else ""
-    if sign not in RANGES or leaf.table is None or term.outer or term.reads:
-        return None
-    columns = _own_columns(term, leaf)
-    if len(columns) != 1 or term.children[0].column is None or not all(c.constant for c in term.children[1:]):
-        return None
-    if not any(places[0] == columns[0] for _, _, places in leaf.indexes):
-        return None
-    if sign == "like" and str(term.children[1].value or "%")[:1] in "%_":
+    place = ranged(term, leaf)
+    if place is None or leaf.table is None or not any(places[0] == place for _, _, places in leaf.indexes):
         return None
     row: list[Any] = [None] * (leaf.number + 1)
     total = 0
@@ -173,3 +166,19 @@ def counted(term: Term, leaf: Leaf) -> float | None:
         row[leaf.number] = values
         total += bool(term.compute(row))
     return float(max(1, total))
+
+
+def ranged(term: Term, leaf: Leaf) -> int | None:
+    """The column that a condition bounds by constants; None where it is no range."""
+    sign = term.key[0] if isinstance(term.key, tuple) else ""
+    if sign == "or":
+        found = {ranged(child, leaf) for child in term.children}
+        return next(iter(found)) if len(found) == 1 else None
+    if sign not in RANGES or leaf.table is None or term.outer or term.reads or not term.children:
+        return None
+    columns = _own_columns(term, leaf)
+    if len(columns) != 1 or term.children[0].column is None or not all(c.constant for c in term.children[1:]):
+        return None
+    if sign == "like" and str(term.children[1].value or "%")[:1] in "%_":
+        return None
+    return columns[0]

@@ -17,7 +17,7 @@ from coevo_jax.envs.intercode_sql.mysql.schema import COLLATION, ColumnSchema, D
 from coevo_jax.files import cache_root, write_whole
 from coevo_jax.strict import ConfigError, StrictModel
 
-FORMAT = 2  # of the files in the cache: raise it when they change
+FORMAT = 3  # of the files in the cache: raise it when they change
 AFFINITY = {"int": "INTEGER", "double": "REAL", "float": "REAL"}
 
 

@@ -244,8 +244,18 @@ def _column(
         nullable="NOT NULL" not in rest.upper(),
         key=key,
         default=unescape(value) if value and value.startswith("'") else value,
-        extra="auto_increment" if "AUTO_INCREMENT" in rest.upper() else "",
+        extra=_extra(rest.upper(), value),
     )
+
+
+def _extra(rest: str, default: str | None) -> str:
+    """What DESCRIBE says of a column beside its type."""
+    parts = ["auto_increment"] if "AUTO_INCREMENT" in rest else []
+    if default is not None and default.upper().startswith("CURRENT_TIMESTAMP"):
+        parts.append("DEFAULT_GENERATED")
+    if "ON UPDATE CURRENT_TIMESTAMP" in rest:
+        parts.append("on update CURRENT_TIMESTAMP")
+    return " ".join(parts)
 
 
 def _split(text: str) -> list[str]:

@@ -17,7 +17,9 @@ SMALL = 16  # rows that introsort leaves to insertion
 Entry = tuple[tuple[int, ...], Row]
 
 
-def filesort(rows: list[Row], keys: Sequence[tuple[Term, bool]], limit: int | None, row_bytes: int) -> list[Row]:
+def filesort(
+    rows: list[Row], keys: Sequence[tuple[Term, bool]], limit: int | None = None, row_bytes: int = 0
+) -> list[Row]:
     """The rows in the order of the keys; of equal ones in MySQL's, where `limit` rows are wanted."""
     entries = _ranked(rows, keys)
     ordered = sorted(entries, key=lambda entry: entry[0])

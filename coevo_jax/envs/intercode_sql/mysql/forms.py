@@ -208,7 +208,9 @@ def _cut_double(value: float, count: int) -> float:
 def _whole(up: bool) -> Callable[[Terms], Term]:
     def whole(terms: Terms) -> Term:
         kind = numeric_type(terms[0].type)
-        result = SqlType(kind="double", scale=0) if kind.real else INT if kind.kind != "int" else kind
+        result = INT if kind.kind != "int" else kind
+        if kind.real or terms[0].type.kind == "datetime":
+            result = SqlType(kind="double", scale=0)
         compute = terms[0].compute
 
         def rounded_off(row: Row) -> Any:

@@ -16,7 +16,7 @@ Parts = tuple[int, int, int, int, int, int, int]
 APART = regex.compile(
     r"\s*(\d{1,4})[^\w\s](\d{1,2})[^\w\s](\d{1,2})(?:[T\s]+(\d{1,2})(?:[^\w\s](\d{1,2})(?:[^\w\s](\d{1,2})(?:\.(\d{0,6})\d*)?)?)?)?"
 )
-TOGETHER = regex.compile(r"\s*(\d{14}|\d{12}|\d{8}|\d{6})(?!\d)(?:\.(\d{0,6}))?")
+TOGETHER = regex.compile(r"\s*(\d{14}|\d{12}|\d{5,8})(?!\d)(?:\.(\d{0,6}))?")
 CLOCK = regex.compile(r"\s*(-?)(?:(\d+)\s+)?(\d{1,3}):(\d{1,2})(?::(\d{1,2})(?:\.(\d{0,6})\d*)?)?")
 MONTHS = {"month": 1, "quarter": 3, "year": 12, "year_month": 1}
 SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400, "week": 604800}
@@ -60,6 +60,11 @@ def _parts_of_text(text: str) -> Parts | None:
     if found is None:
         return None
     digits = found[1]
+    if len(digits) == 5:
+        digits = digits[:4] + "0" + digits[4:]
+    elif len(digits) == 7:
+        digits = digits[:6] + "0" + digits[6:]
+        digits = ("20" if int(digits[:2]) < 70 else "19") + digits
     if len(digits) in (6, 12):
         digits = ("20" if int(digits[:2]) < 70 else "19") + digits
     digits = digits.ljust(14, "0")

@@ -13,6 +13,7 @@ from coevo_jax.envs.intercode_sql.mysql.access import (
     ROW_COST,
     Leaf,
     counted,
+    ranged,
     selectivity,
 )
 from coevo_jax.envs.intercode_sql.mysql.comparisons import readers
@@ -174,7 +175,7 @@ class Planner:
                 return _Access(cost, self._filtered(item, leaf, done, 1.0, known), "eq_ref", name)
             rows = leaf.table.per_key(tuple(known))
             covered = leaf.covers(name, places)
-            read = PAGE_COST if covered else rows * PAGE_COST
+            read = PAGE_COST if covered else max(1.0, rows // 1) * PAGE_COST
             access = _Access(
                 prefix * (read + rows * ROW_COST), self._filtered(item, leaf, done, rows, known), "ref", name
             )
@@ -252,9 +253,9 @@ class Planner:
             found = counted(term, leaf)
             if found is None or term.key[0] == "=":
                 continue
-            place = term.children[0].column
+            place = ranged(term, leaf)
             for name, _, places in leaf.indexes:
-                if place is None or places[0] != place[1]:
+                if place is None or places[0] != place:
                     continue
                 covered = name == PRIMARY or leaf.covers(name, places)
                 cost = found * ROW_COST + (PAGE_COST if covered else found * PAGE_COST) + 0.1

@@ -197,12 +197,16 @@ class SelectPlan:
         return Joiner(steps, len(scope.sources), self._budget)
 
     def _index_for_groups(self, leaves: Sequence[Leaf], steps: list[Step]) -> None:
-        """One table grouped by the first columns of an index is read in the index's order."""
+        """The first table, grouped by the first columns of an index, is read in the index's order."""
         wanted = self.scope.grouped or (self._items if self._select.distinct and not self._aggregated else [])
         places = [term.column[1] if term.column is not None else -1 for term in wanted]
-        if len(steps) != 1 or steps[0].keys or not places or -1 in places or steps[0].table is None:
+        if not steps or steps[0].keys or not places or -1 in places or steps[0].table is None:
             return
         leaf = leaves[steps[0].leaves[0]]
+        if any(term.column is None or term.column[0] != leaf.number for term in wanted) or (
+            len(steps) > 1 and (not self.scope.grouped or any(step.hashes for step in steps))
+        ):
+            return
         for name, _, columns in sorted(leaf.indexes, key=lambda index: index[0] != PRIMARY):
             if set(columns[: len(places)]) == set(places) or (
                 name == steps[0].index and set(places) <= set(columns)
@@ -268,8 +272,8 @@ class SelectPlan:
         if backward is not None:
             rows = sorted_rows(rows, [(term, False) for term, _ in keys])
             return rows[::-1] if backward else rows
-        if self.scope.window_calls:
-            return sorted_rows(rows, keys)
+        if self._select.distinct and not self._aggregated:  # one sort orders the rows and drops the duplicates
+            keys += [(term, False) for term in self._items if not any(term.key == one.key for one, _ in keys)]
         limit = None if self._limit is None else self._offset + self._limit
         return filesort(rows, keys, limit, self._row_bytes())
 
@@ -291,7 +295,8 @@ class SelectPlan:
     def _row_bytes(self) -> int:
         """Length of a row in the sort's buffer: everything of it that the query uses."""
         if self._aggregated:
-            columns = [term.column for term in self._items if term.column is not None]
+            terms = [term.children[0] if term.aggregate and term.children else term for term in self._items]
+            columns = [term.column for term in terms if term.column is not None]
             return 8 * len(self._items) + sum(self._leaves[leaf].bytes_of(place) for leaf, place in columns)
         return sum(leaf.bytes_of(place) for leaf in self._leaves for place in leaf.source.used)
 
@@ -314,7 +319,11 @@ class SelectPlan:
             first[-2] = [made.over(rows) for made in scope.aggregates]
             return [first]
         if self._select.rollup or any(made.sorts for made in scope.aggregates):
-            rows = sorted_rows(rows, [(term, False) for term in scope.grouped])
+            rows = filesort(rows, [(term, False) for term in scope.grouped])
+            if self._select.rollup and not rows:
+                empty = self._nothing()
+                empty[-2] = [made.over([]) for made in scope.aggregates]
+                return [empty]
         groups = _gathered(rows, scope.grouped)
         found = []
         for members in groups:

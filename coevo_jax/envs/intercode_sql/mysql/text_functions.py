@@ -161,7 +161,7 @@ def _soundex(text: str) -> str:
         if letter not in "HW":
             if digit and digit != last:
                 code += digit
-            last = digit
+            last = digit or last
     return code.ljust(4, "0")
 
 

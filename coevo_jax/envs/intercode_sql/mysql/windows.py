@@ -9,7 +9,7 @@ from coevo_jax.envs.intercode_sql.mysql.aggregates import aggregate, grouped_key
 from coevo_jax.envs.intercode_sql.mysql.forms import as_type
 from coevo_jax.envs.intercode_sql.mysql.nodes import Call
 from coevo_jax.envs.intercode_sql.mysql.schema import DOUBLE, INT, UNSIGNED_INT, SqlType
-from coevo_jax.envs.intercode_sql.mysql.sorting import sorted_rows
+from coevo_jax.envs.intercode_sql.mysql.filesort import filesort
 from coevo_jax.envs.intercode_sql.mysql.terms import Row, Term, merged_type
 from coevo_jax.envs.intercode_sql.mysql.words import AGGREGATES
 
@@ -47,7 +47,7 @@ class WindowCall:
     def apply(self, rows: list[Row], place: int) -> list[Row]:
         """The rows in the window's order, each with its value at a place of its last cell."""
         if self.partition or self.order:
-            rows = sorted_rows(rows, [*((term, False) for term in self.partition), *self.order])
+            rows = filesort(rows, [*((term, False) for term in self.partition), *self.order])
         parts: dict[Any, list[Row]] = {}
         key = grouped_key(self.partition) if self.partition else (lambda row: None)
         for row in rows:
