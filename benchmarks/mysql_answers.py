@@ -3,10 +3,11 @@
 python -m benchmarks.mysql_answers --dump FOLDER/ic_spider_dbs.sql ANSWERS.jsonl.gz
 python -m benchmarks.mysql_answers --dump FOLDER/ic_spider_dbs.sql ANSWERS.jsonl.gz --show joins --docs
 
-Every line of the answers is {"kind", "database", "statement", "mysql_default_mode"} and, where it differs without
-ONLY_FULL_GROUP_BY, "mysql_without_full_group_by". An answer is a list of rows, cut beside "..._count" and
-"..._sha256_of_repr" where it is long, or {"error": code, "message": words}. tests/envs/mysql_server.py makes such
-lines from a server.
+Every line of the answers is {"kind", "database", "statement", "mysql_default_mode"} and, where it differs
+without ONLY_FULL_GROUP_BY, "mysql_without_full_group_by". An answer is a list of rows, cut beside "..._count"
+and "..._sha256_of_repr" where it is long, or {"error": code, "message": words}. Without a file of answers,
+--server SOCKET asks a server that holds the dump, for --made statements of each kind
+(benchmarks.mysql_statements) and for the gold queries beside the dump.
 """
 
 import argparse
@@ -23,13 +24,20 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import pymysql
+
 from benchmarks.methods import ROOT, write_table
-from coevo_jax.envs.intercode_sql.mysql import Dump, Rules, open_dump
+from benchmarks.mysql_statements import make_statements
+from coevo_jax.envs.intercode_sql.mysql import Dump, Rules, as_valid_mysql, open_dump
 from coevo_jax.envs.intercode_sql.sandbox import QueryLimits, SqlError
 
 LIMITS = QueryLimits(rows=1_000_000, instructions=2_000_000_000, seconds=60.0)
 DEFAULT, LOOSE = "mysql_default_mode", "mysql_without_full_group_by"
 MODES = {DEFAULT: Rules(), LOOSE: Rules(full_group_by=False)}
+BASE_MODE = (
+    "STRICT_TRANS_TABLES,NO_ZERO_IN_DATE,NO_ZERO_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION"
+)
+SQL_MODES = {DEFAULT: f"ONLY_FULL_GROUP_BY,{BASE_MODE}", LOOSE: BASE_MODE}
 TABLE = "intercode-sql-differences"
 
 
@@ -57,10 +65,26 @@ def cell(value: Any) -> Any:
 
 def read_answers(path: Path) -> Iterator[dict[str, Any]]:
     """The lines of a file of answers, which may be compressed."""
-    opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
-    with opened as lines:
-        for line in lines:
-            yield json.loads(line)
+    content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    for line in content.decode("utf-8").splitlines():
+        yield json.loads(line)
+
+
+def ask_server(socket: str, user: str, statements: Sequence[dict[str, str]]) -> list[dict[str, Any]]:
+    """A server's answers in both modes, as lines of a file of answers; its rows are kept whole."""
+    answers: list[dict[str, Any]] = [dict(statement) for statement in statements]
+    for mode, sql_mode in SQL_MODES.items():
+        connection = pymysql.connect(user=user, unix_socket=socket, charset="utf8mb4", autocommit=True)
+        with connection, connection.cursor() as cursor:
+            cursor.execute("SET SESSION sql_mode = %s", (sql_mode,))
+            for answer in answers:
+                cursor.execute(f"USE `{answer['database'].lower()}`")
+                try:
+                    cursor.execute(answer["statement"])
+                    answer[mode] = list(cursor.fetchall())
+                except pymysql.Error as error:
+                    answer[mode] = {"error": error.args[0], "message": error.args[1]}
+    return answers
 
 
 def judge(ours: list[tuple] | str, answer: dict[str, Any], mode: str) -> tuple[str, str]:
@@ -160,16 +184,27 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("answers", type=Path, nargs="+")
+    parser.add_argument("answers", type=Path, nargs="*", help="files of answers")
     parser.add_argument("--dump", type=Path, required=True, help="InterCode's ic_spider_dbs.sql")
-    parser.add_argument(
-        "--show", metavar="KIND", help="print the statements of a kind that differ, or of all"
-    )
+    parser.add_argument("--server", metavar="SOCKET", help="ask a server that holds the dump")
+    parser.add_argument("--user", default="agent", help="who may only read (default: agent)")
+    parser.add_argument("--made", type=int, default=100, help="statements of each kind to make for it")
+    parser.add_argument("--seed", type=int, default=0, help="of the statements that are made")
+    parser.add_argument("--show", metavar="KIND", help="print the differing statements of a kind, or all")
     parser.add_argument("--mode", choices=list(MODES), default=DEFAULT, help="of the statements shown")
     parser.add_argument("--docs", action="store_true", help="write the table into docs/environments.md")
     args = parser.parse_args()
+    if not args.answers and not args.server:
+        parser.error("give files of answers, or --server")
+    dump = open_dump(args.dump)
     answers = [answer for path in args.answers for answer in read_answers(path)]
-    found = compare(open_dump(args.dump), answers)
+    if args.server:
+        questions = json.loads((args.dump.parent / "ic_spider_dev.json").read_text(encoding="utf-8"))
+        golds = [(row["db"], as_valid_mysql(row["gold"])) for row in questions]
+        made = make_statements(dump.converted.databases, golds, args.made, args.seed)
+        made += [{"kind": "gold", "database": name, "statement": gold} for name, gold in golds]
+        answers += ask_server(args.server, args.user, made)
+    found = compare(dump, answers)
     for one in found:
         if one.result != "exact" and args.show in (one.kind, "all") and one.mode == args.mode:
             print(f"[{one.kind}: {one.result}] {one.database}: {one.statement}")

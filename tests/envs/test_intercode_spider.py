@@ -2,7 +2,6 @@
 
 import os
 import re
-import sqlite3
 import time
 from datetime import date, datetime
 from decimal import Decimal
@@ -17,7 +16,7 @@ from coevo_jax.envs.intercode_sql import (
     intercode_reward,
     make_intercode_sql,
 )
-from coevo_jax.envs.intercode_sql.mysql import LENIENT, STRICT, MySqlSandbox, Rules, open_dump
+from coevo_jax.envs.intercode_sql.mysql import STRICT, MySqlSandbox, Rules, open_dump
 from coevo_jax.envs.intercode_sql.sandbox import QueryLimits, SqlError
 from coevo_jax.envs.intercode_sql.spider import split_databases
 from tests.envs.mysql_speech import SPEECH

@@ -27,8 +27,8 @@ class InterCodeSqlOptions(StrictModel):
     mysql://user:password@host:port, or better $COEVO_SQL_DSN (read from the environment, and the password
     stays out of the run's files). The server must hold the dump."""
     strict: bool = True
-    """Whether MySQL refuses what the agent asks under its default sql_mode (ONLY_FULL_GROUP_BY; `count (*)` with a
-    space); false takes both. Gold queries always run without, for some of them need it. Only with spider_path."""
+    """Whether MySQL refuses what the agent asks under its default sql_mode (ONLY_FULL_GROUP_BY; `count (*)`
+    with a space); false takes both. A gold query always runs without, as 15 need. Only with spider_path."""
     seed: int = Field(0, ge=0)
     """Seed of the generated databases and questions; with spider_path, of the split by database."""
     train_databases: int = Field(40, ge=1)

@@ -1,4 +1,4 @@
-"""What MySQL's optimizer knows of one source: its indexes, how many rows a condition leaves, what a read costs."""
+"""What MySQL's optimizer knows of one source: indexes, rows that a condition leaves, costs of reading."""
 
 import math
 import re

@@ -85,7 +85,8 @@ def _function(sign: str, kind: SqlType, left: Term, right: Term) -> Callable[[An
         scale = kind.scale or 0
         return lambda a, b: rounded(plain(to_decimal(a), to_decimal(b)), scale)
     low, high = (0, UNSIGNED) if kind.unsigned else (-BIGINT, BIGINT)
-    label = f"BIGINT{' UNSIGNED' if kind.unsigned else ''} value is out of range in '({written(left)} {sign} {written(right)})'"
+    name = "BIGINT UNSIGNED" if kind.unsigned else "BIGINT"
+    label = f"{name} value is out of range in '({written(left)} {sign} {written(right)})'"
 
     def bounded(a: Any, b: Any) -> Any:
         result = plain(to_number(a), to_number(b))

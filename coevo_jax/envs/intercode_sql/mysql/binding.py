@@ -31,6 +31,7 @@ from coevo_jax.envs.intercode_sql.sandbox import SqlError
 
 COMPARISONS = frozenset({"=", "<=>", "<>", "<", "<=", ">", ">="})
 ARITHMETIC = frozenset({"+", "-", "*", "/", "%", "div"})
+ALIASED = frozenset({"order clause", "having clause", "group statement"})
 BITWISE = frozenset({"|", "&", "^", "<<", ">>"})
 LITERALS = {"text": TEXT, "double": DOUBLE, "null": NULL, "bytes": BYTES}
 
@@ -78,8 +79,8 @@ class Binder(CallBinder, SubqueryBinder):
             found = scope.find(parts)
             if len(found) > 1:
                 raise SqlError(f"Column '{'.'.join(parts)}' in {self.scope.place} is ambiguous")
-            if found:
-                return _column_term(scope, found[0]) if depth == 0 else self._outer_column(scope, found[0])
+            for place in found:
+                return _column_term(scope, place) if depth == 0 else self._outer_column(scope, place)
             if (term := self._alias_of(scope, parts, depth)) is not None:
                 return term
             scope = scope.outer
@@ -96,7 +97,11 @@ class Binder(CallBinder, SubqueryBinder):
 
     def _alias_of(self, scope: Scope, parts: tuple[str, ...], depth: int) -> Term | None:
         """An alias of the select list, where the query's clause may name one."""
-        if depth or len(parts) > 1 or scope.place not in ("order clause", "having clause", "group statement"):
+        if (
+            depth
+            or len(parts) != 1
+            or scope.place not in ("order clause", "having clause", "group statement")
+        ):
             return None
         for name, term in scope.items:
             if name.lower() == parts[0].lower():
@@ -167,7 +172,9 @@ class Binder(CallBinder, SubqueryBinder):
         value, interval = node.operands
         if not isinstance(interval, nodes.Interval) or node.sign not in "+-":
             raise errors.syntax_error("INTERVAL")
-        shifted = self.bind_scalar(value.arguments[0] if _is_moment(value) else value)
+        if isinstance(value, nodes.Call) and value.name == "as moment":
+            value = value.arguments[0]
+        shifted = self.bind_scalar(value)
         return shift(shifted, self.bind_scalar(interval.count), interval.unit, 1 if node.sign == "+" else -1)
 
     def _and(self, node: Operation) -> Term:
@@ -355,10 +362,6 @@ class Binder(CallBinder, SubqueryBinder):
         nodes.Row: _row,
         nodes.Interval: _row,
     }
-
-
-def _is_moment(node: Node) -> bool:
-    return isinstance(node, nodes.Call) and node.name == "as moment"
 
 
 def _encoded(compute: Compute) -> Compute:

@@ -49,8 +49,8 @@ REFUSED = frozenset(
 )
 SYSTEM = {
     "version": VERSION,
-    "sql_mode": "ONLY_FULL_GROUP_BY,STRICT_TRANS_TABLES,NO_ZERO_IN_DATE,NO_ZERO_DATE,ERROR_FOR_DIVISION_BY_ZERO,"
-    "NO_ENGINE_SUBSTITUTION",
+    "sql_mode": "ONLY_FULL_GROUP_BY,STRICT_TRANS_TABLES,NO_ZERO_IN_DATE,NO_ZERO_DATE,"
+    "ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION",
     "lower_case_table_names": 1,
     "autocommit": 1,
     "max_connections": 151,
@@ -131,7 +131,7 @@ class CallBinder:
     def _window(self, node: Call) -> Term:
         scope = self.scope
         if not scope.windows_allowed:
-            raise SqlError("You cannot use the window function '%s' in this context.'" % node.name)
+            raise SqlError(f"You cannot use the window function '{node.name}' in this context.'")
         scope.windows_allowed = False
         try:
             window = self._window_of(node.window)
@@ -198,8 +198,8 @@ class CallBinder:
             if None in found:
                 return None
             if name == "regexp_replace":
-                return patterns.substitute(*found, budget.deadline)
-            match = patterns.found(*found, budget.deadline)
+                return patterns.substitute(found[0], found[1], found[2], budget.deadline)
+            match = patterns.found(found[0], found[1], budget.deadline)
             if name == "regexp_instr":
                 return match.start() + 1 if match else 0
             return match[0] if match else None

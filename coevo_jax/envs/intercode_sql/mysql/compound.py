@@ -17,7 +17,10 @@ from coevo_jax.envs.intercode_sql.mysql.terms import Row, Scope, Source, Term, m
 from coevo_jax.envs.intercode_sql.sandbox import SqlError
 
 MOST_ROUNDS = 1000
-RECURSION = "Recursive query aborted after 1001 iterations. Try increasing @@cte_max_recursion_depth to a larger value."
+RECURSION = (
+    "Recursive query aborted after 1001 iterations. Try increasing @@cte_max_recursion_depth to a "
+    "larger value."
+)
 WIDTHS = "The used SELECT statements have a different number of columns"
 
 

@@ -1,10 +1,13 @@
 """The order in which MySQL's filesort leaves equal rows.
 
-It sorts up to 100 rows by the C++ library's introsort and more by a stable sort; under LIMIT it keeps the best rows in
-a heap, or selects them first, as far as the rows fit its buffer. All three move equal rows, always in the same way.
+It sorts up to 100 rows by the C++ library's introsort and more by a stable sort; under LIMIT it keeps the
+best rows in a heap, or selects them first, as far as the rows fit its buffer. All three move equal rows,
+always in the same way.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
 
 from coevo_jax.envs.intercode_sql.mysql.comparisons import side_reader
 from coevo_jax.envs.intercode_sql.mysql.sorting import sort_key
@@ -14,7 +17,7 @@ BUFFER_BYTES = 262_144
 STABLE_FROM = 101  # rows
 HEAP_SHARE = 3.0  # a heap is used for fewer than a third of the rows
 SMALL = 16  # rows that introsort leaves to insertion
-Entry = tuple[tuple[int, ...], Row]
+Entry = tuple[tuple[Any, ...], Row]
 
 
 def filesort(
@@ -22,16 +25,17 @@ def filesort(
 ) -> list[Row]:
     """The rows in the order of the keys; of equal ones in MySQL's, where `limit` rows are wanted."""
     entries = _ranked(rows, keys)
-    ordered = sorted(entries, key=lambda entry: entry[0])
-    if all(a[0] != b[0] for a, b in zip(ordered, ordered[1:], strict=False)):
-        return [row for _, row in ordered]
     count = len(entries)
+    if limit is None or limit * HEAP_SHARE >= count:
+        ordered = sorted(entries, key=_first)
+        if all(a[0] != b[0] for a, b in pairwise(ordered)):
+            return [row for _, row in ordered]
     if limit is not None and 0 < limit < count:
         fitting = BUFFER_BYTES // (row_bytes + 8)
         if (limit < count / HEAP_SHARE) if count < fitting else (limit + 1 < fitting):
             entries = _sorted(_best(entries, limit))[:limit]
         elif limit < count // 2:
-            entries = sorted(_select(entries, limit - 1)[:limit], key=lambda entry: entry[0])
+            entries = sorted(_select(entries, limit - 1)[:limit], key=_first)
         else:
             entries = _sorted(entries)
     else:
@@ -39,20 +43,29 @@ def filesort(
     return [row for _, row in entries]
 
 
+def _first(entry: Entry) -> tuple[Any, ...]:
+    return entry[0]
+
+
 def _ranked(rows: list[Row], keys: Sequence[tuple[Term, bool]]) -> list[Entry]:
-    """Every row behind what it sorts by: for each key its place among all values."""
-    columns: list[list[int]] = []
+    """Every row behind what it sorts by; where a key descends, by its place among all values."""
+    columns: list[list[Any]] = []
     for term, descending in keys:
         key = sort_key(term.compute, side_reader(term.type))
         found = [key(row) for row in rows]
+        if not descending:
+            columns.append(found)
+            continue
         places = {value: place for place, value in enumerate(sorted(set(found), reverse=descending))}
         columns.append([places[value] for value in found])
-    return list(zip(zip(*columns, strict=True), rows, strict=True)) if columns else [((), row) for row in rows]
+    return (
+        list(zip(zip(*columns, strict=True), rows, strict=True)) if columns else [((), row) for row in rows]
+    )
 
 
 def _sorted(entries: list[Entry]) -> list[Entry]:
     if len(entries) >= STABLE_FROM:
-        return sorted(entries, key=lambda entry: entry[0])
+        return sorted(entries, key=_first)
     return introsort(entries)
 
 
@@ -81,8 +94,10 @@ def _insert(found: list[Entry], place: int) -> None:
 
 def _quicksort(found: list[Entry], first: int, last: int, depth: int) -> None:
     while last - first > SMALL:
-        if depth == 0:  # introsort goes over to a heap here; so deep a pattern of keys is left to a stable sort
-            found[first:last] = sorted(found[first:last], key=lambda entry: entry[0])
+        if (
+            depth == 0
+        ):  # introsort goes over to a heap here; so deep a pattern of keys is left to a stable sort
+            found[first:last] = sorted(found[first:last], key=_first)
             return
         depth -= 1
         cut = _partition(found, first, last)
@@ -108,10 +123,9 @@ def _partition(found: list[Entry], first: int, last: int) -> int:
 
 def _median_first(found: list[Entry], result: int, a: int, b: int, c: int) -> None:
     x, y, z = found[a][0], found[b][0], found[c][0]
-    if x < y:
-        middle = b if y < z else c if x < z else a
-    else:
-        middle = a if x < z else c if y < z else b
+    low, high = (a, b) if x < y else (b, a)
+    least, greatest = (x, y) if x < y else (y, x)
+    middle = high if greatest < z else c if least < z else low
     found[result], found[middle] = found[middle], found[result]
 
 
@@ -141,7 +155,8 @@ def _best(entries: list[Entry], limit: int) -> list[Entry]:
     for entry in entries:
         if len(heap) == limit + 1:
             slots[heap[0]] = entry
-            _sink(heap, slots)
+            if entry[0] < slots[heap[1]][0] or (limit > 1 and entry[0] < slots[heap[2]][0]):
+                _sink(heap, slots)
             continue
         slots.append(entry)
         heap.append(len(slots) - 1)

@@ -1,4 +1,4 @@
-"""Gold queries of Spider as valid MySQL: with aliases of derived tables, and backticks around reserved words."""
+"""Gold queries of Spider as valid MySQL: aliases of derived tables, backticks around reserved words."""
 
 from coevo_jax.envs.intercode_sql.mysql.queries import QueryParser
 from coevo_jax.envs.intercode_sql.sandbox import SqlError

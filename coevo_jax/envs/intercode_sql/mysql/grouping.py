@@ -1,4 +1,4 @@
-"""ONLY_FULL_GROUP_BY: which columns the groups, keys and equalities of a query determine, and what is refused."""
+"""ONLY_FULL_GROUP_BY: which columns groups, keys and equalities determine, and what is refused."""
 
 from collections.abc import Iterable, Sequence
 
@@ -82,12 +82,13 @@ def check_groups(
                 continue
             if scope.grouped:
                 raise SqlError(
-                    f"Expression #{number} of {words} is not in GROUP BY clause and contains nonaggregated column "
-                    f"'{found.label}' which is not functionally dependent on columns in GROUP BY clause; {MODE}"
+                    f"Expression #{number} of {words} is not in GROUP BY clause and contains nonaggregated "
+                    f"column '{found.label}' which is not functionally dependent on columns in GROUP BY "
+                    f"clause; {MODE}"
                 )
             raise SqlError(
-                f"In aggregated query without GROUP BY, expression #{number} of {words} contains nonaggregated "
-                f"column '{found.label}'; {MODE}"
+                f"In aggregated query without GROUP BY, expression #{number} of {words} contains "
+                f"nonaggregated column '{found.label}'; {MODE}"
             )
 
 

@@ -1,7 +1,7 @@
-"""What may be sent to a server: statements that MySQL's grammar takes and that only read, by lists of what is allowed.
+"""What may be sent to a server: statements of MySQL's grammar that only read, by lists of what is allowed.
 
-A statement is parsed first; what is looked at are its parts, never its words. So a name in backticks is no other name,
-and a text that looks like a statement is a text.
+A statement is parsed first; what is looked at are its parts, never its words. So a name in backticks is no
+other name, and a text that looks like a statement is a text.
 """
 
 import re

@@ -61,10 +61,15 @@ class Joiner:
         tests = [term.compute for term in (*step.filters, *step.conditions)]
         found = self._matching(step, self._blank())
         self._budget.spend(len(found))
+        if width == 1:
+            return _single(found, tests)
+        return self._placed(found, leaf, tests)
+
+    def _placed(self, found: Sequence[tuple], leaf: int, tests: list[Compute]) -> Iterator[Row]:
         for values in found:
-            row: Row = [None] * width + [0, None, None]
+            row = self._blank()
             row[leaf] = values
-            if all_true(tests, row):
+            if not tests or all_true(tests, row):
                 yield row
 
     def _all(self, step: Step) -> Sequence[tuple]:
@@ -157,6 +162,20 @@ class Joiner:
                 longer[leaf] = values
                 if all_true(tests, longer):
                     yield longer
+
+
+def _single(found: Sequence[tuple], tests: list[Compute]) -> Iterator[Row]:
+    """The rows of a query of one source that pass the tests."""
+    if not tests:
+        return ([values, 0, None, None] for values in found)
+    if len(tests) > 1:
+        return (row for values in found if all_true(tests, row := [values, 0, None, None]))
+    test = tests[0]
+    return (
+        row
+        for values in found
+        if (passed := test(row := [values, 0, None, None])) and (passed == 1 or truth(passed))
+    )
 
 
 def _key(step: Step, row: Row) -> Any:

@@ -26,10 +26,11 @@ def _selected(binder: "Binder", node: nodes.Name) -> Term | None:
     """The item of the select list that a name means, by its alias or its column."""
     scope = binder.scope
     matches: list[Term] = []
+    qualified = len(node.parts) > 1
     for name, term in scope.items:
         if name.lower() != node.parts[-1].lower():
             continue
-        if len(node.parts) > 1 and (term.column is None or term.column not in scope.find(node.parts)):
+        if qualified and (term.column is None or term.column not in scope.find(node.parts)):
             continue
         if not any(term.key == other.key for other in matches):
             matches.append(term)

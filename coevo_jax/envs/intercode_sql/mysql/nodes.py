@@ -47,7 +47,7 @@ class Variable(Node):
 
 @dataclass(slots=True, eq=False)
 class Operation(Node):
-    """An operator and what it works on; `sign` in small letters, e.g. "+", "and", "not", "like", "is null"."""
+    """An operator and what it works on; `sign`: "+", "and", "not", "like", "is null", ..."""
 
     sign: str
     operands: list[Node]

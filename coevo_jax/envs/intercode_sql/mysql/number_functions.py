@@ -1,4 +1,4 @@
-"""MySQL's functions of numbers whose result has one type; those that follow their argument are in forms.py."""
+"""MySQL's functions of numbers whose result has one type; forms.py has those that follow their argument."""
 
 import math
 from collections.abc import Callable, Mapping

@@ -1,8 +1,8 @@
 """Chooses the order of a join as MySQL's optimizer does, for rows without ORDER BY come in it.
 
 The costs are those of MySQL 8's optimizer for tables that lie in memory: a page 0.25, a row 0.1, non-indexed
-conditions by its fixed guesses. What it does not follow: histograms, index merges, loose scans, semijoins other than
-in the outer query's order.
+conditions by its fixed guesses. What it does not follow: histograms, index merges, loose scans, semijoins
+other than in the outer query's order.
 """
 
 from collections.abc import Callable, Sequence
@@ -230,7 +230,7 @@ class Planner:
     def _step(self, item: Item, done: int, first: bool) -> Step:
         widths = tuple(len(self._leaves[leaf].source.columns) for leaf in item.leaves)
         step = Step(item.leaves, outer=item.outer, widths=widths)
-        if len(item.leaves) > 1:
+        if len(item.leaves) != 1:
             step.nest = Planner(self._leaves, item.inside, item.inner_conditions, False).steps()
             return step
         leaf = self._leaves[item.leaves[0]]

@@ -1,10 +1,11 @@
 """One database of a converted dump that speaks MySQL: read-only, limited in work, time, rows and text.
 
-Nothing of a statement runs anywhere but here: it is parsed by MySQL's grammar, bound to the dump's tables, planned and
-computed. docs/environments.md says how far its answers agree with a server's, and what differs.
+Nothing of a statement runs anywhere but here: it is parsed by MySQL's grammar, bound to the dump's tables,
+planned and computed. docs/environments.md says how far its answers agree with a server's, and what differs.
 """
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from coevo_jax.envs.intercode_sql.mysql.information import InformationSchema
 from coevo_jax.envs.intercode_sql.mysql.patterns import TimeIsUp
 from coevo_jax.envs.intercode_sql.mysql.queries import parse_query
 from coevo_jax.envs.intercode_sql.mysql.schema import DatabaseSchema, SqlType
+from coevo_jax.envs.intercode_sql.mysql.select import SelectPlan
 from coevo_jax.envs.intercode_sql.mysql.sources import World
 from coevo_jax.envs.intercode_sql.mysql.statements import StatementParser, filter_rows
 from coevo_jax.envs.intercode_sql.mysql.tables import open_stored
@@ -108,6 +110,8 @@ class MySqlSandbox:
         plan = Builder(self._world, self._budget, rules.full_group_by).build(query)
         if isinstance(query.body, nodes.Select) and query.body.into:
             plan = INTO
+        elif isinstance(plan, SelectPlan):
+            plan.most_rows = self._limits.rows
         self._plans[sql, rules] = plan
         if len(self._plans) > PLANS_KEPT:
             self._plans.popitem(last=False)
@@ -133,7 +137,7 @@ class MySqlSandbox:
         self._check_tables(query)
         return explain(Builder(self._world, self._budget, True).build(query))
 
-    def _filter(self, rows: list[tuple], names: list[str], node: nodes.Node) -> list[tuple]:
+    def _filter(self, rows: list[tuple], names: Sequence[str], node: nodes.Node) -> list[tuple]:
         def binder_of(columns: list[tuple[str, SqlType]]) -> Any:
             scope = Scope()
             scope.sources, scope.place = [Source("", "", columns)], "where clause"

@@ -61,6 +61,7 @@ class SelectPlan:
         self._offset = query.offset.value if isinstance(query.offset, nodes.Literal) else 0
         self._joiner = self._plan(world)
         self.keys = self._unique_keys()
+        self.most_rows: int | None = None  # that whoever asks will read
 
     def _bind_from(self, world: World, build: Callable[..., Any]) -> Tree | None:
         if self._select.source is None:
@@ -262,17 +263,20 @@ class SelectPlan:
         if self._order and (self._aggregated is False or self._select.group):
             flow = self._sorted(list(flow))
         computes = [term.compute for term in self._items]
-        end = None if self._limit is None else self._offset + self._limit
+        wanted = self._limit if self.most_rows is None else min(self._limit or self.most_rows, self.most_rows)
+        end = None if wanted is None else self._offset + wanted
         return [tuple([compute(row) for compute in computes]) for row in islice(flow, self._offset, end)]
 
     def _sorted(self, rows: list[Row]) -> list[Row]:
-        """The rows by ORDER BY: read from an index where it has that order, else sorted by MySQL's filesort."""
+        """The rows by ORDER BY: read from an index that has that order, else sorted by MySQL's filesort."""
         keys = [(term, descending) for term, descending in self._order if not term.constant]
         backward = None if self._aggregated or self._select.distinct else self._index_order(keys)
         if backward is not None:
             rows = sorted_rows(rows, [(term, False) for term, _ in keys])
             return rows[::-1] if backward else rows
-        if self._select.distinct and not self._aggregated:  # one sort orders the rows and drops the duplicates
+        if (
+            self._select.distinct and not self._aggregated
+        ):  # one sort orders the rows and drops the duplicates
             keys += [(term, False) for term in self._items if not any(term.key == one.key for one, _ in keys)]
         limit = None if self._limit is None else self._offset + self._limit
         return filesort(rows, keys, limit, self._row_bytes())

@@ -89,9 +89,9 @@ class ServerConnection:
                 keeps_case = cursor.fetchall() != ((1,),)
         except RuntimeError as error:  # pymysql's word for a missing package
             raise ConfigError(
-                f"config: env.options.dsn: the server at {where} wants the password of {self._dsn.user} encrypted, "
-                f"and the connection has no TLS ({error}), expected a Unix socket, or the package that "
-                "encrypts it: pip install 'PyMySQL[rsa]'"
+                f"config: env.options.dsn: the server at {where} wants the password of {self._dsn.user} "
+                f"encrypted, and the connection has no TLS ({error}), expected a Unix socket, or the package "
+                "that encrypts it: pip install 'PyMySQL[rsa]'"
             ) from None
         except (pymysql.Error, OSError) as error:
             code = error.args[0] if error.args else ""
@@ -102,9 +102,9 @@ class ServerConnection:
             ) from None
         if keeps_case:
             raise ConfigError(
-                f"config: env.options.dsn: the server at {where} has another lower_case_table_names, expected "
-                "1, for InterCode's golds write table names in any case and its server shows them in small "
-                "letters; a server takes the setting before it holds data: make a new one with "
+                f"config: env.options.dsn: the server at {where} has another lower_case_table_names, "
+                "expected 1, for InterCode's golds write table names in any case and its server shows them "
+                "in small letters; a server takes the setting before it holds data: make a new one with "
                 "--lower-case-table-names=1 and load the dump"
             )
         if missing := [name for name in databases if name.lower() not in found]:

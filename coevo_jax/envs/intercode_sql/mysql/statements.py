@@ -1,6 +1,6 @@
 """MySQL's statements: which kind a text is, and what all but queries are answered with."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from coevo_jax.envs.intercode_sql.mysql import errors, nodes
@@ -20,7 +20,8 @@ DEFINITIONS = frozenset(["create", "drop", "alter", "truncate", "rename"])
 ADMINISTRATION = {
     "grant": "Access denied for user 'agent'@'localhost' (using password: NO)",
     "revoke": "Access denied for user 'agent'@'localhost' (using password: NO)",
-    "flush": "Access denied; you need (at least one of) the RELOAD or FLUSH_TABLES privilege(s) for this operation",
+    "flush": "Access denied; you need (at least one of) the RELOAD or FLUSH_TABLES privilege(s) for this "
+    "operation",
     "load": errors.NO_FILE,
     **dict.fromkeys(
         (
@@ -57,7 +58,7 @@ ENGINES = (
     ("ARCHIVE", "YES", "Archive storage engine", "NO", "NO", "NO"),
 )
 Explain = Callable[[nodes.Query], str]
-Filter = Callable[[Rows, list[str], nodes.Node], Rows]
+Filter = Callable[[Rows, Sequence[str], nodes.Node], Rows]
 
 
 class StatementParser(QueryParser):
@@ -115,7 +116,7 @@ class StatementParser(QueryParser):
             raise errors.no_such_table(self._database.name, name.lower())
         return table
 
-    def _filtered(self, rows: Rows, names: list[str], place: int = 0) -> Rows:
+    def _filtered(self, rows: Rows, names: Sequence[str], place: int = 0) -> Rows:
         """The rows that LIKE or WHERE leaves."""
         if self.take("like"):
             if self.token.kind != "text":
@@ -206,7 +207,8 @@ class StatementParser(QueryParser):
         self._end()
         if what in ("database", "schema"):
             self._own(name)
-            words = f"/*!40100 DEFAULT CHARACTER SET utf8mb4 COLLATE {COLLATION} */ /*!80016 DEFAULT ENCRYPTION='N' */"
+            words = f"/*!40100 DEFAULT CHARACTER SET utf8mb4 COLLATE {COLLATION} */ "
+            words += "/*!80016 DEFAULT ENCRYPTION='N' */"
             return [(written, f"CREATE DATABASE `{self._database.name}` {words}")]
         table = self._table(name)
         if what == "view":
@@ -217,8 +219,9 @@ class StatementParser(QueryParser):
         """SHOW TABLE STATUS."""
         self.expect("status")
         self._own(self._database_name())
-        names = "Name Engine Version Row_format Rows Avg_row_length Data_length Max_data_length Index_length Data_free "
-        names += "Auto_increment Create_time Update_time Check_time Collation Checksum Create_options Comment"
+        names = "Name Engine Version Row_format Rows Avg_row_length Data_length Max_data_length Index_length "
+        names += "Data_free Auto_increment Create_time Update_time Check_time Collation Checksum "
+        names += "Create_options Comment"
         rows = [table_status(table) for _, table in sorted(self._database.tables.items())]
         return self._filtered(rows, names.split())
 
@@ -354,7 +357,7 @@ class StatementParser(QueryParser):
     def _locked(self) -> Rows:
         raise errors.database_denied(self._database.name)
 
-    _STATEMENTS: Mapping[str, Callable[["StatementParser"], Rows]] = {
+    _STATEMENTS: Mapping[str, Callable[[Any], Rows]] = {
         "show": _show,
         **dict.fromkeys(("desc", "describe", "explain"), _describe),
         "use": _use,
@@ -363,7 +366,7 @@ class StatementParser(QueryParser):
         **dict.fromkeys(("insert", "replace", "update", "delete"), _written),
         **dict.fromkeys(("lock", "unlock"), _locked),
     }
-    _SHOWN: Mapping[str, Callable[["StatementParser", bool], Rows]] = {
+    _SHOWN: Mapping[str, Callable[[Any, bool], Rows]] = {
         "tables": _tables,
         **dict.fromkeys(("databases", "schemas"), _databases),
         **dict.fromkeys(("columns", "fields"), _columns_of),
@@ -387,7 +390,7 @@ class StatementParser(QueryParser):
 
 
 def filter_rows(
-    binder_of: Callable[[list[tuple[str, SqlType]]], Any], rows: Rows, names: list[str], node: nodes.Node
+    binder_of: Callable[[list[tuple[str, SqlType]]], Any], rows: Rows, names: Sequence[str], node: nodes.Node
 ) -> Rows:
     """The rows of SHOW that a WHERE leaves."""
     kinds = [INT if rows and isinstance(rows[0][i], int) else TEXT for i in range(len(names))]

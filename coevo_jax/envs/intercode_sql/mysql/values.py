@@ -1,7 +1,7 @@
 """MySQL's values in Python, and how one kind is read where another is wanted.
 
-An integer is an int, DECIMAL a Decimal, FLOAT and DOUBLE a float, a text a str, binary bytes, DATE a date, DATETIME
-a datetime, TIME a timedelta, NULL None.
+An integer is an int, DECIMAL a Decimal, FLOAT and DOUBLE a float, a text a str, binary bytes, DATE a date,
+DATETIME a datetime, TIME a timedelta, NULL None.
 """
 
 import math

@@ -6,10 +6,10 @@ from typing import Any
 
 from coevo_jax.envs.intercode_sql.mysql import errors, nodes
 from coevo_jax.envs.intercode_sql.mysql.aggregates import aggregate, grouped_key
+from coevo_jax.envs.intercode_sql.mysql.filesort import filesort
 from coevo_jax.envs.intercode_sql.mysql.forms import as_type
 from coevo_jax.envs.intercode_sql.mysql.nodes import Call
 from coevo_jax.envs.intercode_sql.mysql.schema import DOUBLE, INT, UNSIGNED_INT, SqlType
-from coevo_jax.envs.intercode_sql.mysql.filesort import filesort
 from coevo_jax.envs.intercode_sql.mysql.terms import Row, Term, merged_type
 from coevo_jax.envs.intercode_sql.mysql.words import AGGREGATES
 

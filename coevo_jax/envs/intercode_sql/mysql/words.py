@@ -27,8 +27,8 @@ RESERVED = frozenset(_RESERVED.split())
 
 _TIGHT = """
 adddate bit_and bit_or bit_xor cast count curdate curtime date_add date_sub extract group_concat json_arrayagg
-json_objectagg max mid min now position session_user std stddev stddev_pop stddev_samp subdate substr substring
-sum sysdate system_user trim variance var_pop var_samp
+json_objectagg max mid min now position session_user std stddev stddev_pop stddev_samp subdate substr
+substring sum sysdate system_user trim variance var_pop var_samp
 """
 TIGHT = frozenset(_TIGHT.split())
 """Functions whose bracket must follow at once, unless spaces are ignored (IGNORE_SPACE)."""
