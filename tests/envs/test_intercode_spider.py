@@ -16,9 +16,10 @@ from coevo_jax.envs.intercode_sql import (
     intercode_reward,
     make_intercode_sql,
 )
-from coevo_jax.envs.intercode_sql.mysql import STRICT, MySqlSandbox, Rules, open_dump
+from coevo_jax.envs.intercode_sql.mysql import LENIENT, STRICT, MySqlSandbox, Rules, open_dump
 from coevo_jax.envs.intercode_sql.sandbox import QueryLimits, SqlError
 from coevo_jax.envs.intercode_sql.spider import split_databases
+from tests.envs.mysql_rules import REFUSALS, RULES
 from tests.envs.mysql_speech import SPEECH
 from tests.envs.spider_files import write_spider
 
@@ -165,10 +166,43 @@ def test_splits_are_disjoint_by_database_fixed_and_seeded(folder):
 
 @pytest.mark.parametrize(("sql", "rows"), SPEECH)
 def test_mysql_speech(pets, sql, rows):
-    """Every expectation was compared with a MariaDB server, but for SHOW DATABASES and the clock."""
+    """Every expectation was compared with a MySQL server, but for versions, the clock and other databases."""
     found = [row[: len(rows[0])] for row in pets.run(sql)] if rows else pets.run(sql)
     assert str(found[: len(rows)]) == str(rows)
     assert [tuple(map(type, row)) for row in found[: len(rows)]] == [tuple(map(type, row)) for row in rows]
+
+
+@pytest.mark.parametrize(("sql", "rows"), RULES)
+def test_answers_are_those_of_mysql(pets, sql, rows):
+    assert repr(pets.run(sql)) == repr(rows)
+
+
+@pytest.mark.parametrize(("sql", "words"), REFUSALS)
+def test_what_mysql_refuses_is_refused_with_its_words(pets, sql, words):
+    begin = "You have an error in your SQL syntax; check the manual that corresponds to your MySQL server "
+    begin += "version for the right syntax to use near "
+    assert refusal(pets, sql) == words.replace("SYNTAX ", begin)
+
+
+def test_lax_rules_take_what_strict_ones_refuse_and_a_gold_query_always_runs_under_them(folder, pets):
+    ungrouped = "SELECT kind, code, MAX(weight) FROM pet WHERE kind = 'cat' GROUP BY kind"
+    spaced = "SELECT count (*) FROM pet"
+    lax = sandbox_of(folder, "pets", LENIENT)
+    for sql, rows in ((ungrouped, [("Cat", "c1", 4.1)]), (spaced, [(4,)])):
+        refusal(pets, sql)
+        assert pets.run_gold(sql) == rows
+        assert lax.run(sql) == rows
+    strict = make_intercode_sql(InterCodeSqlOptions(spider_path=str(folder)))
+    task = next(task for task in all_tasks(strict) if task.id == "pets/2")
+    gold = strict._task_set.tasks["pets/2"].gold
+    assert gold == 'SELECT count (*) FROM pet WHERE kind = "CAT"'
+    strict.reset(task)
+    assert "syntax" in strict.step("execute[SELECT count (*) FROM pet]").observation
+    assert strict.step(f"execute[{gold}]").observation == "[(2,)]"
+    assert strict.step("submit").reward == 1.0
+    free = make_intercode_sql(InterCodeSqlOptions(spider_path=str(folder), strict=False))
+    free.reset(task)
+    assert free.step("execute[SELECT count (*) FROM pet]").observation == "[(4,)]"
 
 
 SYNTAX = "You have an error in your SQL syntax; check the manual .* near '"

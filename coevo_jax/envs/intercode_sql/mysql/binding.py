@@ -87,6 +87,13 @@ class Binder(CallBinder, SubqueryBinder):
             depth += 1
         raise errors.unknown_column(".".join(parts), self.scope.place)
 
+    def outer_aggregate(self, node: nodes.Call, outer: Scope) -> Term:
+        """An aggregate of the query around this one, which only columns of that query stand in."""
+        inner = Binder(outer, self.build, self.budget, self.database)
+        term, frame = inner.bind(node), outer.frame
+        self.outer_scopes |= {id(outer), *inner.outer_scopes}
+        return Term(lambda row: term.compute(frame[0]), term.type, ("outer", id(outer), term.key), outer=True)
+
     def equal_columns(self, left: tuple[int, int], right: tuple[int, int]) -> Term:
         """The condition that USING stands for."""
         return compare("=", _column_term(self.scope, left), _column_term(self.scope, right))

@@ -113,8 +113,14 @@ class CallBinder:
             raise errors.wrong_arguments(node.written)
         return _native(name, native, terms)
 
+    def outer_aggregate(self, node: Call, outer: Scope) -> Term:
+        """An aggregate of the query around this one."""
+        raise NotImplementedError
+
     def _aggregate(self, node: Call) -> Term:
         scope = self.scope
+        if not scope.aggregates_allowed and scope.outer is not None and scope.outer.aggregates_allowed:
+            return self.outer_aggregate(node, scope.outer)
         if not scope.aggregates_allowed or scope.inside_aggregate:
             raise SqlError("Invalid use of group function")
         scope.inside_aggregate, windows_allowed = True, scope.windows_allowed

@@ -71,6 +71,8 @@ class CallParser(Walker):
     def bare_function(self) -> Node:
         """CURRENT_DATE and its like without brackets."""
         if self.word not in WITHOUT_BRACKETS:
+            if self.word in CALLABLE_RESERVED or self.word in WINDOWS:
+                self.advance()  # a function whose bracket is missing
             raise self.error()
         name, written = self.word, self.token.text
         self.advance()

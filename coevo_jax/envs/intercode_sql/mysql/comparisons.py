@@ -28,6 +28,11 @@ def _text(value: Any) -> Any:
     return collation_key(to_text(value) or "")
 
 
+def _unpadded(value: Any) -> Any:
+    """Constants compare by the connection's collation, in which trailing blanks count."""
+    return collation_key(value), len(value) - len(value.rstrip(" "))
+
+
 def _moment(value: Any) -> Any:
     return datetime(value.year, value.month, value.day) if type(value) is date else moment_of(value)
 
@@ -79,6 +84,8 @@ def compare(sign: str, left: Term, right: Term) -> Term:
     if left.constant and not right.constant and sign in FLIPPED:
         return _named(compare(FLIPPED[sign], right, left), name, left, right)
     read_left, read_right = readers(left.type, right.type)
+    if left.constant and right.constant and left.type.kind == right.type.kind == "text":
+        read_left = read_right = _unpadded
     if sign == "<=>":
         return combine(_null_safe(left, right, read_left, read_right), INT, sign, (left, right))
     test = OPERATORS[sign]
