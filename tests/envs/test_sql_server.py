@@ -119,7 +119,9 @@ def test_the_rules_are_the_servers(server, folder):
         "WITH a AS (SELECT 1) DELETE FROM pet",
         "EXPLAIN DELETE FROM pet",
         "SELECT SLEEP(9)",
-        "SELECT COUNT(*) FROM " + ", ".join(f"pet p{number}" for number in range(20)),
+        "SELECT COUNT(*) FROM "
+        + ", ".join(f"pet p{number}" for number in range(14))
+        + " WHERE CONCAT(p0.code, p13.code) <> 'x'",
         "SELECT " + "(" * 9_000 + "1",
         "SELECT '" + "a" * 100_000 + "'",
         "SELECT * FROM mysql.user",
