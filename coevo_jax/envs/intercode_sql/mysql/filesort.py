@@ -21,18 +21,25 @@ Entry = tuple[tuple[Any, ...], Row]
 
 
 def filesort(
-    rows: list[Row], keys: Sequence[tuple[Term, bool]], limit: int | None = None, row_bytes: int = 0
+    rows: list[Row],
+    keys: Sequence[tuple[Term, bool]],
+    limit: int | None = None,
+    row_bytes: int = 0,
+    counted: bool = True,
 ) -> list[Row]:
-    """The rows in the order of the keys; of equal ones in MySQL's, where `limit` rows are wanted."""
+    """The rows in the order of the keys; of equal ones in MySQL's, where `limit` rows are wanted.
+
+    `counted`: whether MySQL knows how many rows come; of groups it does not, and uses the heap if that fits.
+    """
     entries = _ranked(rows, keys)
     count = len(entries)
-    if limit is None or limit * HEAP_SHARE >= count:
+    if limit is None or (counted and limit * HEAP_SHARE >= count):
         ordered = sorted(entries, key=_first)
         if all(a[0] != b[0] for a, b in pairwise(ordered)):
             return [row for _, row in ordered]
     if limit is not None and 0 < limit < count:
         fitting = BUFFER_BYTES // (row_bytes + 8)
-        if (limit < count / HEAP_SHARE) if count < fitting else (limit + 1 < fitting):
+        if (limit < count / HEAP_SHARE) if counted and count < fitting else (limit + 1 < fitting):
             entries = _sorted(_best(entries, limit))[:limit]
         elif limit < count // 2:
             entries = sorted(_select(entries, limit - 1)[:limit], key=_first)

@@ -115,6 +115,8 @@ class Joiner:
             else:
                 candidates = whole or ()
                 spend(1 + len(candidates))  # pyright: ignore[reportArgumentType]
+            if step.outer and step.hashes:  # MySQL hashes these rows, and finds the last one first
+                candidates = reversed(candidates)  # pyright: ignore[reportArgumentType]
             matched = False
             for values in candidates:
                 longer = row.copy()

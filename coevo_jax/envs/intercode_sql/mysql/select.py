@@ -57,6 +57,7 @@ class SelectPlan:
         self._order = self._bind_order()
         self.outer_scopes = self._binder.outer_scopes
         self._check()
+        self._streamed = False  # whether an index brings the groups one after the other
         self._limit = query.limit.value if isinstance(query.limit, nodes.Literal) else None
         self._offset = query.offset.value if isinstance(query.offset, nodes.Literal) else 0
         self._joiner = self._plan(world)
@@ -208,11 +209,14 @@ class SelectPlan:
             len(steps) > 1 and (not self.scope.grouped or any(step.hashes for step in steps))
         ):
             return
+        unique = leaf.indexes and leaf.indexes[0][0] == PRIMARY and set(leaf.indexes[0][2]) <= set(places)
+        if unique and not self.scope.aggregates:  # every row is a group: MySQL groups nothing
+            return
         for name, _, columns in sorted(leaf.indexes, key=lambda index: index[0] != PRIMARY):
             if set(columns[: len(places)]) == set(places) or (
                 name == steps[0].index and set(places) <= set(columns)
             ):
-                steps[0].index = name
+                steps[0].index, self._streamed = name, True
                 return
 
     def scanned(self) -> tuple[str, str | None, bool, str, int] | None:
@@ -279,7 +283,7 @@ class SelectPlan:
         ):  # one sort orders the rows and drops the duplicates
             keys += [(term, False) for term in self._items if not any(term.key == one.key for one, _ in keys)]
         limit = None if self._limit is None else self._offset + self._limit
-        return filesort(rows, keys, limit, self._row_bytes())
+        return filesort(rows, keys, limit, self._row_bytes(), self._streamed or not self._aggregated)
 
     def _index_order(self, keys: Order) -> bool | None:
         """Whether an index of the first table is read backward for an order; None where none has it."""
@@ -291,7 +295,8 @@ class SelectPlan:
         if len(directions) > 1 or -1 in places or (not alone and True in directions):
             return None
         for name, _, columns in leaf.indexes:
-            read = name == (self._steps[0].index or PRIMARY) or (alone and self._limit is not None)
+            read = name == (self._steps[0].index or PRIMARY) or (alone and name == PRIMARY and self._limit)
+            read = read or (alone and self._limit is not None and self._offset + self._limit <= leaf.pages)
             if read and columns[: len(places)] == tuple(places):
                 return True in directions
         return None

@@ -32,7 +32,7 @@ class SubqueryBinder:
         raise NotImplementedError
 
     def _plan(self, query: nodes.Query) -> tuple[Any, Callable[[Row], Sequence[tuple]], list[Term], bool]:
-        """The plan, what gives its rows beside a row of ours, our columns in it, and whether it reads others."""
+        """The plan, what gives its rows beside a row of ours, our columns in it, and if it reads others."""
         before = len(self.scope.reads)
         plan = self.build(query, self.scope)
         reads = self.scope.reads[before:]
