@@ -9,20 +9,13 @@ from coevo_jax.envs.intercode_sql.mysql.binding_calls import CallBinder
 from coevo_jax.envs.intercode_sql.mysql.budget import Budget
 from coevo_jax.envs.intercode_sql.mysql.comparisons import compare, membership
 from coevo_jax.envs.intercode_sql.mysql.forms import cast, choose, shift, text_compute
-from coevo_jax.envs.intercode_sql.mysql.moments import moment_of, time_of
+from coevo_jax.envs.intercode_sql.mysql.literals import literal_term
 from coevo_jax.envs.intercode_sql.mysql.nodes import Node, Operation
 from coevo_jax.envs.intercode_sql.mysql.patterns import like, matches
 from coevo_jax.envs.intercode_sql.mysql.schema import (
     BYTES,
-    DATE,
-    DATETIME,
-    DOUBLE,
     INT,
-    NULL,
     TEXT,
-    TIME,
-    UNSIGNED_INT,
-    SqlType,
 )
 from coevo_jax.envs.intercode_sql.mysql.subqueries import SubqueryBinder
 from coevo_jax.envs.intercode_sql.mysql.terms import Compute, Row, Scope, Term, combine, constant, fold
@@ -33,7 +26,6 @@ COMPARISONS = frozenset({"=", "<=>", "<>", "<", "<=", ">", ">="})
 ARITHMETIC = frozenset({"+", "-", "*", "/", "%", "div"})
 ALIASED = frozenset({"order clause", "having clause", "group statement"})
 BITWISE = frozenset({"|", "&", "^", "<<", ">>"})
-LITERALS = {"text": TEXT, "double": DOUBLE, "null": NULL, "bytes": BYTES}
 
 
 class Binder(CallBinder, SubqueryBinder):
@@ -56,13 +48,7 @@ class Binder(CallBinder, SubqueryBinder):
         return self.bind(node)
 
     def _literal(self, node: nodes.Literal) -> Term:
-        if node.kind == "int":
-            return constant(node.value, UNSIGNED_INT if node.value >= 2**63 else INT, node)
-        if node.kind == "decimal":
-            return constant(node.value, SqlType(kind="decimal", scale=node.scale), node)
-        if node.kind in ("date", "datetime", "time"):
-            return constant(*_moment_literal(node))
-        return constant(node.value, LITERALS[node.kind], node)
+        return literal_term(node)
 
     def _name(self, node: nodes.Name) -> Term:
         return self.column(node.parts)
@@ -393,11 +379,3 @@ def _column_term(scope: Scope, place: tuple[int, int]) -> Term:
         column=(number, column),
         label=label,
     )
-
-
-def _moment_literal(node: nodes.Literal) -> tuple[Any, SqlType, nodes.Literal]:
-    kind = {"date": DATE, "datetime": DATETIME, "time": TIME}[node.kind]
-    value: Any = time_of(node.value) if node.kind == "time" else moment_of(node.value)
-    if value is None:
-        raise SqlError(f"Incorrect {node.kind.upper()} value: '{node.value}'")
-    return (value.date() if node.kind == "date" else value), kind, node
