@@ -22,6 +22,7 @@ class Step:
     rows: Callable[[], Sequence[tuple]] | None = None  # of a source that is no stored table
     nest: "list[Step]" = field(default_factory=list)
     keys: list[tuple[int, Callable | None, Term, Callable | None]] = field(default_factory=list)
+    either: list[tuple[int, Callable | None, Term, Callable | None]] = field(default_factory=list)  # of an OR
     filters: list[Term] = field(default_factory=list)  # on its own columns alone
     conditions: list[Term] = field(default_factory=list)  # together with the sources before it
     outer: bool = False  # whether rows without a match are kept, with NULLs
@@ -139,12 +140,39 @@ class Joiner:
     def _nested(self, step: Step) -> list[tuple]:
         return [tuple(row[leaf] for leaf in step.leaves) for row in self._run(step.nest)]
 
+    def _hash_either(
+        self, before: list[Row], step: Step, filters: list[Compute], tests: list[Compute]
+    ) -> Iterator[Row]:
+        """The same for equalities between which an OR stands: each finds some of the rows before."""
+        built: list[dict[Any, list[int]]] = [{} for _ in step.either]
+        for number, row in enumerate(before):
+            for places, (_, _, term, read) in zip(built, step.either, strict=True):
+                places.setdefault(_read(term.compute(row), read), []).append(number)
+        leaf, scratch = step.leaves[0], self._blank()
+        for values in self._all(step):
+            scratch[leaf] = values
+            if filters and not all_true(filters, scratch):
+                continue
+            numbers: set[int] = set()
+            for places, (place, read, _, _) in zip(built, step.either, strict=True):
+                key = _read(values[place], read)
+                numbers.update(places.get(key, ()) if key is not None else ())
+            self._budget.spend(1 + len(numbers))
+            for number in sorted(numbers, reverse=True):
+                longer = before[number].copy()
+                longer[leaf] = values
+                if all_true(tests, longer):
+                    yield longer
+
     def _hash_join(self, flow: Iterable[Row], step: Step) -> Iterator[Row]:
         """As MySQL hashes the rows before: in this source's order, the last of the matching rows first."""
         leaf = step.leaves[0]
         filters = [term.compute for term in step.filters]
         tests = [term.compute for term in step.conditions]
         before = list(flow)
+        if step.either and not step.keys:
+            yield from self._hash_either(before, step, filters, tests)
+            return
         built: dict[Any, list[Row]] = {}
         for row in before:
             key = _key(step, row) if step.keys else ()
@@ -164,6 +192,10 @@ class Joiner:
                 longer[leaf] = values
                 if all_true(tests, longer):
                     yield longer
+
+
+def _read(value: Any, read: Callable | None) -> Any:
+    return value if value is None or read is None else read(value)
 
 
 def _single(found: Sequence[tuple], tests: list[Compute]) -> Iterator[Row]:

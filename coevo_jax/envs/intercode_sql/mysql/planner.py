@@ -274,6 +274,9 @@ class Planner:
                 step.filters.append(term)
             else:
                 step.conditions.append(term)
+                if isinstance(term.key, tuple) and term.key[0] == "or" and not step.nest:
+                    lookups = [_lookup(child, step, done) for child in term.children]
+                    step.either = step.either or [one for one in lookups if one] * (None not in lookups)
         if after:
             step.after = after
 
