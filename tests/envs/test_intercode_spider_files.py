@@ -14,8 +14,7 @@ from coevo_jax.envs.intercode_sql import (
     generate_intercode_sql,
     make_intercode_sql,
 )
-from coevo_jax.envs.intercode_sql.mysql.convert import convert_dump
-from coevo_jax.envs.intercode_sql.mysql.sandbox import MySqlSandbox
+from coevo_jax.envs.intercode_sql.mysql import MySqlSandbox, open_dump
 from coevo_jax.envs.intercode_sql.sandbox import QueryLimits
 from tests.envs.spider_files import DUMP, spider_rows, write_spider
 
@@ -36,16 +35,14 @@ def cache(tmp_path_factory):
     patch.undo()
 
 
-def sandbox_of(folder: Path, name: str, limits: QueryLimits = LIMITS) -> MySqlSandbox:
-    dump = convert_dump(folder / "ic_spider_dbs.sql")
-    schema = next(schema for schema in dump.databases if schema.name == name)
-    return MySqlSandbox(dump.file(name), schema, limits)
+def sandbox_of(folder: Path, name: str) -> MySqlSandbox:
+    return open_dump(folder / "ic_spider_dbs.sql").open(name, LIMITS)
 
 
 def _convert_in_a_process(arguments):
     path, cache = arguments
     os.environ["COEVO_CACHE"] = cache
-    return str(convert_dump(Path(path)).folder)
+    return str(open_dump(Path(path)).folder)
 
 
 def test_the_cache_is_whole_shared_and_follows_the_dump(tmp_path, monkeypatch):

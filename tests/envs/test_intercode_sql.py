@@ -97,7 +97,9 @@ def test_tau_agrees_with_scipy():
         ("execute[```sql\nSELECT 1\n```]", "SELECT 1"),
         ("SELECT 1", None),
         ("execute[SELECT 1", None),
-        ("execute[SELECT 1] please", None),
+        ("execute[SELECT 1];", "SELECT 1"),
+        ("execute[SELECT a FROM [b c]] That lists them.", "SELECT a FROM [b c]"),
+        ("please execute[SELECT 1]", None),
         ("execute[ ]", None),
         ("``````", None),
         ("", None),
@@ -209,7 +211,7 @@ def test_noise_is_an_observation_and_fast(env, action):
     assert time.perf_counter() - start < 1.0
     assert isinstance(result.observation, str) and len(result.observation) <= 350
     assert not result.done
-    if not action.lower().startswith("execute[") or not action.endswith("]"):
+    if parse_action(action) is None:
         assert result.observation == INVALID_ACTION
 
 

@@ -4,7 +4,8 @@ import pytest
 
 from coevo_jax.config import ConfigError
 from coevo_jax.envs.intercode_sql import InterCodeSqlOptions, make_intercode_sql
-from coevo_jax.envs.intercode_sql.mysql.server import check_statement, parse_dsn
+from coevo_jax.envs.intercode_sql.mysql import parse_dsn
+from coevo_jax.envs.intercode_sql.mysql.guard import check_statement
 from coevo_jax.envs.intercode_sql.sandbox import SqlError
 from coevo_jax.strict import validate
 from tests.envs.spider_files import write_spider
@@ -69,6 +70,27 @@ def test_a_server_that_is_not_there_is_one_clear_error(folder, tmp_path):
         "SET GLOBAL read_only = 0",
         "SELECT @a := 1",
         "SHOW GRANTS",
+        "SELECT `sleep`(9)",
+        "SELECT `load_file`('/etc/passwd')",
+        "SELECT `GET_LOCK`('a', 1)",
+        "SELECT /*+ MAX_EXECUTION_TIME(0) */ 1",
+        "SELECT /*+ SET_VAR(max_execution_time=0) */ 1",
+        "SELECT @@hostname",
+        "SELECT @@`datadir`",
+        "SELECT * FROM `performance_schema`.`threads`",
+        "SELECT * FROM towns.town",
+        "SHOW TABLES FROM `mysql`",
+        "SHOW VARIABLES",
+        "SHOW PROCESSLIST",
+        "SHOW COLUMNS FROM pet WHERE SLEEP(9)",
+        "SHOW COLUMNS FROM pet WHERE Field IN (SELECT a.code FROM pet a, pet b)",
+        "SHOW COLUMNS FROM `user` FROM `mysql`",
+        "SHOW CREATE TABLE mysql.user",
+        "DESC mysql.user",
+        "EXPLAIN SELECT SLEEP(9)",
+        "EXPLAIN ANALYZE SELECT 1",
+        "EXPLAIN FOR CONNECTION 1",
+        "USE mysql",
         "SELECT '\x00'",
         "SELECT '" + "a" * 100_000,
         "SELECT 'abc",
@@ -78,16 +100,21 @@ def test_a_server_that_is_not_there_is_one_clear_error(folder, tmp_path):
 )
 def test_the_guard_of_a_server_refuses_before_it_is_asked(sql):
     with pytest.raises(SqlError):
-        check_statement(sql)
+        check_statement(sql, "pets")
 
 
 def test_the_guard_lets_reading_through():
     for sql in (
         "SELECT 'sleep(9); into mysql.user' FROM pet;",
-        "SELECT rand, `into` FROM pet",
+        "SELECT rand, `into` FROM pets.pet",
+        "SELECT sleep FROM pet WHERE benchmark > 1",
+        "SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE()",
+        "SHOW FULL COLUMNS FROM pet FROM pets WHERE Field LIKE 'a%'",
+        "SHOW TABLES LIKE '%mysql%'",
+        "EXPLAIN SELECT * FROM pet",
         "(SELECT 1) UNION (SELECT 2)",
         "WITH a AS (SELECT 1) SELECT * FROM a",
         "SHOW COLUMNS FROM pet",
         "DESC pet",
     ):
-        check_statement(sql)
+        check_statement(sql, "pets")

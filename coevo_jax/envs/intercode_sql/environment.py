@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from coevo_jax.envs.env import EnvFault, StepResult, Task, format_response
-from coevo_jax.envs.intercode_sql.mysql.server import ServerConnection, ServerSandbox, parse_dsn
+from coevo_jax.envs.intercode_sql.mysql import LENIENT, STRICT, ServerConnection, ServerSandbox, parse_dsn
 from coevo_jax.envs.intercode_sql.options import InterCodeSqlOptions
 from coevo_jax.envs.intercode_sql.reward import intercode_reward
 from coevo_jax.envs.intercode_sql.sandbox import QueryLimits, Sandbox, SqlBackend, SqlError
@@ -18,7 +18,7 @@ from coevo_jax.trajectory import Demonstration, Turn
 
 INVALID_ACTION = "Invalid action: expected execute[SQL] or submit."
 ERROR = "Error"  # how the answer to a query that failed begins
-EXECUTE = re.compile(r"execute\s*\[(.*)\]", re.IGNORECASE | re.DOTALL)
+EXECUTE = re.compile(r"execute\s*\[(.*)\]", re.IGNORECASE | re.DOTALL)  # words may follow the last bracket
 EXPERT_EXTRA_TURNS = 3  # SHOW TABLES, the gold query, submit
 KEYWORD_TABLES = frozenset(
     {"show", "read", "keys", "use", "option", "condition", "range", "describe", "lock"}
@@ -27,9 +27,12 @@ FENCE = re.compile(r"```(?:sql\b)?(.*)```", re.IGNORECASE | re.DOTALL)
 
 
 def parse_action(action: str) -> str | None:
-    """The SQL of an action, which may span lines and stand in a fence; None where the action holds none."""
+    """The SQL of an action, which may span lines and stand in a fence; None where the action holds none.
+
+    As upstream, it takes what stands before the last closing bracket and leaves out what follows.
+    """
     text = action.strip()
-    if found := EXECUTE.fullmatch(text):
+    if found := EXECUTE.match(text):
         text = found[1].strip()
         fenced = FENCE.fullmatch(text)
         return (fenced[1].strip() if fenced else text) or None
@@ -152,16 +155,18 @@ class InterCodeSqlEnv:
         return Sandbox(self._task_set.databases[name], query_limits(self._options))
 
     def _execute(self, task: Task, sql: str) -> tuple[str, list[tuple] | None]:
-        """Observation, cut, and the whole rows; None for the rows after an error."""
+        """Observation, cut, and the whole rows; None for the rows after an error. A gold query runs as one,
+        whoever asks it: some of them need the rules that gold queries run under."""
+        sandbox = self._sandbox(task)
         try:
-            rows = self._sandbox(task).run(sql)
+            rows = sandbox.run_gold(sql) if sql == self._task_set.tasks[task.id].gold else sandbox.run(sql)
         except SqlError as error:
             return f"{self._error_words}{error}"[: self._options.observation_chars], None
         return str(rows)[: self._options.observation_chars], rows
 
     def _reward(self, task: Task, answer: list[tuple] | None) -> float:
         try:
-            gold = self._sandbox(task).run(self._task_set.tasks[task.id].gold)
+            gold = self._sandbox(task).run_gold(self._task_set.tasks[task.id].gold)
         except SqlError as error:
             raise EnvFault(f"the gold query of {task.id} failed: {error}") from error
         return intercode_reward(answer, gold)
@@ -190,11 +195,12 @@ def make_intercode_sql(options: InterCodeSqlOptions) -> InterCodeSqlEnv:
 def _spider_databases(
     options: InterCodeSqlOptions, spider: Spider, limits: QueryLimits
 ) -> Callable[[str], SqlBackend]:
+    rules = STRICT if options.strict else LENIENT
     if options.dsn is None:
-        return lambda name: spider.open(name, limits)
+        return lambda name: spider.dump.open(name, limits, rules)
     connection = ServerConnection(parse_dsn(options.dsn), limits)
-    connection.check([schema.name for schema in spider.dump.databases])
-    return lambda name: ServerSandbox(connection, name, spider.tables(name))
+    connection.check(spider.dump.names)
+    return lambda name: ServerSandbox(connection, name, spider.dump.tables(name), rules)
 
 
 @functools.lru_cache(maxsize=4)

@@ -11,7 +11,7 @@ PLAY_OPTIONS = frozenset(
     {"tasks_path", "max_turns", "observation_chars", "row_cap", "query_instructions", "query_seconds"}
 )
 """Options that also hold for tasks read from a file; all others steer the generator."""
-SPIDER_OPTIONS = (PLAY_OPTIONS - {"tasks_path"}) | {"spider_path", "dsn", "seed"}
+SPIDER_OPTIONS = (PLAY_OPTIONS - {"tasks_path"}) | {"spider_path", "dsn", "strict", "seed"}
 """Options that hold for the Spider tasks."""
 
 
@@ -26,6 +26,9 @@ class InterCodeSqlOptions(StrictModel):
     """Server that runs the queries of spider_path instead of the built-in emulation of MySQL:
     mysql://user:password@host:port, or better $COEVO_SQL_DSN (read from the environment, and the password
     stays out of the run's files). The server must hold the dump."""
+    strict: bool = True
+    """Whether MySQL refuses what the agent asks under its default sql_mode (ONLY_FULL_GROUP_BY; `count (*)`
+    with a space); false takes both. A gold query always runs without, as 15 need. Only with spider_path."""
     seed: int = Field(0, ge=0)
     """Seed of the generated databases and questions; with spider_path, of the split by database."""
     train_databases: int = Field(40, ge=1)
@@ -58,7 +61,7 @@ class InterCodeSqlOptions(StrictModel):
     """Most rows fetched from a query; every gold answer has fewer. Null: 100, with spider_path 10,000."""
     query_instructions: int | None = Field(None, ge=10_000)
     """Most SQLite virtual-machine instructions of a query: the same limit on every machine. Null: 1,000,000,
-    with spider_path 20,000,000."""
+    with spider_path 20,000,000, of which a row that is read, joined or grouped counts as 20."""
     query_seconds: float = Field(2.0, gt=0)
     """Most wall-clock seconds of a query, for the rare one whose single instructions are slow."""
 

@@ -14,9 +14,7 @@ from typing import Literal
 from pydantic import Field
 
 from coevo_jax.envs.env import SPLITS, Task
-from coevo_jax.envs.intercode_sql.mysql.convert import ConvertedDump, convert_dump
-from coevo_jax.envs.intercode_sql.mysql.sandbox import MySqlSandbox
-from coevo_jax.envs.intercode_sql.mysql.translate import as_valid_mysql
+from coevo_jax.envs.intercode_sql.mysql import Dump, MySqlSandbox, as_valid_mysql, open_dump
 from coevo_jax.envs.intercode_sql.sandbox import QueryLimits, SqlError
 from coevo_jax.envs.intercode_sql.tasks import SqlTask, TaskSet, make_task_set
 from coevo_jax.files import write_whole
@@ -26,7 +24,7 @@ from coevo_jax.strict import ConfigError, StrictModel, nearest, validate
 QUESTIONS, DUMP = "ic_spider_dev.json", "ic_spider_dbs.sql"
 TEST_SHARE, DEV_SHARE = 0.2, 0.1
 GOLD_SECONDS = 60.0
-CHECK_VERSION = 1  # of what a gold query must do: raise it when the emulation changes
+CHECK_VERSION = 2  # of what a gold query must do: raise it when the emulation changes
 
 
 class SpiderRow(StrictModel):
@@ -49,18 +47,7 @@ class Spider:
     """The tasks, and the databases they are about."""
 
     tasks: TaskSet
-    dump: ConvertedDump
-
-    def open(self, name: str, limits: QueryLimits) -> MySqlSandbox:
-        """A sandbox of one database."""
-        schema = next(schema for schema in self.dump.databases if schema.name == name)
-        return MySqlSandbox(self.dump.file(name), schema, limits)
-
-    def tables(self, name: str) -> tuple[str, ...]:
-        """Names of a database's tables."""
-        return next(
-            tuple(t.name for t in schema.tables) for schema in self.dump.databases if schema.name == name
-        )
+    dump: Dump
 
 
 def load_spider(folder: str, seed: int, limits: QueryLimits) -> Spider:
@@ -93,8 +80,8 @@ def load_spider(folder: str, seed: int, limits: QueryLimits) -> Spider:
 def _load_once(folder: str, seed: int, limits: QueryLimits, _stamps: tuple[int, ...]) -> Spider:
     path = Path(folder) / QUESTIONS
     content, rows = read_questions(path)
-    dump = convert_dump(Path(folder) / DUMP)
-    names = [schema.name for schema in dump.databases]
+    dump = open_dump(Path(folder) / DUMP)
+    names = dump.names
     for number, row in enumerate(rows):
         if row.db not in names:
             raise ConfigError(
@@ -149,7 +136,7 @@ def split_databases(counts: dict[str, int], seed: int, source: str) -> dict[str,
 
 
 def _checked_golds(
-    path: Path, content: bytes, rows: Sequence[SpiderRow], dump: ConvertedDump, limits: QueryLimits
+    path: Path, content: bytes, rows: Sequence[SpiderRow], dump: Dump, limits: QueryLimits
 ) -> list[str]:
     """The gold queries as valid MySQL; every one has run, and has fewer rows than the cap."""
     marker = (
@@ -163,10 +150,10 @@ def _checked_golds(
         pass  # not checked yet, or not whole: check
     golds = [as_valid_mysql(row.gold) for row in rows]
     generous = QueryLimits(rows=limits.rows, instructions=10 * limits.instructions, seconds=GOLD_SECONDS)
-    for schema in dump.databases:
-        sandbox = MySqlSandbox(dump.file(schema.name), schema, generous)
+    for name in dump.names:
+        sandbox = dump.open(name, generous)
         for number, row in enumerate(rows):
-            if row.db == schema.name:
+            if row.db == name:
                 _check_gold(sandbox, golds[number], f"{path}: row {number}", limits)
         sandbox.close()
     write_whole(marker, json.dumps(golds, ensure_ascii=False))
@@ -175,7 +162,7 @@ def _checked_golds(
 
 def _check_gold(sandbox: MySqlSandbox, gold: str, source: str, limits: QueryLimits) -> None:
     try:
-        count = len(sandbox.run(gold))
+        count = len(sandbox.run_gold(gold))
     except SqlError as error:
         raise ConfigError(
             f"{source}: gold: found {gold[:80]!r}, expected a query that runs: {error}"

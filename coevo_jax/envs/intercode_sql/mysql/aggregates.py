@@ -1,123 +1,257 @@
-"""MySQL's aggregates that SQLite lacks or has otherwise."""
+"""MySQL's aggregates: over the rows of a group, one value."""
 
 import math
-import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
-from coevo_jax.envs.intercode_sql.mysql.collation import collation_key
-from coevo_jax.envs.intercode_sql.mysql.functions import PREFIX, number_of, text_of
+from coevo_jax.envs.intercode_sql.mysql import errors
+from coevo_jax.envs.intercode_sql.mysql.arithmetic import DIVISION_DIGITS, MOST_DIGITS
+from coevo_jax.envs.intercode_sql.mysql.comparisons import side_reader
+from coevo_jax.envs.intercode_sql.mysql.forms import text_compute
+from coevo_jax.envs.intercode_sql.mysql.nodes import Call
+from coevo_jax.envs.intercode_sql.mysql.schema import DOUBLE, INT, TEXT, UNSIGNED_INT, SqlType
+from coevo_jax.envs.intercode_sql.mysql.sorting import sorted_rows
+from coevo_jax.envs.intercode_sql.mysql.terms import Compute, Row, Term
+from coevo_jax.envs.intercode_sql.mysql.text_functions import json_of, write_json
+from coevo_jax.envs.intercode_sql.mysql.values import (
+    EXACT,
+    UNSIGNED,
+    rounded,
+    to_decimal,
+    to_double,
+    to_integer,
+    to_text,
+)
 
 GROUP_CONCAT_MAX_LEN = 1024
 """Length at which MySQL cuts GROUP_CONCAT unless told otherwise."""
 
 
-class _GroupConcat:
-    """GROUP_CONCAT(distinct, separator, directions, value, keys ...); a direction is "a" or "d"."""
+@dataclass(slots=True, eq=False)
+class Aggregate:
+    """An aggregate of one query. `over` gives its value for the rows of a group."""
 
-    def __init__(self) -> None:
-        self._rows: list[tuple[str, tuple]] = []
-        self._separator, self._directions, self._distinct = ",", "", False
+    name: str
+    type: SqlType
+    over: Callable[[Sequence[Row]], Any]
+    distinct: bool
+    separator: str | None
+    order: list[tuple[Term, bool]]
+    key: Any = None
 
-    def step(self, distinct: int, separator: str, directions: str, value: Any, *keys: Any) -> None:
-        self._separator, self._directions, self._distinct = str(separator), directions, bool(distinct)
-        if value is not None:
-            self._rows.append((text_of(value), keys))
+    @property
+    def sorts(self) -> bool:
+        """Whether the groups come sorted, for MySQL gathers this one from sorted rows only."""
+        return (self.distinct and self.name not in ("min", "max")) or self.name in (
+            "group_concat",
+            "json_arrayagg",
+            "json_objectagg",
+        )
 
-    def finalize(self) -> str | None:
-        if not self._rows:
+
+def aggregate(node: Call, terms: list[Term], order: list[tuple[Term, bool]]) -> Aggregate:
+    """The aggregate of a call."""
+    name = node.name
+    if node.star:
+        return Aggregate(name, INT, len, False, None, [])
+    if name not in ("count", "group_concat", "json_objectagg") and len(terms) != 1:
+        raise errors.wrong_arguments(node.written)
+    if name == "count":
+        over, kind = _count(terms, node.distinct), INT
+    elif name in ("min", "max"):
+        over, kind = _extreme(terms[0], name == "max"), terms[0].type
+    elif name in ("sum", "avg"):
+        over, kind = _total(terms[0], node.distinct, name == "avg")
+    elif name == "group_concat":
+        over, kind = _group_concat(terms, order, node.separator, node.distinct), TEXT
+    elif name.startswith("bit_"):
+        over, kind = _bits(terms[0], name), UNSIGNED_INT
+    elif name.startswith("json_"):
+        over, kind = _json(terms, name), TEXT
+    else:
+        over, kind = _spread(terms[0], name), DOUBLE
+    return Aggregate(name, kind, over, node.distinct, node.separator, order)
+
+
+def _values(term: Term, distinct: bool) -> Callable[[Sequence[Row]], list[Any]]:
+    """The values of a term that are not NULL."""
+    compute = term.compute
+    if not distinct:
+        return lambda rows: [value for row in rows if (value := compute(row)) is not None]
+    read = side_reader(term.type)
+
+    def different(rows: Sequence[Row]) -> list[Any]:
+        found: dict[Any, Any] = {}
+        for row in rows:
+            value = compute(row)
+            if value is not None:
+                found.setdefault(read(value) if read else value, value)
+        return list(found.values())
+
+    return different
+
+
+def _count(terms: list[Term], distinct: bool) -> Callable[[Sequence[Row]], int]:
+    if len(terms) == 1:
+        if terms[0].constant and not distinct:
+            return len if terms[0].value is not None else lambda rows: 0
+        values = _values(terms[0], distinct)
+        return lambda rows: len(values(rows))
+    pairs = [(term.compute, side_reader(term.type)) for term in terms]
+
+    def count(rows: Sequence[Row]) -> int:
+        keys = set()
+        for row in rows:
+            found = [compute(row) for compute, _ in pairs]
+            if None not in found:
+                keys.add(tuple(read(v) if read else v for v, (_, read) in zip(found, pairs, strict=True)))
+        return len(keys)
+
+    return count
+
+
+def _extreme(term: Term, greatest: bool) -> Callable[[Sequence[Row]], Any]:
+    values, read = _values(term, False), side_reader(term.type)
+
+    def extreme(rows: Sequence[Row]) -> Any:
+        found = values(rows)
+        if not found:
             return None
-        rows = self._rows
-        for place in reversed(range(len(self._directions))):
-            rows = sorted(
-                rows, key=lambda row: _sort_key(row[1][place]), reverse=self._directions[place] == "d"
-            )
-        texts = [text for text, _ in rows]
-        if self._distinct:
-            texts = list({collation_key(text): text for text in reversed(texts)}.values())[::-1]
-        return self._separator.join(texts)[:GROUP_CONCAT_MAX_LEN]
+        if read is None:
+            return max(found) if greatest else min(found)
+        return max(found, key=read) if greatest else min(found, key=read)
+
+    return extreme
 
 
-def _sort_key(value: Any) -> tuple:
-    """NULL first, then numbers, then texts by the collation."""
-    if value is None:
-        return (0, 0, "")
-    return (1, value, "") if isinstance(value, int | float) else (2, 0, collation_key(text_of(value)))
+def _total(term: Term, distinct: bool, average: bool) -> tuple[Callable[[Sequence[Row]], Any], SqlType]:
+    values, kind = _values(term, distinct), term.type
+    more = DIVISION_DIGITS if average else 0
+    if kind.kind in ("int", "decimal", "date", "datetime", "time", "null"):
+        scale = min(MOST_DIGITS, (kind.scale or 0) + more)
+
+        def exact(rows: Sequence[Row]) -> Decimal | None:
+            found = values(rows)
+            if not found:
+                return None
+            total = sum(map(_exact, found), Decimal(0)) if kind.kind != "int" else Decimal(sum(found))
+            return rounded(EXACT.divide(total, Decimal(len(found))) if average else total, scale)
+
+        return exact, SqlType(kind="decimal", scale=scale)
+    scale = None if kind.scale is None else kind.scale + more
+
+    def real(rows: Sequence[Row]) -> float | None:
+        found = values(rows)
+        if not found:
+            return None
+        total = 0.0
+        for value in found:
+            total += to_double(value) or 0.0
+        return total / len(found) if average else total
+
+    return real, SqlType(kind="double", scale=scale)
 
 
-class _Extreme:
-    """MIN or MAX: the first of the smallest, or of the greatest, values."""
-
-    sign = 1
-
-    def __init__(self) -> None:
-        self._best: Any = None
-
-    def step(self, value: Any) -> None:
-        if value is None:
-            return
-        if self._best is None or (
-            _sort_key(value) > _sort_key(self._best)
-            if self.sign > 0
-            else _sort_key(value) < _sort_key(self._best)
-        ):
-            self._best = value
-
-    def finalize(self) -> Any:
-        return self._best
+def _exact(value: Any) -> Decimal:
+    return to_decimal(value) or Decimal(0)
 
 
-class _Least(_Extreme):
-    sign = -1
+def _group_concat(
+    terms: list[Term], order: list[tuple[Term, bool]], separator: str | None, distinct: bool
+) -> Callable[[Sequence[Row]], Any]:
+    computes, mark = [text_compute(term) for term in terms], "," if separator is None else separator
+
+    def joined(rows: Sequence[Row]) -> str | None:
+        texts: list[str] = []
+        seen = set()
+        for row in sorted_rows(list(rows), order) if order else rows:
+            parts = [compute(row) for compute in computes]
+            if None in parts:
+                continue
+            text = "".join(parts)
+            if distinct:
+                key = side_reader(TEXT)(text)  # pyright: ignore[reportOptionalCall]
+                if key in seen:
+                    continue
+                seen.add(key)
+            texts.append(text)
+        return mark.join(texts)[:GROUP_CONCAT_MAX_LEN] if texts else None
+
+    return joined
 
 
-def _spread(finish: Callable[[float, int], float | None]) -> type:
-    class Spread:
-        def __init__(self) -> None:
-            self._count, self._mean, self._squares = 0, 0.0, 0.0
+def _bits(term: Term, name: str) -> Callable[[Sequence[Row]], int]:
+    compute = term.compute
 
-        def step(self, value: Any) -> None:
-            number = number_of(value)
-            if number is not None:
-                self._count += 1
-                delta = number - self._mean
-                self._mean += delta / self._count
-                self._squares += delta * (number - self._mean)
+    def bits(rows: Sequence[Row]) -> int:
+        total = UNSIGNED - 1 if name == "bit_and" else 0
+        for row in rows:
+            value = to_integer(compute(row))
+            if value is not None:
+                value %= UNSIGNED
+                total = (
+                    total & value
+                    if name == "bit_and"
+                    else total | value
+                    if name == "bit_or"
+                    else total ^ value
+                )
+        return total
 
-        def finalize(self) -> float | None:
-            return finish(self._squares, self._count)
-
-    return Spread
-
-
-def _population(squares: float, count: int) -> float | None:
-    return squares / count if count else None
+    return bits
 
 
-def _sample(squares: float, count: int) -> float | None:
-    return squares / (count - 1) if count > 1 else None
+def _json(terms: list[Term], name: str) -> Callable[[Sequence[Row]], Any]:
+    computes = [term.compute for term in terms]
+
+    def gathered(rows: Sequence[Row]) -> str | None:
+        if not rows:
+            return None
+        if name == "json_arrayagg":
+            return write_json([json_of(computes[0](row)) for row in rows])
+        pairs = {to_text(computes[0](row)) or "": json_of(computes[1](row)) for row in rows}
+        return write_json(dict(sorted(pairs.items(), key=lambda pair: (len(pair[0]), pair[0]))))
+
+    return gathered
 
 
-def _root(of: Callable[[float, int], float | None]) -> Callable[[float, int], float | None]:
-    def root(squares: float, count: int) -> float | None:
-        variance = of(squares, count)
-        return None if variance is None else math.sqrt(variance)
+def _spread(term: Term, name: str) -> Callable[[Sequence[Row]], float | None]:
+    values = _values(term, False)
+    sample, root = name.endswith("_samp"), name.startswith("std")
 
-    return root
+    def spread(rows: Sequence[Row]) -> float | None:
+        count, mean, squares = 0, 0.0, 0.0
+        for value in values(rows):
+            number = to_double(value) or 0.0
+            count += 1
+            delta = number - mean
+            mean += delta / count
+            squares += delta * (number - mean)
+        divisor = count - 1 if sample else count
+        if divisor <= 0:
+            return None
+        return math.sqrt(squares / divisor) if root else squares / divisor
+
+    return spread
 
 
-SPREADS = {
-    **dict.fromkeys(("VARIANCE", "VAR_POP"), _population),
-    "VAR_SAMP": _sample,
-    **dict.fromkeys(("STD", "STDDEV", "STDDEV_POP"), _root(_population)),
-    "STDDEV_SAMP": _root(_sample),
-}
+def grouped_key(terms: Sequence[Term]) -> Callable[[Row], Any]:
+    """What is equal for rows of one group."""
+    pairs: list[tuple[Compute, Callable[[Any], Any] | None]] = [
+        (t.compute, side_reader(t.type)) for t in terms
+    ]
+    if len(pairs) == 1:
+        compute, read = pairs[0]
+        if read is None:
+            return compute
+        return lambda row: None if (value := compute(row)) is None else read(value)
 
+    def key(row: Row) -> tuple:
+        return tuple(
+            value if value is None or read is None else read(value)
+            for value, read in ((compute(row), read) for compute, read in pairs)
+        )
 
-def add_aggregates(connection: sqlite3.Connection) -> None:
-    """Make the aggregates known to a connection, under PREFIX and their names."""
-    connection.create_aggregate(f"{PREFIX}GROUP_CONCAT", -1, _GroupConcat)  # pyright: ignore[reportArgumentType]
-    connection.create_aggregate(f"{PREFIX}MAX_ALONE", 1, _Extreme)  # pyright: ignore[reportArgumentType]
-    connection.create_aggregate(f"{PREFIX}MIN_ALONE", 1, _Least)  # pyright: ignore[reportArgumentType]
-    for name, finish in SPREADS.items():
-        connection.create_aggregate(f"{PREFIX}{name}", 1, _spread(finish))  # pyright: ignore[reportArgumentType]
+    return key

@@ -17,8 +17,8 @@ from coevo_jax.envs.intercode_sql.mysql.schema import COLLATION, ColumnSchema, D
 from coevo_jax.files import cache_root, write_whole
 from coevo_jax.strict import ConfigError, StrictModel
 
-FORMAT = 1  # of the files in the cache: raise it when they change
-AFFINITY = {"int": "INTEGER", "decimal": "REAL", "double": "REAL", "float": "REAL"}
+FORMAT = 3  # of the files in the cache: raise it when they change
+AFFINITY = {"int": "INTEGER", "double": "REAL", "float": "REAL"}
 
 
 class Converted(StrictModel):
@@ -34,6 +34,10 @@ class ConvertedDump:
 
     folder: Path
     databases: tuple[DatabaseSchema, ...]
+
+    def schema(self, name: str) -> DatabaseSchema:
+        """What is known of a database."""
+        return next(database for database in self.databases if database.name == name)
 
     def file(self, name: str) -> Path:
         """The SQLite file of a database."""
@@ -145,7 +149,7 @@ def _stored(row: tuple[Cell, ...], columns: tuple[ColumnSchema, ...]) -> list[Ce
         kind = column.sql_type
         if cell is not None and kind.kind == "float":
             cell = struct.unpack("f", struct.pack("f", float(cell)))[0]
-        elif cell is not None and kind.kind in ("decimal", "double", "float"):
+        elif cell is not None and kind.real:
             cell = float(cell)
         elif cell is not None and kind.kind != "int":
             cell = str(cell)

@@ -121,14 +121,16 @@ def _read_statement(reading: _Reading, statement: str, place: str) -> None:
         )
     tables, rows = reading.tables[reading.current], reading.rows[reading.current]
     if found := CREATE.match(statement):
-        tables[found[1]] = _read_table(statement, found[1], found.end(), place)
-        rows[found[1]] = []
+        name = found[1].lower()  # lower_case_table_names=1
+        tables[name] = _read_table(statement, name, found.end(), place)
+        rows[name] = []
     elif found := INSERT.match(statement):
-        if found[1] not in tables:
+        name = found[1].lower()
+        if name not in tables:
             raise ConfigError(f"{place}: found rows of {found[1]!r}, expected its CREATE TABLE before them")
         if found[2]:
             raise ConfigError(f"{place}: found a column list, expected INSERT INTO `{found[1]}` VALUES")
-        rows[found[1]] += _read_rows(statement, found.end(), len(tables[found[1]].columns), place)
+        rows[name] += _read_rows(statement, found.end(), len(tables[name].columns), place)
 
 
 def _read_rows(statement: str, at: int, width: int, place: str) -> list[tuple[Cell, ...]]:
@@ -167,7 +169,7 @@ def _cell(found: re.Match[str]) -> Cell:
     if found["hex"]:
         return bytes.fromhex(found["hex"]).decode("utf-8", "replace")
     number = found["number"]
-    return int(number) if re.fullmatch(r"[-+]?\d+", number) else float(number)
+    return int(number) if re.fullmatch(r"[-+]?\d+", number) else number
 
 
 def unescape(quoted: str) -> str:
@@ -193,7 +195,7 @@ def _read_table(statement: str, name: str, start: int, place: str) -> TableSchem
                 ForeignKeySchema(
                     name=found[1],
                     columns=tuple(NAMES.findall(found[2])),
-                    table=found[3],
+                    table=found[3].lower(),
                     references=tuple(NAMES.findall(found[4])),
                 )
             )
@@ -211,8 +213,16 @@ def _read_table(statement: str, name: str, start: int, place: str) -> TableSchem
         primary_key=primary,
         indexes=tuple(indexes),
         foreign_keys=tuple(foreign),
-        create=statement,
+        create=_lowered(statement, name),
     )
+
+
+def _lowered(statement: str, name: str) -> str:
+    """CREATE TABLE with the names of tables as lower_case_table_names=1 keeps them."""
+    start = CREATE.match(statement)
+    body = statement[start.end() :] if start else statement
+    body = re.sub(rf"(REFERENCES\s+){NAME}", lambda found: f"{found[1]}`{found[2].lower()}`", body)
+    return f"CREATE TABLE `{name}` ({body}"
 
 
 def _column(
@@ -234,8 +244,18 @@ def _column(
         nullable="NOT NULL" not in rest.upper(),
         key=key,
         default=unescape(value) if value and value.startswith("'") else value,
-        extra="auto_increment" if "AUTO_INCREMENT" in rest.upper() else "",
+        extra=_extra(rest.upper(), value),
     )
+
+
+def _extra(rest: str, default: str | None) -> str:
+    """What DESCRIBE says of a column beside its type."""
+    parts = ["auto_increment"] if "AUTO_INCREMENT" in rest else []
+    if default is not None and default.upper().startswith("CURRENT_TIMESTAMP"):
+        parts.append("DEFAULT_GENERATED")
+    if "ON UPDATE CURRENT_TIMESTAMP" in rest:
+        parts.append("on update CURRENT_TIMESTAMP")
+    return " ".join(parts)
 
 
 def _split(text: str) -> list[str]:

@@ -1,147 +1,179 @@
 """One database of a converted dump that speaks MySQL: read-only, limited in work, time, rows and text.
 
-What still differs from a server (tests/envs/test_sql_server.py compares them): rows without ORDER BY, and
-the row that an ungrouped column or a tie at LIMIT shows, may be others; a scalar subquery of several rows
-gives its first; chains of UNION, EXCEPT and INTERSECT run from left to right; recursion is cut by work, not
-at 1,000 rounds; clocks stand still at `dates.NOW`; WITH ROLLUP, JSON, MATCH, EXPLAIN of a query, system and
-user variables are refused; regular expressions are Python's, not ICU's; the place in a syntax error may be
-a word off; every other database is denied. Names of tables and aliases ignore case, as under
-lower_case_table_names=2, with which the dump was made. STD and
-VARIANCE of integers keep all digits, as MySQL's and unlike MariaDB's.
-
-Of Spider's 1034 gold queries, 981 to 983 give the same rows in the same order as MariaDB 10.11.19 (its plans
-change with its statistics), 38, all without a full ORDER BY, the same rows in another order, and 13 to 15,
-ties at LIMIT, another row.
+Nothing of a statement runs anywhere but here: it is parsed by MySQL's grammar, bound to the dump's tables,
+planned and computed. docs/environments.md says how far its answers agree with a server's, and what differs.
 """
 
-import sqlite3
-import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
-import regex
+from coevo_jax.envs.intercode_sql.mysql import errors, nodes
+from coevo_jax.envs.intercode_sql.mysql.budget import Budget
+from coevo_jax.envs.intercode_sql.mysql.compound import Builder, walk
+from coevo_jax.envs.intercode_sql.mysql.explain import explain
+from coevo_jax.envs.intercode_sql.mysql.information import InformationSchema
+from coevo_jax.envs.intercode_sql.mysql.patterns import TimeIsUp
+from coevo_jax.envs.intercode_sql.mysql.queries import parse_query
+from coevo_jax.envs.intercode_sql.mysql.schema import DatabaseSchema, SqlType
+from coevo_jax.envs.intercode_sql.mysql.select import SelectPlan
+from coevo_jax.envs.intercode_sql.mysql.sources import World
+from coevo_jax.envs.intercode_sql.mysql.statements import StatementParser, filter_rows
+from coevo_jax.envs.intercode_sql.mysql.tables import open_stored
+from coevo_jax.envs.intercode_sql.mysql.terms import Scope, Source
+from coevo_jax.envs.intercode_sql.mysql.values import client_reader
+from coevo_jax.envs.intercode_sql.sandbox import QueryLimits, SqlError
 
-from coevo_jax.envs.intercode_sql.mysql import errors, show
-from coevo_jax.envs.intercode_sql.mysql.aggregates import add_aggregates
-from coevo_jax.envs.intercode_sql.mysql.collation import add_collation
-from coevo_jax.envs.intercode_sql.mysql.functions import LONGEST_TEXT, PREFIX, add_functions, text_of
-from coevo_jax.envs.intercode_sql.mysql.schema import DatabaseSchema
-from coevo_jax.envs.intercode_sql.mysql.translate import Translated, translate
-from coevo_jax.envs.intercode_sql.mysql.types import as_client
-from coevo_jax.envs.intercode_sql.sandbox import INSTRUCTIONS_PER_CHECK, READS, QueryLimits, SqlError
-
-MAX_RESULT_CHARS = 4_000_000
-FETCH = 200
-REGEX_SECONDS = 0.5  # of CPU, for one match; it holds the interpreter all the while
 TOO_LONG = "Query execution was interrupted, maximum statement execution time exceeded"
-SIZE_LIMITS = (
-    (sqlite3.SQLITE_LIMIT_LENGTH, 4 * LONGEST_TEXT),
-    (sqlite3.SQLITE_LIMIT_SQL_LENGTH, 200_000),
-    (sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 200),
-)
+STACK = "Thread stack overrun:  Need more than available stack"
+MAX_SQL_CHARS = 20_000
+MAX_RESULT_CHARS = 4_000_000
+PLANS_KEPT = 200
+ENDS = "; \t\r\n"  # that the server cuts off before it reads a statement
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """Settings of the session that a statement runs in; the defaults are MySQL's."""
+
+    full_group_by: bool = True  # ONLY_FULL_GROUP_BY
+    ignore_space: bool = False  # IGNORE_SPACE: `count (*)` is a function
+
+
+STRICT, LENIENT = Rules(), Rules(full_group_by=False, ignore_space=True)
+"""What MySQL refuses is refused; and the rules under which all of Spider's gold queries run."""
 
 
 class MySqlSandbox:
-    """A converted database, open for reading only. May move between threads, one at a time."""
+    """A converted database, only read. May move between threads, one at a time."""
 
-    def __init__(self, path: Path, schema: DatabaseSchema, limits: QueryLimits):
+    def __init__(
+        self,
+        path: Path,
+        schema: DatabaseSchema,
+        limits: QueryLimits,
+        rules: Rules = STRICT,
+        others: frozenset[str] = frozenset(),
+    ):
+        """`others` are the databases that exist beside it, and that it must not read."""
+        self._stored = open_stored(path, schema.model_dump_json())
         self.tables = tuple(table.name for table in schema.tables)
-        self._schema = schema
-        self._limits = limits
-        self._checks_left = 0
-        self._deadline = 0.0
-        self._timed_out = False
-        self._regex_error = ""
-        self._connection = sqlite3.connect(
-            f"file:{quote(str(path))}?mode=ro&immutable=1",
-            uri=True,
-            check_same_thread=False,
-            isolation_level=None,
-        )
-        add_collation(self._connection)
-        add_functions(self._connection)
-        add_aggregates(self._connection)
-        self._connection.create_function(f"{PREFIX}REGEXP", 2, self._matches, deterministic=True)
-        show.add_information_schema(self._connection, schema)
-        self._lock()
-
-    def _lock(self) -> None:
-        for limit, value in SIZE_LIMITS:
-            self._connection.setlimit(limit, value)
-        self._connection.execute("PRAGMA query_only = ON")
-        self._connection.set_authorizer(_authorize)
-        self._connection.set_progress_handler(self._cut, INSTRUCTIONS_PER_CHECK)
-
-    def _cut(self) -> bool:
-        self._checks_left -= 1
-        self._timed_out = self._timed_out or self._checks_left < 0 or time.monotonic() > self._deadline
-        return self._timed_out
-
-    def _matches(self, text: Any, pattern: Any) -> int | None:
-        """REGEXP, which no progress handler can cut: the pattern's own time ends with the query's."""
-        if text is None or pattern is None:
-            return None
-        try:
-            left = min(REGEX_SECONDS, max(0.001, self._deadline - time.monotonic()))
-            found = regex.search(text_of(pattern), text_of(text), regex.IGNORECASE, timeout=left)
-        except TimeoutError:
-            self._timed_out = True
-            raise
-        except (regex.error, RecursionError) as error:
-            self._regex_error = f"Syntax error in regular expression: {error}"
-            raise
-        return int(found is not None)
+        self._limits, self._rules = limits, rules
+        self._budget = Budget(limits)
+        self._information = InformationSchema(self._stored)
+        self._world = World(database=self._stored, others=others, information=self._information)
+        self._plans: OrderedDict[tuple[str, Rules], Any] = OrderedDict()
 
     def run(self, sql: str) -> list[tuple]:
         """Rows of one statement as MySQL's client returns them, at most `limits.rows`; raises `SqlError`."""
-        sql = sql.strip()
-        shown = show.answer(sql, self._schema)
-        if shown is not None:
-            return shown
-        translated = translate(sql, self._schema)
-        rows = self._query(sql, translated)
-        kinds = translated.types
-        if rows and len(kinds) == len(rows[0]):
-            return [
-                tuple(as_client(value, kind) for value, kind in zip(row, kinds, strict=True)) for row in rows
-            ]
-        return rows
+        return self._run(sql, self._rules)
 
-    def _query(self, sql: str, translated: Translated) -> list[tuple]:
-        self._checks_left = self._limits.instructions // INSTRUCTIONS_PER_CHECK
-        self._deadline = time.monotonic() + self._limits.seconds
-        self._timed_out, self._regex_error = False, ""
+    def run_gold(self, sql: str) -> list[tuple]:
+        """Rows of a gold query, under the rules all of them run under; raises `SqlError`."""
+        return self._run(sql, LENIENT)
+
+    def _run(self, sql: str, rules: Rules) -> list[tuple]:
+        self._budget.start()
         try:
-            cursor = self._connection.execute(translated.sql)
-            try:
-                return self._fetch(cursor)
-            finally:
-                cursor.close()
-        except (sqlite3.Error, sqlite3.Warning, UnicodeError, OverflowError) as error:
-            if self._timed_out:
-                raise SqlError(TOO_LONG) from error
-            if self._regex_error:
-                raise SqlError(self._regex_error) from error
-            raise errors.from_sqlite(str(error), translated.parsed, sql) from error
+            return self._answer(sql.strip().rstrip(ENDS), rules)
+        except TimeIsUp:
+            raise SqlError(TOO_LONG) from None
+        except RecursionError:
+            raise SqlError(STACK) from None
 
-    def _fetch(self, cursor: sqlite3.Cursor) -> list[tuple]:
-        rows: list[tuple] = []
-        chars = 0
-        while len(rows) < self._limits.rows:
-            part = cursor.fetchmany(min(FETCH, self._limits.rows - len(rows)))
-            if not part:
-                break
-            chars += sum(len(value) for row in part for value in row if isinstance(value, str | bytes))
-            if chars > MAX_RESULT_CHARS:
-                raise SqlError("Got a packet bigger than 'max_allowed_packet' bytes")
-            rows += part
-        return rows
+    def _answer(self, sql: str, rules: Rules) -> list[tuple]:
+        plan = self._plans.get((sql, rules))
+        if plan is None:
+            if len(sql) > MAX_SQL_CHARS:
+                raise SqlError(errors.TOO_BIG)
+            if not sql.isascii():
+                _check_letters(sql)
+            if not _starts_query(sql):
+                statement = StatementParser(
+                    sql, self._stored, self._world.others, self._explain, self._filter
+                )
+                if not statement.is_query():
+                    return statement.answer()[: self._limits.rows]
+            plan = self._plan(sql, rules)
+        if plan is INTO:
+            return []
+        rows = plan.rows()[: self._limits.rows]
+        _check_size(rows)
+        return _for_client(rows, plan.columns)
+
+    def _plan(self, sql: str, rules: Rules) -> Any:
+        """The plan of a query, kept for the next time."""
+        query = parse_query(sql, rules.ignore_space)
+        self._check_tables(query)
+        plan = Builder(self._world, self._budget, rules.full_group_by).build(query)
+        if isinstance(query.body, nodes.Select) and query.body.into:
+            plan = INTO
+        elif isinstance(plan, SelectPlan):
+            plan.most_rows = self._limits.rows
+        self._plans[sql, rules] = plan
+        if len(self._plans) > PLANS_KEPT:
+            self._plans.popitem(last=False)
+        return plan
+
+    def _check_tables(self, query: nodes.Query) -> None:
+        """All tables of a statement exist and may be read: MySQL opens them before it looks at any name."""
+        common = {node.name.lower() for node in walk(query) if isinstance(node, nodes.CommonTable)}
+        for node in walk(query):
+            if not isinstance(node, nodes.Table):
+                continue
+            database, name = (node.database or "").lower(), node.name.lower()
+            if database == "information_schema" or (not database and name in common):
+                continue
+            if database and database != self._stored.name:
+                if database in self._world.others or database in ("mysql", "performance_schema", "sys"):
+                    raise errors.denied("SELECT", name)
+                raise errors.unknown_database(database)
+            if name not in self._stored.tables:
+                raise errors.no_such_table(self._stored.name, name)
+
+    def _explain(self, query: nodes.Query) -> str:
+        self._check_tables(query)
+        return explain(Builder(self._world, self._budget, True).build(query))
+
+    def _filter(self, rows: list[tuple], names: Sequence[str], node: nodes.Node) -> list[tuple]:
+        def binder_of(columns: list[tuple[str, SqlType]]) -> Any:
+            scope = Scope()
+            scope.sources, scope.place = [Source("", "", columns)], "where clause"
+            return Builder(self._world, self._budget, True).binder(scope)
+
+        return filter_rows(binder_of, rows, names, node)
 
     def close(self) -> None:
-        """Close the file; safe to call twice."""
-        self._connection.close()
+        """Forget the plans; safe to call twice."""
+        self._plans.clear()
 
 
-def _authorize(action: int, _argument: str | None, _function: str | None, *_where: str | None) -> int:
-    return sqlite3.SQLITE_OK if action in READS else sqlite3.SQLITE_DENY
+INTO = object()
+"""The plan of SELECT ... INTO @x, which shows nothing."""
+
+
+def _check_letters(sql: str) -> None:
+    """A statement reaches a server as UTF-8."""
+    try:
+        sql.encode()
+    except UnicodeEncodeError as error:
+        raise SqlError(str(error)) from None
+
+
+def _starts_query(sql: str) -> bool:
+    return sql[:6].lower() == "select" or sql[:1] == "("
+
+
+def _check_size(rows: list[tuple]) -> None:
+    chars = sum(len(value) for row in rows for value in row if isinstance(value, str | bytes))
+    if chars > MAX_RESULT_CHARS:
+        raise SqlError(errors.TOO_BIG)
+
+
+def _for_client(rows: list[tuple], columns: list[tuple[str, SqlType]]) -> list[tuple]:
+    readers = [client_reader(kind) for _, kind in columns]
+    if not any(readers):
+        return list(rows)
+    return [tuple([v if r is None else r(v) for v, r in zip(row, readers, strict=True)]) for row in rows]

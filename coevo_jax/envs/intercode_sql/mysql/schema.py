@@ -9,24 +9,34 @@ from coevo_jax.strict import StrictModel
 COLLATION = "utf8mb4_general_ci"
 """Name, in MySQL and here, of the collation that texts compare by."""
 
-Kind = Literal["int", "decimal", "double", "float", "text", "date", "datetime", "time", "null", "unknown"]
+Kind = Literal["int", "decimal", "double", "float", "text", "bytes", "date", "datetime", "time", "null"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SqlType:
-    """Type of an expression. `scale`: digits after the point; of a float None where they float."""
+    """Type of an expression. `scale`: digits after the point; of a double None where they float."""
 
     kind: Kind
     scale: int | None = None
+    unsigned: bool = False
 
     @property
     def numeric(self) -> bool:
         return self.kind in ("int", "decimal", "double", "float")
 
+    @property
+    def temporal(self) -> bool:
+        return self.kind in ("date", "datetime", "time")
+
+    @property
+    def real(self) -> bool:
+        return self.kind in ("double", "float")
+
 
 INT, DOUBLE, TEXT = SqlType(kind="int"), SqlType(kind="double"), SqlType(kind="text")
 DATE, DATETIME, TIME = SqlType(kind="date"), SqlType(kind="datetime"), SqlType(kind="time")
-NULL, UNKNOWN = SqlType(kind="null"), SqlType(kind="unknown")
+NULL, BYTES = SqlType(kind="null"), SqlType(kind="bytes")
+UNSIGNED_INT = SqlType(kind="int", unsigned=True)
 
 KINDS: dict[str, Kind] = {
     **dict.fromkeys(("tinyint", "smallint", "mediumint", "int", "integer", "bigint", "bit", "year"), "int"),
@@ -37,6 +47,7 @@ KINDS: dict[str, Kind] = {
     "date": "date",
     **dict.fromkeys(("datetime", "timestamp"), "datetime"),
     "time": "time",
+    **dict.fromkeys(("binary", "varbinary", "tinyblob", "blob", "mediumblob", "longblob"), "bytes"),
     **dict.fromkeys(("char", "varchar", "tinytext", "text", "mediumtext", "longtext", "enum", "set"), "text"),
 }
 """Kind of a column by the first word of its MySQL type."""
@@ -62,10 +73,11 @@ class ColumnSchema(StrictModel):
     def sql_type(self) -> SqlType:
         """The type of its values."""
         word, scale = split_type(self.type)
-        kind = KINDS.get(word, "unknown")
+        kind = KINDS.get(word, "text")
+        unsigned = "unsigned" in self.type.lower() or word == "year"
         if kind == "decimal":
-            return SqlType(kind=kind, scale=scale or 0)
-        return SqlType(kind=kind, scale=scale if kind in ("float", "double") else None)
+            return SqlType(kind=kind, scale=scale or 0, unsigned=unsigned)
+        return SqlType(kind=kind, scale=scale if kind in ("float", "double") else None, unsigned=unsigned)
 
 
 class IndexSchema(StrictModel):

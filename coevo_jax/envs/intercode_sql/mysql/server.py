@@ -8,28 +8,21 @@ from dataclasses import dataclass, field
 import pymysql
 import pymysql.cursors
 from pymysql.constants import ER
-from sqlglot.errors import TokenError
 
 from coevo_jax.envs.env import EnvFault
-from coevo_jax.envs.intercode_sql.mysql.dates import NOW
-from coevo_jax.envs.intercode_sql.mysql.errors import USER, syntax_error
-from coevo_jax.envs.intercode_sql.mysql.sandbox import FETCH, MAX_RESULT_CHARS, TOO_LONG
-from coevo_jax.envs.intercode_sql.mysql.translate import MAX_SQL_CHARS, MySqlDialect
+from coevo_jax.envs.intercode_sql.mysql.errors import TOO_BIG
+from coevo_jax.envs.intercode_sql.mysql.guard import check_statement
+from coevo_jax.envs.intercode_sql.mysql.moments import NOW
+from coevo_jax.envs.intercode_sql.mysql.sandbox import LENIENT, MAX_RESULT_CHARS, TOO_LONG, Rules
 from coevo_jax.envs.intercode_sql.sandbox import QueryLimits, SqlError
 from coevo_jax.strict import ConfigError
 
 EXPECTED = "expected mysql://user:password@host:port, or $NAME of an environment variable that holds it"
-SQL_MODE = "IGNORE_SPACE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION"  # without ONLY_FULL_GROUP_BY
-CONNECT_SECONDS = 10
-STARTS_WORDS = "select with show desc describe explain use"
-STARTS = frozenset(STARTS_WORDS.split())
-DENIED_WORDS_WORDS = (
-    ":= into outfile dumpfile sleep benchmark get_lock release_lock release_all_locks is_free_lock "
-    "is_used_lock load_file rand uuid uuid_short connection_id sys_exec sys_eval master_pos_wait "
-    "source_pos_wait wait_for_executed_gtid_set nextval setval lastval grants processlist analyze"
+SQL_MODE = (
+    "STRICT_TRANS_TABLES,NO_ZERO_IN_DATE,NO_ZERO_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION"
 )
-DENIED_WORDS = frozenset(DENIED_WORDS_WORDS.split())
-DENIED_DATABASES = frozenset({"mysql", "performance_schema", "sys"})
+CONNECT_SECONDS = 10
+FETCH = 200
 TIMEOUT_CODES = frozenset({1969, 3024, 1317})  # MariaDB's and MySQL's word for a statement cut by its time
 LOST_CODES = frozenset({2002, 2003, 2006, 2013, 2014, 2055, 1927, ER.SERVER_SHUTDOWN})
 
@@ -76,54 +69,6 @@ def parse_dsn(text: str) -> Dsn:
     )
 
 
-def check_statement(sql: str) -> None:
-    """Refuse what a reader has no need of. Raises SqlError in MySQL's words.
-
-    The server refuses writes itself (TRANSACTION READ ONLY); this keeps out locks, sleeps, files and
-    chance, comments that run, and the server's own tables.
-    """
-    if len(sql) > MAX_SQL_CHARS:
-        raise SqlError("Got a packet bigger than 'max_allowed_packet' bytes")
-    if "\0" in sql or "/*!" in sql or "/*M!" in sql:
-        raise syntax_error(sql.replace("\0", "\\0"))
-    try:
-        tokens = MySqlDialect().tokenize(sql)
-    except (TokenError, RecursionError):
-        raise syntax_error(sql) from None
-    plain = [token.text.lower() if sql[token.start] not in "'\"`" else "" for token in tokens]
-    while plain and plain[-1] == ";":
-        plain.pop()
-    if not plain:
-        raise SqlError("Query was empty")
-    first = next((word for word in plain if word != "("), "")
-    if ";" in plain:
-        raise syntax_error(sql[tokens[plain.index(";")].end + 1 :].strip())
-    if first not in STARTS:
-        raise SqlError(f"{first.upper() or 'This'} command denied to user {USER}")
-    _check_words(plain, [token.text.lower() for token in tokens])
-
-
-def _check_words(plain: Sequence[str], names: Sequence[str]) -> None:
-    for place, word in enumerate(plain):
-        following = plain[place + 1] if place + 1 < len(plain) else ""
-        if word in DENIED_WORDS and (word not in ("rand", "uuid", "sleep") or following == "("):
-            raise SqlError(f"{word.upper()} command denied to user {USER}")
-        if (word, following) in (
-            ("for", "update"),
-            ("for", "share"),
-            ("lock", "in"),
-            ("create", "user"),
-            (":", "="),
-        ):
-            raise SqlError(f"{word.upper()} {following.upper()} command denied to user {USER}")
-        if names[place] in DENIED_DATABASES and following == ".":
-            raise SqlError(
-                f"SELECT command denied to user {USER} for table '{names[min(place + 2, len(names) - 1)]}'"
-            )
-        if place and plain[place - 1] == "use" and names[place] in DENIED_DATABASES:
-            raise SqlError(f"Access denied for user {USER} to database '{names[place]}'")
-
-
 class ServerConnection:
     """One connection of one environment instance, opened when first needed."""
 
@@ -131,6 +76,7 @@ class ServerConnection:
         self._dsn = dsn
         self._limits = limits
         self._connection: pymysql.Connection | None = None
+        self._rules: Rules | None = None  # those that the connection's sql_mode stands for
 
     def check(self, databases: Sequence[str]) -> None:
         """Raises ConfigError where the server is out of reach, heeds case, or lacks one of the databases."""
@@ -140,7 +86,13 @@ class ServerConnection:
                 cursor.execute("SHOW DATABASES")
                 found = {str(row[0]).lower() for row in cursor.fetchall()}
                 cursor.execute("SELECT @@lower_case_table_names")
-                heeds_case = cursor.fetchall() == ((0,),)
+                keeps_case = cursor.fetchall() != ((1,),)
+        except RuntimeError as error:  # pymysql's word for a missing package
+            raise ConfigError(
+                f"config: env.options.dsn: the server at {where} wants the password of {self._dsn.user} "
+                f"encrypted, and the connection has no TLS ({error}), expected a Unix socket, or the package "
+                "that encrypts it: pip install 'PyMySQL[rsa]'"
+            ) from None
         except (pymysql.Error, OSError) as error:
             code = error.args[0] if error.args else ""
             reason = "access denied" if code == ER.ACCESS_DENIED_ERROR else "no connection"
@@ -148,11 +100,12 @@ class ServerConnection:
                 f"config: env.options.dsn: {reason} at {where} for user {self._dsn.user} (error {code}), "
                 "expected a MySQL or MariaDB server that holds the databases of ic_spider_dbs.sql"
             ) from None
-        if heeds_case:
+        if keeps_case:
             raise ConfigError(
-                f"config: env.options.dsn: the server at {where} has lower_case_table_names=0, expected "
-                "1 or 2, for InterCode's golds write table names in any case; a server takes the setting "
-                "before it holds data: make a new one with --lower-case-table-names=1 and load the dump"
+                f"config: env.options.dsn: the server at {where} has another lower_case_table_names, "
+                "expected 1, for InterCode's golds write table names in any case and its server shows them "
+                "in small letters; a server takes the setting before it holds data: make a new one with "
+                "--lower-case-table-names=1 and load the dump"
             )
         if missing := [name for name in databases if name.lower() not in found]:
             raise ConfigError(
@@ -161,22 +114,21 @@ class ServerConnection:
                 "mariadb < ic_spider_dbs.sql"
             )
 
-    def run(self, database: str, sql: str) -> list[tuple]:
+    def run(self, database: str, sql: str, rules: Rules) -> list[tuple]:
         """Rows of one statement in a database, at most `limits.rows`.
 
         Raises SqlError with the server's message, and EnvFault where the server is lost.
         """
-        check_statement(sql)
+        check_statement(sql, database, rules.ignore_space)
         try:
-            connection = self._open()
-            with connection.cursor() as cursor:
-                cursor.execute("ROLLBACK")
-                cursor.execute("USE `" + database.replace("`", "``") + "`")
-                cursor.execute("START TRANSACTION READ ONLY")
+            connection = self._begin(database, rules)
             return self._fetch(connection, sql)
         except (pymysql.Error, OSError) as error:
             code, *words = error.args or (0,)
             if code in TIMEOUT_CODES:
+                raise SqlError(TOO_LONG) from None
+            if "timed out" in str(error):
+                self._kill()
                 raise SqlError(TOO_LONG) from None
             if code in LOST_CODES or isinstance(error, pymysql.InterfaceError | OSError) or not words:
                 self.close()
@@ -184,6 +136,46 @@ class ServerConnection:
             raise SqlError(str(words[0])) from None
         except UnicodeError as error:
             raise SqlError(str(error)) from None
+
+    def _begin(self, database: str, rules: Rules) -> pymysql.Connection:
+        """A connection in a new transaction; one that the server closed while it was idle is opened again."""
+        if self._connection is not None:
+            try:
+                return self._start(self._open(), database, rules)
+            except (pymysql.Error, OSError) as error:
+                code = error.args[0] if error.args else 0
+                if code not in LOST_CODES and not isinstance(error, pymysql.InterfaceError | OSError):
+                    raise
+                self.close()
+        return self._start(self._open(), database, rules)
+
+    def _start(self, connection: pymysql.Connection, database: str, rules: Rules) -> pymysql.Connection:
+        with connection.cursor() as cursor:
+            cursor.execute("ROLLBACK")
+            cursor.execute("USE `" + database.replace("`", "``") + "`")
+            if rules != self._rules:
+                words = [
+                    SQL_MODE,
+                    "ONLY_FULL_GROUP_BY" * rules.full_group_by,
+                    "IGNORE_SPACE" * rules.ignore_space,
+                ]
+                cursor.execute("SET SESSION sql_mode = %s", (",".join(filter(None, words)),))
+                self._rules = rules
+            cursor.execute("START TRANSACTION READ ONLY")
+        return connection
+
+    def _kill(self) -> None:
+        """End, on the server, the statement that the client no longer waits for."""
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        thread = connection.thread_id()
+        connection._force_close()  # pyright: ignore[reportAttributeAccessIssue]
+        try:
+            with self._open().cursor() as cursor:
+                cursor.execute(f"KILL {thread}")
+        except (pymysql.Error, OSError):
+            self.close()  # ended by itself, or the server is gone: the next statement will tell
 
     def _fetch(self, connection: pymysql.Connection, sql: str) -> list[tuple]:
         cursor = connection.cursor(
@@ -209,7 +201,7 @@ class ServerConnection:
             if result is not None:
                 result.unbuffered_active = False
         if chars > MAX_RESULT_CHARS:
-            raise SqlError("Got a packet bigger than 'max_allowed_packet' bytes")
+            raise SqlError(TOO_BIG)
         return rows
 
     def _open(self) -> pymysql.Connection:
@@ -217,6 +209,7 @@ class ServerConnection:
             return self._connection
         if self._dsn.socket and not os.path.exists(self._dsn.socket):  # pymysql would leave its socket open
             raise pymysql.OperationalError(2002, "no such socket")
+        self._rules = None
         self._connection = pymysql.connect(
             user=self._dsn.user,
             password=self._dsn.password,
@@ -235,7 +228,7 @@ class ServerConnection:
             cursor.execute(
                 "SET SESSION TRANSACTION READ ONLY"
             )  # a DROP would end START TRANSACTION READ ONLY
-            cursor.execute("SET SESSION sql_mode = %s, time_zone = '+00:00'", (SQL_MODE,))
+            cursor.execute("SET SESSION time_zone = '+00:00'")
             cursor.execute("SET SESSION timestamp = UNIX_TIMESTAMP(%s)", (NOW.strftime("%Y-%m-%d %H:%M:%S"),))
         return self._connection
 
@@ -249,14 +242,19 @@ class ServerConnection:
 class ServerSandbox:
     """One database of a server; the connection belongs to the instance and serves all of them."""
 
-    def __init__(self, connection: ServerConnection, database: str, tables: tuple[str, ...]):
+    def __init__(self, connection: ServerConnection, database: str, tables: tuple[str, ...], rules: Rules):
         self.tables = tables
         self._connection = connection
         self._database = database
+        self._rules = rules
 
     def run(self, sql: str) -> list[tuple]:
         """Rows of one statement; raises `SqlError`, and `EnvFault` where the server is lost."""
-        return self._connection.run(self._database, sql.strip())
+        return self._connection.run(self._database, sql.strip(), self._rules)
+
+    def run_gold(self, sql: str) -> list[tuple]:
+        """Rows of a gold query, under the rules all of them run under; raises as `run` does."""
+        return self._connection.run(self._database, sql.strip(), LENIENT)
 
     def close(self) -> None:
         """Close the connection; safe to call twice."""
