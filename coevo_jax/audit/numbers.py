@@ -12,7 +12,15 @@ from coevo_jax.audit.forward import Agents, Scored, per_token, sample
 from coevo_jax.audit.losses import Pairs, losses_of
 from coevo_jax.audit.order import Phase, finished, learn_options
 from coevo_jax.audit.pairs import KINDS
-from coevo_jax.audit.plans import Course, Weighed, course_of, fit_rows, trained_places, warm_start_sides
+from coevo_jax.audit.plans import (
+    Course,
+    Weighed,
+    course_of,
+    fit_rows,
+    side_problems,
+    trained_places,
+    warm_start_sides,
+)
 from coevo_jax.audit.reading import RunFiles
 from coevo_jax.audit.whose import Tasks
 from coevo_jax.config import LearnConfig, of_round
@@ -106,7 +114,14 @@ def adam_problems(files: RunFiles, phase: Phase, agents: Agents) -> Iterator[str
 
 @lru_cache(maxsize=1)  # the checks of a phase follow each other
 def views_of(course: Course) -> tuple[dict[Place, Weighed], list[list[int]]]:
-    """How every view is to be weighed, and the numbers of every step's microbatches."""
+    """How every view is to be weighed, and the numbers of every step's microbatches.
+
+    Raises:
+      NotCheckable: the plan's trajectories are others, so that its views mean nothing here.
+    """
+    other = next(side_problems("the plan", course.plan, course.sides), None)
+    if other is not None:
+        raise NotCheckable(f"the phase learned from other trajectories than METHOD's: {other}")
     weighed: dict[Place, Weighed] = {}
     steps: list[list[int]] = []
     number = 0

@@ -103,7 +103,11 @@ def test_a_run_that_was_killed_and_resumed_holds(tmp_path, monkeypatch):
     assert_holds(end(run))
 
 
-@pytest.mark.parametrize("begun", [(), ("failure.explore=false",)], ids=["alike", "by one agent alone"])
+@pytest.mark.parametrize(
+    "begun",
+    [(), ("failure.explore=false", "target.pairs.expert_failure=null")],
+    ids=["alike", "by one agent alone"],
+)
 def test_a_fork_holds(begun, tmp_path):
     source = finished(tmp_path / "source", *SHORT, *begun)
     config = tiny_config(tmp_path / "fork", *SHORT, "checkpoint.keep=all", "target.epochs=1", "name=fork")
