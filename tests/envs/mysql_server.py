@@ -16,7 +16,10 @@ from pymysql.constants import CLIENT
 MYSQLD = os.environ.get("COEVO_MYSQLD") or shutil.which(
     "mysqld", path=f"{os.environ.get('PATH', '')}:/usr/sbin"
 )
-NO_SERVER = "no MySQL server here: COEVO_MYSQLD names no program, and there is no mysqld on the PATH (tests/real/mysqld.sh FOLDER makes one)"
+NO_SERVER = (
+    "no MySQL server here: COEVO_MYSQLD names no program, and there is no mysqld on the PATH "
+    "(tests/real/mysqld.sh FOLDER makes one)"
+)
 SMALL = ("--innodb-redo-log-capacity=8M", "--innodb-data-file-path=ibdata1:5M:autoextend")
 START_SECONDS = 120
 
