@@ -75,7 +75,7 @@ def rate_problems(files: RunFiles, phase: Phase) -> Iterator[str]:
 def expected_rate(files: RunFiles, phase: Phase, position: int, steps: int) -> float:
     """Linear warm-up; then a cosine to zero in the warm start, the peak in a round (METHOD, the table)."""
     config = files.config.warm_start if phase.kind == "warm_start" else learn_options(files.config, phase)
-    warm = math.ceil(steps * Fraction(str(config.warmup_fraction)))
+    warm = warmup_steps(steps, config.warmup_fraction)
     if isinstance(config, LearnConfig):
         peak = of_round(config.learning_rate, phase.round)
         return peak * min(1.0, (position + 1) / warm) if warm else peak
@@ -83,6 +83,11 @@ def expected_rate(files: RunFiles, phase: Phase, position: int, steps: int) -> f
         return config.learning_rate * (position + 1) / warm
     share = (position - warm + 1) / max(1, steps - warm + 1)
     return config.learning_rate * (1 + math.cos(math.pi * share)) / 2
+
+
+def warmup_steps(steps: int, fraction: float) -> int:
+    """The share of the steps, rounded up; the fraction is the decimal that a config says, not its float."""
+    return math.ceil(steps * Fraction(str(fraction)))
 
 
 def adam_problems(files: RunFiles, phase: Phase, agents: Agents) -> Iterator[str]:
