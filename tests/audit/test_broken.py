@@ -53,6 +53,7 @@ def test_everything_holds_in_a_run_that_kept_its_checkpoints(whole, capsys):
         "adam",
         "references",
         "loss",
+        "pull",
         "report",
     }
     assert main([str(whole), "--scored", "2"]) == 0
@@ -126,7 +127,7 @@ def another_agent_played(run: Path) -> None:
     edit_record(run, PLAY, lambda record: record["records"].update(checkpoint=first_checkpoint(run)))
 
 
-@breaks("whose/phases")
+@breaks("whose/phases", "report/results.json")
 def phase_that_no_config_asks_for(run: Path) -> None:
     content = manifest(run)
     content["done"].append({"name": "round-09/rest", "position": 0, "seconds": 0, "files": {}, "records": {}})
@@ -268,6 +269,38 @@ def another_first_reward_of_a_kind(run: Path) -> None:
     edit_metrics(run, LEARN, "target/rewards/margins/expert_target", lambda margin: margin + 0.01)
 
 
+@breaks(f"loss/{LEARN}")
+def another_mean_of_imitated_tokens(run: Path) -> None:
+    edit_metrics(run, LEARN, "target/sft/token_logp", lambda logp: logp + 0.01)
+
+
+@breaks(f"pull/{LEARN}")
+def another_pull_in_the_log(run: Path) -> None:
+    edit_metrics(run, LEARN, "target/pull/preference", lambda pull: 2 * pull)
+
+
+@breaks(f"pull/{LEARN}", "report/results.json", "report/report.html")
+def another_pull(run: Path) -> None:
+    edit_record(run, LEARN, lambda record: record["records"]["pull"].update(sft=0.9))
+    edit_metrics(run, LEARN, "target/pull/sft", lambda _: 0.9)
+
+
+@breaks(f"plan/{LEARN}")
+def another_share_of_padding(run: Path) -> None:
+    edit_record(run, LEARN, lambda record: record["records"].update(padding=0.01))
+    edit_metrics(run, LEARN, "target/plan/padding", lambda _: 0.01)
+
+
+@breaks(f"plan/{LEARN}")
+def another_number_of_cuts_in_the_log(run: Path) -> None:
+    edit_metrics(run, LEARN, "target/plan/cut", lambda cut: cut + 1)
+
+
+@breaks(f"plan/{LEARN}")
+def number_of_steps_that_were_not_taken(run: Path) -> None:
+    edit_json(run, PLAN, lambda plan: plan.update(steps_taken=plan["steps_taken"] - 1))
+
+
 @breaks("loss/warm_start")
 def another_first_imitation(run: Path) -> None:
     edit_metrics(run, "warm_start", "warm_start/loss", lambda loss: loss + 0.02)
@@ -291,6 +324,52 @@ def changed_summary(run: Path) -> None:
     edit_record(run, PLAY, lambda record: record["records"].update(summary=changed))
 
 
+@breaks(f"report/{PLAY}")
+def another_number_of_written_tokens(run: Path) -> None:
+    edit_record(run, PLAY, lambda record: record["records"].update(agent_tokens=1))
+
+
+@breaks(f"report/{PLAY}")
+def another_number_of_errors(run: Path) -> None:
+    edit_record(run, PLAY, lambda record: record["records"]["summary"]["after_error"].update(gave_up=1))
+
+
+@breaks(f"report/{PLAY}")
+def another_number_of_errors_in_the_log(run: Path) -> None:
+    edit_metrics(run, PLAY, "rollout/after_error/episodes", lambda count: count + 1)
+
+
+@breaks(f"report/{PLAY}", "report/results.json", "report/report.html")
+def answer_that_is_an_error(run: Path) -> None:
+    """The last answer, of which a trajectory has no tokens."""
+
+    def refuse(rows):
+        row = next(row for row in rows if len(row["turns"]) > 1 and row["ending"] != "fault")
+        row["turns"][-1]["observation"] = "Invalid action"
+
+    edit_rows(run, SHARD, refuse)
+
+
+@breaks("report/results.json")
+def another_pull_in_the_results(run: Path) -> None:
+    edit_json(run, "results.json", lambda found: found["pulls"][0].update(preference=0.7))
+
+
+@breaks("report/results.json")
+def errors_that_the_results_leave_out(run: Path) -> None:
+    edit_json(run, "results.json", lambda found: found["explorations"][0].update(after_error=None))
+
+
+@breaks("report/report.html")
+def edited_table_of_errors(run: Path) -> None:
+    edit_cell(run, "errors", "</td>", 3)
+
+
+@breaks("report/report.html")
+def edited_table_of_pulls(run: Path) -> None:
+    edit_cell(run, "pulls", "</td>", 3)
+
+
 @breaks("report/results.json")
 def edited_digit(run: Path) -> None:
     edit_json(run, "results.json", lambda found: found["evaluations"][-1].update(mean_turns=2.0000001))
@@ -305,11 +384,19 @@ def another_number_of_pairs(run: Path) -> None:
 
 @breaks("report/report.html")
 def edited_table(run: Path) -> None:
+    edit_cell(run, "rounds", " %</td>")
+
+
+def edit_cell(run: Path, section: str, end: str, number: int = 1) -> None:
+    """Change the last digit before the so-manieth end of a cell in a section's table."""
     text = (run / "report.html").read_text()
-    start = text.index("<tbody>", text.index('id="rounds"'))
-    place = text.index(" %</td>", start)
-    digit = str((int(text[place - 1]) + 1) % 10)
-    write(run, "report.html", (text[: place - 1] + digit + text[place:]).encode())
+    place = text.index("<tbody>", text.index(f'id="{section}"'))
+    for _ in range(number):
+        place = text.index(end, place + 1)
+    while not text[place].isdigit():
+        place -= 1
+    digit = str((int(text[place]) + 1) % 10)
+    write(run, "report.html", (text[:place] + digit + text[place + 1 :]).encode())
 
 
 def one(rows, ending: str):
