@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from coevo_jax.audit.audit import run_audit
 from coevo_jax.audit.reading import open_files
 from coevo_jax.audit.whose import Tasks
+from coevo_jax.report.html import write_report
 from launch.audit import main
 from tests.audit.breaking import (
     broken,
@@ -444,6 +446,31 @@ def test_what_was_pruned_is_said_and_is_not_broken(whole, tmp_path):
         "references/round-01/learn_failure",
     } <= missing
     assert f"references/{LEARN}" not in missing
+
+
+@pytest.mark.slow
+def test_what_an_earlier_version_did_not_record_is_left_out_and_said(whole, tmp_path):
+    run = copy(whole, tmp_path)
+
+    def forget(record):
+        record["records"].pop("agent_tokens")
+        record["records"]["summary"].pop("after_error")
+        record["records"]["summary"]["mean_reward_ci"] = [0.0, 1.0]  # drawn otherwise
+
+    def forget_all(results):
+        for entry in (*results["evaluations"], *results["explorations"]):
+            entry.pop("after_error")
+            entry["mean_reward_ci"] = [0.0, 1.0]
+
+    for record in manifest(run)["done"]:
+        if "summary" in record["records"]:
+            edit_record(run, record["name"], forget)
+    edit_json(run, "results.json", forget_all)
+    (run / "report.html").unlink()
+    write_report(run)
+    found = {check.name: check for check in run_audit(run, 0)}
+    assert not [name for name, check in found.items() if check.state == "BROKEN"]
+    assert "made by an earlier version" in found[f"report/{PLAY}"].words
 
 
 def test_tasks_that_stand_in_two_splits_are_named(whole):
