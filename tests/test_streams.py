@@ -29,9 +29,13 @@ def test_a_stream_begins_again_the_same():
     assert (stream("epoch", 3, 1).permutation(9) == stream("epoch", 3, 1).permutation(9)).all()
 
 
+# Who may make a generator: the streams' own module; and the witness, which derives them a second time.
+MAKES_GENERATORS = {"streams.py", "audit/statistics.py"}
+
+
 def test_every_generator_is_a_named_stream():
     for path in PACKAGE.rglob("*.py"):
-        if path.name == "streams.py":
+        if path.relative_to(PACKAGE).as_posix() in MAKES_GENERATORS:
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call):

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from coevo_jax.audit.budgets import budget_checks
 from coevo_jax.audit.check import NO_DERIVATION, Check
 from coevo_jax.audit.forward import Agents
 from coevo_jax.audit.numbers import number_checks
@@ -30,14 +31,17 @@ def run_audit(folder: Path, scored: int | None = SCORED) -> Iterator[Check]:
     tasks, agents = Tasks(files.config), Agents(files=files)
     yield from whose_checks(files, tasks)
     yield from token_checks(files, tasks, agents, scored)
+    for phase in finished(files, "explore"):
+        yield from budget_checks(files, phase)
     pairs: list[Entry] = []
     for phase in finished(files, "warm_start", "learn"):
         if phase.kind == "learn":
             yield pair_check(files, phase)
             pairs += _counts(files, phase)
+            yield from budget_checks(files, phase)
         yield plan_check(files, phase, tasks)
         yield from number_checks(files, phase, tasks, agents, scored)
-    yield from report_checks(files, pairs)
+    yield from report_checks(files, tasks, pairs)
 
 
 def _counts(files: RunFiles, phase: Phase) -> list[Entry]:

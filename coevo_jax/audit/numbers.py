@@ -2,30 +2,23 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
 from coevo_jax.audit.check import Check, NotCheckable, differs, far, judge
 from coevo_jax.audit.forward import Agents, Scored, per_token, sample
-from coevo_jax.audit.losses import Pairs, losses_of
 from coevo_jax.audit.order import Phase, finished, learn_options
 from coevo_jax.audit.pairs import KINDS
-from coevo_jax.audit.plans import (
-    Course,
-    Weighed,
-    course_of,
-    fit_rows,
-    side_problems,
-    trained_places,
-    warm_start_sides,
-)
+from coevo_jax.audit.plans import Course, Weighed, course_of, warm_start_sides
+from coevo_jax.audit.pulls import pull_check
 from coevo_jax.audit.reading import RunFiles
+from coevo_jax.audit.rows import fit_rows, trained_places
+from coevo_jax.audit.steps import Place, pair_losses, pairs_of, views_of
 from coevo_jax.audit.whose import Tasks
 from coevo_jax.config import LearnConfig, of_round
 
-Place = tuple[int, int]  # microbatch, n
 RATE_ROUNDING = 1e-6  # relative: rates and betas are float32
 
 
@@ -46,6 +39,7 @@ def number_checks(
     yield judge(f"references/{phase.name}", problems, lambda: "; ".join(told.values()))
     problems = first_loss_problems(files, phase, agents)
     yield judge(f"loss/{phase.name}", problems, lambda: "the first step's, in float64")
+    yield pull_check(files, phase)
 
 
 def _prefix(phase: Phase) -> str:
@@ -81,7 +75,7 @@ def rate_problems(files: RunFiles, phase: Phase) -> Iterator[str]:
 def expected_rate(files: RunFiles, phase: Phase, position: int, steps: int) -> float:
     """Linear warm-up; then a cosine to zero in the warm start, the peak in a round (METHOD, the table)."""
     config = files.config.warm_start if phase.kind == "warm_start" else learn_options(files.config, phase)
-    warm = math.ceil(steps * config.warmup_fraction)
+    warm = warmup_steps(steps, config.warmup_fraction)
     if isinstance(config, LearnConfig):
         peak = of_round(config.learning_rate, phase.round)
         return peak * min(1.0, (position + 1) / warm) if warm else peak
@@ -89,6 +83,11 @@ def expected_rate(files: RunFiles, phase: Phase, position: int, steps: int) -> f
         return config.learning_rate * (position + 1) / warm
     share = (position - warm + 1) / max(1, steps - warm + 1)
     return config.learning_rate * (1 + math.cos(math.pi * share)) / 2
+
+
+def warmup_steps(steps: int, fraction: float) -> int:
+    """The share of the steps, rounded up; the fraction is the decimal that a config says, not its float."""
+    return math.ceil(steps * Fraction(str(fraction)))
 
 
 def adam_problems(files: RunFiles, phase: Phase, agents: Agents) -> Iterator[str]:
@@ -110,31 +109,6 @@ def adam_problems(files: RunFiles, phase: Phase, agents: Agents) -> Iterator[str
     yield from differs(f"checkpoint {number}: {phase.agent}: steps", taken, warm + before + position)
     expected = position + (before if kept else 0)
     yield from differs(f"checkpoint {number}: {phase.agent}: Adam's count", counted, expected)
-
-
-@lru_cache(maxsize=1)  # the checks of a phase follow each other
-def views_of(course: Course) -> tuple[dict[Place, Weighed], list[list[int]]]:
-    """How every view is to be weighed, and the numbers of every step's microbatches.
-
-    Raises:
-      NotCheckable: the plan's trajectories are others, so that its views mean nothing here.
-    """
-    other = next(side_problems("the plan", course.plan, course.sides), None)
-    if other is not None:
-        raise NotCheckable(f"the phase learned from other trajectories than METHOD's: {other}")
-    weighed: dict[Place, Weighed] = {}
-    steps: list[list[int]] = []
-    number = 0
-    for step in course.plan["steps"]:
-        steps.append(list(range(number, number + len(step))))
-        for micro in step:
-            for one in micro["pairs"]:
-                for role, view in zip(("chosen", "rejected"), course.views(one["pair"]), strict=True):
-                    weighed[number, one[role]] = view
-            for view in micro["views"]:
-                weighed.setdefault((number, view["n"]), course.plain[view["trajectory"]])
-            number += 1
-    return weighed, steps
 
 
 def logp(course: Course, view: Weighed, scored: Scored) -> float:
@@ -248,14 +222,17 @@ def expected_metrics(
     real = [(micro, one) for micro, one in listed if course.kind(one["pair"]).dpo > 0]
     kinds = np.array([course.links[one["pair"]].kind for _, one in real])
     weights = np.array([course.kind(one["pair"]).dpo / len(listed) for _, one in real])
-    pairs = _pairs(course, real, weights, weighed, policy, reference)
-    values = _pair_losses(course.config, kinds, pairs, beta)
+    pairs = pairs_of(course, real, weights, weighed, policy, reference)
+    values = pair_losses(course.config, kinds, pairs, beta)
     if course.config.wpo:
         values = values * _wpo_weights(course, real, weighed, scored)
     imitated = {(m, v["n"]): v["sft_weight"] for m, content in step.items() for v in content["views"]}
     imitation = -sum(weight * policy[place] for place, weight in imitated.items() if weight)
     preference = float(np.sum(weights * values))
     found = {"loss": preference + imitation, "loss/preference": preference, "loss/sft": imitation}
+    tokens = sum(weight * weighed[place].tokens for place, weight in imitated.items())
+    if tokens:
+        found["sft/token_logp"] = -imitation / tokens
     measured = {
         "loss/pair": values,
         "rewards/chosen": beta * pairs.chosen,
@@ -269,51 +246,6 @@ def expected_metrics(
     return found
 
 
-def _pairs(
-    course: Course,
-    real: Sequence[tuple[int, Any]],
-    weights: np.ndarray,
-    weighed: Mapping[Place, Weighed],
-    policy: Mapping[Place, float],
-    reference: np.ndarray,
-) -> Pairs:
-    chosen, rejected = ([(micro, one[role]) for micro, one in real] for role in ("chosen", "rejected"))
-    rewards = [
-        np.array([course.sides[weighed[place].side].episode.reward for place in places])
-        for places in (chosen, rejected)
-    ]
-    return Pairs(
-        policy_chosen=np.array([policy[place] for place in chosen]),
-        policy_rejected=np.array([policy[place] for place in rejected]),
-        reference_chosen=np.array([reference[place] for place in chosen]),
-        reference_rejected=np.array([reference[place] for place in rejected]),
-        chosen_tokens=np.array([max(weighed[place].tokens, 1) for place in chosen], np.float64),
-        rejected_tokens=np.array([max(weighed[place].tokens, 1) for place in rejected], np.float64),
-        chosen_reward=rewards[0],
-        rejected_reward=rewards[1],
-        weight=weights,
-    )
-
-
-def _pair_losses(config: LearnConfig, kinds: np.ndarray, pairs: Pairs, beta: float) -> np.ndarray:
-    """Each pair's loss; kinds with the same loss are one step's pairs to a loss that couples them."""
-    by_terms: dict[tuple[tuple[str, float], ...], list[str]] = {}
-    for kind, weights in dict(config.pairs).items():
-        if weights is not None and weights.dpo > 0:
-            terms = weights.loss or config.loss
-            mixture = {terms: 1.0} if isinstance(terms, str) else terms
-            by_terms.setdefault(tuple(sorted(mixture.items())), []).append(kind)
-    values = np.zeros(len(kinds))
-    for terms, own in by_terms.items():
-        mask = np.isin(kinds, own)
-        if mask.any():
-            seen = Pairs(**{name: array[mask] for name, array in vars(pairs).items()})
-            values[mask] = losses_of(
-                dict(terms), seen, beta, config.loss_options, config.divergence, config.divergence_alpha
-            )
-    return values
-
-
 def _wpo_weights(
     course: Course,
     real: Sequence[tuple[int, Any]],
@@ -324,8 +256,8 @@ def _wpo_weights(
 
     def surplus(place: Place) -> float:
         view, found = weighed[place], scored[place]
-        counting = trained_places(course.sides[view.side])[view.weights > 0]
-        return float(np.mean(found.logps[counting] - found.collisions[counting]))
+        places = trained_places(course.sides[view.side])
+        return float(np.mean(found.logps[places] - found.collisions[places]))
 
     sums = [surplus((micro, one["chosen"])) + surplus((micro, one["rejected"])) for micro, one in real]
     return np.minimum(1.0, np.exp(sums))
@@ -343,5 +275,5 @@ def first_imitation_problems(files: RunFiles, phase: Phase, tasks: Tasks, agents
     expected = -float(total) / max(1, sum(map(len, places)))
     line, _, values = files.steps(phase.name, "warm_start")[0]
     slack = 20 * per_token(files.config.model, files.devices) * (1 + abs(expected))
-    for name in ("loss", "loss/sft"):
-        yield from far(f"metrics.jsonl:{line}: warm_start/{name}", values[name], expected, slack)
+    for name, value in (("loss", expected), ("loss/sft", expected), ("sft/token_logp", -expected)):
+        yield from far(f"metrics.jsonl:{line}: warm_start/{name}", values[name], value, slack)

@@ -58,6 +58,12 @@ def learn_options(config: Config, phase: Phase) -> LearnConfig:
     return config.target if phase.agent == "target" else config.failure
 
 
+def asked_of(config: Config, phase: Phase, name: str) -> int | None:
+    """The total of pairs, explored_tokens or learned_tokens that a phase has to reach; None without one."""
+    totals = dict(config.budget)[name]
+    return totals[phase.round - 1] if phase.agent == "target" and phase.round and totals else None
+
+
 def _plays(kind: Literal["explore", "evaluate"], number: int, agent: str, what: str = "") -> Phase:
     collection = f"eval-{agent}" if kind == "evaluate" else what or agent
     name = f"round-{number:02d}/{kind}_{what or agent}"

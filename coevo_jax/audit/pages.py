@@ -1,9 +1,13 @@
-"""The tables of a report's page, read back from its HTML, and how its numbers are written."""
+"""The tables of a report's page: read back from its HTML, and as they are to be, to the last digit."""
 
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+from coevo_jax.audit.after_errors import FOLLOWED
+
+Entry = dict[str, Any]
 Row = dict[str, str]  # a cell's text by its column's title
 
 
@@ -79,6 +83,77 @@ def summary_cells(entry: dict[str, Any]) -> Row:
         "Turns": fixed(entry["mean_turns"], 1),
         "Agent tokens": fixed(entry["mean_agent_tokens"], 0),
         "Cut by turn / token limit": f"{whole(endings['turn_limit'])} / {whole(endings['token_limit'])}",
+    }
+
+
+def error_cells(entry: Entry) -> Row:
+    """What followed the first errors of a row of roll-outs."""
+    errors = entry["after_error"]
+    count = errors["episodes"]
+    parts = {name.replace("_", " ").capitalize(): errors[name] for name in FOLLOWED}
+    shares = {name: f" {100 * n / count:.0f} %" if count else "" for name, n in parts.items()}
+    return {
+        "With an error": f"{whole(count)} of {whole(entry['finished'])}",
+        **{name: whole(n) + shares[name] for name, n in parts.items()},
+        "Successes with an error": f"{whole(errors['successes'])} {percent(errors['success_rate'])}",
+        "Failures' tokens behind": percent(errors["failure_tokens_behind"]),
+    }
+
+
+def pull_cells(entry: Entry) -> Row:
+    """How hard preferences and imitation pull, and their ratio with the weaker one as 1."""
+    preference, imitation = entry["preference"], entry["sft"]
+    weaker = min(preference, imitation)
+    if weaker > 0:
+        ratio = f"{preference / weaker:.3g} : {imitation / weaker:.3g}"
+    elif preference > 0:
+        ratio = "preferences alone"
+    else:
+        ratio = "imitation alone" if imitation > 0 else "nothing pulls"
+    return {
+        "Preferences": f"{preference:.2g}",
+        "Imitation": f"{imitation:.2g}",
+        "Preferences : imitation": ratio,
+    }
+
+
+def expected_tables(
+    evaluations: Sequence[Entry],
+    explorations: Sequence[Entry],
+    pairs: Sequence[Entry],
+    pulls: Sequence[Entry],
+) -> dict[str, list[Row]]:
+    """The rows of each section's table; none where there is nothing to show."""
+
+    def whose(entry: Entry) -> Row:
+        return {"Round": round_words(entry["round"]), "Agent": AGENTS[entry["agent"]]}
+
+    def phase(entry: Entry) -> Row:
+        return {"Round": round_words(entry["round"]), "Phase": EXPLORATIONS[entry["phase"]]}
+
+    # By rounds, what was explored before what was evaluated.
+    played = [(e["round"], 0, EXPLORATIONS[e["phase"]], e) for e in explorations]
+    played += [(e["round"], 1, f"{AGENTS[e['agent']]}, {e['split']}", e) for e in evaluations]
+    played.sort(key=lambda one: one[:2])
+    return {
+        "rounds": [whose(e) | summary_cells(e) for e in evaluations],
+        "exploration": [phase(e) | summary_cells(e) for e in explorations],
+        "errors": [
+            {"Round": round_words(number), "Roll-outs": words} | error_cells(e)
+            for number, _, words, e in played
+            if "after_error" in e
+        ],
+        "pairs": [
+            whose(p)
+            | {
+                "Kind": KINDS[p["kind"]],
+                "Pairs": whole(p["count"]),
+                "Tasks": whole(p["tasks"]),
+                "Mean reward gap": fixed(p["mean_reward_gap"]),
+            }
+            for p in pairs
+        ],
+        "pulls": [whose(p) | pull_cells(p) for p in pulls],
     }
 
 

@@ -5,55 +5,29 @@
     failure_failure  two failures of one task, the better one chosen    (METHOD, steps 3 and 5 c)
 
 Where an agent earned more than the expert it is the chosen side; ties teach nothing. What the rejected side
-did beyond the expert's turns and `max_extra_turns` is cut off. The same tokens stand in a pair once.
+did beyond the expert's turns and `max_extra_turns` is cut off. The same tokens stand in a pair once, under
+the name of the first trajectory that has them. The failure agent knows no expert, unless its config names a
+kind with one: then its pairs are made as the target's are, of what it played before it learns.
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from hashlib import blake2b
 from itertools import combinations, product
 from typing import Any
 
 import numpy as np
 
 from coevo_jax.audit.check import Check, NotCheckable, differs, judge, same
-from coevo_jax.audit.order import Phase, learn_options
+from coevo_jax.audit.keeping import order, spread
+from coevo_jax.audit.order import Phase, asked_of, learn_options
 from coevo_jax.audit.reading import Episode, RunFiles, read_episodes
-from coevo_jax.config import LearnConfig
+from coevo_jax.audit.rows import teachable
+from coevo_jax.audit.sides import Pair, Side, by_task, cut
+from coevo_jax.config import Config, LearnConfig
 
 KINDS = ("expert_target", "expert_failure", "failure_failure")
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Side:
-    """A trajectory, or its beginning, in a pair."""
-
-    source: str  # "expert", or the collection it was played in
-    episode: Episode
-    length: int  # tokens, after the cut
-
-    @cached_property
-    def key(self) -> tuple[str, bytes]:
-        """Sides of a task with the same tokens are the same side: the task, and a digest of the tokens."""
-        return self.episode.task_id, blake2b(self.episode.tokens[: self.length].tobytes()).digest()
-
-    @property
-    def turns(self) -> int:
-        return int(np.sum(self.episode.run_ends <= self.length))
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Pair:
-    kind: str
-    chosen: Side
-    rejected: Side
-
-    @property
-    def gap(self) -> float:
-        """Rounded, so that 0.8 over 0.5 and 0.5 over 0.2 are the same gap."""
-        return round(self.chosen.episode.reward - self.rejected.episode.reward, 9)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -69,29 +43,43 @@ class Lesson:
         return {side.key: place for place, side in enumerate(self.sides)}
 
 
-def by_largest_gap(pairs: Iterable[Pair]) -> list[Pair]:
-    """The order in which pairs of a kind are kept; among equal gaps the earlier sample first."""
-    return sorted(pairs, key=lambda pair: -pair.gap)
-
-
-Order = Callable[[Iterable[Pair]], list[Pair]]
-
-
 @lru_cache(maxsize=1)  # the checks of a phase follow each other
 def derive(files: RunFiles, phase: Phase) -> Lesson:
-    """What METHOD lets a learning phase learn from, out of the run's trajectories."""
+    """What METHOD lets a learning phase learn from, out of the run's trajectories.
+
+    Raises:
+      NotCheckable: under a budget, where it is not known which pairs fit a microbatch.
+    """
     config = learn_options(files.config, phase)
     target = _played(files, phase, "target")
-    if phase.agent == "failure":
-        others = _played(files, phase, "failure")
-        return lesson(_failure_lessons(target, others, config), [])
-    others = _played(files, phase, "hard_negatives") if files.config.failure.explore else []
+    others = _others(files, phase)
+    kinds = [kind for kind in KINDS if dict(config.pairs)[kind] is not None]
+    alone = phase.agent == "failure" and kinds == ["failure_failure"]
     experts = [Side(source="expert", episode=e, length=len(e.tokens)) for e in _experts(files)]
-    pairs = _target_lessons(experts, target, others, config)
+    pairs = _lessons([] if alone else experts, target, others, config, files.config.seed)
+    asked = asked_of(files.config, phase, "pairs")
+    if asked is not None:
+        pairs = _within_budget(lesson(pairs, []), asked, config, files.config)
     explored = {side.episode.task_id for side in target}
     successes = [side for side in target if side.episode.success]
     imitated = [side for side in experts if side.episode.task_id in explored]
     return lesson(pairs, [(config.sft_successes, successes), (config.sft_experts, imitated)])
+
+
+def _others(files: RunFiles, phase: Phase) -> list[Side]:
+    """What the failure agent played last before a phase learns."""
+    if not files.config.failure.explore:
+        return []
+    return _played(files, phase, "failure" if phase.agent == "failure" else "hard_negatives")
+
+
+def _within_budget(made: Lesson, asked: int, config: LearnConfig, run: Config) -> list[Pair]:
+    usable = teachable(made.pairs, made.sides, run.batch, config.ld_alpha < 1)
+    if usable is None:
+        raise NotCheckable(
+            "which pairs fit a microbatch, packing alone knows; the budget is spread over those"
+        )
+    return spread(made.pairs, usable, asked, config.pairs_kept, run.seed)
 
 
 def lesson(pairs: list[Pair], imitations: Sequence[tuple[float, Sequence[Side]]]) -> Lesson:
@@ -100,6 +88,10 @@ def lesson(pairs: list[Pair], imitations: Sequence[tuple[float, Sequence[Side]]]
     for pair in pairs:
         for side in (pair.chosen, pair.rejected):
             found.setdefault(side.key, side)
+    pairs = [
+        Pair(kind=pair.kind, chosen=found[pair.chosen.key], rejected=found[pair.rejected.key])
+        for pair in pairs
+    ]
     extras: dict[tuple[str, bytes], float] = {}
     for weight, sides in imitations:
         wanted: dict[tuple[str, bytes], Side] = {}
@@ -126,20 +118,15 @@ def _played(files: RunFiles, phase: Phase, source: str) -> list[Side]:
     return [Side(source=source, episode=e, length=len(e.tokens)) for e in episodes]
 
 
-def _by_task(sides: Iterable[Side]) -> dict[str, list[Side]]:
-    """What can teach, by task and in the order of samples: no fault, no silence, no tokens twice."""
-    groups: dict[str, dict[bytes, Side]] = {}
-    for side in sorted(sides, key=lambda s: (s.episode.task_id, s.episode.agent, s.episode.sample)):
-        if side.episode.finished and len(side.episode.run_ends):
-            groups.setdefault(side.key[0], {}).setdefault(side.key[1], side)
-    return {task: list(group.values()) for task, group in groups.items()}
-
-
-def _target_lessons(
-    experts: Sequence[Side], target: Sequence[Side], others: Sequence[Side], config: LearnConfig
+def _lessons(
+    experts: Sequence[Side],
+    target: Sequence[Side],
+    others: Sequence[Side],
+    config: LearnConfig,
+    seed: int,
 ) -> list[Pair]:
     expert_of = {side.episode.task_id: side for side in experts if len(side.episode.run_ends)}
-    ours, theirs = _by_task(target), _by_task(others)
+    ours, theirs = by_task(target), by_task(others)
     kept: list[Pair] = []
     for task in sorted({*ours, *theirs}):
         expert, own, other = expert_of.get(task), ours.get(task, []), theirs.get(task, [])
@@ -154,18 +141,9 @@ def _target_lessons(
         own_pairs: list[Pair] = []
         for kind in KINDS:
             if dict(config.pairs)[kind] is not None:
-                own_pairs += _kept(found[kind], own_pairs, most, config.max_pairs_per_kind)
+                ordered = order(config.pairs_kept, seed)(found[kind])
+                own_pairs += _kept(ordered, own_pairs, most, config.max_pairs_per_kind)
         kept += own_pairs
-    return kept
-
-
-def _failure_lessons(target: Sequence[Side], others: Sequence[Side], config: LearnConfig) -> list[Pair]:
-    """Only failures, never an expert and never a success (METHOD, step 3); nothing is cut."""
-    ours, theirs = _by_task(target), _by_task(others)
-    kept: list[Pair] = []
-    for task in sorted({*ours, *theirs}):
-        found = _among(ours.get(task, []), theirs.get(task, []), config.cross_agent_only)
-        kept += _kept(found, [], None, config.max_pairs_per_kind)
     return kept
 
 
@@ -190,30 +168,17 @@ def _better_over_worse(kind: str, one: Side, other: Side) -> list[Pair]:
     return [Pair(kind=kind, chosen=chosen, rejected=rejected)]
 
 
-def _kept(
-    found: Sequence[Pair],
-    taken: Sequence[Pair],
-    most_turns: int | None,
-    count: int,
-    order: Order = by_largest_gap,
-) -> list[Pair]:
-    """The first `count` pairs in the order, after cuts; none that repeats another of its task."""
+def _kept(ordered: Sequence[Pair], taken: Sequence[Pair], most_turns: int | None, count: int) -> list[Pair]:
+    """The first `count` pairs, after cuts; none that repeats another of its task."""
     seen = {(pair.chosen.key, pair.rejected.key) for pair in taken}
     kept: list[Pair] = []
-    for pair in order(found):
+    for pair in ordered:
         rejected = pair.rejected if most_turns is None else cut(pair.rejected, most_turns)
         keys = (pair.chosen.key, rejected.key)
         if len(kept) < count and keys[0] != keys[1] and keys not in seen:
             seen.add(keys)
             kept.append(Pair(kind=pair.kind, chosen=pair.chosen, rejected=rejected))
     return kept
-
-
-def cut(side: Side, turns: int) -> Side:
-    """The side up to the end of its first `turns` turns."""
-    ends = side.episode.run_ends
-    length = side.length if turns >= len(ends) else int(ends[turns - 1]) if turns else 0
-    return Side(source=side.source, episode=side.episode, length=min(length, side.length))
 
 
 def pair_check(files: RunFiles, phase: Phase) -> Check:
@@ -232,7 +197,7 @@ def pair_problems(files: RunFiles, phase: Phase, told: dict[str, int]) -> Iterat
     if phase.pairs not in files.files:
         raise NotCheckable(f"{phase.pairs} is not among the committed files")
     stored = (files.folder / phase.pairs).read_text(encoding="utf-8").splitlines()
-    names = [_named(derived, pair) for pair in derived.pairs]
+    names = [_named(pair) for pair in derived.pairs]
     told |= {kind: sum(pair.kind == kind for pair in derived.pairs) for kind in KINDS}
     for unused in [kind for kind, count in told.items() if not count]:
         del told[unused]
@@ -246,12 +211,12 @@ def pair_problems(files: RunFiles, phase: Phase, told: dict[str, int]) -> Iterat
         yield f"{phase.name}: recorded pairs: found {recorded}, expected {wanted}"
 
 
-def _named(derived: Lesson, pair: Pair) -> dict[str, Any]:
-    """A pair as the file has it: a side by the first trajectory that had its tokens."""
-    names = {}
-    for role, side in (("chosen", pair.chosen), ("rejected", pair.rejected)):
-        first = derived.sides[derived.places[side.key]]
-        names[role] = {"source": first.source, "sample": first.episode.sample}
+def _named(pair: Pair) -> dict[str, Any]:
+    """A pair as the file has it."""
+    names = {
+        role: {"source": side.source, "sample": side.episode.sample}
+        for role, side in (("chosen", pair.chosen), ("rejected", pair.rejected))
+    }
     return {"task_id": pair.chosen.episode.task_id, "kind": pair.kind, **names}
 
 

@@ -3,24 +3,27 @@
 METHOD, step 5, with k pairs in an optimizer step and e trajectories imitated without one:
 
     weight of a pair             lambda_dpo of its kind / k
-    weight of an imitated side   (sum of lambda_sft over its pairs / k + own weight / (k or e)) / tokens
+    weight of an imitated side   (sum of lambda_sft over its pairs / k + own weight / e) / tokens
 
 by tokens for the mean over a trajectory's trained tokens, and without for the sum. The trained tokens are the
-agent's, but never the first token of a row: nothing predicts it.
+agent's, but never the first token of a row: nothing predicts it. A token with weight 0 counts among them.
 """
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
 
-from coevo_jax.audit.check import Check, differs, far, judge
-from coevo_jax.audit.order import Phase, learn_options
-from coevo_jax.audit.pairs import Side, cut, derive
+from coevo_jax.audit.check import Check, differs, far, judge, same
+from coevo_jax.audit.order import Phase, asked_of, learn_options
+from coevo_jax.audit.pairs import derive
 from coevo_jax.audit.reading import RunFiles, read_episodes
+from coevo_jax.audit.rows import can_teach, fit_rows, surely_fits, trained_places
+from coevo_jax.audit.sides import Side
 from coevo_jax.audit.whose import Tasks
 from coevo_jax.config import BatchConfig, KindWeights, LearnConfig
 
@@ -29,24 +32,19 @@ ROUNDING = 1e-5  # relative: weights are float32
 
 @dataclass(frozen=True, kw_only=True)
 class Weighed:
-    """What a view is to be: how many tokens count, and with which weights."""
+    """What a view is to be: its trained tokens' weights, some of which may be 0."""
 
     side: int
     weights: np.ndarray  # float64 [trained tokens]
 
     @property
     def tokens(self) -> int:
-        return int(np.count_nonzero(self.weights))
+        """Its length: what losses divide by."""
+        return len(self.weights)
 
     @property
     def total(self) -> float:
         return float(self.weights.sum())
-
-
-def trained_places(side: Side) -> np.ndarray:
-    """Where the side's trained tokens stand in its trajectory."""
-    places = np.flatnonzero(side.episode.agent_mask[: side.length])
-    return places[places > 0]
 
 
 def plain(side: Side, discount: float) -> np.ndarray:
@@ -58,18 +56,6 @@ def plain(side: Side, discount: float) -> np.ndarray:
 def shortened(weights: np.ndarray, other: int, alpha: float) -> np.ndarray:
     """LD-DPO: tokens beyond the length of the pair's other side count `alpha`."""
     return np.concatenate([weights[:other], alpha * weights[other:]])
-
-
-def fit_rows(sides: Sequence[Side], batch: BatchConfig) -> tuple[list[Side], int]:
-    """The sides, those longer than a row cut after a whole turn where the config says so; how many were."""
-    fitted, count = [], 0
-    for side in sides:
-        ends = side.episode.run_ends
-        turns = int(np.sum(ends <= min(batch.row_length, side.length)))
-        if batch.too_long == "cut" and side.length > batch.row_length and turns:
-            side, count = cut(side, turns), count + 1
-        fitted.append(side)
-    return fitted, count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,7 +140,7 @@ def _words(told: Mapping[str, int]) -> str:
 def learn_problems(files: RunFiles, phase: Phase, told: dict[str, int]) -> Iterator[str]:
     """Everything a learning phase's plan says."""
     record = files.record(phase.name)
-    if record["trajectories"] == 0 or "checkpoint" not in record:
+    if files.records[phase.name]["position"] == 0:
         yield from idle_problems(files, phase, told)
         return
     course = course_of(files, phase)
@@ -174,10 +160,24 @@ def learn_problems(files: RunFiles, phase: Phase, told: dict[str, int]) -> Itera
             yield f"{phase.plan}: {name}: imitated {found} times with weight {weight}, expected once"
     yield from differs(f"{phase.name}: too_long", len(record["too_long"]), course.usable.count(False))
     yield from differs(f"{phase.name}: cut", record["cut"], course.cut)
-    yield from size_problems(phase, plan, files, course.config.epochs)
+    yield from size_problems(phase, plan, files, steps_to_take(files, phase, plan, course.config.epochs))
+    yield from log_problems(files, phase, course)
     paired = any(micro["pairs"] for step in steps for micro in step)
     count = course.batch.step_pairs if paired else course.batch.step_demonstrations
     yield from _step_sizes(phase.plan, steps, count, "pairs" if paired else "views")
+
+
+def log_problems(files: RunFiles, phase: Phase, course: Course) -> Iterator[str]:
+    """What the log says of packing is what the record says."""
+    record, prefix = files.record(phase.name), f"{phase.agent}/plan/"
+    wanted = {name: record[name] for name in ("cut", "dropped_pairs", "padding", "shared")}
+    wanted |= {"too_long": len(record["too_long"]), "microbatches": sum(map(len, course.plan["steps"]))}
+    lines = [(line, v) for line, _, v in files.metrics.get(phase.name, []) if f"{prefix}cut" in v]
+    yield from differs(f"metrics.jsonl: lines of {phase.name} with {prefix}", len(lines), 1)
+    for line, values in lines:
+        for name, value in wanted.items():
+            if not same(values[prefix + name], float(value)):
+                yield f"metrics.jsonl:{line}: {prefix}{name}: found {values[prefix + name]}, expected {value}"
 
 
 def idle_problems(files: RunFiles, phase: Phase, told: dict[str, int]) -> Iterator[str]:
@@ -214,29 +214,16 @@ def pair_problems(path: str, course: Course, record: Mapping[str, Any]) -> Itera
         if count != 1 or not 0 <= pair < len(course.links):
             yield f"{path}: pair {pair}: stands in {count} places, expected one of {len(course.links)} once"
     dropped = 0
-    for pair in range(len(course.links)):
-        able = _can_teach(course, pair)
+    for pair, link in enumerate(course.links):
+        sides = course.sides[link.chosen], course.sides[link.rejected]
+        able = can_teach(*sides, course.batch, course.cut > 0)
+        fits = surely_fits(*sides, course.batch, course.config.ld_alpha < 1)
         if placed[pair] and not able:
             yield f"{path}: pair {pair}: found in a step, expected it left out: a side is too long or empty"
-        if able and not placed[pair] and _fits(course, pair):
+        if able and not placed[pair] and fits:
             yield f"{path}: pair {pair}: found in no step, expected in one"
         dropped += not placed[pair]
     yield from differs(f"{path}: pairs left out", record["dropped_pairs"], dropped)
-
-
-def _can_teach(course: Course, pair: int) -> bool:
-    link = course.links[pair]
-    if not (course.usable[link.chosen] and course.usable[link.rejected]):
-        return False
-    cut_to_same = course.sides[link.chosen].key == course.sides[link.rejected].key
-    return not (course.cut and (cut_to_same or 0 in [view.tokens for view in course.views(pair)]))
-
-
-def _fits(course: Course, pair: int) -> bool:
-    """Whether a pair surely fits a microbatch by itself: each side in a row of its own, or all in one."""
-    link = course.links[pair]
-    together = 2 * course.sides[link.chosen].length + course.sides[link.rejected].length
-    return course.batch.rows >= 3 or (together <= course.batch.row_length and course.batch.views_per_row >= 3)
 
 
 def step_problems(where: str, step: Any, course: Course, found_extras: Counter[int]) -> Iterator[str]:
@@ -270,7 +257,7 @@ def step_problems(where: str, step: Any, course: Course, found_extras: Counter[i
             rest = found - imitated.get(side, 0.0)
             left += [(place, side, rest)] if abs(rest) > ROUNDING * max(found, 1e-3) else []
     for place, side, rest in left:
-        weight = course.extras.get(side, 0.0) / (k or len(left))
+        weight = course.extras.get(side, 0.0) / len(left)
         name = f"{place}: imitation of {course.sides[side].episode.name} beside its pairs"
         yield from far(name, rest, *_near(weight))
         found_extras[side] += 1
@@ -303,19 +290,56 @@ def _near(expected: float) -> tuple[float, float]:
     return expected, ROUNDING * abs(expected)
 
 
-def size_problems(phase: Phase, plan: Mapping[str, Any], files: RunFiles, epochs: int) -> Iterator[str]:
-    """Numbers of steps and tokens, and that each epoch visits every step once."""
+def size_problems(phase: Phase, plan: Mapping[str, Any], files: RunFiles, taken: int | None) -> Iterator[str]:
+    """Numbers of steps and tokens, and that each epoch that is begun visits every step once.
+
+    Args:
+      taken: how many steps are to be taken; None where the plan's epochs end too soon to tell.
+    """
     steps, record = plan["steps"], files.record(phase.name)
     yield from differs(f"{phase.plan}: phase", plan["phase"], phase.name)
-    yield from differs(f"{phase.plan}: epochs", (plan["epochs"], len(plan["order"])), (epochs, epochs))
     for epoch, order in enumerate(plan["order"]):
         if sorted(order) != list(range(len(steps))):
             wanted = f"expected each of {len(steps)} steps once"
             yield f"{phase.plan}: order of epoch {epoch}: found {order}, {wanted}"
-    taken = files.records[phase.name]["position"]
-    yield from differs(f"{phase.name}: optimizer steps", taken, epochs * len(steps))
-    tokens = epochs * sum(micro["tokens"] for step in steps for micro in step)
+    if taken is None:
+        yield f"{phase.plan}: order: found {len(plan['order'])} epochs, expected as many as the budget takes"
+        return
+    begun = -(-taken // max(len(steps), 1))
+    yield from differs(f"{phase.plan}: epochs", (plan["epochs"], len(plan["order"])), (begun, begun))
+    yield from differs(f"{phase.plan}: steps_taken", plan["steps_taken"], taken)
+    yield from differs(f"{phase.name}: optimizer steps", files.records[phase.name]["position"], taken)
+    tokens = sum(tokens_in_order(plan)[:taken])
     yield from differs(f"{phase.name}: learned_tokens", record.get("learned_tokens", tokens), tokens)
+    yield from room_share_problems(phase, plan, files)
+
+
+def tokens_in_order(plan: Mapping[str, Any]) -> list[int]:
+    """The tokens of every step of the epochs that are begun, in the order in which steps are taken."""
+    sizes = [sum(micro["tokens"] for micro in step) for step in plan["steps"]]
+    return [sizes[number] for epoch in plan["order"] for number in epoch]
+
+
+def steps_to_take(files: RunFiles, phase: Phase, plan: Mapping[str, Any], epochs: int) -> int | None:
+    """All steps of the epochs; or as many as a budget of tokens needs, None where the order ends before."""
+    asked = asked_of(files.config, phase, "learned_tokens")
+    if asked is None:
+        return epochs * len(plan["steps"])
+    totals = accumulate(tokens_in_order(plan))
+    return next((number for number, total in enumerate(totals, start=1) if total >= asked), None)
+
+
+def room_share_problems(phase: Phase, plan: Mapping[str, Any], files: RunFiles) -> Iterator[str]:
+    """The shares of padding, and of tokens that stand in a row once for several trajectories."""
+    batch, record = files.config.batch, files.record(phase.name)
+    micros = [micro for step in plan["steps"] for micro in step]
+    used = sum(micro["tokens"] for micro in micros)
+    lengths = [one["tokens"] for one in plan["trajectories"]]
+    alone = sum(lengths[n] for micro in micros for n in {view["trajectory"] for view in micro["views"]})
+    wanted = {"padding": 1 - used / (len(micros) * batch.rows * batch.row_length), "shared": 1 - used / alone}
+    for name, value in wanted.items():
+        if not same(record.get(name, value), value):
+            yield f"{phase.name}: {name}: found {record[name]}, expected {value}"
 
 
 def _step_sizes(path: str, steps: Sequence[Any], count: int | None, what: str) -> Iterator[str]:
@@ -348,7 +372,7 @@ def warm_start_problems(files: RunFiles, phase: Phase, tasks: Tasks) -> Iterator
     for place, side in enumerate(sides):
         wanted = int(side.length <= config.batch.row_length)
         yield from differs(f"{phase.plan}: {side.episode.name}: times an epoch", seen[place], wanted)
-    yield from size_problems(phase, plan, files, config.warm_start.epochs)
+    yield from size_problems(phase, plan, files, config.warm_start.epochs * len(plan["steps"]))
     yield from _step_sizes(phase.plan, plan["steps"], config.batch.step_demonstrations, "views")
 
 

@@ -93,6 +93,17 @@ def _slices(column: Any) -> list[np.ndarray]:
     return [values[start:end] for start, end in pairwise(offsets)]
 
 
+def rows_of(path: Path) -> int:
+    """How many trajectories a file holds."""
+    return pq.ParquetFile(path).metadata.num_rows
+
+
+def written(path: Path) -> int:
+    """How many tokens of a file's trajectories are the agents', however the episodes ended."""
+    batches = pq.ParquetFile(path).iter_batches(batch_size=BATCH_ROWS, columns=["agent_mask"])
+    return sum(int(mask.sum()) for batch in batches for mask in _slices(batch.column("agent_mask")))
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RunFiles:
     """A run's folder: what its manifest says is committed, and nothing else."""

@@ -2,57 +2,76 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+from coevo_jax.audit.after_errors import IsError
 from coevo_jax.audit.check import Check, NotCheckable, differs, judge, same
 from coevo_jax.audit.collapses import collapses, told
 from coevo_jax.audit.order import Phase, finished
-from coevo_jax.audit.pages import (
-    AGENTS,
-    EXPLORATIONS,
-    KINDS,
-    Row,
-    fixed,
-    read_tables,
-    round_words,
-    summary_cells,
-    whole,
-)
+from coevo_jax.audit.pages import Row, expected_tables, read_tables
 from coevo_jax.audit.reading import ENDINGS, RunFiles, read_episodes
 from coevo_jax.audit.statistics import Outcome, outcome, summary
+from coevo_jax.audit.whose import Tasks
 
 RESULTS, PAGE = "results.json", "report.html"
+INTERVALS = ("mean_reward_ci", "success_rate_ci")
 Entry = dict[str, Any]
 
 
-def report_checks(files: RunFiles, pairs: Sequence[Entry]) -> Iterator[Check]:
+def report_checks(files: RunFiles, tasks: Tasks, pairs: Sequence[Entry]) -> Iterator[Check]:
     """What the run recorded, reported and logged.
 
     Args:
       pairs: numbers of the derived pairs, by phase and kind.
     """
-    found = Counted()
+    found = Counted(tasks.is_error)
     for phase in finished(files, "explore", "evaluate"):
-        yield judge(
-            f"report/{phase.name}", found.problems(files, phase), lambda: "summary and log, recounted"
-        )
-    entries = found.evaluations(files), found.explorations
+        left_out = "" if tasks.is_error else " but for what followed errors"
+        if is_earlier(files, phase):
+            left_out = " but for intervals and what followed errors: made by an earlier version"
+        words = f"summary and log, recounted{left_out}"
+        yield judge(f"report/{phase.name}", found.problems(files, phase), lambda words=words: words)
+    entries = Entries(found.evaluations(files), found.explorations, pairs, pulls(files))
+    yield judge("report/results.json", result_problems(files, entries), entries.words)
+    tables: list[str] = []
     yield judge(
-        "report/results.json", result_problems(files, *entries, pairs), lambda: _words(*entries, pairs)
-    )
-    yield judge(
-        "report/report.html", page_problems(files, *entries, pairs), lambda: "three tables, to the last digit"
+        "report/report.html",
+        page_problems(files, entries, tables),
+        lambda: f"the tables {', '.join(tables)}, to the last digit",
     )
 
 
-def _words(evaluations: Sequence[Entry], explorations: Sequence[Entry], pairs: Sequence[Entry]) -> str:
-    return f"{len(evaluations)} evaluations, {len(explorations)} explorations, {len(pairs)} counts of pairs"
+def is_earlier(files: RunFiles, phase: Phase) -> bool:
+    """Whether a version played the phase that drew intervals otherwise, and did not look at errors."""
+    return "agent_tokens" not in files.record(phase.name)
+
+
+class Entries(NamedTuple):
+    """What results.json lists, counted again."""
+
+    evaluations: Sequence[Entry]
+    explorations: Sequence[Entry]
+    pairs: Sequence[Entry]
+    pulls: Sequence[Entry]  # as recorded, where the checks of pulls have looked at them
+
+    def words(self) -> str:
+        counts = [f"{len(entries)} {name}" for name, entries in self._asdict().items()]
+        return ", ".join(counts).replace("pairs", "counts of pairs")
+
+
+def pulls(files: RunFiles) -> list[Entry]:
+    """The pulls that learning phases recorded."""
+    phases = [phase for phase in finished(files, "learn") if "pull" in files.record(phase.name)]
+    return [
+        {"round": phase.round, "agent": phase.agent} | files.record(phase.name)["pull"] for phase in phases
+    ]
 
 
 class Counted:
     """The summaries of the collections counted so far, without their trajectories."""
 
-    def __init__(self) -> None:
+    def __init__(self, is_error: IsError | None) -> None:
+        self._is_error = is_error
         self._evaluations: list[Entry] = []
         self.explorations: list[Entry] = []
 
@@ -62,17 +81,27 @@ class Counted:
         episodes: list[Outcome] = []
         blocks: list[dict[str, float]] = []
         for path in files.collection(phase.round, phase.collection):
-            own = [outcome(episode) for episode in read_episodes(path, ("turns", "agent_mask"))]
-            blocks.append(block_values(own))
+            found = read_episodes(path, ("turns", "agent_mask"))
+            own = [outcome(episode, self._is_error) for episode in found]
+            blocks += [block_values(own)] if own else []
             episodes += own
-        entry = summary(episodes, config.evaluate.hard_negative_threshold, config.seed)
+        knows = self._is_error is not None
+        entry = summary(episodes, config.evaluate.hard_negative_threshold, config.seed, errors=knows)
+        record = files.record(phase.name)
+        if is_earlier(files, phase):
+            entry.pop("after_error", None)
+            entry |= {name: record["summary"][name] for name in INTERVALS}
         where = {"round": phase.round, "agent": phase.agent}
         if phase.kind == "evaluate":
             self._evaluations.append(where | {"split": config.evaluate.split} | entry)
         else:
             self.explorations.append(where | {"phase": phase.name.rpartition("/")[2]} | entry)
-        yield from entry_problems(f"{phase.name}: summary", files.record(phase.name)["summary"], entry)
+        yield from entry_problems(f"{phase.name}: summary", record["summary"], entry)
         yield from block_problems(files, phase, blocks)
+        if not is_earlier(files, phase):
+            tokens = sum(episode.agent_tokens for episode in episodes)
+            yield from differs(f"{phase.name}: agent_tokens", record["agent_tokens"], tokens)
+            yield from error_problems(files, phase, entry.get("after_error"))
 
     def evaluations(self, files: RunFiles) -> list[Entry]:
         """Both agents start as the same warm start: where there are two, its evaluation stands for both."""
@@ -94,14 +123,29 @@ def block_values(episodes: Sequence[Outcome]) -> dict[str, float]:
 
 
 def block_problems(files: RunFiles, phase: Phase, blocks: Sequence[Mapping[str, float]]) -> Iterator[str]:
-    """One line of the log for each block, with its counts."""
-    lines = files.metrics.get(phase.name, [])
+    """One line of the log for each block that was played, with its counts."""
+    lines = [(line, v) for line, _, v in files.metrics.get(phase.name, []) if "rollout/episodes" in v]
     yield from differs(f"metrics.jsonl: blocks of {phase.name}", len(lines), len(blocks))
-    for (line, _, values), block in zip(lines, blocks, strict=False):
-        for name, value in block.items():
-            found = values.get(f"rollout/{name}")
-            if found is None or not same(found, value):
-                yield f"metrics.jsonl:{line}: rollout/{name}: found {found}, expected {value}"
+    for (line, values), block in zip(lines, blocks, strict=False):
+        yield from _line_problems(line, values, {f"rollout/{name}": value for name, value in block.items()})
+
+
+def error_problems(files: RunFiles, phase: Phase, errors: Mapping[str, Any] | None) -> Iterator[str]:
+    """One more line for what followed errors; null stands where there is nothing to divide by."""
+    prefix = "rollout/after_error/"
+    lines = [(line, v) for line, _, v in files.metrics.get(phase.name, []) if f"{prefix}episodes" in v]
+    yield from differs(f"metrics.jsonl: lines of {phase.name} with {prefix}", len(lines), 1)
+    for line, values in lines if errors is not None else ():
+        expected = {prefix + name: None if n is None else float(n) for name, n in (errors or {}).items()}
+        yield from _line_problems(line, values, expected)
+
+
+def _line_problems(
+    line: int, values: Mapping[str, float | None], expected: Mapping[str, float | None]
+) -> Iterator[str]:
+    for name, value in expected.items():
+        if name not in values or not same(values[name], value):
+            yield f"metrics.jsonl:{line}: {name}: found {values.get(name)}, expected {value}"
 
 
 def entry_problems(where: str, found: Mapping[str, Any], expected: Mapping[str, Any]) -> Iterator[str]:
@@ -111,9 +155,7 @@ def entry_problems(where: str, found: Mapping[str, Any], expected: Mapping[str, 
             yield f"{where}: {name}: found {found.get(name)}, expected {value}"
 
 
-def result_problems(
-    files: RunFiles, evaluations: Sequence[Entry], explorations: Sequence[Entry], pairs: Sequence[Entry]
-) -> Iterator[str]:
+def result_problems(files: RunFiles, entries: Entries) -> Iterator[str]:
     """results.json says what was counted again, of the run that the folder holds."""
     path = files.folder / RESULTS
     if not path.is_file():
@@ -125,44 +167,24 @@ def result_problems(
     yield from differs(f"{RESULTS}: rounds", results["rounds"], config.rounds)
     times = [{"name": one["name"], "seconds": one["seconds"]} for one in files.manifest["done"]]
     yield from differs(f"{RESULTS}: phases", results["phases"], times)
-    listed, derived = told(results["collapses"]), collapses(evaluations, explorations)
+    listed, derived = told(results["collapses"]), collapses(entries.evaluations, entries.explorations)
     yield from differs(f"{RESULTS}: collapses", listed, derived)
-    parts = {"evaluations": evaluations, "explorations": explorations, "pairs": pairs}
-    for part, expected in parts.items():
-        yield from differs(f"{RESULTS}: {part}", len(results[part]), len(expected))
-        for place, (found, wanted) in enumerate(zip(results[part], expected, strict=False)):
+    for part, expected in entries._asdict().items():
+        parts = results.get(part, [])
+        yield from differs(f"{RESULTS}: {part}", len(parts), len(expected))
+        for place, (found, wanted) in enumerate(zip(parts, expected, strict=False)):
             yield from entry_problems(f"{RESULTS}: {part}[{place}]", found, wanted)
 
 
-def page_problems(
-    files: RunFiles, evaluations: Sequence[Entry], explorations: Sequence[Entry], pairs: Sequence[Entry]
-) -> Iterator[str]:
-    """The page's tables of rounds, explorations and pairs show what was counted again."""
+def page_problems(files: RunFiles, entries: Entries, looked: list[str]) -> Iterator[str]:
+    """The page's tables of numbers show what was counted again."""
     path = files.folder / PAGE
     if not path.is_file():
         raise NotCheckable(f"no {PAGE}: python -m launch.report writes it")
     tables = read_tables(path)
-    rounds = [
-        {"Round": round_words(e["round"]), "Agent": AGENTS[e["agent"]]} | summary_cells(e)
-        for e in evaluations
-    ]
-    explored = [
-        {"Round": round_words(e["round"]), "Phase": EXPLORATIONS[e["phase"]]} | summary_cells(e)
-        for e in explorations
-    ]
-    paired = [
-        {
-            "Round": round_words(p["round"]),
-            "Agent": AGENTS[p["agent"]],
-            "Kind": KINDS[p["kind"]],
-            "Pairs": whole(p["count"]),
-            "Tasks": whole(p["tasks"]),
-            "Mean reward gap": fixed(p["mean_reward_gap"]),
-        }
-        for p in pairs
-    ]
-    for section, rows in (("rounds", rounds), ("exploration", explored), ("pairs", paired)):
+    for section, rows in expected_tables(*entries).items():
         if rows:
+            looked.append(section)
             yield from table_problems(section, tables.get(section, []), rows)
 
 

@@ -1,5 +1,7 @@
 """What roll-outs amount to, counted again: rewards with bootstrapped intervals, hard negatives, diversity."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -7,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from coevo_jax.audit.after_errors import IsError, Met, after_error, met
 from coevo_jax.audit.reading import ENDINGS, Episode
 
 RESAMPLES = 2000  # of tasks, for a percentile interval of 95 % (Efron 1979)
@@ -24,6 +27,7 @@ class Outcome:
     ending: str
     actions: tuple[str, ...]
     agent_tokens: int
+    met: Met | None = None  # None where nothing tells the environment's errors
 
     @property
     def finished(self) -> bool:
@@ -34,7 +38,7 @@ class Outcome:
         return self.finished and self.reward < 1
 
 
-def outcome(episode: Episode) -> Outcome:
+def outcome(episode: Episode, is_error: IsError | None = None) -> Outcome:
     """The outcome of an episode that was read with its turns and mask."""
     return Outcome(
         task_id=episode.task_id,
@@ -44,11 +48,16 @@ def outcome(episode: Episode) -> Outcome:
         ending=episode.ending,
         actions=tuple(turn["action"] for turn in episode.turns),
         agent_tokens=int(episode.agent_mask.sum()),
+        met=met(episode, is_error) if is_error is not None and episode.finished else None,
     )
 
 
-def summary(episodes: Sequence[Outcome], threshold: float, seed: int) -> dict[str, Any]:
-    """The entries of a summary in results.json, from what became of trajectories."""
+def summary(episodes: Sequence[Outcome], threshold: float, seed: int, errors: bool = False) -> dict[str, Any]:
+    """The entries of a summary in results.json, from what became of trajectories.
+
+    Args:
+      errors: with what followed errors; the outcomes know them.
+    """
     ordered = sorted(episodes, key=lambda e: (e.task_id, e.agent, e.sample, e.reward))
     played = [e for e in ordered if e.finished]
     failures = [e for e in played if e.failure]
@@ -75,7 +84,7 @@ def summary(episodes: Sequence[Outcome], threshold: float, seed: int) -> dict[st
         "mean_turns": _mean([len(e.actions) for e in played]),
         "mean_agent_tokens": _mean([e.agent_tokens for e in played]),
         "diversity": diversity(failures),
-    }
+    } | ({"after_error": after_error([e.met for e in played if e.met])} if errors else {})
 
 
 def bootstrap(tasks: Sequence[str], values: np.ndarray, seed: int) -> list[list[float] | None]:
@@ -87,12 +96,22 @@ def bootstrap(tasks: Sequence[str], values: np.ndarray, seed: int) -> list[list[
     for row, total in zip(values, totals, strict=True):
         np.add.at(total, index, row)
     sizes = np.bincount(index)
-    rng = np.random.default_rng([seed, len(names)])
+    rng = generator("bootstrap", seed, len(names))
     means = np.zeros((len(values), RESAMPLES))
     for resample in range(RESAMPLES):
         drawn = np.bincount(rng.integers(0, len(names), size=len(names)), minlength=len(names))
         means[:, resample] = totals @ drawn / (sizes @ drawn)
     return [[float(bound) for bound in np.quantile(row, [0.025, 0.975])] for row in means]
+
+
+def generator(name: str, *numbers: int) -> np.random.Generator:
+    """The generator that a run's randomness of a name and numbers is defined by.
+
+    NumPy's default one, seeded with the SHA-256 of the JSON list [name, number, ...], read as one integer
+    with the most significant byte first.
+    """
+    digest = hashlib.sha256(json.dumps([name, *numbers]).encode()).hexdigest()
+    return np.random.default_rng(int(digest, 16))
 
 
 def histogram(rewards: Sequence[float]) -> list[int]:

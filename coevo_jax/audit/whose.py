@@ -1,7 +1,7 @@
 """Whose the trajectories are, that all are there, and that tasks are those of the config."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -9,11 +9,11 @@ from typing import Any
 from etils import epath
 
 from coevo_jax.audit.check import Check, NotCheckable, differs, judge
-from coevo_jax.audit.order import Phase, expected_phases, finished
-from coevo_jax.audit.reading import ENDINGS, SHARD, Episode, RunFiles, read_episodes
+from coevo_jax.audit.order import Phase, asked_of, expected_phases, finished
+from coevo_jax.audit.reading import ENDINGS, SHARD, Episode, RunFiles, read_episodes, written
 from coevo_jax.config import Config, of_round
 from coevo_jax.config_check import slice_bounds
-from coevo_jax.envs.env import Env
+from coevo_jax.envs.env import Env, error_test
 from coevo_jax.envs.registry import make_env
 from coevo_jax.strict import ConfigError
 
@@ -110,12 +110,14 @@ class Tasks:
         self._config = config
         self.lists: dict[str, list[str]] = {}
         self.system_prompt = ""
+        self.is_error: Callable[[str], bool] | None = None  # None where the environment cannot be opened
         self._why = ""
         try:
             env: Env = make_env(config.env.name, config.env.options)()
             try:
                 self.lists = {split: [task.id for task in env.tasks(split)] for split in SPLITS}
                 self.system_prompt = env.system_prompt
+                self.is_error = error_test(env)
             finally:
                 env.close()
         except (ConfigError, ImportError, OSError) as error:
@@ -192,17 +194,20 @@ def expert_problems(files: RunFiles, tasks: Tasks) -> Iterator[str]:
 
 
 def collection_problems(files: RunFiles, phase: Phase, tasks: Tasks, counts: dict[str, int]) -> Iterator[str]:
-    """All blocks are there, by the phase's agent alone, every task and sample once, in the config's order."""
+    """All blocks are there, by the phase's agent alone, every task and sample once, in the config's order.
+
+    Under a budget the blocks behind the one with which the agents have written enough are empty.
+    """
     paths = files.collection(phase.round, phase.collection)
     yield from _shard_problems(paths, f"{phase.collection} of round {phase.round}")
-    samples = files.config.explore.samples if phase.kind == "explore" else 1
     ids = tasks.of_phase(phase)
     counts |= {"shards": len(paths), "tasks": len(ids), "episodes": 0}
-    size = files.config.explore.block_tasks
-    blocks = [ids[start : start + size] for start in range(0, len(ids), size)]
+    asked = asked_of(files.config, phase, "explored_tokens") if phase.kind == "explore" else None
+    blocks = expected_blocks(files.config, phase, ids, by_sample=asked is not None)
     yield from differs(f"{phase.name}: shards", len(paths), len(blocks))
+    tokens = 0
     for path, block in zip(paths, blocks, strict=False):
-        expected = [(task, sample) for task in block for sample in range(samples)]
+        expected = block if asked is None or tokens < asked else []
         found = 0
         for row, episode in enumerate(read_episodes(path)):
             where = f"{path.relative_to(files.folder)}: row {row}: {episode.name}"
@@ -214,6 +219,19 @@ def collection_problems(files: RunFiles, phase: Phase, tasks: Tasks, counts: dic
             found = row + 1
         yield from differs(f"{path.relative_to(files.folder)}: episodes", found, len(expected))
         counts["episodes"] += found
+        tokens += 0 if asked is None else written(path)
+
+
+def expected_blocks(
+    config: Config, phase: Phase, ids: Sequence[str], by_sample: bool
+) -> list[list[tuple[str, int]]]:
+    """The tasks and samples of each block: all samples of some tasks, or one sample of them at a time."""
+    size = config.explore.block_tasks
+    samples = range(config.explore.samples if phase.kind == "explore" else 1)
+    parts = [ids[start : start + size] for start in range(0, len(ids), size)]
+    if by_sample:
+        return [[(task, sample) for task in part] for sample in samples for part in parts]
+    return [[(task, sample) for task in part for sample in samples] for part in parts]
 
 
 def _shard_problems(paths: Sequence[Path], name: str) -> Iterator[str]:

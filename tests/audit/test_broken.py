@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from coevo_jax.audit.audit import run_audit
 from coevo_jax.audit.reading import open_files
 from coevo_jax.audit.whose import Tasks
+from coevo_jax.report.html import write_report
 from launch.audit import main
 from tests.audit.breaking import (
     broken,
@@ -53,6 +55,7 @@ def test_everything_holds_in_a_run_that_kept_its_checkpoints(whole, capsys):
         "adam",
         "references",
         "loss",
+        "pull",
         "report",
     }
     assert main([str(whole), "--scored", "2"]) == 0
@@ -268,6 +271,38 @@ def another_first_reward_of_a_kind(run: Path) -> None:
     edit_metrics(run, LEARN, "target/rewards/margins/expert_target", lambda margin: margin + 0.01)
 
 
+@breaks(f"loss/{LEARN}")
+def another_mean_of_imitated_tokens(run: Path) -> None:
+    edit_metrics(run, LEARN, "target/sft/token_logp", lambda logp: logp + 0.01)
+
+
+@breaks(f"pull/{LEARN}")
+def another_pull_in_the_log(run: Path) -> None:
+    edit_metrics(run, LEARN, "target/pull/preference", lambda pull: 2 * pull)
+
+
+@breaks(f"pull/{LEARN}", "report/results.json", "report/report.html")
+def another_pull(run: Path) -> None:
+    edit_record(run, LEARN, lambda record: record["records"]["pull"].update(sft=0.9))
+    edit_metrics(run, LEARN, "target/pull/sft", lambda _: 0.9)
+
+
+@breaks(f"plan/{LEARN}")
+def another_share_of_padding(run: Path) -> None:
+    edit_record(run, LEARN, lambda record: record["records"].update(padding=0.01))
+    edit_metrics(run, LEARN, "target/plan/padding", lambda _: 0.01)
+
+
+@breaks(f"plan/{LEARN}")
+def another_number_of_cuts_in_the_log(run: Path) -> None:
+    edit_metrics(run, LEARN, "target/plan/cut", lambda cut: cut + 1)
+
+
+@breaks(f"plan/{LEARN}")
+def number_of_steps_that_were_not_taken(run: Path) -> None:
+    edit_json(run, PLAN, lambda plan: plan.update(steps_taken=plan["steps_taken"] - 1))
+
+
 @breaks("loss/warm_start")
 def another_first_imitation(run: Path) -> None:
     edit_metrics(run, "warm_start", "warm_start/loss", lambda loss: loss + 0.02)
@@ -291,6 +326,52 @@ def changed_summary(run: Path) -> None:
     edit_record(run, PLAY, lambda record: record["records"].update(summary=changed))
 
 
+@breaks(f"report/{PLAY}")
+def another_number_of_written_tokens(run: Path) -> None:
+    edit_record(run, PLAY, lambda record: record["records"].update(agent_tokens=1))
+
+
+@breaks(f"report/{PLAY}")
+def another_number_of_errors(run: Path) -> None:
+    edit_record(run, PLAY, lambda record: record["records"]["summary"]["after_error"].update(gave_up=1))
+
+
+@breaks(f"report/{PLAY}")
+def another_number_of_errors_in_the_log(run: Path) -> None:
+    edit_metrics(run, PLAY, "rollout/after_error/episodes", lambda count: count + 1)
+
+
+@breaks(f"report/{PLAY}", "report/results.json", "report/report.html")
+def answer_that_is_an_error(run: Path) -> None:
+    """The last answer, of which a trajectory has no tokens."""
+
+    def refuse(rows):
+        row = next(row for row in rows if len(row["turns"]) > 1 and row["ending"] != "fault")
+        row["turns"][-1]["observation"] = "Invalid action"
+
+    edit_rows(run, SHARD, refuse)
+
+
+@breaks("report/results.json")
+def another_pull_in_the_results(run: Path) -> None:
+    edit_json(run, "results.json", lambda found: found["pulls"][0].update(preference=0.7))
+
+
+@breaks("report/results.json")
+def errors_that_the_results_leave_out(run: Path) -> None:
+    edit_json(run, "results.json", lambda found: found["explorations"][0].update(after_error=None))
+
+
+@breaks("report/report.html")
+def edited_table_of_errors(run: Path) -> None:
+    edit_cell(run, "errors", "</td>", 3)
+
+
+@breaks("report/report.html")
+def edited_table_of_pulls(run: Path) -> None:
+    edit_cell(run, "pulls", "</td>", 3)
+
+
 @breaks("report/results.json")
 def edited_digit(run: Path) -> None:
     edit_json(run, "results.json", lambda found: found["evaluations"][-1].update(mean_turns=2.0000001))
@@ -305,11 +386,19 @@ def another_number_of_pairs(run: Path) -> None:
 
 @breaks("report/report.html")
 def edited_table(run: Path) -> None:
+    edit_cell(run, "rounds", " %</td>")
+
+
+def edit_cell(run: Path, section: str, end: str, number: int = 1) -> None:
+    """Change the last digit before the so-manieth end of a cell in a section's table."""
     text = (run / "report.html").read_text()
-    start = text.index("<tbody>", text.index('id="rounds"'))
-    place = text.index(" %</td>", start)
-    digit = str((int(text[place - 1]) + 1) % 10)
-    write(run, "report.html", (text[: place - 1] + digit + text[place:]).encode())
+    place = text.index("<tbody>", text.index(f'id="{section}"'))
+    for _ in range(number):
+        place = text.index(end, place + 1)
+    while not text[place].isdigit():
+        place -= 1
+    digit = str((int(text[place]) + 1) % 10)
+    write(run, "report.html", (text[:place] + digit + text[place + 1 :]).encode())
 
 
 def one(rows, ending: str):
@@ -357,6 +446,31 @@ def test_what_was_pruned_is_said_and_is_not_broken(whole, tmp_path):
         "references/round-01/learn_failure",
     } <= missing
     assert f"references/{LEARN}" not in missing
+
+
+@pytest.mark.slow
+def test_what_an_earlier_version_did_not_record_is_left_out_and_said(whole, tmp_path):
+    run = copy(whole, tmp_path)
+
+    def forget(record):
+        record["records"].pop("agent_tokens")
+        record["records"]["summary"].pop("after_error")
+        record["records"]["summary"]["mean_reward_ci"] = [0.0, 1.0]  # drawn otherwise
+
+    def forget_all(results):
+        for entry in (*results["evaluations"], *results["explorations"]):
+            entry.pop("after_error")
+            entry["mean_reward_ci"] = [0.0, 1.0]
+
+    for record in manifest(run)["done"]:
+        if "summary" in record["records"]:
+            edit_record(run, record["name"], forget)
+    edit_json(run, "results.json", forget_all)
+    (run / "report.html").unlink()
+    write_report(run)
+    found = {check.name: check for check in run_audit(run, 0)}
+    assert not [name for name, check in found.items() if check.state == "BROKEN"]
+    assert "made by an earlier version" in found[f"report/{PLAY}"].words
 
 
 def test_tasks_that_stand_in_two_splits_are_named(whole):

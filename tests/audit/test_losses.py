@@ -8,17 +8,26 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from coevo_jax.after_error import sum_up_errors
+from coevo_jax.audit.after_errors import after_error, met
 from coevo_jax.audit.check import NotCheckable, same
 from coevo_jax.audit.collapses import collapses, told
+from coevo_jax.audit.keeping import lot, spread
 from coevo_jax.audit.losses import LOSSES, Pairs, losses_of
+from coevo_jax.audit.numbers import warmup_steps
+from coevo_jax.audit.pulls import WITHOUT_SLOPE, slopes
 from coevo_jax.audit.reading import Episode
+from coevo_jax.audit.sides import Pair, Side
 from coevo_jax.audit.statistics import outcome, summary
 from coevo_jax.coevolution import collapses as detected
+from coevo_jax.config import KindWeights, LearnConfig, PairWeights
+from coevo_jax.data.pairing import Keep, draw, keep_pairs, round_pairs
+from coevo_jax.envs.env import says_invalid
 from coevo_jax.evaluation import summarize
 from coevo_jax.learning.loss_calls import call_loss
 from coevo_jax.learning.loss_options import WITH_DIVERGENCE, resolve_loss, with_divergence
 from coevo_jax.learning.preference_losses import PREFERENCE_LOSSES
-from coevo_jax.trajectory import Ending
+from coevo_jax.trajectory import Ending, Trajectory, Turn
 from tests.report.made_run import play
 
 BETA = 0.3
@@ -107,7 +116,8 @@ def test_signs_of_collapse_agree():
         | summarize(one, hard_negative_threshold=0.6, seed=7)
         for number, one in enumerate(played)
     ]
-    entries[2]["mean_reward"], entries[1]["endings"]["token_limit"] = 0.01, 20
+    entries[2]["mean_reward"] = 0.01
+    entries[1]["endings"]["token_limit"], entries[2]["endings"]["token_limit"] = 20, 0
     found = collapses(entries)
     assert [sign[0] for sign in found] == [1, 2, 3] and found == told(detected(entries))
     assert found[1][3] == 2  # below half of the warm start's, and of the last round's
@@ -129,7 +139,135 @@ def test_statistics_agree():
         for one in played
     ]
     assert any(one.ending is Ending.FAULT for one in played)
-    expected = summarize(played, hard_negative_threshold=0.6, seed=7)
-    assert same(summary([outcome(one) for one in episodes], 0.6, 7), dict(expected))
+    expected = summarize(played, hard_negative_threshold=0.6, seed=7, is_error=says_invalid)
+    counted = summary([outcome(one, says_invalid) for one in episodes], 0.6, 7, errors=True)
+    assert same(counted, dict(expected))
+    assert counted["after_error"]["recovered"] and counted["after_error"]["repeated"]
     nothing = summarize([], hard_negative_threshold=0.6, seed=7)
-    assert same(summary([], 0.6, 7), dict(nothing))
+    assert same(summary([], 0.6, 7, errors=True), dict(nothing))
+
+
+TURNS = {"ok": ("a", "fine"), "bad": ("b", "Invalid action"), "bad again": ("b", "Invalid action")}
+TURNS |= {"other bad": ("c", "Invalid action"), "cut": ("", "")}
+EPISODES = [
+    # turns, reward, ending, what followed, agent tokens behind the first error (two in each turn)
+    (("ok", "ok"), 1.0, "solved", "", 0),
+    (("bad", "bad again", "ok"), 1.0, "solved", "repeated", 4),
+    (("bad", "ok", "other bad"), 1.0, "solved", "recovered", 4),
+    (("bad", "other bad"), 1.0, "solved", "gave_up", 2),
+    (("ok", "bad", "ok"), 0.4, "failed", "gave_up", 2),
+    (("bad", "ok", "ok"), 0.4, "failed", "went_on", 4),
+    (("bad", "ok"), 0.0, "turn_limit", "went_on", 2),
+    (("ok", "bad"), 0.0, "turn_limit", "cut_off", 0),
+    (("bad", "cut"), 0.0, "token_limit", "cut_off", 2),
+    (("bad", "ok", "cut"), 0.0, "token_limit", "went_on", 4),
+]
+
+
+@pytest.mark.parametrize("turns, reward, ending, followed, behind", EPISODES)
+def test_what_followed_an_error_agrees(turns, reward, ending, followed, behind):
+    played = [Turn(response=name, action=TURNS[name][0], observation=TURNS[name][1]) for name in turns]
+    mask = np.tile([False, True, True], len(turns))
+    episode = Episode(
+        task_id="t",
+        agent="target",
+        sample=0,
+        reward=reward,
+        ending=ending,
+        turns=[vars(turn) for turn in played],
+        agent_mask=mask,
+    )
+    trajectory = Trajectory(
+        task_id="t",
+        agent="target",
+        sample=0,
+        prompt="",
+        turns=tuple(played),
+        reward=reward,
+        ending=Ending(ending),
+        tokens=np.zeros(len(mask), np.int32),
+        agent_mask=mask,
+        logps=np.zeros(len(mask), np.float32),
+    )
+    ours = met(episode, says_invalid)
+    assert (ours.followed, ours.behind) == (followed, behind)
+    assert after_error([ours]) == sum_up_errors([trajectory], says_invalid)
+
+
+@pytest.mark.parametrize("name", sorted(set(PREFERENCE_LOSSES) - WITHOUT_SLOPE))
+def test_pulls_of_preferences_agree(name):
+    """At a policy that is the reference: the derivative by the chosen side, against that of JAX."""
+    pairs = made_pairs()
+    pairs = replace(pairs, policy_chosen=pairs.reference_chosen, policy_rejected=pairs.reference_rejected)
+    arrays = {key: jnp.float32(array) for key, array in vars(pairs).items()}
+    loss = resolve_loss(name, OPTIONS.get(name, {}))
+
+    def total(chosen):
+        return jnp.sum(value(loss, arrays | {"policy_chosen": chosen}))
+
+    config = LearnConfig(
+        loss=name,
+        loss_options={name: OPTIONS[name]} if name in OPTIONS else {},
+        pairs=PairWeights(expert_target=KindWeights(dpo=1.0)),
+    )
+    ours = slopes(config, np.array(["expert_target"] * len(pairs.weight)), pairs, BETA)
+    np.testing.assert_allclose(ours, jax.grad(total)(arrays["policy_chosen"]), rtol=1e-3, atol=1e-5)
+    if name == "sigmoid":
+        np.testing.assert_allclose(ours, -BETA / 2, rtol=1e-6)
+
+
+def test_the_witness_draws_lots_and_spreads_budgets_as_a_run_does():
+    rng = np.random.default_rng([8])
+    experts = [replace(play(n, "expert", rng, 1.0), reward=1.0) for n in range(9)]
+    played = [
+        replace(
+            play(n % 9, "target", rng, 0.0),
+            sample=n // 9,
+            ending=Ending.FAILED,
+            tokens=np.full(40, n, np.int32),
+            agent_mask=np.arange(40) >= 9,
+            logps=np.zeros(40, np.float32),
+        )
+        for n in range(36)
+    ]
+    everything = round_pairs(experts, played, [], max_per_kind=99)
+    sides = [side_of(one) for one in everything.trajectories]
+    pairs = [Pair(kind=p.kind, chosen=sides[p.chosen], rejected=sides[p.rejected]) for p in everything.pairs]
+    for by in ("largest_gap", "smallest_gap", "drawn"):
+        for count in (4, 23, 400):
+            usable = range(1, len(pairs))
+            theirs = keep_pairs(everything, count, Keep(by=by, seed=5), usable)
+            ours = spread(pairs, usable, count, by, 5)
+            assert [named(pair) for pair in ours] == [named(pair) for pair in as_pairs(theirs)]
+    assert lot(5, pairs[3]) == draw(
+        5,
+        everything.pairs[3].kind,
+        everything.trajectories[everything.pairs[3].chosen],
+        everything.trajectories[everything.pairs[3].rejected],
+    )
+
+
+def side_of(trajectory: Trajectory) -> Side:
+    episode = Episode(
+        task_id=trajectory.task_id,
+        agent=trajectory.agent,
+        sample=trajectory.sample,
+        reward=trajectory.reward,
+        ending=trajectory.ending.value,
+        tokens=trajectory.tokens,
+        agent_mask=trajectory.agent_mask,
+    )
+    return Side(source=trajectory.agent, episode=episode, length=len(trajectory.tokens))
+
+
+def as_pairs(pair_set) -> list[Pair]:
+    sides = [side_of(one) for one in pair_set.trajectories]
+    return [Pair(kind=p.kind, chosen=sides[p.chosen], rejected=sides[p.rejected]) for p in pair_set.pairs]
+
+
+def named(pair: Pair) -> tuple[str, str, str]:
+    return pair.kind, pair.chosen.episode.name, pair.rejected.episode.name
+
+
+def test_a_warm_up_is_the_share_that_the_config_says():
+    assert [warmup_steps(100, 0.07), warmup_steps(100, 0.071), warmup_steps(9, 0.0)] == [7, 8, 0]

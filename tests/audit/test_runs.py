@@ -1,5 +1,6 @@
 """The audit over finished runs of every method and every way a run comes to its end."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from coevo_jax.run_folder.fork import fork_run
 from coevo_jax.run_folder.run import create_run
 from coevo_jax.schedule import find_phase
 from coevo_jax.training import learn_phase
-from tests.audit.breaking import broken, end, finished, states
+from tests.audit.breaking import broken, edit_lines, end, finished, states
 from tests.hosts.runs import TINY, launch
 from tests.tiny import coevolve_through_kills, kill_at_commits, tiny_config, write_config
 
@@ -25,10 +26,14 @@ NO_PAIRS = (
 )
 
 
+TOTALS = {"pairs": [9], "explored_tokens": [500], "learned_tokens": [1500]}
+
+
 def method(name: str) -> tuple[str, ...]:
     """What makes a shipped config's method, as options of the tiny run."""
     config = load_config(CONFIGS / name)
-    keys = ("pairs", "sft_successes", "sft_experts", "sft_reduction", "loss", "reference")
+    keys = ("pairs", "pairs_kept", "max_pairs_per_kind", "cross_agent_only", "sft_successes", "sft_experts")
+    keys += ("sft_reduction", "loss", "reference")
     agents = {
         "target": config.target.model_dump(mode="json", include=set(keys)),
         "failure": config.failure.model_dump(mode="json", include={*keys, "explore", "learn"}),
@@ -36,6 +41,9 @@ def method(name: str) -> tuple[str, ...]:
     options = [f"{agent}.{key}={_text(value)}" for agent, one in agents.items() for key, value in one.items()]
     options += [f"method={config.method}", f"rounds={min(config.rounds, 1)}"]
     options += [f"explore.samples={config.explore.samples}"]
+    if config.budget.match:  # of a run that is not here: numbers in its place
+        totals = {name: TOTALS[name] for name in config.budget.match}
+        options.append(f"budget={_text(totals)}")
     if config.model.lora is not None:
         options.append("model.lora.rank=4")
     if config.batch.step_pairs is not None:
@@ -80,6 +88,11 @@ OPTIONS = {
         *("target.ld_alpha=0.5", "target.turn_discount=0.9", "target.max_extra_turns=0", "target.wpo=true"),
         *("target.sft_experts=0.3", "target.sft_successes=0.2", "target.loss={ipo: 0.5, simpo: 0.5}"),
         *("batch.step_pairs=20", "target.sft_reduction=sum", "failure.cross_agent_only=true"),
+    ),
+    "other pairs": (
+        *("target.pairs_kept=drawn", "target.max_pairs_per_kind=1", "target.warmup_fraction=0.07"),
+        *("failure.pairs_kept=smallest_gap", "failure.max_pairs_per_kind=1", "target.turn_discount=0.5"),
+        *("target.ld_alpha=0", "target.loss={sigmoid: 0.5, ipo: 0.5}", "budget.pairs=[7]"),
     ),
     "the shorter side alone": ("target.ld_alpha=0",),
     "bfloat16": ("model.dtype=bfloat16",),
@@ -129,6 +142,22 @@ def test_a_run_of_several_processes_holds(count, tmp_path):
     )
     assert [one.code for one in ended] == [0] * count, ended[-1].error
     assert_holds(tmp_path / "runs" / "tiny")
+
+
+def test_a_second_agent_that_gets_more_than_it_may_is_named(tmp_path):
+    """It learns from experts over its own failures; the target's are not its own."""
+    run = finished(tmp_path, *SHORT, *method("quickstart-positive-second-agent.yaml"))
+    path, phase = "pairs/round-01-failure.jsonl", "round-01/learn_failure"
+    kinds = {json.loads(line)["kind"] for line in (run / path).read_text().splitlines()}
+    assert kinds == {"expert_failure"}
+
+    def swap(lines):
+        pair = json.loads(lines[0])
+        pair["rejected"]["source"] = "target"
+        lines[0] = json.dumps(pair)
+
+    edit_lines(run, path, swap)
+    assert set(broken(run)) == {f"pairs/{phase}"}
 
 
 def test_a_target_that_learns_from_the_other_agents_failures_is_named(tmp_path, monkeypatch):

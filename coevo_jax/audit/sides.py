@@ -1,0 +1,56 @@
+"""A pair's sides: trajectories or their beginnings, by the tokens they have."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import blake2b
+
+import numpy as np
+
+from coevo_jax.audit.reading import Episode
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Side:
+    """A trajectory, or its beginning, in a pair."""
+
+    source: str  # "expert", or the collection it was played in
+    episode: Episode
+    length: int  # tokens, after the cut
+
+    @cached_property
+    def key(self) -> tuple[str, bytes]:
+        """Sides of a task with the same tokens are the same side: the task, and a digest of the tokens."""
+        return self.episode.task_id, blake2b(self.episode.tokens[: self.length].tobytes()).digest()
+
+    @property
+    def turns(self) -> int:
+        return int(np.sum(self.episode.run_ends <= self.length))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pair:
+    kind: str
+    chosen: Side
+    rejected: Side
+
+    @property
+    def gap(self) -> float:
+        """Rounded, so that 0.8 over 0.5 and 0.5 over 0.2 are the same gap."""
+        return round(self.chosen.episode.reward - self.rejected.episode.reward, 9)
+
+
+def cut(side: Side, turns: int) -> Side:
+    """The side up to the end of its first `turns` turns."""
+    ends = side.episode.run_ends
+    length = side.length if turns >= len(ends) else int(ends[turns - 1]) if turns else 0
+    return Side(source=side.source, episode=side.episode, length=min(length, side.length))
+
+
+def by_task(sides: Iterable[Side]) -> dict[str, list[Side]]:
+    """What can teach, by task and in the order of samples: no fault, no silence, no tokens twice."""
+    groups: dict[str, dict[bytes, Side]] = {}
+    for side in sorted(sides, key=lambda s: (s.episode.task_id, s.episode.agent, s.episode.sample)):
+        if side.episode.finished and len(side.episode.run_ends):
+            groups.setdefault(side.key[0], {}).setdefault(side.key[1], side)
+    return {task: list(group.values()) for task, group in groups.items()}
