@@ -113,7 +113,7 @@ def test_agents_that_explore_in_one_batch_play_what_they_play_one_after_the_othe
         [
             line["values"]["rollout/prefix_hits"]
             for line in lines
-            if line["phase"] == f"round-01/explore_{agent}"
+            if line["phase"] == f"round-01/explore_{agent}" and "rollout/prefix_hits" in line["values"]
         ]
         for agent in ("target", "failure")
     )

@@ -256,8 +256,8 @@ def _wpo_weights(
 
     def surplus(place: Place) -> float:
         view, found = weighed[place], scored[place]
-        places = trained_places(course.sides[view.side])
-        return float(np.mean(found.logps[places] - found.collisions[places]))
+        places = trained_places(course.sides[view.side])[view.weights > 0]
+        return float(np.mean(found.logps[places] - found.collisions[places])) if len(places) else 0.0
 
     sums = [surplus((micro, one["chosen"])) + surplus((micro, one["rejected"])) for micro, one in real]
     return np.minimum(1.0, np.exp(sums))

@@ -31,8 +31,8 @@ def view_logps(
     Args:
       frozen: what adapters adapt; empty where `params` are all parameters.
       mesh: where rows and vocabulary are split over devices.
-      confidence: also return the mean over a view's scored tokens of log p - log sum_v p_v^2, without a
-        gradient (WPO, arXiv 2406.11827, eq. 4); None otherwise.
+      confidence: also return the mean over a view's tokens that weigh something of log p - log sum_v p_v^2,
+        without a gradient (WPO, arXiv 2406.11827, eq. 4); None otherwise.
     """
     tokens, variables = batch.tokens, model_variables(params, frozen)
     hidden: Any = model.apply(variables, tokens.tokens, tokens.positions, tokens.visible_until)
@@ -45,4 +45,5 @@ def view_logps(
     surplus_BK = jax.lax.stop_gradient(logps_BK) - collisions(head_VD, parents_BKD, tokens.scored, mesh)
     seen_BSK = (jnp.asarray(batch.view_weight) > 0).astype(jnp.float32)
     total_N = jnp.einsum("bk,bsk->bs", surplus_BK, seen_BSK).reshape(-1)
-    return logps_N, total_N / jnp.maximum(batch.token_count, 1)
+    count_N = jnp.sum(seen_BSK, axis=-1).reshape(-1)
+    return logps_N, total_N / jnp.maximum(count_N, 1)

@@ -19,13 +19,14 @@ pytestmark = [pytest.mark.usefixtures("letters"), pytest.mark.slow]
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 METHODS = sorted(path.name for path in CONFIGS.glob("quickstart*.yaml"))
-SHORT = ("warm_start.epochs=3", "explore.tasks=['40:50']", "evaluate.tasks=':9'")
+SHORT = ("warm_start.epochs=5", "explore.tasks=['40:50']", "evaluate.tasks=':9'")
 NO_PAIRS = (
     "target.pairs={expert_target: null, expert_failure: null, failure_failure: null}",
     "failure.explore=false",
 )
 
 
+SOLVES = "warm_start.epochs=30"  # so that there are successes to imitate
 TOTALS = {"pairs": [9], "explored_tokens": [500], "learned_tokens": [1500]}
 
 
@@ -41,6 +42,7 @@ def method(name: str) -> tuple[str, ...]:
     options = [f"{agent}.{key}={_text(value)}" for agent, one in agents.items() for key, value in one.items()]
     options += [f"method={config.method}", f"rounds={min(config.rounds, 1)}"]
     options += [f"explore.samples={config.explore.samples}"]
+    options += [SOLVES] if config.target.sft_successes else []
     if config.budget.match:  # of a run that is not here: numbers in its place
         totals = {name: TOTALS[name] for name in config.budget.match}
         options.append(f"budget={_text(totals)}")
@@ -67,6 +69,11 @@ def assert_holds(run: Path) -> None:
 def test_every_shipped_method_holds(name, tmp_path):
     run = finished(tmp_path, *SHORT, *method(name))
     assert_holds(run)
+    config = load_config(CONFIGS / name)
+    learns = {"target": config.rounds > 0}
+    learns["failure"] = learns["target"] and config.failure.explore and config.failure.learn
+    for agent, one in learns.items():  # an agent that had nothing to learn from would show nothing
+        assert (run / f"plans/round-01-{agent}.json").exists() == one
 
 
 OPTIONS = {
@@ -99,7 +106,7 @@ OPTIONS = {
     "adapters of the initial model": ("model.lora={rank: 4, warm_start: adapter}", "target.divergence=js"),
     "apart": ("explore.together=false",),
     "one block": ("explore.block_tasks=50",),
-    "imitation by steps": (*NO_PAIRS, "target.sft_successes=1.0", "batch.step_demonstrations=3"),
+    "imitation by steps": (*NO_PAIRS, SOLVES, "target.sft_successes=1.0", "batch.step_demonstrations=3"),
     "nothing to learn": (*NO_PAIRS, "target.sft_successes=1.0", "warm_start.learning_rate=1e-9"),
 }
 
@@ -116,11 +123,10 @@ def test_a_run_that_was_killed_and_resumed_holds(tmp_path, monkeypatch):
     assert_holds(end(run))
 
 
-@pytest.mark.parametrize(
-    "begun",
-    [(), ("failure.explore=false", "target.pairs.expert_failure=null")],
-    ids=["alike", "by one agent alone"],
-)
+ALONE = ("failure.explore=false", "target.pairs.expert_failure=null")
+
+
+@pytest.mark.parametrize("begun", [(), ALONE], ids=["alike", "by one agent alone"])
 def test_a_fork_holds(begun, tmp_path):
     source = finished(tmp_path / "source", *SHORT, *begun)
     config = tiny_config(tmp_path / "fork", *SHORT, "checkpoint.keep=all", "target.epochs=1", "name=fork")

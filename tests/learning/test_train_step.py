@@ -263,6 +263,22 @@ def test_wpo_weighs_pairs_by_the_policys_confidence(model, params):
     assert not np.allclose(weight, 1)
 
 
+def test_confidence_is_a_mean_over_the_tokens_that_weigh_something(model, params):
+    """Tokens that LD-DPO's alpha 0 leaves out of the sum are neither in the mean nor in its divisor."""
+    made = one_batch()
+    weights = np.array(made.view_weight)
+    n = int(made.chosen[0])
+    row, view = divmod(n, weights.shape[1])
+    weights[row, view, np.flatnonzero(weights[row, view])[2:]] = 0
+    cut, fewer = replace(made, view_weight=weights), np.array(made.token_count)
+    assert fewer[n] > 2
+    fewer[n] = 2
+    found = [
+        logps_of(model, params, one, confidence=True)[1][n] for one in (cut, replace(cut, token_count=fewer))
+    ]
+    assert found[0] == found[1] != 0
+
+
 def test_every_kind_of_pair_has_a_loss_of_its_own(model, params):
     batch = one_batch(8)
     logps, _ = logps_of(model, params, batch)

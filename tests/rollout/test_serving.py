@@ -272,7 +272,9 @@ def test_a_greedy_run_through_two_servers_ends_in_the_numbers_of_one_without(tmp
     assert results(run.folder) == results(local.folder)
     loads = [[path for path, _ in stub.posted] for stub in stubs]
     assert loads == [["/update_weights_from_disk"], ["/update_weights_from_disk"] * 2]
-    values = {line["phase"]: line["values"] for line in read_metrics(run.folder / "metrics.jsonl")}
+    values: dict[str, dict[str, float]] = {}
+    for line in read_metrics(run.folder / "metrics.jsonl"):
+        values.setdefault(line["phase"], {}).update(line["values"])
     assert values["round-01/explore_target"]["rollout/server_requests"] > 0
     assert "rollout/device_busy_share" in values["round-01/evaluate_target"]  # by the devices, as ever
     recorded = [t for t in read_trajectories(sorted((run.folder / "trajectories/round-01").glob("*")))]
