@@ -27,8 +27,9 @@ from benchmarks.learning import GIB, PRESETS, model_shape
 from benchmarks.methods import cpu, write_table
 from benchmarks.pair_sets import PairSteps, co_evolution, needed_flops
 from benchmarks.peers.own_dpo import batches_of
-from coevo_jax.architectures import read_architecture
-from coevo_jax.config import MeshConfig, ModelConfig, OptimizerConfig
+from coevo_jax.config.architectures import read_architecture
+from coevo_jax.config.options import MeshConfig, ModelConfig, OptimizerConfig
+from coevo_jax.config.strict import validate
 from coevo_jax.data.packing import with_reference
 from coevo_jax.learning.objective import one_loss
 from coevo_jax.learning.optimizer import make_optimizer
@@ -42,7 +43,6 @@ from coevo_jax.models.huggingface.save import write_json, write_tensors
 from coevo_jax.models.huggingface.shards import INDEX
 from coevo_jax.models.transformer import Transformer
 from coevo_jax.sharding import make_mesh
-from coevo_jax.strict import validate
 
 VOCAB = 151_936
 COLUMNS = (

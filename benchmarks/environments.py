@@ -26,12 +26,12 @@ from typing import Any
 import numpy as np
 
 from benchmarks.methods import ROOT, cpu, write_table
-from coevo_jax.config_io import read_options
+from coevo_jax.config.reading import read_options
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.envs.conformance.footprint import child_processes
 from coevo_jax.envs.env import Env, EnvFault, PreparesExperts, Task
 from coevo_jax.envs.pool import EnvPool
 from coevo_jax.envs.registry import make_env
-from coevo_jax.strict import ConfigError
 
 NAMES = ("intercode_sql", "webshop", "textworld", "scienceworld")  # those that need no download
 TASKS = 16  # tasks played again and again

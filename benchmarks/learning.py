@@ -42,8 +42,8 @@ import numpy as np
 from benchmarks.contenders import EPOCHS, OWN, Cell, Measured, measure_cell
 from benchmarks.methods import cpu, write_table
 from benchmarks.pair_sets import co_evolution, needed_flops, of_run, single_pairs
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.files import write_whole
-from coevo_jax.strict import ConfigError
 
 SETS = {"co-evolution": co_evolution, "single": single_pairs}
 CELLS = ("co-evolution:32000", "single:32000", "run:32000", "co-evolution:151936:2")

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from coevo_jax.config_io import load_config
+from coevo_jax.config.reading import load_config
 from coevo_jax.report.comparison import Comparison, compare
 from coevo_jax.report.markdown import cell, cpu, differences, measured, paired_table, replace_table, table
 from coevo_jax.report.paired import Paired, pair_with_baseline, read_task_rewards

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import yaml
 
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.buffer import read_trajectories
 from coevo_jax.data.pairing import cut_turns
-from coevo_jax.strict import ConfigError
 from coevo_jax.trajectory import Trajectory
 
 PROMPT = 256  # tokens

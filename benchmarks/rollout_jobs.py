@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from coevo_jax.config import ModelConfig
+from coevo_jax.config.options import ModelConfig
 
 VOCAB = 32_000
 BATCH = 8

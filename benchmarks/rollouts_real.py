@@ -14,7 +14,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from coevo_jax.config import ModelConfig, RolloutConfig
+from coevo_jax.config.options import ModelConfig, RolloutConfig
 from coevo_jax.data.chat import ChatFormat, chat_format
 from coevo_jax.data.experts import expert_texts
 from coevo_jax.data.tokenizer import train_tokenizer

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from coevo_jax.config import ConfigError, validate
+from coevo_jax.config.strict import ConfigError, validate
 from coevo_jax.envs.env import Task
 from coevo_jax.envs.scienceworld import ScienceWorldOptions, make_scienceworld
 from coevo_jax.envs.scienceworld.expert_file import ExpertRow

@@ -11,7 +11,8 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from coevo_jax.config import Config, ConfigError
+from coevo_jax.config.options import Config
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.learning.train_state import Learner, TrainState
 from coevo_jax.models.huggingface.load import load_params
 from coevo_jax.models.transformer import Params

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from coevo_jax.agents import StoredAgent, load_agent, newest_agents
-from coevo_jax.config import Config, ConfigError, MeshConfig
-from coevo_jax.config_io import load_config
+from coevo_jax.config.options import Config, MeshConfig
+from coevo_jax.config.reading import load_config
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.chat import ChatFormat, chat_format
 from coevo_jax.data.tokenizer import load_tokenizer
 from coevo_jax.learning.optimizer import make_optimizer

@@ -12,8 +12,9 @@ import jax
 import numpy as np
 
 from coevo_jax.agents import leave_warm_start
-from coevo_jax.config import Config, ConfigError, of_round
-from coevo_jax.config_check import slice_bounds
+from coevo_jax.config.check import slice_bounds
+from coevo_jax.config.options import Config, of_round
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.buffer import read_trajectories, write_trajectories
 from coevo_jax.data.chat import chat_format
 from coevo_jax.data.experts import Experts, expert_texts, imported_texts, load_experts, load_imported

@@ -5,7 +5,7 @@ A method is a config: there is no branch on its name.
 
 from dataclasses import dataclass
 
-from coevo_jax.config import Config
+from coevo_jax.config.options import Config
 
 
 @dataclass(frozen=True, kw_only=True)

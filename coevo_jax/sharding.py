@@ -18,7 +18,8 @@ import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from coevo_jax.config import ConfigError, MeshConfig
+from coevo_jax.config.options import MeshConfig
+from coevo_jax.config.strict import ConfigError
 
 MESH_AXES = ("data", "fsdp", "tensor")
 GROUP = "group"

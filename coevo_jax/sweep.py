@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from coevo_jax.coevolution import coevolve, collect_results
-from coevo_jax.config import Config, LearnConfig, LossTerms
-from coevo_jax.config_check import check
-from coevo_jax.config_io import load_config
+from coevo_jax.config.check import check
+from coevo_jax.config.options import Config, LearnConfig, LossTerms
+from coevo_jax.config.reading import load_config
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.learning.agent_loss import agent_loss
 from coevo_jax.report.results import Results
 from coevo_jax.run_folder.fork import find_source, fork_run
 from coevo_jax.run_folder.manifest import read_manifest
 from coevo_jax.run_folder.run import CONFIG_FILE, Run, create_run, first_difference, open_run
 from coevo_jax.schedule import schedule
-from coevo_jax.strict import ConfigError
 from coevo_jax.training.optimize import LearningDiverged
 from coevo_jax.world import check_world
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 from jax.sharding import Mesh
 
-from coevo_jax.config import Config, ConfigError
-from coevo_jax.config_check import slice_bounds
+from coevo_jax.config.check import slice_bounds
+from coevo_jax.config.options import Config
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.buffer import read_trajectories
 from coevo_jax.data.chat import ChatFormat, chat_format
 from coevo_jax.data.interchange.sets import open_set

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from coevo_jax.audit.audit import SCORED, run_audit
 from coevo_jax.audit.check import Check
-from coevo_jax.strict import ConfigError
+from coevo_jax.config.strict import ConfigError
 from launch.cli import FAILURE, USER_ERROR, use_compilation_cache
 
 

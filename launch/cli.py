@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 
 import jax
 
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.files import cache_root
 from coevo_jax.stopping import Stopped
-from coevo_jax.strict import ConfigError
 from coevo_jax.training.optimize import LearningDiverged
 
 USER_ERROR = 2  # what was given cannot be used

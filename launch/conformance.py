@@ -12,11 +12,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from coevo_jax.config_io import read_options
+from coevo_jax.config.reading import read_options
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.envs.conformance import CHECKS, CheckResult, run_checks
 from coevo_jax.envs.registry import ENVIRONMENTS, make_env
 from coevo_jax.progress import CONSOLE
-from coevo_jax.strict import ConfigError
 
 USER_ERROR = 2
 FAILED = 1

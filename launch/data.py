@@ -22,8 +22,9 @@ from typing import Any
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from coevo_jax.config_check import slice_bounds
-from coevo_jax.config_io import read_options
+from coevo_jax.config.check import slice_bounds
+from coevo_jax.config.reading import read_options
+from coevo_jax.config.strict import ConfigError, nearest, validate
 from coevo_jax.data.chat import ChatFormat, chat_format
 from coevo_jax.data.interchange.convert import check_target, convert
 from coevo_jax.data.interchange.records import Record, from_demonstration
@@ -33,7 +34,6 @@ from coevo_jax.data.tokenizer import load_tokenizer
 from coevo_jax.envs.env import SPLITS, Env, PreparesExperts, Task
 from coevo_jax.envs.registry import ENVIRONMENTS, make_env
 from coevo_jax.progress import CONSOLE
-from coevo_jax.strict import ConfigError, nearest, validate
 from launch.cli import run_command
 from launch.data_tables import print_summary
 

@@ -4,10 +4,10 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.progress import CONSOLE
 from coevo_jax.report.terminal import summary_table
 from coevo_jax.stored_agent import evaluate_stored
-from coevo_jax.strict import ConfigError
 from launch.cli import run_command
 
 

@@ -13,6 +13,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.files import write_whole
 from coevo_jax.preflight.check import Compiled
 from coevo_jax.preflight.chips import find_machine
@@ -30,7 +31,6 @@ from coevo_jax.preflight.scaling import (
 from coevo_jax.preflight.scaling_tables import tables
 from coevo_jax.progress import CONSOLE
 from coevo_jax.report.markdown import replace_table
-from coevo_jax.strict import ConfigError
 from launch.cli import run_command
 
 PAPER = Path("configs") / "paper"

@@ -18,7 +18,8 @@ from pathlib import Path
 
 from rich.table import Table
 
-from coevo_jax.config_io import load_config
+from coevo_jax.config.reading import load_config
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.files import write_whole
 from coevo_jax.learning.loss_table import loss_entries
 from coevo_jax.progress import CONSOLE
@@ -33,7 +34,6 @@ from coevo_jax.report.sweep import (
 )
 from coevo_jax.run_folder.budget import resolve_budget
 from coevo_jax.stopping import Stopped
-from coevo_jax.strict import ConfigError
 from coevo_jax.sweep import AGENTS, Cell, Outcome, plan_sweep, run_sweep
 from launch.cli import SIGNALLED, run_command
 

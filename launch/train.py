@@ -22,8 +22,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from coevo_jax.coevolution import coevolve
-from coevo_jax.config import Config
-from coevo_jax.config_io import help_text, load_config
+from coevo_jax.config.help import help_text
+from coevo_jax.config.options import Config
+from coevo_jax.config.reading import load_config
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.envs.registry import ENVIRONMENTS
 from coevo_jax.hosts.distributed import start_distributed
 from coevo_jax.hosts.processes import Processes
@@ -36,7 +38,6 @@ from coevo_jax.run_folder.budget import resolve_budget
 from coevo_jax.run_folder.fork import fork_run
 from coevo_jax.run_folder.run import Run, create_run, is_run_of, open_run, read_config, run_folder
 from coevo_jax.stopping import Stopped
-from coevo_jax.strict import ConfigError
 from coevo_jax.world import check_world
 from launch.cli import explain, run_command
 

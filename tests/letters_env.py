@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from coevo_jax.config.strict import StrictModel
 from coevo_jax.envs.env import SPLITS, StepResult, Task
-from coevo_jax.strict import StrictModel
 from coevo_jax.trajectory import Demonstration, Turn
 
 SIZES = {"train": 200, "dev": 20, "test": 20}

@@ -5,8 +5,8 @@ import time
 from collections.abc import Sequence
 from typing import ClassVar
 
+from coevo_jax.config.strict import ConfigError, StrictModel
 from coevo_jax.envs.env import StepResult, Task
-from coevo_jax.strict import ConfigError, StrictModel
 from coevo_jax.trajectory import Demonstration
 
 

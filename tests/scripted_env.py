@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from coevo_jax.config import ModelConfig, RolloutConfig
+from coevo_jax.config.options import ModelConfig, RolloutConfig
 from coevo_jax.envs.env import EnvFault, StepResult, Task
 from coevo_jax.models.transformer import Transformer
 from coevo_jax.sampling.engine import Engine

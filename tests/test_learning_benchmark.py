@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import learning, pair_sets
 from benchmarks.contenders import OWN, Cell, Contender, ContenderError, Measured
-from coevo_jax.strict import ConfigError
+from coevo_jax.config.strict import ConfigError
 
 # Two trajectories of one task with three tokens in common, and one of another task with the same beginning.
 RECORDS = [

@@ -13,8 +13,9 @@ from safetensors.numpy import load_file
 
 from coevo_jax.agents import load_agent
 from coevo_jax.coevolution import coevolve
-from coevo_jax.config import ModelConfig
-from coevo_jax.config_io import load_config
+from coevo_jax.config.options import ModelConfig
+from coevo_jax.config.reading import load_config
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.buffer import read_trajectories
 from coevo_jax.export import export_agent
 from coevo_jax.learning.optimizer import make_optimizer
@@ -27,7 +28,6 @@ from coevo_jax.run_folder.checkpoint import BASE, Checkpointer
 from coevo_jax.run_folder.manifest import read_manifest
 from coevo_jax.run_folder.run import Run, create_run, open_run
 from coevo_jax.sharding import make_mesh
-from coevo_jax.strict import ConfigError
 from launch.evaluate import main as evaluate_main
 from launch.export import main as export_main
 from tests.fresh import fresh_params

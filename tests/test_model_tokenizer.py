@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from coevo_jax.config import ConfigError
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.buffer import read_trajectories
 from coevo_jax.data.chat import chat_format, render
 from coevo_jax.data.tokenizer import load_tokenizer

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from coevo_jax.config import MeshConfig, ModelConfig
+from coevo_jax.config.options import MeshConfig, ModelConfig
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.models.attention import dense_attention
 from coevo_jax.models.transformer import Transformer, init_params
 from coevo_jax.sharding import (
@@ -20,7 +21,6 @@ from coevo_jax.sharding import (
     put,
     replicated,
 )
-from coevo_jax.strict import ConfigError
 
 
 def shardings(model: ModelConfig, vocab: int = 96, **axes):

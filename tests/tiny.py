@@ -8,8 +8,8 @@ import pytest
 
 import coevo_jax.run_folder.run as run_module
 from coevo_jax.coevolution import coevolve
-from coevo_jax.config import Config
-from coevo_jax.config_io import load_config
+from coevo_jax.config.options import Config
+from coevo_jax.config.reading import load_config
 from coevo_jax.envs.registry import EnvSpec
 from coevo_jax.run_folder.manifest import Manifest
 from coevo_jax.run_folder.run import Run, open_run

@@ -9,7 +9,14 @@ import numpy as np
 
 from benchmarks.peers.pipe import Pipe
 from coevo_jax.batch import PreferenceBatch
-from coevo_jax.config import BatchConfig, KindWeights, MeshConfig, ModelConfig, OptimizerConfig, PairWeights
+from coevo_jax.config.options import (
+    BatchConfig,
+    KindWeights,
+    MeshConfig,
+    ModelConfig,
+    OptimizerConfig,
+    PairWeights,
+)
 from coevo_jax.data.packing import BatchPlan, pack, with_reference
 from coevo_jax.data.pairing import PairSet
 from coevo_jax.learning.objective import one_loss

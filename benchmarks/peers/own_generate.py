@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.peers.pipe import Pipe
 from benchmarks.rollout_jobs import MODEL, VOCAB
-from coevo_jax.config import RolloutConfig
+from coevo_jax.config.options import RolloutConfig
 from coevo_jax.envs.env import StepResult, Task
 from coevo_jax.envs.pool import EnvPool
 from coevo_jax.models.transformer import Transformer, init_params

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from coevo_jax.strict import ConfigError
+from coevo_jax.config.strict import ConfigError
 
 State = Literal["held", "BROKEN", "not checkable"]
 SHOWN = 3  # problems that a line tells in full

@@ -20,7 +20,7 @@ from jax.sharding import SingleDeviceSharding
 from coevo_jax.audit.check import NotCheckable
 from coevo_jax.audit.reading import RunFiles
 from coevo_jax.audit.whose import checkpoint_folder
-from coevo_jax.config import ModelConfig
+from coevo_jax.config.options import ModelConfig
 from coevo_jax.models.huggingface.load import load_params
 from coevo_jax.models.lora import model_variables, plain
 from coevo_jax.models.transformer import Transformer, init_params, output_head

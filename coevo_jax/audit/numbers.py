@@ -17,7 +17,7 @@ from coevo_jax.audit.reading import RunFiles
 from coevo_jax.audit.rows import fit_rows, trained_places
 from coevo_jax.audit.steps import Place, pair_losses, pairs_of, views_of
 from coevo_jax.audit.whose import Tasks
-from coevo_jax.config import LearnConfig, of_round
+from coevo_jax.config.options import LearnConfig, of_round
 
 RATE_ROUNDING = 1e-6  # relative: rates and betas are float32
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from coevo_jax.audit.reading import RunFiles
-from coevo_jax.config import Config, LearnConfig
+from coevo_jax.config.options import Config, LearnConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,7 +25,7 @@ from coevo_jax.audit.order import Phase, asked_of, learn_options
 from coevo_jax.audit.reading import Episode, RunFiles, read_episodes
 from coevo_jax.audit.rows import teachable
 from coevo_jax.audit.sides import Pair, Side, by_task, cut
-from coevo_jax.config import Config, LearnConfig
+from coevo_jax.config.options import Config, LearnConfig
 
 KINDS = ("expert_target", "expert_failure", "failure_failure")
 

@@ -25,7 +25,7 @@ from coevo_jax.audit.reading import RunFiles, read_episodes
 from coevo_jax.audit.rows import can_teach, fit_rows, surely_fits, trained_places
 from coevo_jax.audit.sides import Side
 from coevo_jax.audit.whose import Tasks
-from coevo_jax.config import BatchConfig, KindWeights, LearnConfig
+from coevo_jax.config.options import BatchConfig, KindWeights, LearnConfig
 
 ROUNDING = 1e-5  # relative: weights are float32
 

@@ -18,7 +18,7 @@ from coevo_jax.audit.order import Phase
 from coevo_jax.audit.plans import Course, course_of
 from coevo_jax.audit.reading import RunFiles
 from coevo_jax.audit.steps import Place, loss_terms, pair_losses, pairs_of, views_of
-from coevo_jax.config import LearnConfig, of_round
+from coevo_jax.config.options import LearnConfig, of_round
 
 STEP = 1e-4  # nats
 ROUNDING = 1e-4  # relative: what is recorded is a sum of float32

@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from coevo_jax.audit.check import NotCheckable
-from coevo_jax.config import Config
-from coevo_jax.config_io import load_config
-from coevo_jax.strict import ConfigError
+from coevo_jax.config.options import Config
+from coevo_jax.config.reading import load_config
+from coevo_jax.config.strict import ConfigError
 
 BATCH_ROWS = 512
 VERSION = 1

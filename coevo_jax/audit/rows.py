@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from coevo_jax.audit.sides import Pair, Side, cut
-from coevo_jax.config import BatchConfig
+from coevo_jax.config.options import BatchConfig
 
 
 def trained_places(side: Side) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 from coevo_jax.audit.check import NotCheckable
 from coevo_jax.audit.losses import Pairs, losses_of
 from coevo_jax.audit.plans import Course, Weighed, side_problems
-from coevo_jax.config import LearnConfig
+from coevo_jax.config.options import LearnConfig
 
 Place = tuple[int, int]  # microbatch, n
 

@@ -10,7 +10,7 @@ from coevo_jax.audit.order import Phase, finished
 from coevo_jax.audit.reading import Episode, RunFiles, read_episodes
 from coevo_jax.audit.rendering import Rendering, open_rendering
 from coevo_jax.audit.whose import Tasks
-from coevo_jax.config import RolloutConfig
+from coevo_jax.config.options import RolloutConfig
 
 COLUMNS = ("prompt", "turns", "tokens", "agent_mask", "logps")
 CLOSE = 8  # a token's log-probability may be off by so many times what the compute type gives on average

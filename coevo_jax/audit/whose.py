@@ -11,11 +11,11 @@ from etils import epath
 from coevo_jax.audit.check import Check, NotCheckable, differs, judge
 from coevo_jax.audit.order import Phase, asked_of, expected_phases, finished
 from coevo_jax.audit.reading import ENDINGS, SHARD, Episode, RunFiles, read_episodes, written
-from coevo_jax.config import Config, of_round
-from coevo_jax.config_check import slice_bounds
+from coevo_jax.config.check import slice_bounds
+from coevo_jax.config.options import Config, of_round
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.envs.env import Env, error_test
 from coevo_jax.envs.registry import make_env
-from coevo_jax.strict import ConfigError
 
 CHUNK = 1 << 20
 SPLITS = ("train", "dev", "test")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from coevo_jax.streams import stream
+from coevo_jax.config.streams import stream
 
 # Groups among which a microbatch chooses: more leave less padding, fewer keep more of the shuffle.
 WINDOWS = (32, 64)

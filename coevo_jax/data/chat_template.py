@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import jinja2
 from transformers import PreTrainedTokenizerFast
 
-from coevo_jax.config import ConfigError
+from coevo_jax.config.strict import ConfigError
 
 SYSTEM, USER, AGENT, NEXT_USER, NEXT_AGENT, LAST_USER = (
     "qSYSq",

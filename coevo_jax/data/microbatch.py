@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from coevo_jax.batch import PreferenceBatch, TokenBatch
-from coevo_jax.config import BatchConfig, KindWeights
+from coevo_jax.config.options import BatchConfig, KindWeights
 from coevo_jax.data.groups import Group, TreePart
 from coevo_jax.data.prefix_tree import encode_row
 from coevo_jax.data.views import Link, View

@@ -21,7 +21,9 @@ from typing import Literal
 import numpy as np
 
 from coevo_jax.batch import PreferenceBatch
-from coevo_jax.config import BatchConfig, KindWeights, PairWeights
+from coevo_jax.config.options import BatchConfig, KindWeights, PairWeights
+from coevo_jax.config.streams import stream
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.bins import Shape
 from coevo_jax.data.groups import Planter, Unit
 from coevo_jax.data.microbatch import Microbatch, StepWeights, build
@@ -29,8 +31,6 @@ from coevo_jax.data.pairing import PairSet
 from coevo_jax.data.records import cut_to_rows, name_of, pair_problem, trajectory_problem
 from coevo_jax.data.steps import counted_steps, one_microbatch_steps
 from coevo_jax.data.views import Link, View, link_pair, plain_view
-from coevo_jax.streams import stream
-from coevo_jax.strict import ConfigError
 from coevo_jax.trajectory import PreferencePair, Trajectory
 
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.envs.env import Env, EnvFault
-from coevo_jax.strict import ConfigError
 
 
 @dataclass(kw_only=True, eq=False)

@@ -16,8 +16,8 @@ from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, Pipe
 from typing import Any
 
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.envs.env import Env, EnvFault, StepResult, Task
-from coevo_jax.strict import ConfigError
 from coevo_jax.trajectory import Demonstration
 
 WORKER = "coevo_jax.envs.process_worker"

@@ -10,8 +10,8 @@ import sys
 from multiprocessing.connection import Connection
 from typing import Any
 
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.envs.env import Env
-from coevo_jax.strict import ConfigError
 
 MIB = 2**20
 

@@ -19,8 +19,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from coevo_jax.config.strict import ConfigError, StrictModel, nearest, validate
 from coevo_jax.envs.env import Env
-from coevo_jax.strict import ConfigError, StrictModel, nearest, validate
 
 Generate = Callable[[Any, Path, Callable[[int, int], None]], None]
 

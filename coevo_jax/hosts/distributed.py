@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from coevo_jax.strict import ConfigError, nearest
+from coevo_jax.config.strict import ConfigError, nearest
 
 EXPLICIT = ("COEVO_COORDINATOR", "COEVO_PROCESSES", "COEVO_PROCESS_ID")
 CLUSTERS = ("gcetpu", "gketpu", "slurm")  # JAX's detectors, by the names that jax.distributed gives them

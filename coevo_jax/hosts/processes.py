@@ -18,7 +18,7 @@ import jax
 from jax._src import distributed  # the store has no public name; Orbax takes it from here, too
 from jax.errors import JaxRuntimeError
 
-from coevo_jax.strict import ConfigError
+from coevo_jax.config.strict import ConfigError
 
 T = TypeVar("T")
 

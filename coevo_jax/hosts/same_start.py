@@ -6,7 +6,8 @@ import platform
 from importlib import metadata
 from typing import Any
 
-from coevo_jax.config import Config, ConfigError
+from coevo_jax.config.options import Config
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.files import CODE_ROOT
 from coevo_jax.hosts.processes import Processes
 

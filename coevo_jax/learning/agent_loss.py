@@ -1,10 +1,10 @@
 """From an agent's options to the loss it minimises."""
 
-from coevo_jax.config import LearnConfig, LossTerms
+from coevo_jax.config.options import LearnConfig, LossTerms
+from coevo_jax.config.strict import ConfigError, nearest
 from coevo_jax.learning.loss_calls import Loss
 from coevo_jax.learning.loss_options import WITHOUT_REFERENCE, mixture, resolve_loss, with_divergence
 from coevo_jax.learning.objective import AgentLoss
-from coevo_jax.strict import ConfigError, nearest
 from coevo_jax.trajectory import PAIR_KINDS
 
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
+from coevo_jax.config.strict import nearest
 from coevo_jax.learning.divergences import DIVERGENCES
 from coevo_jax.learning.loss_terms import PAIR_ARRAYS, PreferenceLoss
-from coevo_jax.strict import nearest
 
 Option = float | int | str
 SIDES = 4

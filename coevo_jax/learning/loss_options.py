@@ -7,11 +7,11 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 
+from coevo_jax.config.strict import ConfigError, closest, nearest
 from coevo_jax.learning.divergences import DIVERGENCES
 from coevo_jax.learning.loss_calls import Loss, Option, Term, as_loss, call_loss, loss_term
 from coevo_jax.learning.loss_terms import HARMLESS, HARMLESS_LOGP, PAIR_ARRAYS, PreferenceLoss
 from coevo_jax.learning.preference_losses import PREFERENCE_LOSSES
-from coevo_jax.strict import ConfigError, closest, nearest
 
 # The partition function that a divergence leaves in each score cancels only in the difference of the scores.
 WITH_DIVERGENCE = ("sigmoid", "sigmoid_norm", "hinge", "ipo", "exo_pair", "robust", "discopop", "odpo")

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import optax
 
-from coevo_jax.config import OptimizerConfig
+from coevo_jax.config.options import OptimizerConfig
 
 Params = Any
 

@@ -5,12 +5,12 @@ from collections.abc import Callable
 import jax
 from jax.sharding import Mesh
 
-from coevo_jax.config import ModelConfig
+from coevo_jax.config.options import ModelConfig
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.models.attention import dense_attention
 from coevo_jax.models.flash_attention import flash_attention
 from coevo_jax.models.tree_attention import tree_attention
 from coevo_jax.sharding import over_heads
-from coevo_jax.strict import ConfigError
 
 # (q [B, T, H, h], k [B, T, K, h], v [B, T, K, h], visible_until [B, T], window or None) -> [B, T, H, h]
 Attention = Callable[..., jax.Array]

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from coevo_jax.config import ModelConfig
+from coevo_jax.config.options import ModelConfig
 from coevo_jax.models.attention import cached_attention
 from coevo_jax.models.linear import linear
 from coevo_jax.models.rotary import rotary_table

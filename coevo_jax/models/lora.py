@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from coevo_jax.config import LoraConfig, ModelConfig
+from coevo_jax.config.options import LoraConfig, ModelConfig
 from coevo_jax.models.transformer import Params, Transformer, init_params
 from coevo_jax.models.tree_attention import tree_attention
 

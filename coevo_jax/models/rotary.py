@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from coevo_jax.config import ModelConfig, RopeScaling
+from coevo_jax.config.options import ModelConfig, RopeScaling
 
 Rotary = tuple[jax.Array, jax.Array]  # cosines and sines of the angles, float32 [B, T, h / 2]
 

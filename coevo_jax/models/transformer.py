@@ -19,7 +19,7 @@ import numpy as np
 from flax import struct
 from jax.ad_checkpoint import checkpoint_name
 
-from coevo_jax.config import ModelConfig
+from coevo_jax.config.options import ModelConfig
 from coevo_jax.models.attention import Window, rotate
 from coevo_jax.models.linear import linear
 from coevo_jax.models.remat import HIDDEN, QKV, remat

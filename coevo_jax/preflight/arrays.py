@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from coevo_jax.batch import PreferenceBatch, TokenBatch
-from coevo_jax.config import BatchConfig
+from coevo_jax.config.options import BatchConfig
 from coevo_jax.learning.train_step import batch_shardings
 
 Tree = Any  # of ShapeDtypeStructs

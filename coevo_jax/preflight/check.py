@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import jax
 
-from coevo_jax.config import Config
+from coevo_jax.config.options import Config
 from coevo_jax.preflight.arrays import array_bytes, bytes_per_device
 from coevo_jax.preflight.chips import GIB, Chip, Machine
 from coevo_jax.preflight.collectives import Traffic, collectives

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 from jax.experimental import topologies
 
-from coevo_jax.strict import ConfigError, closest
+from coevo_jax.config.strict import ConfigError, closest
 
 GIB = 2**30
 

@@ -6,7 +6,7 @@ step's. Multiply-adds count twice.
 
 from dataclasses import dataclass
 
-from coevo_jax.config import Config, ModelConfig
+from coevo_jax.config.options import Config, ModelConfig
 from coevo_jax.sampling.engine import CHUNKS
 
 MASTER = 4  # bytes of a float32 weight, moment or gradient

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from coevo_jax.config import Config
+from coevo_jax.config.options import Config
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.chat import chat_format
 from coevo_jax.data.tokenizer import load_tokenizer
 from coevo_jax.models.attention_kinds import OF_PLATFORM
@@ -15,7 +16,6 @@ from coevo_jax.preflight.programs import Phase, Programs
 from coevo_jax.rollout.placement import RolloutPlacement, place_rollouts
 from coevo_jax.sampling.engine import default_prefill_rows
 from coevo_jax.sharding import host_mesh, hosts_of_a_copy, make_mesh
-from coevo_jax.strict import ConfigError
 from coevo_jax.world import Learning, make_learning, tokenizer_folder
 
 

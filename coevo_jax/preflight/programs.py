@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from coevo_jax.config import Config
+from coevo_jax.config.options import Config
 from coevo_jax.learning.train_state import Learner, TrainState
 from coevo_jax.learning.train_step import StepPrograms
 from coevo_jax.preflight.arrays import Tree, abstract_batch, array, placed

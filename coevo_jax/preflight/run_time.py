@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from coevo_jax.config import BudgetConfig, Config, FailureAgentConfig, LearnConfig, of_round
-from coevo_jax.config_check import slice_bounds
+from coevo_jax.config.check import slice_bounds
+from coevo_jax.config.options import BudgetConfig, Config, FailureAgentConfig, LearnConfig, of_round
 from coevo_jax.preflight.check import Preflight, Result
 from coevo_jax.sampling.engine import CHUNKS
 from coevo_jax.schedule import Phase, schedule

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from coevo_jax.config import Config
-from coevo_jax.config_io import load_config
+from coevo_jax.config.options import Config
+from coevo_jax.config.reading import load_config
 from coevo_jax.preflight.arrays import bytes_per_device
 from coevo_jax.preflight.check import Compiled, Preflight, Seconds, check_program, preflight, prepare_compiler
 from coevo_jax.preflight.chips import GIB, Machine, find_machine, shape_of

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.buffer import read_trajectories
 from coevo_jax.report.words import KIND_NAMES
-from coevo_jax.strict import ConfigError
 from coevo_jax.trajectory import Trajectory
 
 MOST_TRAJECTORIES = 150  # per round and phase

@@ -7,9 +7,9 @@ from typing import TypedDict
 import numpy as np
 from scipy import stats
 
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.evaluation import CONFIDENCE
 from coevo_jax.report.results import Evaluation, Results
-from coevo_jax.strict import ConfigError
 
 
 class Interval(TypedDict):

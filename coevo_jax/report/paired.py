@@ -23,13 +23,13 @@ from typing import TypedDict
 import numpy as np
 from scipy import stats
 
+from coevo_jax.config.strict import ConfigError, nearest
 from coevo_jax.data.buffer import read_trajectories
 from coevo_jax.evaluation import CONFIDENCE
 from coevo_jax.report.browser import find_groups
 from coevo_jax.report.comparison import Interval, final_evaluation, interval
 from coevo_jax.report.results import Results
 from coevo_jax.report.words import bounds, count, signed
-from coevo_jax.strict import ConfigError, nearest
 from coevo_jax.trajectory import Ending
 
 USUAL_BASELINE = "sft-more"

@@ -7,9 +7,9 @@ import json
 from pathlib import Path
 from typing import Any, TypedDict, cast
 
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.evaluation import Summary
 from coevo_jax.files import write_whole
-from coevo_jax.strict import ConfigError
 
 RESULTS_FILE = "results.json"
 

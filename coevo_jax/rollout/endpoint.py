@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from coevo_jax.strict import ConfigError
+from coevo_jax.config.strict import ConfigError
 
 WAITS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0)  # seconds between tries; the last repeats
 BUSY = frozenset((408, 425, 429, 500, 502, 503, 504))  # statuses after which another try may do better

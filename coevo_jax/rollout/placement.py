@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from coevo_jax.config import RolloutConfig
+from coevo_jax.config.options import RolloutConfig
 from coevo_jax.learning.train_state import Learner
 from coevo_jax.models.kv_cache import KVCache, unstack, unstack_boxes
 from coevo_jax.models.lora import plain, whole_params

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from coevo_jax.config import RolloutConfig
+from coevo_jax.config.options import RolloutConfig
 from coevo_jax.rollout.endpoint import Served, ask, completion_body, read_completion
 from coevo_jax.rollout.stats import ServerCounts
 from coevo_jax.sampling.action_line import never_stop

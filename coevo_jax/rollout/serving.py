@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from coevo_jax.agents import StoredAgent
-from coevo_jax.config import Config, ConfigError, ServerConfig
+from coevo_jax.config.options import Config, ServerConfig
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.export import write_agent
 from coevo_jax.models.huggingface.save import check_exportable
 from coevo_jax.rollout.endpoint import Endpoint, Served, ask, base_model, list_models, probe

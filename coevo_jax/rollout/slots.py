@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from coevo_jax.config import RolloutConfig
+from coevo_jax.config.options import RolloutConfig
 from coevo_jax.rollout.stats import ServerCounts
 from coevo_jax.sampling.engine import EngineCounts, Request, Sampling, Written
 

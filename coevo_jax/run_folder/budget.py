@@ -6,13 +6,13 @@ A budget is kept in the phase's record, by its name: {"pairs": {"asked": 558, "r
 from pathlib import Path
 from typing import Any
 
-from coevo_jax.config import BudgetConfig, Config, validate
-from coevo_jax.config_io import load_config
+from coevo_jax.config.options import BudgetConfig, Config
+from coevo_jax.config.reading import load_config
+from coevo_jax.config.strict import ConfigError, validate
 from coevo_jax.hosts.processes import Processes
 from coevo_jax.run_folder.manifest import Manifest, read_manifest
 from coevo_jax.run_folder.run import CONFIG_FILE
 from coevo_jax.schedule import Phase, schedule
-from coevo_jax.strict import ConfigError
 
 Budget = dict[str, dict[str, int]]  # name of a total -> what was asked for and what was reached
 

@@ -7,7 +7,7 @@ agents explore side by side, one phase commits the shards of both. Whose a shard
 import re
 from pathlib import Path
 
-from coevo_jax.config import ConfigError
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.buffer import read_trajectories
 from coevo_jax.run_folder.manifest import Manifest
 from coevo_jax.schedule import Phase

@@ -10,8 +10,9 @@ from typing import Any
 
 from etils import epath
 
-from coevo_jax.config import Config
-from coevo_jax.config_io import load_config
+from coevo_jax.config.options import Config
+from coevo_jax.config.reading import load_config
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.files import write_whole
 from coevo_jax.hosts.processes import Processes
 from coevo_jax.run_folder.checkpoint import on_bucket
@@ -35,7 +36,6 @@ from coevo_jax.run_folder.run import (
     run_folder,
 )
 from coevo_jax.schedule import schedule
-from coevo_jax.strict import ConfigError
 
 NAMING = ("name", "runs_dir", "method", "checkpoint")  # these change no number
 LATER = ("target", "failure", "explore", "budget", "rounds")  # what comes after the warm start

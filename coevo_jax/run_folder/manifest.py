@@ -13,7 +13,7 @@ from typing import Any
 
 from etils import epath
 
-from coevo_jax.config import ConfigError
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.files import write_whole
 
 MANIFEST = "manifest.json"

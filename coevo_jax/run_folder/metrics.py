@@ -16,8 +16,8 @@ from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttribut
 from tensorboardX.proto.summary_pb2 import Summary as EventSummary  # pyright: ignore[reportAttributeAccessIssue]
 from tensorboardX.record_writer import RecordWriter
 
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.report.results import load_results
-from coevo_jax.strict import ConfigError
 
 METRICS_FILE = "metrics.jsonl"
 _EVENTS_FILE = "events.out.tfevents.0000000000.coevo_jax"  # no clock and no host name: the same bytes again

@@ -19,8 +19,9 @@ from typing import Any, TextIO
 import jax
 from etils import epath
 
-from coevo_jax.config import Config, ConfigError
-from coevo_jax.config_io import load_config, to_yaml
+from coevo_jax.config.options import Config
+from coevo_jax.config.reading import load_config, to_yaml
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.files import CODE_ROOT, write_whole
 from coevo_jax.hosts.processes import Processes
 from coevo_jax.learning.train_state import TrainState

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from coevo_jax.config import ModelConfig
+from coevo_jax.config.options import ModelConfig
 from coevo_jax.models.kv_cache import KVCache, forward_cached, grow_cache, init_cache
 from coevo_jax.models.transformer import Params, Transformer, output_logits
 from coevo_jax.sampling.draw import Filters, logps_of, sample, turn_keys

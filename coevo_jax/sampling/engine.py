@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from coevo_jax.config import RolloutConfig
+from coevo_jax.config.options import RolloutConfig
 from coevo_jax.models.kv_cache import KVCache, join_adapters
 from coevo_jax.models.transformer import Params, Transformer
 from coevo_jax.sampling.action_line import never_stop

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from coevo_jax.batch import PreferenceBatch
-from coevo_jax.config import LearnConfig, of_round
+from coevo_jax.config.options import LearnConfig, of_round
 from coevo_jax.data.packing import BatchPlan, pack
 from coevo_jax.data.pairing import (
     Keep,

@@ -20,7 +20,7 @@ from coevo_jax.audit.reading import Episode
 from coevo_jax.audit.sides import Pair, Side
 from coevo_jax.audit.statistics import outcome, summary
 from coevo_jax.coevolution import collapses as detected
-from coevo_jax.config import KindWeights, LearnConfig, PairWeights
+from coevo_jax.config.options import KindWeights, LearnConfig, PairWeights
 from coevo_jax.data.pairing import Keep, draw, keep_pairs, round_pairs
 from coevo_jax.envs.env import says_invalid
 from coevo_jax.evaluation import summarize

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from coevo_jax.config_io import load_config
+from coevo_jax.config.reading import load_config
 from coevo_jax.run_folder.collection import read_collection
 from coevo_jax.run_folder.fork import fork_run
 from coevo_jax.run_folder.run import create_run

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coevo_jax.config import ConfigError
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.buffer import SCHEMA, read_trajectories, shard_name, write_trajectories
 from coevo_jax.trajectory import Ending, Trajectory, Turn
 

@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from tokenizers import normalizers
 
-from coevo_jax.config import ConfigError
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.chat import chat_format, render
 from coevo_jax.data.tokenizer import load_tokenizer
 from coevo_jax.trajectory import Turn

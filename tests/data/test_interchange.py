@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from coevo_jax.config import ConfigError
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.buffer import read_trajectories, write_trajectories
 from coevo_jax.data.chat import chat_format
 from coevo_jax.data.interchange import (

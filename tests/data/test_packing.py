@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coevo_jax.config import BatchConfig
+from coevo_jax.config.options import BatchConfig
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.packing import epoch_order, pack_sft, with_reference
-from coevo_jax.strict import ConfigError
 from coevo_jax.trajectory import PAIR_KINDS
 from tests.data.packed import (
     DPO,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from coevo_jax.config import ConfigError
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.interchange import Conversation, Message, Problems, Speaker, open_set, read_records
 from coevo_jax.data.interchange.tfds_sets import find_set, to_conversation, to_trajectory, write_experts
 from coevo_jax.data.interchange.tfds_sets import write_trajectory_set as write_trajectories

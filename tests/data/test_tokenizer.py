@@ -6,7 +6,7 @@ import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coevo_jax.config import ConfigError
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
 from tests.data.chat_families import make_tokenizer
 

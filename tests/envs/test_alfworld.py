@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from coevo_jax.config import ConfigError
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.envs.alfworld import AlfWorldOptions, games, make_alfworld
 from coevo_jax.envs.env import SPLITS, Env, EnvFault, PreparesExperts
 from coevo_jax.envs.registry import make_env

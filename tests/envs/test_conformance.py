@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from coevo_jax.config import ConfigError
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.envs.conformance import CHECKS, run_checks
 from coevo_jax.envs.conformance import lists as list_checks
 from coevo_jax.envs.env import Env

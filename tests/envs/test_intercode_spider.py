@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from coevo_jax.config import ConfigError
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.envs.env import SPLITS
 from coevo_jax.envs.intercode_sql import (
     InterCodeSqlOptions,

@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-from coevo_jax.config import ConfigError
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.envs.env import SPLITS, format_response
 from coevo_jax.envs.intercode_sql import (
     InterCodeSqlEnv,

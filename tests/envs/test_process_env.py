@@ -6,10 +6,10 @@ from functools import partial
 
 import pytest
 
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.envs.env import EnvFault
 from coevo_jax.envs.pool import EnvPool
 from coevo_jax.envs.process import ProcessEnv, isolated
-from coevo_jax.strict import ConfigError
 from tests.letters_env import LettersOptions, make_letters
 from tests.process_envs import Misbehaving, Options, make_misbehaving, refuse
 

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from coevo_jax.config import ConfigError
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.envs.env import Env
 from coevo_jax.envs.intercode_sql import InterCodeSqlOptions
 from coevo_jax.envs.registry import ENVIRONMENTS, make_env
@@ -75,7 +75,7 @@ def test_a_missing_task_file_is_a_clear_error():
 
 
 MINE = """
-from coevo_jax.strict import StrictModel
+from coevo_jax.config.strict import StrictModel
 
 class Options(StrictModel):
     size: int = 3

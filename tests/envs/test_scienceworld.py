@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from coevo_jax.config import ConfigError, validate
+from coevo_jax.config.strict import ConfigError, validate
 from coevo_jax.envs.env import SPLITS, EnvFault, Task
 from coevo_jax.envs.scienceworld import (
     ScienceWorld,

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from coevo_jax.config import ConfigError
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.envs.env import SPLITS, Env, EnvFault, PreparesExperts, Task
 from coevo_jax.envs.pool import EnvPool
 from coevo_jax.envs.scienceworld import (

@@ -2,12 +2,11 @@
 
 import pytest
 
-from coevo_jax.config import ConfigError
+from coevo_jax.config.strict import ConfigError, validate
 from coevo_jax.envs.intercode_sql import InterCodeSqlOptions, make_intercode_sql
 from coevo_jax.envs.intercode_sql.mysql import parse_dsn
 from coevo_jax.envs.intercode_sql.mysql.guard import check_statement
 from coevo_jax.envs.intercode_sql.sandbox import SqlError
-from coevo_jax.strict import validate
 from tests.envs.spider_files import write_spider
 
 

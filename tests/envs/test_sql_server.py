@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.mysql_answers import DEFAULT, LOOSE, ask_server, compare, read_answers, shares
 from benchmarks.mysql_statements import make_statements
-from coevo_jax.config import ConfigError
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.envs.env import SPLITS, EnvFault
 from coevo_jax.envs.intercode_sql import InterCodeSqlOptions, make_intercode_sql
 from coevo_jax.envs.intercode_sql.mysql import open_dump

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from coevo_jax.config import ConfigError
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.envs.env import SPLITS, Env, EnvFault, PreparesExperts
 from coevo_jax.envs.registry import make_env
 from coevo_jax.envs.textworld import TextWorldOptions, generate_textworld, make_textworld

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from coevo_jax.config import ConfigError
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.envs.env import SPLITS, Env, Task
 from coevo_jax.envs.registry import make_env
 from coevo_jax.envs.webshop import WebShopOptions, make_webshop

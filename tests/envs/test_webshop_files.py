@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from coevo_jax.config import ConfigError
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.envs.env import SPLITS
 from coevo_jax.envs.webshop import WebShopOptions, make_webshop
 from coevo_jax.envs.webshop.catalogue import catalogue_files, load_raw, read_products, search_text

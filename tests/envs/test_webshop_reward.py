@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rapidfuzz import fuzz
 
-from coevo_jax.config import ConfigError
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.envs.webshop import WebShopOptions, make_webshop, webshop_reward
 from coevo_jax.envs.webshop import nouns as nouns_module
 from coevo_jax.envs.webshop.catalogue import Product

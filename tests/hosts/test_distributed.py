@@ -2,8 +2,8 @@
 
 import pytest
 
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.hosts.distributed import START_TIMEOUT, start_distributed
-from coevo_jax.strict import ConfigError
 
 COORDINATOR = {"COEVO_COORDINATOR": "node1:1234"}
 SLURM = {"SLURM_JOB_ID": "7", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_STEP_NODELIST": "n[1-2]"}

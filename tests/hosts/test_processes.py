@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jax.errors import JaxRuntimeError
 
-from coevo_jax.config import Config
+from coevo_jax.config.options import Config
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.envs.env import EnvFault, StepResult
 from coevo_jax.envs.pool import EnvPool
 from coevo_jax.hosts import processes as processes_module
@@ -19,7 +20,6 @@ from coevo_jax.hosts.same_start import difference, fingerprint, require_same_sta
 from coevo_jax.rollout.lockstep import LockstepPool
 from coevo_jax.rollout.stats import RolloutStats, joined
 from coevo_jax.run_folder import run as run_module
-from coevo_jax.strict import ConfigError
 from tests.data.packed import trajectory
 
 

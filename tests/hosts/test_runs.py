@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from coevo_jax.config_io import load_config
+from coevo_jax.config.reading import load_config
 from coevo_jax.data.buffer import read_trajectories
 from coevo_jax.data.chat import chat_format
 from coevo_jax.data.tokenizer import load_tokenizer

@@ -8,10 +8,10 @@ import os
 import shutil
 import signal
 
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.envs.registry import ENVIRONMENTS
 from coevo_jax.hosts import processes
 from coevo_jax.run_folder.run import Run
-from coevo_jax.strict import ConfigError
 from launch.cli import run_command
 from launch.train import main
 from tests.tiny import LETTERS

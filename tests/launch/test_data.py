@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.interchange import Problems, open_set, read_conversations, read_records
 from coevo_jax.envs.registry import ENVIRONMENTS, EnvSpec
-from coevo_jax.strict import ConfigError
 from launch.cli import run_command
 from launch.data import main
 from tests.letters_env import LettersEnv, LettersOptions

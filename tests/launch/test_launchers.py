@@ -12,7 +12,7 @@ import pytest
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
-from coevo_jax.config_io import load_config
+from coevo_jax.config.reading import load_config
 from tests.launch.launchers import LAUNCH, ROOT, STARTS, TRAIN, call, commands, dry_run
 
 SCRIPTS = [*sorted(str(path.relative_to(ROOT)) for path in LAUNCH.rglob("*.sh")), "launch/gpu/job.sbatch"]

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from coevo_jax.coevolution import coevolve
-from coevo_jax.config_io import load_config
+from coevo_jax.config.reading import load_config
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.learning.loss_table import loss_entries, loss_markdown
 from coevo_jax.learning.preference_losses import PREFERENCE_LOSSES
 from coevo_jax.report.results import load_results
@@ -18,7 +19,6 @@ from coevo_jax.report.sweep import LEARNED
 from coevo_jax.run_folder.manifest import read_manifest
 from coevo_jax.run_folder.metrics import read_metrics
 from coevo_jax.run_folder.run import create_run
-from coevo_jax.strict import ConfigError
 from coevo_jax.sweep import parse_loss, plan_sweep
 from coevo_jax.training import optimize
 from coevo_jax.training.optimize import take_step

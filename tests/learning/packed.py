@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from coevo_jax.batch import PreferenceBatch
-from coevo_jax.config import BatchConfig, KindWeights, PairWeights
+from coevo_jax.config.options import BatchConfig, KindWeights, PairWeights
 from coevo_jax.data.packing import BatchPlan, pack
 from coevo_jax.data.pairing import PairSet
 from coevo_jax.trajectory import PAIR_KINDS, Ending, PreferencePair, Trajectory

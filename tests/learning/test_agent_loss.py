@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from coevo_jax.config import LearnConfig, MeshConfig, ModelConfig, OptimizerConfig
+from coevo_jax.config.options import LearnConfig, MeshConfig, ModelConfig, OptimizerConfig
+from coevo_jax.config.strict import ConfigError, validate
 from coevo_jax.learning.agent_loss import agent_loss
 from coevo_jax.learning.loss_calls import call_loss
 from coevo_jax.learning.loss_options import WITHOUT_REFERENCE, resolve_loss
@@ -20,7 +21,6 @@ from coevo_jax.learning.train_step import StepPrograms, jit_step, take_step
 from coevo_jax.models.attention_kinds import choose_attention
 from coevo_jax.models.transformer import Transformer
 from coevo_jax.sharding import make_mesh
-from coevo_jax.strict import ConfigError, validate
 from tests.learning.packed import VOCAB, one_batch, packed, random_pairs
 
 EVERY_KIND = {kind: {} for kind in ("expert_target", "expert_failure", "failure_failure")}

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from coevo_jax.config import MeshConfig
+from coevo_jax.config.options import MeshConfig
 from coevo_jax.learning import head
 from coevo_jax.learning.head import collisions, scored_logps
 from coevo_jax.sharding import make_mesh

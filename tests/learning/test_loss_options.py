@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.learning.loss_options import WITH_DIVERGENCE, mixture, resolve_loss, with_divergence
 from coevo_jax.learning.preference_losses import (
     PREFERENCE_LOSSES,
@@ -16,7 +17,6 @@ from coevo_jax.learning.preference_losses import (
     is_coupled,
     logratio_margin,
 )
-from coevo_jax.strict import ConfigError
 
 SIDES = tuple(
     jnp.array(side, jnp.float32) for side in ([-1.0, -2.0], [-3.0, -1.0], [-2.0, -2.0], [-2.0, -2.0])

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from coevo_jax.config import LoraConfig, ModelConfig, OptimizerConfig
+from coevo_jax.config.options import LoraConfig, ModelConfig, OptimizerConfig
 from coevo_jax.learning.optimizer import decayed, make_optimizer, warmup_steps
 from coevo_jax.models.lora import init_trained
 from coevo_jax.models.transformer import Transformer

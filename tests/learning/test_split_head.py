@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding
 
-from coevo_jax.config import MeshConfig
+from coevo_jax.config.options import MeshConfig
 from coevo_jax.learning import head
 from coevo_jax.learning.head import collisions, scored_logps
 from coevo_jax.sharding import HEAD, ROWS, make_mesh, on_mesh

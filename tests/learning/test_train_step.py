@@ -10,7 +10,8 @@ import numpy as np
 import optax
 import pytest
 
-from coevo_jax.config import BatchConfig, MeshConfig, ModelConfig, OptimizerConfig
+from coevo_jax.config.options import BatchConfig, MeshConfig, ModelConfig, OptimizerConfig
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.packing import pack_sft
 from coevo_jax.learning import head
 from coevo_jax.learning.logps import view_logps
@@ -22,7 +23,6 @@ from coevo_jax.learning.train_step import jit_score, jit_step, join_batches, tak
 from coevo_jax.models.attention_kinds import choose_attention
 from coevo_jax.models.transformer import Transformer, output_logits
 from coevo_jax.sharding import make_mesh
-from coevo_jax.strict import ConfigError
 from tests.fresh import fresh_params
 from tests.learning.packed import VOCAB, one_batch, packed, random_pairs
 

@@ -4,15 +4,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from coevo_jax.architectures import read_architecture
-from coevo_jax.config import MeshConfig, ModelConfig, OptimizerConfig
+from coevo_jax.config.architectures import read_architecture
+from coevo_jax.config.options import MeshConfig, ModelConfig, OptimizerConfig
+from coevo_jax.config.strict import validate
 from coevo_jax.learning.optimizer import make_optimizer
 from coevo_jax.learning.train_state import make_learner
 from coevo_jax.models.huggingface.load import load_params
 from coevo_jax.models.huggingface.save import save_params
 from coevo_jax.models.transformer import Transformer
 from coevo_jax.sharding import make_mesh
-from coevo_jax.strict import validate
 from tests.models.families import FAMILIES
 
 SINGLE = MeshConfig()

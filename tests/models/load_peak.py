@@ -16,7 +16,7 @@ import numpy as np
 from safetensors.numpy import save_file
 from transformers import LlamaConfig
 
-from coevo_jax.config import MeshConfig
+from coevo_jax.config.options import MeshConfig
 from coevo_jax.models.huggingface.load import load_params
 from coevo_jax.models.huggingface.names import entries
 from coevo_jax.models.huggingface.shards import INDEX

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from coevo_jax.config import MeshConfig
+from coevo_jax.config.options import MeshConfig
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.models.huggingface import load as load_module
 from coevo_jax.models.huggingface.shards import INDEX, check_checkpoint, open_file
-from coevo_jax.strict import ConfigError
 from tests.models.checkpoints import learner_of, params_of, write_checkpoint
 from tests.models.families import VOCAB
 

@@ -15,12 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from coevo_jax.config import ModelConfig
+from coevo_jax.config.options import ModelConfig
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.models import flash_attention as module
 from coevo_jax.models.attention import dense_attention
 from coevo_jax.models.attention_kinds import choose_attention
 from coevo_jax.models.flash_attention import block_pairs, flash_attention
-from coevo_jax.strict import ConfigError
 from tests.models.rows import plain_attention, random_trees
 from tests.peers import libtpu_folder
 

@@ -11,7 +11,7 @@ import optax
 import pytest
 from jax.sharding import PartitionSpec
 
-from coevo_jax.config import LoraConfig, MeshConfig, ModelConfig, OptimizerConfig
+from coevo_jax.config.options import LoraConfig, MeshConfig, ModelConfig, OptimizerConfig
 from coevo_jax.learning.logps import view_logps
 from coevo_jax.learning.objective import one_loss
 from coevo_jax.learning.optimizer import make_optimizer

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from coevo_jax.config import ModelConfig
+from coevo_jax.config.options import ModelConfig
 from coevo_jax.models.attention import dense_attention
 from coevo_jax.models.kv_cache import init_cache
 from coevo_jax.models.linear import linear

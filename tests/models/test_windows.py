@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from coevo_jax.config import MeshConfig, ModelConfig, RopeScaling
+from coevo_jax.config.options import MeshConfig, ModelConfig, RopeScaling
 from coevo_jax.models.attention import Window, dense_attention
 from coevo_jax.models.attention_kinds import choose_attention
 from coevo_jax.models.kv_cache import init_cache

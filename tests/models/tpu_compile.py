@@ -18,7 +18,7 @@ import numpy as np
 from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from coevo_jax.config import BatchConfig, ModelConfig, OptimizerConfig
+from coevo_jax.config.options import BatchConfig, ModelConfig, OptimizerConfig
 from coevo_jax.learning.objective import one_loss
 from coevo_jax.learning.optimizer import make_optimizer
 from coevo_jax.learning.preference_losses import PREFERENCE_LOSSES

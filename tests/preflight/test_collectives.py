@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from coevo_jax.config import MeshConfig
+from coevo_jax.config.options import MeshConfig
 from coevo_jax.preflight.collectives import collectives
 from coevo_jax.sharding import make_mesh
 

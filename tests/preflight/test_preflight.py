@@ -8,7 +8,8 @@ import jax
 import pytest
 from rich.console import Console
 
-from coevo_jax.config import BudgetConfig, KindWeights, LoraConfig, ModelConfig, PairWeights
+from coevo_jax.config.options import BudgetConfig, KindWeights, LoraConfig, ModelConfig, PairWeights
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.models.lora import init_trained, plain
 from coevo_jax.models.transformer import Transformer, init_params
 from coevo_jax.preflight.arrays import bytes_per_device
@@ -19,7 +20,6 @@ from coevo_jax.preflight.plan import plan_programs
 from coevo_jax.preflight.report import print_preflight, record, sharding_table
 from coevo_jax.preflight.run_time import estimate_run
 from coevo_jax.preflight.table import open_page, write_table
-from coevo_jax.strict import ConfigError
 from launch.compile import check_one, parse
 from tests.tiny import tiny_config, write_config
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from coevo_jax.config import ConfigError
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.buffer import read_trajectories, write_trajectories
 from coevo_jax.report.markdown import paired_table
 from coevo_jax.report.paired import TaskRewards, clustered, pair_with_baseline, read_task_rewards

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from coevo_jax.config import ConfigError
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.buffer import write_trajectories
 from coevo_jax.report import browser
 from coevo_jax.report.browser import browser_payload, embed_json

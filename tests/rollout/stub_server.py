@@ -21,7 +21,7 @@ import jax
 import numpy as np
 from safetensors.numpy import load_file
 
-from coevo_jax.config import LoraConfig, RolloutConfig
+from coevo_jax.config.options import LoraConfig, RolloutConfig
 from coevo_jax.models.huggingface.names import PROJECTION_NAMES
 from coevo_jax.models.lora import merge
 from coevo_jax.models.transformer import PROJECTIONS

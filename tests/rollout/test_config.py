@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from coevo_jax.config import ConfigError
-from coevo_jax.config_io import load_config
+from coevo_jax.config.reading import load_config
+from coevo_jax.config.strict import ConfigError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 

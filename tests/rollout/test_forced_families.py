@@ -5,7 +5,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from coevo_jax.config import RolloutConfig
+from coevo_jax.config.options import RolloutConfig
 from coevo_jax.data.chat import chat_format, render
 from coevo_jax.envs.pool import EnvPool
 from coevo_jax.models.transformer import Transformer

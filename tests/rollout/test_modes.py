@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from coevo_jax.config import LoraConfig
+from coevo_jax.config.options import LoraConfig
 from coevo_jax.envs.pool import EnvPool
 from coevo_jax.models.lora import merge
 from coevo_jax.models.transformer import Transformer

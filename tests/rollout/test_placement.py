@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from coevo_jax.config import LoraConfig, MeshConfig, ModelConfig, OptimizerConfig, RolloutConfig
+from coevo_jax.config.options import LoraConfig, MeshConfig, ModelConfig, OptimizerConfig, RolloutConfig
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.learning.optimizer import make_optimizer
 from coevo_jax.learning.train_state import make_learner
 from coevo_jax.models.lora import whole_params
@@ -13,7 +14,6 @@ from coevo_jax.models.transformer import Transformer
 from coevo_jax.rollout.placement import place_rollouts, rollout_params
 from coevo_jax.sampling.engine import Engine, Request, Sampling
 from coevo_jax.sharding import make_mesh
-from coevo_jax.strict import ConfigError
 
 VOCAB, SLOTS = 96, 3
 MODEL = ModelConfig(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from coevo_jax.config import ConfigError
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.chat import render
 from coevo_jax.envs.pool import EnvPool
 from coevo_jax.learning.head import scored_logps

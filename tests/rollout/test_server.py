@@ -9,7 +9,8 @@ import jax
 import numpy as np
 import pytest
 
-from coevo_jax.config import ConfigError, RolloutConfig
+from coevo_jax.config.options import RolloutConfig
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.envs.pool import EnvPool
 from coevo_jax.rollout import Cast, play, play_together
 from coevo_jax.rollout.endpoint import Endpoint, Served, ask, base_model, list_models, probe

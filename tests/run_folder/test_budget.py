@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from coevo_jax.coevolution import coevolve
-from coevo_jax.config import Config
+from coevo_jax.config.options import Config
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.buffer import read_trajectories
 from coevo_jax.hosts.processes import Processes
 from coevo_jax.run_folder.budget import budget_words, resolve_budget
@@ -14,7 +15,6 @@ from coevo_jax.run_folder.collection import collection_files, read_collection
 from coevo_jax.run_folder.fork import fork_run
 from coevo_jax.run_folder.run import Run, create_run, open_run, read_config
 from coevo_jax.schedule import find_phase
-from coevo_jax.strict import ConfigError
 from launch.train import open_or_create, parse
 from tests.measured import curve, results
 from tests.tiny import coevolve_through_kills, kill_at_commits, tiny_config, write_config

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import coevo_jax.training.optimize as optimize_module
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.learning.train_step import take_step
 from coevo_jax.run_folder.checkpoint import Checkpointer
 from coevo_jax.run_folder.manifest import Manifest, checkpoint_root, read_manifest, verify_files
@@ -19,7 +20,6 @@ from coevo_jax.run_folder.run import Run, create_run, open_run
 from coevo_jax.schedule import Phase
 from coevo_jax.sharding import make_mesh
 from coevo_jax.stopping import SIGNALS, Stopped, StopRequest
-from coevo_jax.strict import ConfigError
 from coevo_jax.training.optimize import Course, optimize
 from coevo_jax.training.pace import Pace
 from coevo_jax.world import make_learning

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from coevo_jax.config import MeshConfig
+from coevo_jax.config.options import MeshConfig
 from coevo_jax.sampling import engine as sampling_engine
 from coevo_jax.sampling.engine import Request, Sampling, cache_lengths
 from coevo_jax.sharding import make_mesh

@@ -12,7 +12,7 @@ import pytest
 
 import coevo_jax.training.optimize as optimize_module
 import coevo_jax.training.pace as pace_module
-from coevo_jax.config import ModelConfig
+from coevo_jax.config.options import ModelConfig
 from coevo_jax.learning.train_step import take_step
 from coevo_jax.preflight.chips import BY_NAME
 from coevo_jax.preflight.costs import rows_flops

@@ -8,7 +8,7 @@ import pytest
 import coevo_jax.training.learn_phase as learn_phase
 import coevo_jax.training.optimize as optimize_module
 from coevo_jax.coevolution import coevolve
-from coevo_jax.config_io import load_config
+from coevo_jax.config.reading import load_config
 from coevo_jax.hosts.processes import Processes
 from coevo_jax.run_folder.fork import fork_run
 from coevo_jax.run_folder.manifest import read_manifest

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from coevo_jax.config import ConfigError
+from coevo_jax.config.strict import ConfigError, nearest
 from coevo_jax.data.buffer import write_trajectories
 from coevo_jax.data.chat import ChatFormat, render
 from coevo_jax.data.interchange.json_rows import write_json
@@ -31,7 +31,6 @@ from coevo_jax.data.interchange.sets import (
     read_records,
 )
 from coevo_jax.files import write_parts
-from coevo_jax.strict import nearest
 from coevo_jax.trajectory import SOLVED_REWARD, Ending, Trajectory
 
 R = TypeVar("R", bound=Record)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from coevo_jax.config import ConfigError
+from coevo_jax.config.strict import ConfigError
 
 CHUNK = 1 << 20
 MOST_BYTES = 64 << 20  # of an element; a longer one counts as never closed

@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from coevo_jax.config.strict import nearest
 from coevo_jax.data.interchange.records import Message, Speaker
-from coevo_jax.strict import nearest
 
 SYSTEM_ROLES = ("system", "developer")
 SPEAKERS = {

@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 
-from coevo_jax.config import ConfigError
-from coevo_jax.strict import nearest
+from coevo_jax.config.strict import ConfigError, nearest
 
 
 def choose_split(source: str, wanted: str | None, found: Sequence[str]) -> str:

@@ -16,7 +16,7 @@ import datasets.exceptions
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from coevo_jax.config import ConfigError
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.interchange.arrow_rows import EXTRA, arrow_rows
 from coevo_jax.data.interchange.json_rows import Row, is_packed, json_rows
 from coevo_jax.data.interchange.splits import choose_split

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from coevo_jax.config import ConfigError
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.interchange.records import Conversation, Message, Speaker
 from coevo_jax.data.interchange.splits import choose_split
 from coevo_jax.trajectory import Ending, Trajectory, Turn

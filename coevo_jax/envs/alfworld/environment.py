@@ -7,6 +7,7 @@ than the goal counts. The games are a download of the user's; see `games`.
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from coevo_jax.config.streams import stream
 from coevo_jax.envs.alfworld.experts import ExpertRow, default_experts_path, prepare, read_experts
 from coevo_jax.envs.alfworld.games import Game, check_planner, data_folder, read_games
 from coevo_jax.envs.alfworld.options import AlfWorldOptions
@@ -14,7 +15,6 @@ from coevo_jax.envs.env import SPLITS, StepResult, Task, format_response
 from coevo_jax.envs.textworld.interpreter import check_package
 from coevo_jax.envs.textworld.session import Session
 from coevo_jax.envs.textworld.text import clean, with_commands
-from coevo_jax.streams import stream
 from coevo_jax.trajectory import SOLVED_REWARD, Demonstration, Turn
 
 SYSTEM_PROMPT = """\

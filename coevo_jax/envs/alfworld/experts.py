@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
 
-from coevo_jax.config import ConfigError, StrictModel, validate
+from coevo_jax.config.strict import ConfigError, StrictModel, validate
 from coevo_jax.envs.alfworld.games import Game
 from coevo_jax.envs.env import EnvFault
 from coevo_jax.envs.textworld.games import RecordedTurn

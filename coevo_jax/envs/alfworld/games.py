@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from coevo_jax.config import ConfigError
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.envs.env import SPLITS, Task
 
 FOLDERS = {"train": "train", "dev": "valid_seen", "test": "valid_unseen"}

@@ -4,8 +4,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from coevo_jax.config import StrictModel
-from coevo_jax.strict import nearest
+from coevo_jax.config.strict import StrictModel, nearest
 
 FAMILIES = (
     "pick_and_place_simple",

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from coevo_jax.config.streams import stream
 from coevo_jax.envs.conformance.actions import MALFORMED, destroying, perturbed
 from coevo_jax.envs.env import SPLITS, Env, PreparesExperts, StepResult, Task
-from coevo_jax.streams import stream
 from coevo_jax.trajectory import Demonstration
 
 T = TypeVar("T")

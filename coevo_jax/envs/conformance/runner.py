@@ -5,11 +5,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from coevo_jax.config.strict import ConfigError, nearest
 from coevo_jax.envs.conformance import episodes, lifetimes, lists, robustness
 from coevo_jax.envs.conformance.footprint import child_processes, supported
 from coevo_jax.envs.conformance.probe import NotApplicable, Probe, Violation
 from coevo_jax.envs.env import Env
-from coevo_jax.strict import ConfigError, nearest
 
 Check = Callable[[Probe], str]
 

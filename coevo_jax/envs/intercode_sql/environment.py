@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.envs.env import EnvFault, StepResult, Task, format_response
 from coevo_jax.envs.intercode_sql.mysql import LENIENT, STRICT, ServerConnection, ServerSandbox, parse_dsn
 from coevo_jax.envs.intercode_sql.options import InterCodeSqlOptions
@@ -13,7 +14,6 @@ from coevo_jax.envs.intercode_sql.sandbox import QueryLimits, Sandbox, SqlBacken
 from coevo_jax.envs.intercode_sql.spider import Spider, load_spider
 from coevo_jax.envs.intercode_sql.task_file import read_tasks, write_tasks
 from coevo_jax.envs.intercode_sql.tasks import TaskSet, generate_tasks, query_limits
-from coevo_jax.strict import ConfigError
 from coevo_jax.trajectory import Demonstration, Turn
 
 INVALID_ACTION = "Invalid action: expected execute[SQL] or submit."

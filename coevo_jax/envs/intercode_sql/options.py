@@ -4,7 +4,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from coevo_jax.config import StrictModel
+from coevo_jax.config.strict import StrictModel
 from coevo_jax.envs.intercode_sql.lexicon import DOMAINS, NAMES
 
 PLAY_OPTIONS = frozenset(

@@ -13,13 +13,13 @@ from typing import Literal
 
 from pydantic import Field
 
+from coevo_jax.config.streams import stream
+from coevo_jax.config.strict import ConfigError, StrictModel, nearest, validate
 from coevo_jax.envs.env import SPLITS, Task
 from coevo_jax.envs.intercode_sql.mysql import Dump, MySqlSandbox, as_valid_mysql, open_dump
 from coevo_jax.envs.intercode_sql.sandbox import QueryLimits, SqlError
 from coevo_jax.envs.intercode_sql.tasks import SqlTask, TaskSet, make_task_set
 from coevo_jax.files import write_whole
-from coevo_jax.streams import stream
-from coevo_jax.strict import ConfigError, StrictModel, nearest, validate
 
 QUESTIONS, DUMP = "ic_spider_dev.json", "ic_spider_dbs.sql"
 TEST_SHARE, DEV_SHARE = 0.2, 0.1

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from coevo_jax.config.streams import stream
 from coevo_jax.envs.env import SPLITS, StepResult, Task
 from coevo_jax.envs.scienceworld.expert_file import ExpertRow, default_experts_path, read_experts
 from coevo_jax.envs.scienceworld.experts import generate_experts
@@ -23,7 +24,6 @@ from coevo_jax.envs.scienceworld.families import (
 )
 from coevo_jax.envs.scienceworld.options import ScienceWorldOptions
 from coevo_jax.envs.scienceworld.simulator import NOT_DONE, Simulator, check_package, find_java
-from coevo_jax.streams import stream
 from coevo_jax.trajectory import Demonstration
 
 SYSTEM_PROMPT = """\

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from coevo_jax.config import ConfigError, StrictModel, validate
+from coevo_jax.config.strict import ConfigError, StrictModel, validate
 from coevo_jax.envs.env import format_response
 from coevo_jax.envs.scienceworld.families import SIMULATOR_VERSION, parse_task_id
 from coevo_jax.envs.scienceworld.simulator import SIMPLIFICATIONS

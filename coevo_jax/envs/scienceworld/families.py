@@ -9,7 +9,7 @@ families of ETO (arXiv 2403.02502) that is 2286 / 1143 / 1162 tasks. ETO's own s
 
 from collections.abc import Iterable, Mapping
 
-from coevo_jax.strict import nearest
+from coevo_jax.config.strict import nearest
 
 SIMULATOR_VERSION = "1.2.3"
 """Version of the package `scienceworld` that the tables below were read from."""

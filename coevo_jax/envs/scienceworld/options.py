@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from coevo_jax.config import StrictModel
+from coevo_jax.config.strict import StrictModel
 from coevo_jax.envs.scienceworld.families import check_caps, check_family
 
 

@@ -15,12 +15,12 @@ from typing import Literal
 
 from pydantic import Field
 
-from coevo_jax.config import ConfigError, StrictModel, validate
+from coevo_jax.config.streams import stream
+from coevo_jax.config.strict import ConfigError, StrictModel, validate
 from coevo_jax.envs.env import SPLITS, Task
 from coevo_jax.envs.textworld.interpreter import TEXTWORLD_VERSION
 from coevo_jax.envs.textworld.options import TextWorldOptions
 from coevo_jax.files import cache_root
-from coevo_jax.streams import stream
 
 RECIPE_VERSION = 1
 """Raised when the same options make other games, so that the cache is not mixed."""

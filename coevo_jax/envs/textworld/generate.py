@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
 
-from coevo_jax.config import ConfigError, validate
+from coevo_jax.config.strict import ConfigError, validate
 from coevo_jax.envs.env import SPLITS, EnvFault, Task
 from coevo_jax.envs.textworld.games import (
     INDEX,

@@ -10,7 +10,7 @@ import threading
 import weakref
 from typing import Any
 
-from coevo_jax.config import ConfigError
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.envs.env import EnvFault
 from coevo_jax.files import CODE_ROOT
 

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from coevo_jax.config.streams import stream
 from coevo_jax.envs.textworld.playing import load, step
-from coevo_jax.streams import stream
 
 ATTEMPTS = 60  # draws until one has the settings wanted and falls to the split; a split takes 1/2 or 1/4
 SPLIT_QUARTERS = {"train": (0, 1), "dev": (2,), "test": (3,)}

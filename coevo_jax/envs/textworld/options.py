@@ -4,8 +4,7 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from coevo_jax.config import StrictModel
-from coevo_jax.strict import nearest
+from coevo_jax.config.strict import StrictModel, nearest
 
 FAMILIES = ("quest", "coin", "treasure", "cooking")
 MAX_ROOMS = 25  # larger maps do not fit a .z8 file together with their objects

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from coevo_jax.config import ConfigError
-from coevo_jax.strict import nearest
+from coevo_jax.config.strict import ConfigError, nearest
 
 SMALL = 1000  # the official small catalogue has this many products, and its own files
 LONGEST_ASIN = 10

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from coevo_jax.config import ConfigError
+from coevo_jax.config.streams import stream
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.envs.webshop.catalogue import HUMAN_FILE, SMALL, RawCatalogue
 from coevo_jax.envs.webshop.options import WebShopOptions
 from coevo_jax.envs.webshop.words import (
@@ -24,7 +25,6 @@ from coevo_jax.envs.webshop.words import (
     Kind,
 )
 from coevo_jax.files import write_whole
-from coevo_jax.streams import stream
 
 GENERATED = "generated catalogue"
 # An asin is B0 and four of these syllables, which a small vocabulary holds as one token each.

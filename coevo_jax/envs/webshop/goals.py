@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from coevo_jax.config.streams import stream
 from coevo_jax.envs.webshop.catalogue import Product
-from coevo_jax.streams import stream
 
 LIMITS = tuple(10.0 * tens for tens in range(1, 100))  # dollars
 NO_LIMIT = 1_000_000.0

@@ -6,7 +6,7 @@ import re
 import threading
 from collections.abc import Callable
 
-from coevo_jax.config import ConfigError
+from coevo_jax.config.strict import ConfigError
 
 NounTagger = Callable[[str], tuple[str, ...]]
 SPACY_MODEL = "en_core_web_sm"

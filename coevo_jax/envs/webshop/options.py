@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from coevo_jax.config import StrictModel
+from coevo_jax.config.strict import StrictModel
 
 LEAST_GENERATED = 1000
 GENERATOR_OPTIONS = frozenset({"goals_per_product"})

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from coevo_jax.config import ConfigError
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.envs.env import SPLITS, Task
 from coevo_jax.envs.webshop.catalogue import (
     Catalogue,

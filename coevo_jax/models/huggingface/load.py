@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
-from coevo_jax.config import ModelConfig
+from coevo_jax.config.options import ModelConfig
 from coevo_jax.models.huggingface.names import Entry, entries
 from coevo_jax.models.huggingface.shards import check_checkpoint, open_file
 from coevo_jax.models.transformer import Params

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from coevo_jax.config import ModelConfig
+from coevo_jax.config.options import ModelConfig
 from coevo_jax.models.transformer import BIASED, PROJECTIONS, Params, axis_sizes
 
 PROJECTION_NAMES = {

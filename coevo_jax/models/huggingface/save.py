@@ -11,7 +11,8 @@ import numpy as np
 from huggingface_hub import split_state_dict_into_shards_factory
 from safetensors.numpy import save_file
 
-from coevo_jax.config import ConfigError, LoraConfig, ModelConfig
+from coevo_jax.config.options import LoraConfig, ModelConfig
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.models.huggingface.names import PROJECTION_NAMES, entries
 from coevo_jax.models.huggingface.shards import INDEX
 from coevo_jax.models.transformer import PROJECTIONS, Params

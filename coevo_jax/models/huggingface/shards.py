@@ -9,9 +9,9 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from coevo_jax.config import ModelConfig
+from coevo_jax.config.options import ModelConfig
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.models.huggingface.names import entries
-from coevo_jax.strict import ConfigError
 
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 DTYPES = ("F32", "BF16", "F16")

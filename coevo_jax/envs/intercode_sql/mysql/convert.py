@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pydantic
 
+from coevo_jax.config.strict import ConfigError, StrictModel
 from coevo_jax.envs.intercode_sql.mysql.collation import add_collation
 from coevo_jax.envs.intercode_sql.mysql.dump import Cell, DumpDatabase, read_dump
 from coevo_jax.envs.intercode_sql.mysql.schema import COLLATION, ColumnSchema, DatabaseSchema, TableSchema
 from coevo_jax.files import cache_root, write_whole
-from coevo_jax.strict import ConfigError, StrictModel
 
 FORMAT = 3  # of the files in the cache: raise it when they change
 AFFINITY = {"int": "INTEGER", "double": "REAL", "float": "REAL"}

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.envs.intercode_sql.mysql.schema import (
     ColumnSchema,
     DatabaseSchema,
@@ -11,7 +12,6 @@ from coevo_jax.envs.intercode_sql.mysql.schema import (
     IndexSchema,
     TableSchema,
 )
-from coevo_jax.strict import ConfigError
 
 Cell = int | float | str | None
 

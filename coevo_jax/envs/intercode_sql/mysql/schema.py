@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from coevo_jax.strict import StrictModel
+from coevo_jax.config.strict import StrictModel
 
 COLLATION = "utf8mb4_general_ci"
 """Name, in MySQL and here, of the collation that texts compare by."""

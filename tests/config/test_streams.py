@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from coevo_jax.streams import stream
+from coevo_jax.config.streams import stream
 
-PACKAGE = Path(__file__).resolve().parent.parent / "coevo_jax"
+PACKAGE = Path(__file__).resolve().parent.parent.parent / "coevo_jax"
 
 
 def test_numpys_own_seeds_collide_where_streams_do_not():

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from coevo_jax.config import RopeScaling
-from coevo_jax.strict import ConfigError
+from coevo_jax.config.options import RopeScaling
+from coevo_jax.config.strict import ConfigError
 
 CONFIG_FILE = "config.json"
 Options = dict[str, Any]

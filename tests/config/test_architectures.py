@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from coevo_jax.architectures import read_architecture
-from coevo_jax.config import ModelConfig
-from coevo_jax.config_io import load_config, to_yaml
-from coevo_jax.strict import ConfigError
+from coevo_jax.config.architectures import read_architecture
+from coevo_jax.config.options import ModelConfig
+from coevo_jax.config.reading import load_config, to_yaml
+from coevo_jax.config.strict import ConfigError
 from tests.models.families import FAMILIES
 
 PLAIN = {

@@ -1,16 +1,13 @@
 """Every option of a run, as frozen, typed and strict records.
 
-`coevo_jax.config_io` reads them from YAML, applies dotted overrides and refuses impossible combinations.
+`coevo_jax.config.reading` reads them from YAML, applies dotted overrides and refuses impossible combinations.
 """
 
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field
 
-from coevo_jax.strict import ConfigError, StrictModel, validate
-
-__all__ = ["Config", "ConfigError", "StrictModel", "validate"]
-
+from coevo_jax.config.strict import StrictModel
 
 T = TypeVar("T")
 TaskSlice = Annotated[str, Field(pattern=r"^\d*:\d*$")]

@@ -10,11 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field
 
-from coevo_jax.config import Config, ConfigError, EnvConfig, StrictModel, validate
-from coevo_jax.config_check import check, slice_bounds
-from coevo_jax.config_io import describe, help_text, load_config, to_yaml
+from coevo_jax.config.check import check, slice_bounds
+from coevo_jax.config.help import describe, help_text
+from coevo_jax.config.options import Config, EnvConfig
+from coevo_jax.config.reading import load_config, to_yaml
+from coevo_jax.config.strict import ConfigError, StrictModel, validate
 
-CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+CONFIGS = Path(__file__).resolve().parent.parent.parent / "configs"
 SHIPPED = sorted(CONFIGS.glob("*.yaml"))
 COEVO = """
 target:

@@ -3,8 +3,8 @@
 import importlib.util
 from collections.abc import Iterator
 
-from coevo_jax.config import Config, EnvConfig, LearnConfig
-from coevo_jax.strict import ConfigError
+from coevo_jax.config.options import Config, EnvConfig, LearnConfig
+from coevo_jax.config.strict import ConfigError
 
 # Options that act through the preference loss alone.
 LOSS_OPTIONS = (

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from coevo_jax.config_io import load_config
+from coevo_jax.config.reading import load_config
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.preflight.chips import GPU_COUNTS, TPU_SHAPES
 from coevo_jax.preflight.table import header_topology
-from coevo_jax.strict import ConfigError
 
-CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "paper"
+CONFIGS = Path(__file__).resolve().parent.parent.parent / "configs" / "paper"
 SHIPPED = sorted(CONFIGS.glob("*.yaml"))
 
 
