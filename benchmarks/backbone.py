@@ -30,7 +30,7 @@ from benchmarks.peers.own_dpo import batches_of
 from coevo_jax.config.architectures import read_architecture
 from coevo_jax.config.options import MeshConfig, ModelConfig, OptimizerConfig
 from coevo_jax.config.strict import validate
-from coevo_jax.data.packing import with_reference
+from coevo_jax.data.packing.plan import with_reference
 from coevo_jax.learning.objective import one_loss
 from coevo_jax.learning.optimizer import make_optimizer
 from coevo_jax.learning.preference_losses import PREFERENCE_LOSSES

@@ -15,8 +15,8 @@ import numpy as np
 import yaml
 
 from coevo_jax.config.strict import ConfigError
-from coevo_jax.data.buffer import read_trajectories
 from coevo_jax.data.pairing import cut_turns
+from coevo_jax.data.parquet import read_trajectories
 from coevo_jax.trajectory import Trajectory
 
 PROMPT = 256  # tokens

@@ -15,9 +15,9 @@ import flax.linen as nn
 import jax
 
 from coevo_jax.config.options import ModelConfig, RolloutConfig
-from coevo_jax.data.chat import ChatFormat, chat_format
+from coevo_jax.data.chat.format import ChatFormat, chat_format
+from coevo_jax.data.chat.tokenizer import train_tokenizer
 from coevo_jax.data.experts import expert_texts
-from coevo_jax.data.tokenizer import train_tokenizer
 from coevo_jax.envs.env import Env, PreparesExperts, StepResult, Task
 from coevo_jax.envs.pool import EnvPool
 from coevo_jax.envs.process import isolated

@@ -12,8 +12,8 @@ from coevo_jax.agents import StoredAgent, load_agent, newest_agents
 from coevo_jax.config.options import Config, MeshConfig
 from coevo_jax.config.reading import load_config
 from coevo_jax.config.strict import ConfigError
-from coevo_jax.data.chat import ChatFormat, chat_format
-from coevo_jax.data.tokenizer import load_tokenizer
+from coevo_jax.data.chat.format import ChatFormat, chat_format
+from coevo_jax.data.chat.tokenizer import load_tokenizer
 from coevo_jax.learning.optimizer import make_optimizer
 from coevo_jax.learning.train_state import make_learner
 from coevo_jax.models.huggingface.save import (

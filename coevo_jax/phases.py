@@ -15,12 +15,12 @@ from coevo_jax.agents import leave_warm_start
 from coevo_jax.config.check import slice_bounds
 from coevo_jax.config.options import Config, of_round
 from coevo_jax.config.strict import ConfigError
-from coevo_jax.data.buffer import read_trajectories, write_trajectories
-from coevo_jax.data.chat import chat_format
+from coevo_jax.data.chat.format import chat_format
+from coevo_jax.data.chat.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
 from coevo_jax.data.experts import Experts, expert_texts, imported_texts, load_experts, load_imported
 from coevo_jax.data.interchange import Conversation, Problems, read_conversations
-from coevo_jax.data.packing import pack_sft
-from coevo_jax.data.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
+from coevo_jax.data.packing.plan import pack_sft
+from coevo_jax.data.parquet import read_trajectories, write_trajectories
 from coevo_jax.envs.env import Env, PreparesExperts, Task
 from coevo_jax.files import write_whole
 from coevo_jax.learning.optimizer import cosine_rate

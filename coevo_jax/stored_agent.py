@@ -8,7 +8,7 @@ from typing import Any
 from coevo_jax.agents import load_agent, newest_agents
 from coevo_jax.config.reading import load_config
 from coevo_jax.config.strict import ConfigError
-from coevo_jax.data.buffer import write_trajectories
+from coevo_jax.data.parquet import write_trajectories
 from coevo_jax.envs.env import error_test
 from coevo_jax.evaluation import Summary, summarize
 from coevo_jax.files import write_whole

@@ -10,10 +10,10 @@ from jax.sharding import Mesh
 from coevo_jax.config.check import slice_bounds
 from coevo_jax.config.options import Config
 from coevo_jax.config.strict import ConfigError
-from coevo_jax.data.buffer import read_trajectories
-from coevo_jax.data.chat import ChatFormat, chat_format
+from coevo_jax.data.chat.format import ChatFormat, chat_format
+from coevo_jax.data.chat.tokenizer import load_tokenizer
 from coevo_jax.data.interchange.sets import open_set
-from coevo_jax.data.tokenizer import load_tokenizer
+from coevo_jax.data.parquet import read_trajectories
 from coevo_jax.envs.env import Env, Task
 from coevo_jax.envs.pool import EnvPool
 from coevo_jax.envs.process import isolated

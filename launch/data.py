@@ -25,12 +25,12 @@ from rich.text import Text
 from coevo_jax.config.check import slice_bounds
 from coevo_jax.config.reading import read_options
 from coevo_jax.config.strict import ConfigError, nearest, validate
-from coevo_jax.data.chat import ChatFormat, chat_format
+from coevo_jax.data.chat.format import ChatFormat, chat_format
+from coevo_jax.data.chat.tokenizer import load_tokenizer
 from coevo_jax.data.interchange.convert import check_target, convert
 from coevo_jax.data.interchange.records import Record, from_demonstration
 from coevo_jax.data.interchange.sets import FORMATS, Problems, open_set, read_records
 from coevo_jax.data.interchange.summary import learned_words, summarize_records
-from coevo_jax.data.tokenizer import load_tokenizer
 from coevo_jax.envs.env import SPLITS, Env, PreparesExperts, Task
 from coevo_jax.envs.registry import ENVIRONMENTS, make_env
 from coevo_jax.progress import CONSOLE

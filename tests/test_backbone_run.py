@@ -15,7 +15,7 @@ from coevo_jax.agents import load_agent
 from coevo_jax.coevolution import coevolve
 from coevo_jax.config.reading import load_config
 from coevo_jax.config.strict import ConfigError
-from coevo_jax.data.buffer import read_trajectories
+from coevo_jax.data.parquet import read_trajectories
 from coevo_jax.models.lora import whole_params
 from coevo_jax.models.transformer import Transformer, output_logits
 from coevo_jax.run_folder.manifest import read_manifest
@@ -24,7 +24,7 @@ from coevo_jax.world import check_world
 from launch.evaluate import main as evaluate_main
 from launch.export import main as export_main
 from launch.train import main as train_main
-from tests.data.chat_families import make_tokenizer
+from tests.data.chat.families import make_tokenizer
 from tests.models.checkpoints import learner_of, params_of, write_checkpoint
 from tests.tiny import write_config
 

@@ -9,7 +9,7 @@ import pytest
 from coevo_jax.coevolution import coevolve, collect_results
 from coevo_jax.config.reading import load_config
 from coevo_jax.config.strict import ConfigError
-from coevo_jax.data.buffer import read_trajectories
+from coevo_jax.data.parquet import read_trajectories
 from coevo_jax.report.html import write_report
 from coevo_jax.run_folder.manifest import read_manifest
 from coevo_jax.run_folder.run import create_run, open_run

@@ -17,7 +17,7 @@ from coevo_jax.config.options import (
     OptimizerConfig,
     PairWeights,
 )
-from coevo_jax.data.packing import BatchPlan, pack, with_reference
+from coevo_jax.data.packing.plan import BatchPlan, pack, with_reference
 from coevo_jax.data.pairing import PairSet
 from coevo_jax.learning.objective import one_loss
 from coevo_jax.learning.optimizer import make_optimizer

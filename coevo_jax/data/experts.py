@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from coevo_jax.data.chat import ChatFormat, render
+from coevo_jax.data.chat.format import ChatFormat, render
 from coevo_jax.data.interchange.convert import render_conversation
 from coevo_jax.data.interchange.records import Conversation, to_demonstration
 from coevo_jax.envs.env import Env, Task

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from coevo_jax.data.buffer import read_trajectories, write_trajectories
+from coevo_jax.data.parquet import read_trajectories, write_trajectories
 from coevo_jax.hosts.processes import Processes
 from coevo_jax.rollout.stats import RolloutStats, joined
 from coevo_jax.trajectory import Trajectory

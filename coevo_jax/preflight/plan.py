@@ -8,8 +8,8 @@ from jax.sharding import Mesh
 
 from coevo_jax.config.options import Config
 from coevo_jax.config.strict import ConfigError
-from coevo_jax.data.chat import chat_format
-from coevo_jax.data.tokenizer import load_tokenizer
+from coevo_jax.data.chat.format import chat_format
+from coevo_jax.data.chat.tokenizer import load_tokenizer
 from coevo_jax.models.attention_kinds import OF_PLATFORM
 from coevo_jax.preflight.chips import Machine
 from coevo_jax.preflight.programs import Phase, Programs

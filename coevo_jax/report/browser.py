@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from coevo_jax.config.strict import ConfigError
-from coevo_jax.data.buffer import read_trajectories
+from coevo_jax.data.parquet import read_trajectories
 from coevo_jax.report.words import KIND_NAMES
 from coevo_jax.trajectory import Trajectory
 

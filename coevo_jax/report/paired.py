@@ -24,7 +24,7 @@ import numpy as np
 from scipy import stats
 
 from coevo_jax.config.strict import ConfigError, nearest
-from coevo_jax.data.buffer import read_trajectories
+from coevo_jax.data.parquet import read_trajectories
 from coevo_jax.evaluation import CONFIDENCE
 from coevo_jax.report.browser import find_groups
 from coevo_jax.report.comparison import Interval, final_evaluation, interval

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from coevo_jax.data.chat import ChatFormat
+from coevo_jax.data.chat.format import ChatFormat
 from coevo_jax.envs.env import StepResult, Task, parse_response
 from coevo_jax.envs.pool import EnvPool
 from coevo_jax.models.transformer import Params

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from coevo_jax.data.chat import ChatFormat
+from coevo_jax.data.chat.format import ChatFormat
 from coevo_jax.envs.env import Env, EnvFault, StepResult, Task, parse_response
 from coevo_jax.rollout.bar import ProgressBar
 from coevo_jax.rollout.device_clock import DeviceClock

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from coevo_jax.data.buffer import read_trajectories, shard_name, write_trajectories
+from coevo_jax.data.parquet import read_trajectories, shard_name, write_trajectories
 from coevo_jax.envs.env import Task, error_test
 from coevo_jax.evaluation import summarize
 from coevo_jax.hosts.gathering import gather

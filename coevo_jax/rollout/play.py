@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from rich.console import Console
 
-from coevo_jax.data.chat import ChatFormat
+from coevo_jax.data.chat.format import ChatFormat
 from coevo_jax.envs.env import Task
 from coevo_jax.rollout.bar import ProgressBar
 from coevo_jax.rollout.device_clock import DeviceClock

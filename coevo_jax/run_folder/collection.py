@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from coevo_jax.config.strict import ConfigError
-from coevo_jax.data.buffer import read_trajectories
+from coevo_jax.data.parquet import read_trajectories
 from coevo_jax.run_folder.manifest import Manifest
 from coevo_jax.schedule import Phase
 from coevo_jax.trajectory import Trajectory

@@ -11,7 +11,7 @@ import numpy as np
 
 from coevo_jax.batch import PreferenceBatch
 from coevo_jax.config.options import LearnConfig, of_round
-from coevo_jax.data.packing import BatchPlan, pack
+from coevo_jax.data.packing.plan import BatchPlan, pack
 from coevo_jax.data.pairing import (
     Keep,
     PairSet,

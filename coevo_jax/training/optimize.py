@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from coevo_jax.batch import PreferenceBatch
-from coevo_jax.data.packing import BatchPlan, epoch_order
+from coevo_jax.data.packing.plan import BatchPlan, epoch_order
 from coevo_jax.learning.objective import Metrics
 from coevo_jax.learning.train_state import TrainState
 from coevo_jax.learning.train_step import StepPrograms, take_step

@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from coevo_jax.batch import PreferenceBatch
 from coevo_jax.config.options import ModelConfig
-from coevo_jax.data.packing import BatchPlan
+from coevo_jax.data.packing.plan import BatchPlan
 from coevo_jax.learning.train_state import Learner
 from coevo_jax.models.transformer import layer_type
 from coevo_jax.preflight.chips import CHIPS

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from coevo_jax.batch import PreferenceBatch
-from coevo_jax.data.packing import BatchPlan, epoch_order
+from coevo_jax.data.packing.plan import BatchPlan, epoch_order
 from coevo_jax.files import write_whole
 
 PLANS = "plans"

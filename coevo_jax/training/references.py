@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from coevo_jax.batch import PreferenceBatch
-from coevo_jax.data.packing import with_reference
+from coevo_jax.data.packing.plan import with_reference
 from coevo_jax.files import write_whole
 from coevo_jax.hosts.processes import Processes
 from coevo_jax.learning.train_state import TrainState

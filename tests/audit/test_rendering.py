@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from coevo_jax.audit.rendering import Rendering
-from coevo_jax.data.chat import chat_format, render
+from coevo_jax.data.chat.format import chat_format, render
 from coevo_jax.trajectory import Turn
-from tests.data.chat_families import FAMILIES, make_tokenizer
+from tests.data.chat.families import FAMILIES, make_tokenizer
 
 TURNS = (
     Turn(response="Thought: I count.\nAction: SELECT 1", action="", observation=" [(3,)] \n"),

@@ -3,7 +3,7 @@
 import numpy as np
 
 from coevo_jax.config.options import BatchConfig, KindWeights, PairWeights
-from coevo_jax.data.packing import pack
+from coevo_jax.data.packing.plan import pack
 from coevo_jax.data.pairing import PairSet
 from coevo_jax.trajectory import PAIR_KINDS, Ending, PreferencePair, Trajectory
 

@@ -3,9 +3,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from coevo_jax.data.chat import chat_format, render
+from coevo_jax.data.chat.format import chat_format, render
+from coevo_jax.data.chat.tokenizer import train_tokenizer
 from coevo_jax.data.experts import expert_texts, load_experts
-from coevo_jax.data.tokenizer import train_tokenizer
 from coevo_jax.envs.env import Task
 from coevo_jax.trajectory import Demonstration, Ending, Turn
 

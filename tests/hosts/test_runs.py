@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from coevo_jax.config.reading import load_config
-from coevo_jax.data.buffer import read_trajectories
-from coevo_jax.data.chat import chat_format
-from coevo_jax.data.tokenizer import load_tokenizer
+from coevo_jax.data.chat.format import chat_format
+from coevo_jax.data.chat.tokenizer import load_tokenizer
+from coevo_jax.data.parquet import read_trajectories
 from coevo_jax.run_folder.checkpoint import Checkpointer
 from coevo_jax.run_folder.manifest import read_manifest
 from coevo_jax.run_folder.metrics import read_metrics

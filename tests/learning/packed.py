@@ -6,7 +6,7 @@ import numpy as np
 
 from coevo_jax.batch import PreferenceBatch
 from coevo_jax.config.options import BatchConfig, KindWeights, PairWeights
-from coevo_jax.data.packing import BatchPlan, pack
+from coevo_jax.data.packing.plan import BatchPlan, pack
 from coevo_jax.data.pairing import PairSet
 from coevo_jax.trajectory import PAIR_KINDS, Ending, PreferencePair, Trajectory
 

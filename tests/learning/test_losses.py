@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from coevo_jax.data.packing.length_weights import length_desensitised_weights
 from coevo_jax.learning.divergences import DIVERGENCES
-from coevo_jax.learning.length_weights import length_desensitised_weights
 from coevo_jax.learning.loss_options import WITH_DIVERGENCE, mixture, resolve_loss, with_divergence
 from coevo_jax.learning.preference_losses import (
     PREFERENCE_LOSSES,

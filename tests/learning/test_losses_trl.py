@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from coevo_jax.learning.length_weights import length_desensitised_weights
+from coevo_jax.data.packing.length_weights import length_desensitised_weights
 from coevo_jax.learning.loss_options import mixture, resolve_loss, with_divergence
 from coevo_jax.learning.preference_losses import PREFERENCE_LOSSES, call_loss, wpo_weight
 from tests.peers import python_with

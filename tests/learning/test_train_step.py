@@ -12,7 +12,7 @@ import pytest
 
 from coevo_jax.config.options import BatchConfig, MeshConfig, ModelConfig, OptimizerConfig
 from coevo_jax.config.strict import ConfigError
-from coevo_jax.data.packing import pack_sft
+from coevo_jax.data.packing.plan import pack_sft
 from coevo_jax.learning import head
 from coevo_jax.learning.logps import view_logps
 from coevo_jax.learning.objective import AgentLoss, objective, one_loss

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from coevo_jax.config.strict import ConfigError
-from coevo_jax.data.buffer import read_trajectories, write_trajectories
+from coevo_jax.data.parquet import read_trajectories, write_trajectories
 from coevo_jax.report.markdown import paired_table
 from coevo_jax.report.paired import TaskRewards, clustered, pair_with_baseline, read_task_rewards
 from coevo_jax.report.results import load_results

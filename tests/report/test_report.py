@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from coevo_jax.config.strict import ConfigError
-from coevo_jax.data.buffer import write_trajectories
+from coevo_jax.data.parquet import write_trajectories
 from coevo_jax.report import browser
 from coevo_jax.report.browser import browser_payload, embed_json
 from coevo_jax.report.html import write_report

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from coevo_jax.config.options import RolloutConfig
-from coevo_jax.data.chat import chat_format, render
+from coevo_jax.data.chat.format import chat_format, render
 from coevo_jax.envs.pool import EnvPool
 from coevo_jax.models.transformer import Transformer
 from coevo_jax.rollout import force, play
 from coevo_jax.sampling.engine import Engine
 from coevo_jax.trajectory import Demonstration, Ending, Turn
-from tests.data.chat_families import FAMILIES, make_tokenizer
+from tests.data.chat.families import FAMILIES, make_tokenizer
 from tests.fresh import fresh_params
 from tests.scripted_env import CONFIG, ScriptedEnv, make_tasks
 

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from coevo_jax.config.strict import ConfigError
-from coevo_jax.data.chat import render
+from coevo_jax.data.chat.format import render
 from coevo_jax.envs.pool import EnvPool
 from coevo_jax.learning.head import scored_logps
 from coevo_jax.models.transformer import output_head, output_logits

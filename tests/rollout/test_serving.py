@@ -15,8 +15,8 @@ from coevo_jax.coevolution import coevolve
 from coevo_jax.config.options import Config
 from coevo_jax.config.reading import load_config
 from coevo_jax.config.strict import ConfigError
-from coevo_jax.data.buffer import read_trajectories
-from coevo_jax.data.tokenizer import load_tokenizer, save_tokenizer
+from coevo_jax.data.chat.tokenizer import load_tokenizer, save_tokenizer
+from coevo_jax.data.parquet import read_trajectories
 from coevo_jax.models.lora import init_trained, whole_params
 from coevo_jax.models.transformer import Transformer
 from coevo_jax.rollout.endpoint import Endpoint, Served, probe

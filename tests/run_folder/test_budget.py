@@ -8,7 +8,7 @@ import pytest
 from coevo_jax.coevolution import coevolve
 from coevo_jax.config.options import Config
 from coevo_jax.config.strict import ConfigError
-from coevo_jax.data.buffer import read_trajectories
+from coevo_jax.data.parquet import read_trajectories
 from coevo_jax.hosts.processes import Processes
 from coevo_jax.run_folder.budget import budget_words, resolve_budget
 from coevo_jax.run_folder.collection import collection_files, read_collection

@@ -8,7 +8,7 @@ import pytest
 
 from coevo_jax.coevolution import coevolve
 from coevo_jax.config.strict import ConfigError
-from coevo_jax.data.buffer import read_trajectories, write_trajectories
+from coevo_jax.data.parquet import read_trajectories, write_trajectories
 from coevo_jax.run_folder.collection import collection_files, read_collection
 from coevo_jax.run_folder.run import Run, create_run
 from coevo_jax.schedule import find_phase

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from coevo_jax.data.packing import epoch_order
+from coevo_jax.data.packing.plan import epoch_order
 from coevo_jax.training.plan_file import learned_tokens, steps_of_budget, write_plan
 from tests.learning.packed import packed, random_pairs
 

@@ -8,8 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from coevo_jax.config.strict import ConfigError, nearest
-from coevo_jax.data.buffer import write_trajectories
-from coevo_jax.data.chat import ChatFormat, render
+from coevo_jax.data.chat.format import ChatFormat, render
 from coevo_jax.data.interchange.json_rows import write_json
 from coevo_jax.data.interchange.layouts import LAYOUTS
 from coevo_jax.data.interchange.pairs import chosen_side, pair_up
@@ -30,6 +29,7 @@ from coevo_jax.data.interchange.sets import (
     open_set,
     read_records,
 )
+from coevo_jax.data.parquet import write_trajectories
 from coevo_jax.files import write_parts
 from coevo_jax.trajectory import SOLVED_REWARD, Ending, Trajectory
 

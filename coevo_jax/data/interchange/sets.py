@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from coevo_jax.config.strict import ConfigError, nearest
-from coevo_jax.data.buffer import checked_rows, is_trajectory_file
 from coevo_jax.data.interchange.json_rows import Row, is_packed, json_rows
 from coevo_jax.data.interchange.layouts import LAYOUTS, guess_layout, parse_row
 from coevo_jax.data.interchange.pairs import INVENTED, is_invented, prompt_text
 from coevo_jax.data.interchange.records import Conversation, Message, Record, Speaker, TextPair
+from coevo_jax.data.parquet import checked_rows, is_trajectory_file
 from coevo_jax.trajectory import Trajectory
 
 TRAJECTORIES, TFDS_EXPERTS, TFDS_TRAJECTORIES = "trajectories", "tfds-experts", "tfds-trajectories"

@@ -11,9 +11,9 @@ from coevo_jax.data.interchange import Conversation, Speaker
 from coevo_jax.data.interchange.layouts import LAYOUTS, guess_layout, parse_row
 from coevo_jax.data.interchange.messages import FLAGS
 from coevo_jax.data.interchange.shapes import SHAPES
-from tests.data.rows import gpt, human, part, says, system, user
+from tests.data.interchange.rows import gpt, human, part, says, system, user
 
-DOCS = Path(__file__).parents[2] / "docs" / "data.md"
+DOCS = Path(__file__).parents[3] / "docs" / "data.md"
 
 
 def told(row):

@@ -1,6 +1,6 @@
 """Small tokenizers and chat templates of the families' kinds, as a user's model folder would hold them.
 
-The templates in `chat_templates/` behave as the families' own do on plain conversations (no tools, no
+The templates in `templates/` behave as the families' own do on plain conversations (no tools, no
 images). The tokenizers have the families' pipelines and control tokens, with a vocabulary of a few sentences.
 """
 
@@ -20,7 +20,7 @@ from tokenizers import (
 )
 from transformers import PreTrainedTokenizerFast
 
-TEMPLATES = Path(__file__).parent / "chat_templates"
+TEMPLATES = Path(__file__).parent / "templates"
 TEXTS = [
     "Be brief. Count the singers from France. Thought: I count. Action: submit",
     "system user assistant model You are Qwen, created by Alibaba Cloud. You are a helpful assistant.",

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coevo_jax.config.strict import ConfigError
-from coevo_jax.data.buffer import SCHEMA, read_trajectories, shard_name, write_trajectories
+from coevo_jax.data.parquet import SCHEMA, read_trajectories, shard_name, write_trajectories
 from coevo_jax.trajectory import Ending, Trajectory, Turn
 
 

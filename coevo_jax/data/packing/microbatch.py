@@ -7,9 +7,9 @@ import numpy as np
 
 from coevo_jax.batch import PreferenceBatch, TokenBatch
 from coevo_jax.config.options import BatchConfig, KindWeights
-from coevo_jax.data.groups import Group, TreePart
-from coevo_jax.data.prefix_tree import encode_row
-from coevo_jax.data.views import Link, View
+from coevo_jax.data.packing.groups import Group, TreePart
+from coevo_jax.data.packing.prefix_tree import encode_row
+from coevo_jax.data.packing.views import Link, View
 from coevo_jax.trajectory import PAIR_KINDS, Trajectory
 
 

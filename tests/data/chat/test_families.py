@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from tokenizers import normalizers
 
 from coevo_jax.config.strict import ConfigError
-from coevo_jax.data.chat import chat_format, render
-from coevo_jax.data.tokenizer import load_tokenizer
+from coevo_jax.data.chat.format import chat_format, render
+from coevo_jax.data.chat.tokenizer import load_tokenizer
 from coevo_jax.trajectory import Turn
-from tests.data.chat_families import FAMILIES, make_tokenizer, template_of
+from tests.data.chat.families import FAMILIES, make_tokenizer, template_of
 
 SYSTEM, TASK, DATE = "Be brief.", "Count.", "26 Jul 2024"
 TURNS = (

@@ -6,9 +6,9 @@ import pytest
 
 from coevo_jax.agents import restore_agents
 from coevo_jax.config.strict import ConfigError
-from coevo_jax.data.buffer import read_trajectories
-from coevo_jax.data.chat import chat_format
-from coevo_jax.data.tokenizer import load_tokenizer
+from coevo_jax.data.chat.format import chat_format
+from coevo_jax.data.chat.tokenizer import load_tokenizer
+from coevo_jax.data.parquet import read_trajectories
 from coevo_jax.phases import prepare, warm_start
 from coevo_jax.run_folder.run import create_run
 from coevo_jax.schedule import schedule

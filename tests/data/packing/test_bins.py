@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coevo_jax.data.bins import Bundle, Part, Shape, assemble, best_subset, fits
+from coevo_jax.data.packing.bins import Bundle, Part, Shape, assemble, best_subset, fits
 
 parts = st.builds(Part, size=st.integers(0, 12), views=st.integers(1, 3))
 

@@ -6,8 +6,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from coevo_jax.config.strict import ConfigError
-from coevo_jax.data.chat import chat_format, render
-from coevo_jax.data.tokenizer import CHAT_TEMPLATE, train_tokenizer
+from coevo_jax.data.chat.format import chat_format, render
+from coevo_jax.data.chat.tokenizer import CHAT_TEMPLATE, train_tokenizer
 from coevo_jax.trajectory import Turn
 
 QWEN_LIKE = (

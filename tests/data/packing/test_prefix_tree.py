@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coevo_jax.data.prefix_tree import common_prefix, encode_row, token_codes
+from coevo_jax.data.packing.prefix_tree import common_prefix, encode_row, token_codes
 from tests.data.packed import trajectory
 
 tokens_and_mask = st.lists(st.tuples(st.integers(10, 11), st.sampled_from("01")), min_size=1, max_size=8)

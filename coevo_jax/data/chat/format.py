@@ -15,8 +15,8 @@ from itertools import takewhile
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
-from coevo_jax.data.chat_template import AGENT, THINK, Glue, control_tokens, read_glue, unusable
-from coevo_jax.data.sections import Place, Sections, make_sections
+from coevo_jax.data.chat.sections import Place, Sections, make_sections
+from coevo_jax.data.chat.template import AGENT, THINK, Glue, control_tokens, read_glue, unusable
 from coevo_jax.trajectory import Turn
 
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from coevo_jax.data.prefix_tree import scored_tokens
-from coevo_jax.learning.length_weights import length_desensitised_weights
+from coevo_jax.data.packing.length_weights import length_desensitised_weights
+from coevo_jax.data.packing.prefix_tree import scored_tokens
 from coevo_jax.trajectory import PreferencePair, Trajectory
 
 

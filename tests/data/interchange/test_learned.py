@@ -9,7 +9,7 @@ from coevo_jax.data.interchange import Message, Speaker, TextPair, to_demonstrat
 from coevo_jax.data.interchange.layouts import LAYOUTS, parse_row
 from coevo_jax.data.interchange.messages import FLAGS
 from coevo_jax.data.interchange.pairs import chosen_side, pair_up
-from tests.data.rows import says, system, user
+from tests.data.interchange.rows import says, system, user
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8).filter(str.strip)
 TURN = st.tuples(

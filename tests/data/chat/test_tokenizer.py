@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coevo_jax.config.strict import ConfigError
-from coevo_jax.data.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
-from tests.data.chat_families import make_tokenizer
+from coevo_jax.data.chat.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
+from tests.data.chat.families import make_tokenizer
 
 TEXTS = [
     "How many singers from France are older than 30?",

@@ -24,13 +24,13 @@ from coevo_jax.batch import PreferenceBatch
 from coevo_jax.config.options import BatchConfig, KindWeights, PairWeights
 from coevo_jax.config.streams import stream
 from coevo_jax.config.strict import ConfigError
-from coevo_jax.data.bins import Shape
-from coevo_jax.data.groups import Planter, Unit
-from coevo_jax.data.microbatch import Microbatch, StepWeights, build
+from coevo_jax.data.packing.bins import Shape
+from coevo_jax.data.packing.checks import cut_to_rows, name_of, pair_problem, trajectory_problem
+from coevo_jax.data.packing.groups import Planter, Unit
+from coevo_jax.data.packing.microbatch import Microbatch, StepWeights, build
+from coevo_jax.data.packing.steps import counted_steps, one_microbatch_steps
+from coevo_jax.data.packing.views import Link, View, link_pair, plain_view
 from coevo_jax.data.pairing import PairSet
-from coevo_jax.data.records import cut_to_rows, name_of, pair_problem, trajectory_problem
-from coevo_jax.data.steps import counted_steps, one_microbatch_steps
-from coevo_jax.data.views import Link, View, link_pair, plain_view
 from coevo_jax.trajectory import PreferencePair, Trajectory
 
 

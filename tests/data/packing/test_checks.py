@@ -7,7 +7,7 @@ import pytest
 
 from coevo_jax.config.options import BatchConfig, KindWeights, PairWeights
 from coevo_jax.config.strict import ConfigError
-from coevo_jax.data.packing import pack_sft
+from coevo_jax.data.packing.plan import pack_sft
 from tests.data.packed import HAND, HAND_PAIRS, HAND_SHAPE, PAD, packed, pair, trajectory
 
 

@@ -7,9 +7,9 @@ from itertools import accumulate
 import numpy as np
 
 from coevo_jax.config.streams import stream
-from coevo_jax.data.bins import assemble
-from coevo_jax.data.groups import Group, Planter, Unit
-from coevo_jax.data.microbatch import Microbatch
+from coevo_jax.data.packing.bins import assemble
+from coevo_jax.data.packing.groups import Group, Planter, Unit
+from coevo_jax.data.packing.microbatch import Microbatch
 
 # Of so many draws of a step's tasks, the one that leaves least padding is taken.
 DRAWS = 12

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from coevo_jax.data.bins import Bundle, Part, Shape, fits
-from coevo_jax.data.prefix_tree import common_prefix, token_codes
-from coevo_jax.data.views import Link, View
+from coevo_jax.data.packing.bins import Bundle, Part, Shape, fits
+from coevo_jax.data.packing.prefix_tree import common_prefix, token_codes
+from coevo_jax.data.packing.views import Link, View
 from coevo_jax.trajectory import Trajectory
 
 

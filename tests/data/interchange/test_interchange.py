@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from coevo_jax.config.strict import ConfigError
-from coevo_jax.data.buffer import read_trajectories, write_trajectories
-from coevo_jax.data.chat import chat_format
+from coevo_jax.data.chat.format import chat_format
+from coevo_jax.data.chat.tokenizer import train_tokenizer
 from coevo_jax.data.interchange import (
     Conversation,
     Message,
@@ -26,7 +26,7 @@ from coevo_jax.data.interchange import (
 )
 from coevo_jax.data.interchange.layouts import LAYOUTS, guess_layout, parse_conversation, parse_pair
 from coevo_jax.data.interchange.records import from_demonstration
-from coevo_jax.data.tokenizer import train_tokenizer
+from coevo_jax.data.parquet import read_trajectories, write_trajectories
 from coevo_jax.trajectory import Demonstration, Ending, Trajectory, Turn
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.sampled_from(["OK", "ok.", ""])

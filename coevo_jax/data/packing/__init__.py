@@ -1,0 +1,1 @@
+"""From pairs and trajectories to microbatches of one fixed shape."""
