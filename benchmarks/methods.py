@@ -17,8 +17,8 @@ from coevo_jax.config.reading import load_config
 from coevo_jax.report.comparison import Comparison, compare
 from coevo_jax.report.markdown import cell, cpu, differences, measured, paired_table, replace_table, table
 from coevo_jax.report.paired import Paired, pair_with_baseline, read_task_rewards
-from coevo_jax.report.results import Results, load_results
 from coevo_jax.run_folder.fork import find_source
+from coevo_jax.run_folder.results import Results, load_results
 
 __all__ = ["README", "ROOT", "cpu", "write_table"]
 

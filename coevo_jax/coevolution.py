@@ -8,9 +8,9 @@ from typing import Any
 from coevo_jax.agents import restore_agents
 from coevo_jax.evaluation import Summary, detect_collapse
 from coevo_jax.phases import PHASES, prepare
-from coevo_jax.report.results import Results, save_results
-from coevo_jax.run_folder.metrics import write_tensorboard
+from coevo_jax.run_folder.results import Results, save_results
 from coevo_jax.run_folder.run import Run
+from coevo_jax.run_folder.tensorboard import write_tensorboard
 from coevo_jax.schedule import schedule
 from coevo_jax.world import build_world
 

@@ -27,8 +27,8 @@ from coevo_jax.models.huggingface.save import (
 )
 from coevo_jax.models.lora import whole_params
 from coevo_jax.models.transformer import Params, Transformer
+from coevo_jax.run_folder.folder import CONFIG_FILE
 from coevo_jax.run_folder.manifest import read_manifest, verify_files
-from coevo_jax.run_folder.run import CONFIG_FILE
 from coevo_jax.sharding import make_mesh
 from coevo_jax.world import BACKBONE_DIR, TOKENIZER_DIR, embedded_tokens
 

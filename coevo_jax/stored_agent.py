@@ -15,8 +15,8 @@ from coevo_jax.files import write_whole
 from coevo_jax.progress import CONSOLE
 from coevo_jax.rollout import play
 from coevo_jax.rollout.placement import rollout_params
+from coevo_jax.run_folder.folder import CONFIG_FILE
 from coevo_jax.run_folder.manifest import read_manifest, verify_files
-from coevo_jax.run_folder.run import CONFIG_FILE
 from coevo_jax.world import build_world, tasks_of
 
 

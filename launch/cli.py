@@ -11,7 +11,7 @@ import jax
 
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.files import cache_root
-from coevo_jax.stopping import Stopped
+from coevo_jax.run_folder.stopping import Stopped
 from coevo_jax.training.optimize import LearningDiverged
 
 USER_ERROR = 2  # what was given cannot be used

@@ -16,8 +16,8 @@ from coevo_jax.config.strict import ConfigError
 from coevo_jax.report.comparison import compare
 from coevo_jax.report.html import write_comparison, write_report
 from coevo_jax.report.paired import pair_with_baseline, read_task_rewards
-from coevo_jax.report.results import load_results
 from coevo_jax.report.terminal import print_comparison, print_run
+from coevo_jax.run_folder.results import load_results
 
 FILE_WIDTH = 120  # columns where the output is a file or a pipe and tells no width
 

@@ -33,7 +33,7 @@ from coevo_jax.report.sweep import (
     terminal_table,
 )
 from coevo_jax.run_folder.budget import resolve_budget
-from coevo_jax.stopping import Stopped
+from coevo_jax.run_folder.stopping import Stopped
 from coevo_jax.sweep import AGENTS, Cell, Outcome, plan_sweep, run_sweep
 from launch.cli import SIGNALLED, run_command
 

@@ -35,9 +35,10 @@ from coevo_jax.report.html import write_report
 from coevo_jax.report.terminal import print_run
 from coevo_jax.rollout.serving import check_server
 from coevo_jax.run_folder.budget import resolve_budget
+from coevo_jax.run_folder.folder import is_run_of, read_config, run_folder
 from coevo_jax.run_folder.fork import fork_run
-from coevo_jax.run_folder.run import Run, create_run, is_run_of, open_run, read_config, run_folder
-from coevo_jax.stopping import Stopped
+from coevo_jax.run_folder.run import Run, create_run, open_run
+from coevo_jax.run_folder.stopping import Stopped
 from coevo_jax.world import check_world
 from launch.cli import explain, run_command
 

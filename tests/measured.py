@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from coevo_jax.report.results import load_results
 from coevo_jax.run_folder.metrics import read_metrics
+from coevo_jax.run_folder.results import load_results
 
 TIMED = ("per_second", "share", "seconds", "mfu")  # endings of the names of metrics that the clock decides
 

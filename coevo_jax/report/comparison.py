@@ -9,7 +9,7 @@ from scipy import stats
 
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.evaluation import CONFIDENCE
-from coevo_jax.report.results import Evaluation, Results
+from coevo_jax.run_folder.results import Evaluation, Results
 
 
 class Interval(TypedDict):

@@ -9,8 +9,8 @@ from rich.table import Table
 from coevo_jax.after_error import FOLLOWED, AfterError
 from coevo_jax.evaluation import Summary
 from coevo_jax.report.page import note, section, table
-from coevo_jax.report.results import Results
 from coevo_jax.report.words import AGENT_NAMES, count, percent, phase_name, round_name
+from coevo_jax.run_folder.results import Results
 
 _TITLE = "After the first error"
 _TEXT = (

@@ -10,7 +10,6 @@ from coevo_jax.report.comparison_page import comparison_page
 from coevo_jax.report.errors import errors_section
 from coevo_jax.report.page import page, section
 from coevo_jax.report.paired import Paired
-from coevo_jax.report.results import Results, load_results
 from coevo_jax.report.run_page import (
     explorations_section,
     header,
@@ -22,6 +21,7 @@ from coevo_jax.report.run_page import (
 )
 from coevo_jax.report.training import training_section
 from coevo_jax.run_folder.metrics import METRICS_FILE, read_metrics
+from coevo_jax.run_folder.results import Results, load_results
 
 _LINKS = {
     "rounds": "Rounds",

@@ -9,7 +9,7 @@ from coevo_jax.config.strict import ConfigError
 from coevo_jax.files import write_whole
 from coevo_jax.report.comparison import Comparison, Interval, final_evaluation
 from coevo_jax.report.paired import Paired, paired_cells
-from coevo_jax.report.results import Results
+from coevo_jax.run_folder.results import Results
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

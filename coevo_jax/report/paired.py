@@ -28,8 +28,8 @@ from coevo_jax.data.parquet import read_trajectories
 from coevo_jax.evaluation import CONFIDENCE
 from coevo_jax.report.browser import find_groups
 from coevo_jax.report.comparison import Interval, final_evaluation, interval
-from coevo_jax.report.results import Results
 from coevo_jax.report.words import bounds, count, signed
+from coevo_jax.run_folder.results import Results
 from coevo_jax.trajectory import Ending
 
 USUAL_BASELINE = "sft-more"

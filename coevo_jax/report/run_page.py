@@ -9,7 +9,6 @@ from coevo_jax.evaluation import Summary
 from coevo_jax.report.charts import Series, histogram, line_chart
 from coevo_jax.report.comparison import best_evaluation, final_evaluation
 from coevo_jax.report.page import details, facts, note, section, table, tiles
-from coevo_jax.report.results import Evaluation, Exploration, Results
 from coevo_jax.report.words import (
     AGENT_NAMES,
     KIND_NAMES,
@@ -24,6 +23,7 @@ from coevo_jax.report.words import (
     round_name,
     signed,
 )
+from coevo_jax.run_folder.results import Evaluation, Exploration, Results
 
 EXPLORATION_TONES = {"explore_target": "target", "explore_failure": "failure", "explore_hard_negatives": "c4"}
 _SETTINGS = {

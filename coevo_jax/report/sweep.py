@@ -12,8 +12,8 @@ from rich.table import Table
 
 from coevo_jax.report.comparison import Comparison, Interval, compare, interval
 from coevo_jax.report.markdown import cell, cpu, differences, measured, table
-from coevo_jax.report.results import Results
 from coevo_jax.run_folder.metrics import METRICS_FILE, read_metrics
+from coevo_jax.run_folder.results import Results
 
 MEASURES = {
     "reward": "final_reward",

@@ -10,7 +10,6 @@ from coevo_jax.evaluation import Summary
 from coevo_jax.report.comparison import COSTS, MEASURES, Comparison, Interval
 from coevo_jax.report.errors import errors_table
 from coevo_jax.report.paired import Paired, paired_cells
-from coevo_jax.report.results import Results
 from coevo_jax.report.words import (
     AGENT_NAMES,
     bounds,
@@ -24,6 +23,7 @@ from coevo_jax.report.words import (
     round_name,
     signed,
 )
+from coevo_jax.run_folder.results import Results
 
 
 def print_run(results: Results, console: Console) -> None:

@@ -10,8 +10,8 @@ from coevo_jax.config.options import BudgetConfig, Config
 from coevo_jax.config.reading import load_config
 from coevo_jax.config.strict import ConfigError, validate
 from coevo_jax.hosts.processes import Processes
+from coevo_jax.run_folder.folder import CONFIG_FILE
 from coevo_jax.run_folder.manifest import Manifest, read_manifest
-from coevo_jax.run_folder.run import CONFIG_FILE
 from coevo_jax.schedule import Phase, schedule
 
 Budget = dict[str, dict[str, int]]  # name of a total -> what was asked for and what was reached

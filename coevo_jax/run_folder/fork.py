@@ -16,6 +16,13 @@ from coevo_jax.config.strict import ConfigError
 from coevo_jax.files import write_whole
 from coevo_jax.hosts.processes import Processes
 from coevo_jax.run_folder.checkpoint import on_bucket
+from coevo_jax.run_folder.folder import (
+    CONFIG_FILE,
+    config_digest,
+    create_folder,
+    first_difference,
+    run_folder,
+)
 from coevo_jax.run_folder.manifest import (
     Manifest,
     PhaseRecord,
@@ -26,15 +33,7 @@ from coevo_jax.run_folder.manifest import (
     write_manifest,
 )
 from coevo_jax.run_folder.metrics import METRICS_FILE
-from coevo_jax.run_folder.run import (
-    CONFIG_FILE,
-    Run,
-    config_digest,
-    create_folder,
-    first_difference,
-    open_run,
-    run_folder,
-)
+from coevo_jax.run_folder.run import Run, open_run
 from coevo_jax.schedule import schedule
 
 NAMING = ("name", "runs_dir", "method", "checkpoint")  # these change no number

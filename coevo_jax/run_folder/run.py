@@ -1,60 +1,30 @@
 """The folder of a run: created once, committed phase by phase, reopened after an interruption."""
 
-import fcntl
-import hashlib
 import json
-import os
-import platform
 import resource
-import secrets
-import shutil
-import subprocess
 import sys
-import time
 from dataclasses import dataclass, replace
-from importlib import metadata
 from pathlib import Path
-from typing import Any, TextIO
-
-import jax
-from etils import epath
+from typing import Any
 
 from coevo_jax.config.options import Config
-from coevo_jax.config.reading import load_config, to_yaml
-from coevo_jax.config.strict import ConfigError
-from coevo_jax.files import CODE_ROOT, write_whole
 from coevo_jax.hosts.processes import Processes
 from coevo_jax.learning.train_state import TrainState
 from coevo_jax.run_folder.checkpoint import Checkpointer
+from coevo_jax.run_folder.folder import checked_manifest, create_folder, read_config, run_folder
+from coevo_jax.run_folder.lock import hold
 from coevo_jax.run_folder.manifest import (
-    MANIFEST,
     Manifest,
     PhaseRecord,
     checkpoint_root,
     file_hashes,
     file_sizes,
     from_plain,
-    read_manifest,
     to_plain,
-    verify_files,
     write_manifest,
 )
 from coevo_jax.run_folder.metrics import MetricsLog
-from coevo_jax.stopping import StopRequest
-
-CONFIG_FILE = "config.yaml"
-SHARED_WITHIN = 15.0  # seconds that a file system may take to show one host what another has written
-PACKAGES = (
-    "jax",
-    "jaxlib",
-    "flax",
-    "optax",
-    "orbax-checkpoint",
-    "transformers",
-    "tokenizers",
-    "numpy",
-    "scienceworld",
-)
+from coevo_jax.run_folder.stopping import StopRequest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +50,7 @@ class Run:
         self.config = config
         self.folder = folder
         self.manifest = manifest
-        self._lock = _hold(folder, self.processes)
+        self._lock = hold(folder, self.processes)
         self.checkpoints = Checkpointer(checkpoint_root(folder, manifest), owner=True)
         newest = -1 if manifest.checkpoint is None else manifest.checkpoint
         self.checkpoints.prune(set(self.checkpoints.steps()), newest)
@@ -211,63 +181,10 @@ class Run:
                 self._lock.close()
 
 
-def _hold(folder: Path, processes: Processes) -> TextIO | None:
-    """Lock a run's folder for process 0; the others see its mark there, or the folder is not the same.
-
-    Raises:
-      ConfigError: a process of another run is working on it, or a process of this one does not share it.
-    """
-    lock = _locked(folder) if processes.leads else None
-    if processes.count == 1:
-        return lock
-
-    def mark() -> str:
-        assert lock is not None
-        words = f"{processes.host} {os.getpid()} {secrets.token_hex(8)}"
-        lock.truncate(0)
-        lock.write(words)
-        lock.flush()
-        os.fsync(lock.fileno())
-        return words
-
-    words = processes.once("lock", mark)
-    deadline = time.monotonic() + SHARED_WITHIN
-    while lock is None and not _is_marked(folder, words):
-        if time.monotonic() > deadline:
-            raise ConfigError(
-                f"{folder}: not the folder that process 0 writes to; runs of several hosts need one that all "
-                "of them share (runs_dir on NFS, Filestore, Lustre or a mounted bucket)"
-            )
-        time.sleep(0.2)
-    return lock
-
-
-def _locked(folder: Path) -> TextIO:
-    lock = (folder / ".lock").open("a")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        raise ConfigError(f"{folder}: another process is working on this run") from None
-    return lock
-
-
-def _is_marked(folder: Path, words: str) -> bool:
-    path = folder / ".lock"
-    return path.is_file() and path.read_text(encoding="utf-8") == words
-
-
 def peak_memory() -> int:
     """Largest resident size of this process so far, in bytes."""
     scale = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
-
-
-def config_digest(config: Config) -> str:
-    return hashlib.sha256(to_yaml(config).encode()).hexdigest()
-
-
-def run_folder(config: Config) -> Path:
-    return Path(config.runs_dir) / config.name
 
 
 def create_run(config: Config, processes: Processes | None = None) -> Run:
@@ -283,36 +200,6 @@ def create_run(config: Config, processes: Processes | None = None) -> Run:
     return Run(config, run_folder(config), from_plain(manifest), processes)
 
 
-def create_folder(config: Config) -> Manifest:
-    """Make the folder of a new run, as `create_run` does, without opening it."""
-    folder = run_folder(config)
-    if folder.exists() and any(folder.iterdir()):
-        raise ConfigError(_existing(folder, config))
-    manifest = Manifest(config_sha256=config_digest(config))
-    if config.checkpoint.folder is not None:
-        manifest = replace(manifest, checkpoints=_checkpoints_elsewhere(config, config.checkpoint.folder))
-    unborn = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    try:
-        write_whole(unborn / CONFIG_FILE, to_yaml(config))
-        write_whole(unborn / "environment.json", json.dumps(describe_environment(), indent=1) + "\n")
-        write_manifest(unborn, manifest)
-        unborn.rename(folder)  # an empty folder is replaced, another run's that came first is not
-    finally:
-        shutil.rmtree(unborn, ignore_errors=True)
-    return manifest
-
-
-def _checkpoints_elsewhere(config: Config, where: str) -> str:
-    """The folder, or the place on a bucket, for a new run's checkpoints; another run's are never touched."""
-    place = epath.Path(where if "://" in where else Path(where).absolute()) / config.name
-    if place.exists() and any(place.iterdir()):
-        raise ConfigError(
-            f"checkpoint.folder: {place} holds checkpoints already, not those of {run_folder(config)}; "
-            "choose another name=NAME or checkpoint.folder=FOLDER"
-        )
-    return str(place)
-
-
 def open_run(folder: Path, processes: Processes | None = None) -> Run:
     """Reopen a run at its last commit.
 
@@ -321,75 +208,5 @@ def open_run(folder: Path, processes: Processes | None = None) -> Run:
     """
     processes = processes or Processes()
     config = read_config(folder)
-    manifest = processes.once("open the run", lambda: to_plain(_checked_manifest(folder, config)))
+    manifest = processes.once("open the run", lambda: to_plain(checked_manifest(folder, config)))
     return Run(config, folder, from_plain(manifest), processes)
-
-
-def read_config(folder: Path) -> Config:
-    """The config of a stored run.
-
-    Raises:
-      ConfigError: the folder is not a run, or its config cannot be read.
-    """
-    read_manifest(folder)
-    return load_config(folder / CONFIG_FILE)
-
-
-def _checked_manifest(folder: Path, config: Config) -> Manifest:
-    manifest = read_manifest(folder)
-    if config_digest(config) != manifest.config_sha256:
-        raise ConfigError(
-            f"{folder / CONFIG_FILE}: differs from the config this run was started with; a run keeps its "
-            "config (start another one with name=NEW_NAME)"
-        )
-    verify_files(folder, manifest)
-    return manifest
-
-
-def is_run_of(folder: Path, config: Config) -> bool:
-    """Whether the folder holds a run of this very config."""
-    return (folder / MANIFEST).is_file() and load_config(folder / CONFIG_FILE) == config
-
-
-def _existing(folder: Path, config: Config) -> str:
-    if not (folder / MANIFEST).is_file():
-        return f"{folder}: the folder exists and is not a run; choose another name=NAME or runs_dir=FOLDER"
-    found = load_config(folder / CONFIG_FILE)
-    difference = first_difference(config.model_dump(), found.model_dump())
-    if difference is None:
-        return f"{folder}: this run exists; continue it with: python -m launch.train --resume {folder}"
-    key, wanted, has = difference
-    return (
-        f"{folder}: holds a run of another config ({key}: found {has!r}, this config has {wanted!r}); "
-        f"choose another name=NAME, or continue that run with --resume {folder}"
-    )
-
-
-def first_difference(ours: Any, theirs: Any, prefix: str = "") -> tuple[str, Any, Any] | None:
-    """The first dotted key at which two nested configs differ, with both values."""
-    if isinstance(ours, dict) and isinstance(theirs, dict):
-        for key in sorted(ours.keys() | theirs.keys()):
-            found = first_difference(ours.get(key), theirs.get(key), f"{prefix}{key}.")
-            if found:
-                return found
-        return None
-    return None if ours == theirs else (prefix.rstrip("."), ours, theirs)
-
-
-def describe_environment() -> dict[str, Any]:
-    """Versions, devices and the commit of the code, for the record."""
-    versions = {}
-    for name in PACKAGES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            versions[name] = None
-    command = ["git", "-C", str(CODE_ROOT), "rev-parse", "HEAD"]
-    git = subprocess.run(command, capture_output=True, text=True, check=False)
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "packages": versions,
-        "devices": [str(device) for device in jax.devices()],
-        "git": git.stdout.strip() or None,
-    }

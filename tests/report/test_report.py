@@ -13,9 +13,9 @@ from coevo_jax.data.parquet import write_trajectories
 from coevo_jax.report import browser
 from coevo_jax.report.browser import browser_payload, embed_json
 from coevo_jax.report.html import write_report
-from coevo_jax.report.results import load_results, save_results
 from coevo_jax.report.words import pull_ratio
-from coevo_jax.run_folder.metrics import write_tensorboard
+from coevo_jax.run_folder.results import load_results, save_results
+from coevo_jax.run_folder.tensorboard import write_tensorboard
 from coevo_jax.trajectory import Trajectory, Turn
 from launch.report import main
 from tests.report.made_run import empty_results, make_run, play

@@ -12,8 +12,9 @@ from coevo_jax.data.parquet import read_trajectories
 from coevo_jax.hosts.processes import Processes
 from coevo_jax.run_folder.budget import budget_words, resolve_budget
 from coevo_jax.run_folder.collection import collection_files, read_collection
+from coevo_jax.run_folder.folder import read_config
 from coevo_jax.run_folder.fork import fork_run
-from coevo_jax.run_folder.run import Run, create_run, open_run, read_config
+from coevo_jax.run_folder.run import Run, create_run, open_run
 from coevo_jax.schedule import find_phase
 from launch.train import open_or_create, parse
 from tests.measured import curve, results

@@ -17,9 +17,9 @@ from coevo_jax.learning.train_step import take_step
 from coevo_jax.run_folder.checkpoint import Checkpointer
 from coevo_jax.run_folder.manifest import Manifest, checkpoint_root, read_manifest, verify_files
 from coevo_jax.run_folder.run import Run, create_run, open_run
+from coevo_jax.run_folder.stopping import SIGNALS, Stopped, StopRequest
 from coevo_jax.schedule import Phase
 from coevo_jax.sharding import make_mesh
-from coevo_jax.stopping import SIGNALS, Stopped, StopRequest
 from coevo_jax.training.optimize import Course, optimize
 from coevo_jax.training.pace import Pace
 from coevo_jax.world import make_learning
@@ -247,7 +247,7 @@ import sys, time
 import jax
 jax.config.update("jax_platforms", "cpu")
 jax.distributed.initialize("127.0.0.1:" + sys.argv[1], 2, int(sys.argv[2]))
-from coevo_jax.stopping import StopRequest, Stopped
+from coevo_jax.run_folder.stopping import StopRequest, Stopped
 with StopRequest() as stop:
     for step in range(1000):
         if step == 3:

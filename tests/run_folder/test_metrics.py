@@ -7,7 +7,8 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 
 from coevo_jax.config.strict import ConfigError
-from coevo_jax.run_folder.metrics import MetricsLog, finalize, metric_series, read_metrics, write_tensorboard
+from coevo_jax.run_folder.metrics import MetricsLog, finalize, metric_series, read_metrics
+from coevo_jax.run_folder.tensorboard import write_tensorboard
 
 
 def write(log: MetricsLog, steps) -> None:

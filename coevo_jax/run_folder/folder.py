@@ -1,0 +1,150 @@
+"""The folder of a run: made whole or not at all, found again, described and compared with a config."""
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+from dataclasses import replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+from etils import epath
+
+from coevo_jax.config.options import Config
+from coevo_jax.config.reading import load_config, to_yaml
+from coevo_jax.config.strict import ConfigError
+from coevo_jax.files import CODE_ROOT, write_whole
+from coevo_jax.run_folder.manifest import (
+    MANIFEST,
+    Manifest,
+    read_manifest,
+    verify_files,
+    write_manifest,
+)
+
+CONFIG_FILE = "config.yaml"
+
+
+PACKAGES = (
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "transformers",
+    "tokenizers",
+    "numpy",
+    "scienceworld",
+)
+
+
+def config_digest(config: Config) -> str:
+    return hashlib.sha256(to_yaml(config).encode()).hexdigest()
+
+
+def run_folder(config: Config) -> Path:
+    return Path(config.runs_dir) / config.name
+
+
+def create_folder(config: Config) -> Manifest:
+    """Make the folder of a new run, as `create_run` does, without opening it."""
+    folder = run_folder(config)
+    if folder.exists() and any(folder.iterdir()):
+        raise ConfigError(_existing(folder, config))
+    manifest = Manifest(config_sha256=config_digest(config))
+    if config.checkpoint.folder is not None:
+        manifest = replace(manifest, checkpoints=_checkpoints_elsewhere(config, config.checkpoint.folder))
+    unborn = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    try:
+        write_whole(unborn / CONFIG_FILE, to_yaml(config))
+        write_whole(unborn / "environment.json", json.dumps(describe_environment(), indent=1) + "\n")
+        write_manifest(unborn, manifest)
+        unborn.rename(folder)  # an empty folder is replaced, another run's that came first is not
+    finally:
+        shutil.rmtree(unborn, ignore_errors=True)
+    return manifest
+
+
+def _checkpoints_elsewhere(config: Config, where: str) -> str:
+    """The folder, or the place on a bucket, for a new run's checkpoints; another run's are never touched."""
+    place = epath.Path(where if "://" in where else Path(where).absolute()) / config.name
+    if place.exists() and any(place.iterdir()):
+        raise ConfigError(
+            f"checkpoint.folder: {place} holds checkpoints already, not those of {run_folder(config)}; "
+            "choose another name=NAME or checkpoint.folder=FOLDER"
+        )
+    return str(place)
+
+
+def read_config(folder: Path) -> Config:
+    """The config of a stored run.
+
+    Raises:
+      ConfigError: the folder is not a run, or its config cannot be read.
+    """
+    read_manifest(folder)
+    return load_config(folder / CONFIG_FILE)
+
+
+def checked_manifest(folder: Path, config: Config) -> Manifest:
+    manifest = read_manifest(folder)
+    if config_digest(config) != manifest.config_sha256:
+        raise ConfigError(
+            f"{folder / CONFIG_FILE}: differs from the config this run was started with; a run keeps its "
+            "config (start another one with name=NEW_NAME)"
+        )
+    verify_files(folder, manifest)
+    return manifest
+
+
+def is_run_of(folder: Path, config: Config) -> bool:
+    """Whether the folder holds a run of this very config."""
+    return (folder / MANIFEST).is_file() and load_config(folder / CONFIG_FILE) == config
+
+
+def _existing(folder: Path, config: Config) -> str:
+    if not (folder / MANIFEST).is_file():
+        return f"{folder}: the folder exists and is not a run; choose another name=NAME or runs_dir=FOLDER"
+    found = load_config(folder / CONFIG_FILE)
+    difference = first_difference(config.model_dump(), found.model_dump())
+    if difference is None:
+        return f"{folder}: this run exists; continue it with: python -m launch.train --resume {folder}"
+    key, wanted, has = difference
+    return (
+        f"{folder}: holds a run of another config ({key}: found {has!r}, this config has {wanted!r}); "
+        f"choose another name=NAME, or continue that run with --resume {folder}"
+    )
+
+
+def first_difference(ours: Any, theirs: Any, prefix: str = "") -> tuple[str, Any, Any] | None:
+    """The first dotted key at which two nested configs differ, with both values."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        for key in sorted(ours.keys() | theirs.keys()):
+            found = first_difference(ours.get(key), theirs.get(key), f"{prefix}{key}.")
+            if found:
+                return found
+        return None
+    return None if ours == theirs else (prefix.rstrip("."), ours, theirs)
+
+
+def describe_environment() -> dict[str, Any]:
+    """Versions, devices and the commit of the code, for the record."""
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = None
+    command = ["git", "-C", str(CODE_ROOT), "rev-parse", "HEAD"]
+    git = subprocess.run(command, capture_output=True, text=True, check=False)
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": versions,
+        "devices": [str(device) for device in jax.devices()],
+        "git": git.stdout.strip() or None,
+    }
