@@ -39,8 +39,8 @@ from benchmarks.rollout_jobs import (
     VOCAB,
     job,
 )
+from coevo_jax.machine.chips import CHIPS
 from coevo_jax.models.huggingface.save import save_params, scratch_config, write_json
-from coevo_jax.preflight.chips import CHIPS
 from coevo_jax.report.markdown import table
 
 README, DOCUMENT = ROOT / "README.md", ROOT / "docs" / "rollouts.md"

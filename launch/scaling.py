@@ -15,8 +15,8 @@ from pathlib import Path
 
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.files import write_whole
+from coevo_jax.machine.chips import find_machine
 from coevo_jax.preflight.check import Compiled
-from coevo_jax.preflight.chips import find_machine
 from coevo_jax.preflight.scaling import (
     CHIPS,
     ROW_LENGTHS,

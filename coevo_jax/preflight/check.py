@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import jax
 
 from coevo_jax.config.options import Config
+from coevo_jax.machine.chips import GIB, Chip, Machine
+from coevo_jax.machine.costs import Cost, cost_of
 from coevo_jax.preflight.arrays import array_bytes, bytes_per_device
-from coevo_jax.preflight.chips import GIB, Chip, Machine
 from coevo_jax.preflight.collectives import Traffic, collectives
-from coevo_jax.preflight.costs import Cost, cost_of
 from coevo_jax.preflight.plan import Plan, plan_programs
 from coevo_jax.preflight.programs import Phase, Program
 

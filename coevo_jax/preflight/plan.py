@@ -10,8 +10,8 @@ from coevo_jax.config.options import Config
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.chat.format import chat_format
 from coevo_jax.data.chat.tokenizer import load_tokenizer
+from coevo_jax.machine.chips import Machine
 from coevo_jax.models.attention_kinds import OF_PLATFORM
-from coevo_jax.preflight.chips import Machine
 from coevo_jax.preflight.programs import Phase, Programs
 from coevo_jax.rollout.placement import RolloutPlacement, place_rollouts
 from coevo_jax.sampling.engine import default_prefill_rows

@@ -7,9 +7,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from coevo_jax.machine.chips import GIB, Machine
 from coevo_jax.preflight.arrays import array_bytes, bytes_per_device
 from coevo_jax.preflight.check import PhaseResult, Preflight, Result, largest_arrays, leaf_name
-from coevo_jax.preflight.chips import GIB, Machine
 from coevo_jax.preflight.plan import Plan
 from coevo_jax.preflight.run_time import ASSUMPTIONS, RunTime, estimate_run
 

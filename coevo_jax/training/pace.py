@@ -11,9 +11,9 @@ from coevo_jax.batch import PreferenceBatch
 from coevo_jax.config.options import ModelConfig
 from coevo_jax.data.packing.plan import BatchPlan
 from coevo_jax.learning.train_state import Learner
+from coevo_jax.machine.chips import CHIPS
+from coevo_jax.machine.costs import rows_flops
 from coevo_jax.models.transformer import layer_type
-from coevo_jax.preflight.chips import CHIPS
-from coevo_jax.preflight.costs import rows_flops
 
 
 class Pace:

@@ -7,7 +7,7 @@ import pytest
 
 from coevo_jax.config.reading import load_config
 from coevo_jax.config.strict import ConfigError
-from coevo_jax.preflight.chips import GPU_COUNTS, TPU_SHAPES
+from coevo_jax.machine.chips import GPU_COUNTS, TPU_SHAPES
 from coevo_jax.preflight.table import header_topology
 
 CONFIGS = Path(__file__).resolve().parent.parent.parent / "configs" / "paper"

@@ -14,8 +14,8 @@ import coevo_jax.training.optimize as optimize_module
 import coevo_jax.training.pace as pace_module
 from coevo_jax.config.options import ModelConfig
 from coevo_jax.learning.train_step import take_step
-from coevo_jax.preflight.chips import BY_NAME
-from coevo_jax.preflight.costs import rows_flops
+from coevo_jax.machine.chips import BY_NAME
+from coevo_jax.machine.costs import rows_flops
 from coevo_jax.run_folder.manifest import PhaseRecord
 from coevo_jax.run_folder.metrics import finalize, read_metrics
 from coevo_jax.run_folder.run import create_run

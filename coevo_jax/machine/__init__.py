@@ -1,0 +1,1 @@
+"""Chips and what work costs on them."""
