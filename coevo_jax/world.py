@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jax.sharding import Mesh
 
 from coevo_jax.config.check import slice_bounds
 from coevo_jax.config.options import Config
@@ -19,14 +18,8 @@ from coevo_jax.envs.pool import EnvPool
 from coevo_jax.envs.process import isolated
 from coevo_jax.envs.registry import make_env
 from coevo_jax.learning.agent_loss import agent_loss
-from coevo_jax.learning.objective import AgentLoss
-from coevo_jax.learning.optimizer import make_optimizer
-from coevo_jax.learning.train_state import Learner, make_learner
-from coevo_jax.learning.train_step import ScoreStep, StepPrograms, jit_score, jit_step
-from coevo_jax.models.attention_kinds import choose_attention
+from coevo_jax.learning.programs import Learning, make_learning
 from coevo_jax.models.huggingface.shards import check_checkpoint
-from coevo_jax.models.lora import plain
-from coevo_jax.models.transformer import Transformer
 from coevo_jax.rollout.placement import RolloutPlacement, place_rollouts
 from coevo_jax.rollout.server import ServerEngine
 from coevo_jax.sampling.action_line import stop_table
@@ -38,19 +31,6 @@ EXPERTS_FILE = "trajectories/experts.parquet"
 IMPORTED_FILE = "trajectories/imported.parquet"
 TOKENIZER_DIR = "tokenizer"
 BACKBONE_DIR = "backbone"  # config.json and generation_config.json of the checkpoint a run began with
-
-
-@dataclass(frozen=True, kw_only=True)
-class Learning:
-    """What both agents learn with; nothing of it holds memory on a device."""
-
-    mesh: Mesh
-    learner: Learner  # of both agents in the rounds
-    losses: dict[str, AgentLoss]  # per agent
-    programs: dict[str, StepPrograms]  # per agent; the same where their losses agree
-    warm_learner: Learner  # of the warm start, which may train all parameters where agents have adapters
-    warm_programs: StepPrograms
-    score: ScoreStep
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,28 +156,6 @@ def build_world(config: Config, folder: Path) -> World:
     )
 
 
-def make_learning(config: Config, vocab_size: int, mesh: Mesh) -> Learning:
-    """Learners and programs of a run on a mesh, which may be that of a machine that is only compiled for."""
-    attention = choose_attention(config.model, mesh)
-    model = Transformer(config.model, vocab_size, attention)
-    learner = make_learner(model, make_optimizer(config.optimizer), mesh)
-    losses = {name: agent_loss(getattr(config, name), name) for name in ("target", "failure")}
-    programs = {loss: _programs(learner, loss, mesh) for loss in dict.fromkeys(losses.values())}
-    warm_learner, warm_programs = learner, programs[losses["target"]]
-    if config.model.lora is not None and config.model.lora.warm_start == "full":
-        warm_learner = make_learner(plain(learner.model), learner.optimizer, mesh)
-        warm_programs = _programs(warm_learner, losses["target"], mesh)
-    return Learning(
-        mesh=mesh,
-        learner=learner,
-        losses=losses,
-        programs={agent: programs[loss] for agent, loss in losses.items()},
-        warm_learner=warm_learner,
-        warm_programs=warm_programs,
-        score=jit_score(learner.model, mesh, learner.shardings, learner.frozen_shardings),
-    )
-
-
 def _pool(config: Config, make: Callable[[], Env]) -> EnvPool:
     env = config.env
     played = isolated(make, env.process_memory_mib) if env.processes else make
@@ -209,7 +167,3 @@ def _stop_table(config: Config, chat: ChatFormat) -> np.ndarray | None:
     if not config.rollout.stop_at_action_line:
         return None
     return stop_table([chat.decode_response([token]) for token in range(chat.vocab_size)])
-
-
-def _programs(learner: Learner, loss: AgentLoss, mesh: Mesh) -> StepPrograms:
-    return jit_step(learner.model, learner.optimizer, loss, mesh, learner.shardings, learner.frozen_shardings)

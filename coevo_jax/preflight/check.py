@@ -12,8 +12,8 @@ from coevo_jax.machine.chips import GIB, Chip, Machine
 from coevo_jax.machine.costs import Cost, cost_of
 from coevo_jax.preflight.arrays import array_bytes, bytes_per_device
 from coevo_jax.preflight.collectives import Traffic, collectives
+from coevo_jax.preflight.compiled import Phase, Program
 from coevo_jax.preflight.plan import Plan, plan_programs
-from coevo_jax.preflight.programs import Phase, Program
 
 QUICK = -1.0  # the compiler's effort for fast code, from -1 to 1
 LARGEST = 6  # arrays that are named where memory is short

@@ -11,6 +11,7 @@ import numpy as np
 from coevo_jax.batch import PreferenceBatch
 from coevo_jax.data.packing.plan import BatchPlan, epoch_order
 from coevo_jax.learning.objective import Metrics
+from coevo_jax.learning.programs import Learning
 from coevo_jax.learning.train_state import TrainState
 from coevo_jax.learning.train_step import StepPrograms, take_step
 from coevo_jax.progress import Stopwatch, progress_bar
@@ -21,7 +22,6 @@ from coevo_jax.schedule import Phase
 from coevo_jax.training.feed import put_batch, put_scalar
 from coevo_jax.training.pace import Pace
 from coevo_jax.training.step_trace import StepTrace
-from coevo_jax.world import Learning
 
 
 class LearningDiverged(Exception):

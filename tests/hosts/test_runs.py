@@ -12,11 +12,11 @@ from coevo_jax.config.reading import load_config
 from coevo_jax.data.chat.format import chat_format
 from coevo_jax.data.chat.tokenizer import load_tokenizer
 from coevo_jax.data.parquet import read_trajectories
+from coevo_jax.learning.programs import make_learning
 from coevo_jax.run_folder.checkpoint import Checkpointer
 from coevo_jax.run_folder.manifest import read_manifest
 from coevo_jax.run_folder.metrics import read_metrics
 from coevo_jax.sharding import make_mesh
-from coevo_jax.world import make_learning
 from tests.hosts.runs import TINY, launch
 from tests.measured import curve
 from tests.tiny import write_config

@@ -13,6 +13,7 @@ import pytest
 
 import coevo_jax.training.optimize as optimize_module
 from coevo_jax.config.strict import ConfigError
+from coevo_jax.learning.programs import make_learning
 from coevo_jax.learning.train_step import take_step
 from coevo_jax.run_folder.checkpoint import Checkpointer
 from coevo_jax.run_folder.manifest import Manifest, checkpoint_root, read_manifest, verify_files
@@ -22,7 +23,6 @@ from coevo_jax.schedule import Phase
 from coevo_jax.sharding import make_mesh
 from coevo_jax.training.optimize import Course, optimize
 from coevo_jax.training.pace import Pace
-from coevo_jax.world import make_learning
 from tests.learning.packed import VOCAB, packed, random_pairs
 from tests.measured import curve
 from tests.tiny import tiny_config

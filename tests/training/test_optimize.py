@@ -13,6 +13,7 @@ import pytest
 import coevo_jax.training.optimize as optimize_module
 import coevo_jax.training.pace as pace_module
 from coevo_jax.config.options import ModelConfig
+from coevo_jax.learning.programs import make_learning
 from coevo_jax.learning.train_step import take_step
 from coevo_jax.machine.chips import BY_NAME
 from coevo_jax.machine.costs import rows_flops
@@ -23,7 +24,6 @@ from coevo_jax.schedule import Phase
 from coevo_jax.sharding import make_mesh
 from coevo_jax.training.optimize import Course, optimize
 from coevo_jax.training.pace import Pace, batch_flops, published_rate
-from coevo_jax.world import make_learning
 from tests.learning.packed import VOCAB, packed, random_pairs
 from tests.tiny import tiny_config
 

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from coevo_jax.config.options import Config
+from coevo_jax.learning.programs import Learning
 from coevo_jax.learning.train_state import Learner, TrainState
 from coevo_jax.learning.train_step import StepPrograms
 from coevo_jax.preflight.arrays import Tree, abstract_batch, array, placed
@@ -22,7 +23,6 @@ from coevo_jax.sampling.decode import Prefill, Weights, init_state
 from coevo_jax.sampling.draw import filters
 from coevo_jax.sampling.engine import CHUNKS, cache_lengths
 from coevo_jax.sampling.programs import EnginePrograms, jit_engine
-from coevo_jax.world import Learning
 
 # The warm start where it is the reference: restored, with its moments, to be scored.
 REFERENCE = ("reference: parameters", "reference: Adam's moments")
