@@ -6,7 +6,7 @@ A method is a config, not code: ETO has no failure agent, RFT no pairs, SFT no r
 from typing import Any
 
 from coevo_jax.agents import restore_agents
-from coevo_jax.evaluation import Summary, detect_collapse
+from coevo_jax.episode_stats.summary import Summary, detect_collapse
 from coevo_jax.phases import PHASES, prepare
 from coevo_jax.run_folder.results import Results, save_results
 from coevo_jax.run_folder.run import Run

@@ -10,7 +10,7 @@ from coevo_jax.config.reading import load_config
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.parquet import write_trajectories
 from coevo_jax.envs.env import error_test
-from coevo_jax.evaluation import Summary, summarize
+from coevo_jax.episode_stats.summary import Summary, summarize
 from coevo_jax.files import write_whole
 from coevo_jax.progress import CONSOLE
 from coevo_jax.rollout import play

@@ -8,7 +8,7 @@ import numpy as np
 from scipy import stats
 
 from coevo_jax.config.strict import ConfigError
-from coevo_jax.evaluation import CONFIDENCE
+from coevo_jax.episode_stats.summary import CONFIDENCE
 from coevo_jax.run_folder.results import Evaluation, Results
 
 

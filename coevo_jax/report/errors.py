@@ -6,8 +6,8 @@ from html import escape
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from coevo_jax.after_error import FOLLOWED, AfterError
-from coevo_jax.evaluation import Summary
+from coevo_jax.episode_stats.after_error import FOLLOWED, AfterError
+from coevo_jax.episode_stats.summary import Summary
 from coevo_jax.report.page import note, section, table
 from coevo_jax.report.words import AGENT_NAMES, count, percent, phase_name, round_name
 from coevo_jax.run_folder.results import Results

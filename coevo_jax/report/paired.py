@@ -25,7 +25,7 @@ from scipy import stats
 
 from coevo_jax.config.strict import ConfigError, nearest
 from coevo_jax.data.parquet import read_trajectories
-from coevo_jax.evaluation import CONFIDENCE
+from coevo_jax.episode_stats.summary import CONFIDENCE
 from coevo_jax.report.browser import find_groups
 from coevo_jax.report.comparison import Interval, final_evaluation, interval
 from coevo_jax.report.words import bounds, count, signed

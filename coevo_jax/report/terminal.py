@@ -5,8 +5,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from coevo_jax.after_error import FOLLOWED
-from coevo_jax.evaluation import Summary
+from coevo_jax.episode_stats.after_error import FOLLOWED
+from coevo_jax.episode_stats.summary import Summary
 from coevo_jax.report.comparison import COSTS, MEASURES, Comparison, Interval
 from coevo_jax.report.errors import errors_table
 from coevo_jax.report.paired import Paired, paired_cells

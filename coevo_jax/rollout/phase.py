@@ -8,7 +8,7 @@ from typing import Any
 
 from coevo_jax.data.parquet import read_trajectories, shard_name, write_trajectories
 from coevo_jax.envs.env import Task, error_test
-from coevo_jax.evaluation import summarize
+from coevo_jax.episode_stats.summary import summarize
 from coevo_jax.hosts.gathering import gather
 from coevo_jax.progress import CONSOLE, Stopwatch, say
 from coevo_jax.rollout import Cast, play_together

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypedDict, cast
 
 from coevo_jax.config.strict import ConfigError
-from coevo_jax.evaluation import Summary
+from coevo_jax.episode_stats.summary import Summary
 from coevo_jax.files import write_whole
 
 RESULTS_FILE = "results.json"

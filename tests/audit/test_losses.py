@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from coevo_jax.after_error import sum_up_errors
 from coevo_jax.audit.after_errors import after_error, met
 from coevo_jax.audit.check import NotCheckable, same
 from coevo_jax.audit.collapses import collapses, told
@@ -23,7 +22,8 @@ from coevo_jax.coevolution import collapses as detected
 from coevo_jax.config.options import KindWeights, LearnConfig, PairWeights
 from coevo_jax.data.pairing import Keep, draw, keep_pairs, round_pairs
 from coevo_jax.envs.env import says_invalid
-from coevo_jax.evaluation import summarize
+from coevo_jax.episode_stats.after_error import sum_up_errors
+from coevo_jax.episode_stats.summary import summarize
 from coevo_jax.learning.loss_calls import call_loss
 from coevo_jax.learning.loss_options import WITH_DIVERGENCE, resolve_loss, with_divergence
 from coevo_jax.learning.preference_losses import PREFERENCE_LOSSES

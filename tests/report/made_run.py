@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from coevo_jax.data.parquet import shard_name, write_trajectories
-from coevo_jax.evaluation import detect_collapse, summarize
+from coevo_jax.episode_stats.summary import detect_collapse, summarize
 from coevo_jax.run_folder.metrics import MetricsLog
 from coevo_jax.run_folder.results import Results, save_results
 from coevo_jax.trajectory import Ending, Trajectory, Turn

@@ -3,7 +3,7 @@
 import pytest
 
 from coevo_jax.config.strict import ConfigError
-from coevo_jax.evaluation import summarize
+from coevo_jax.episode_stats.summary import summarize
 from coevo_jax.report.comparison import compare, interval
 from tests.report.made_run import empty_results
 

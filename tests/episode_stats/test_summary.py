@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coevo_jax.evaluation import detect_collapse, failure_diversity, reward_histogram, summarize
+from coevo_jax.episode_stats.summary import detect_collapse, failure_diversity, reward_histogram, summarize
 from coevo_jax.trajectory import Ending, Trajectory, Turn
 
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from coevo_jax.after_error import (
+from coevo_jax.envs.env import error_test, says_invalid
+from coevo_jax.episode_stats.after_error import (
     FOLLOWED,
     first_error,
     played_turns,
@@ -11,8 +12,7 @@ from coevo_jax.after_error import (
     tokens_behind,
     what_followed,
 )
-from coevo_jax.envs.env import error_test, says_invalid
-from coevo_jax.evaluation import summarize
+from coevo_jax.episode_stats.summary import summarize
 from coevo_jax.rollout.lane import MALFORMED
 from coevo_jax.trajectory import Ending, Trajectory, Turn
 from tests.letters_env import LettersEnv, LettersOptions

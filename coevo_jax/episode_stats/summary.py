@@ -10,9 +10,9 @@ from typing import TypedDict
 
 import numpy as np
 
-from coevo_jax.after_error import AfterError, IsError, sum_up_errors
 from coevo_jax.config.streams import stream
 from coevo_jax.envs.env import says_invalid
+from coevo_jax.episode_stats.after_error import AfterError, IsError, sum_up_errors
 from coevo_jax.trajectory import SOLVED_REWARD, Ending, Trajectory
 
 HISTOGRAM_BINS = 10

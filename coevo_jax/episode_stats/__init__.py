@@ -1,0 +1,1 @@
+"""What episodes amount to: pure functions of trajectories."""
