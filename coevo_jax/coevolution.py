@@ -5,14 +5,15 @@ A method is a config, not code: ETO has no failure agent, RFT no pairs, SFT no r
 
 from typing import Any
 
-from coevo_jax.agents import restore_agents
 from coevo_jax.episode_stats.summary import Summary, detect_collapse
-from coevo_jax.phases import PHASES, prepare
+from coevo_jax.phases.agents import restore_agents
+from coevo_jax.phases.prepare import prepare
+from coevo_jax.phases.table import PHASES
+from coevo_jax.phases.world import build_world
 from coevo_jax.run_folder.results import Results, save_results
 from coevo_jax.run_folder.run import Run
 from coevo_jax.run_folder.tensorboard import write_tensorboard
 from coevo_jax.schedule import schedule
-from coevo_jax.world import build_world
 
 
 def coevolve(run: Run) -> Results:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from coevo_jax.agents import StoredAgent, load_agent, newest_agents
 from coevo_jax.config.options import Config, MeshConfig
 from coevo_jax.config.reading import load_config
 from coevo_jax.config.strict import ConfigError
@@ -27,10 +26,11 @@ from coevo_jax.models.huggingface.save import (
 )
 from coevo_jax.models.lora import whole_params
 from coevo_jax.models.transformer import Params, Transformer
+from coevo_jax.phases.agents import StoredAgent, load_agent, newest_agents
+from coevo_jax.phases.world import BACKBONE_DIR, TOKENIZER_DIR, embedded_tokens
 from coevo_jax.run_folder.folder import CONFIG_FILE
 from coevo_jax.run_folder.manifest import read_manifest, verify_files
 from coevo_jax.sharding import make_mesh
-from coevo_jax.world import BACKBONE_DIR, TOKENIZER_DIR, embedded_tokens
 
 BASE_DIR = "base"
 

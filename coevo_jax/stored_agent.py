@@ -5,19 +5,19 @@ import re
 from pathlib import Path
 from typing import Any
 
-from coevo_jax.agents import load_agent, newest_agents
 from coevo_jax.config.reading import load_config
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.parquet import write_trajectories
 from coevo_jax.envs.env import error_test
 from coevo_jax.episode_stats.summary import Summary, summarize
 from coevo_jax.files import write_whole
+from coevo_jax.phases.agents import load_agent, newest_agents
+from coevo_jax.phases.world import build_world, tasks_of
 from coevo_jax.progress import CONSOLE
 from coevo_jax.rollout import play
 from coevo_jax.rollout.placement import rollout_params
 from coevo_jax.run_folder.folder import CONFIG_FILE
 from coevo_jax.run_folder.manifest import read_manifest, verify_files
-from coevo_jax.world import build_world, tasks_of
 
 
 def evaluate_stored(

@@ -30,16 +30,16 @@ from coevo_jax.envs.registry import ENVIRONMENTS
 from coevo_jax.hosts.distributed import start_distributed
 from coevo_jax.hosts.processes import Processes
 from coevo_jax.hosts.same_start import require_same_start
+from coevo_jax.phases.serving import check_server
+from coevo_jax.phases.world import check_world
 from coevo_jax.progress import CONSOLE
 from coevo_jax.report.html import write_report
 from coevo_jax.report.terminal import print_run
-from coevo_jax.rollout.serving import check_server
 from coevo_jax.run_folder.budget import resolve_budget
 from coevo_jax.run_folder.folder import is_run_of, read_config, run_folder
 from coevo_jax.run_folder.fork import fork_run
 from coevo_jax.run_folder.run import Run, create_run, open_run
 from coevo_jax.run_folder.stopping import Stopped
-from coevo_jax.world import check_world
 from launch.cli import explain, run_command
 
 

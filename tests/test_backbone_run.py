@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from coevo_jax.agents import load_agent
 from coevo_jax.coevolution import coevolve
 from coevo_jax.config.reading import load_config
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.parquet import read_trajectories
 from coevo_jax.models.lora import whole_params
 from coevo_jax.models.transformer import Transformer, output_logits
+from coevo_jax.phases.agents import load_agent
+from coevo_jax.phases.world import check_world
 from coevo_jax.run_folder.manifest import read_manifest
 from coevo_jax.run_folder.run import create_run, open_run
-from coevo_jax.world import check_world
 from launch.evaluate import main as evaluate_main
 from launch.export import main as export_main
 from launch.train import main as train_main

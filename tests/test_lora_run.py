@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from coevo_jax.agents import load_agent
 from coevo_jax.coevolution import coevolve
 from coevo_jax.config.options import ModelConfig
 from coevo_jax.config.reading import load_config
@@ -24,6 +23,7 @@ from coevo_jax.models.huggingface.names import entries
 from coevo_jax.models.huggingface.save import scratch_config
 from coevo_jax.models.lora import model_variables, whole_params
 from coevo_jax.models.transformer import Transformer, output_logits
+from coevo_jax.phases.agents import load_agent
 from coevo_jax.run_folder.checkpoint import BASE, Checkpointer
 from coevo_jax.run_folder.manifest import read_manifest
 from coevo_jax.run_folder.run import Run, create_run, open_run

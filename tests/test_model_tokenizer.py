@@ -8,9 +8,9 @@ from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.chat.format import chat_format, render
 from coevo_jax.data.chat.tokenizer import load_tokenizer
 from coevo_jax.data.parquet import read_trajectories
-from coevo_jax.phases import prepare
+from coevo_jax.phases.prepare import prepare
+from coevo_jax.phases.world import EXPERTS_FILE, check_world, open_env
 from coevo_jax.run_folder.run import create_run
-from coevo_jax.world import EXPERTS_FILE, check_world, open_env
 from tests.data.chat.families import make_tokenizer
 from tests.tiny import tiny_config
 

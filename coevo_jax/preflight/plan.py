@@ -13,11 +13,11 @@ from coevo_jax.data.chat.tokenizer import load_tokenizer
 from coevo_jax.learning.programs import Learning, make_learning
 from coevo_jax.machine.chips import Machine
 from coevo_jax.models.attention_kinds import OF_PLATFORM
+from coevo_jax.phases.world import tokenizer_folder
 from coevo_jax.preflight.compiled import Phase, Programs
 from coevo_jax.rollout.placement import RolloutPlacement, place_rollouts
 from coevo_jax.sampling.engine import default_prefill_rows
 from coevo_jax.sharding import host_mesh, hosts_of_a_copy, make_mesh
-from coevo_jax.world import tokenizer_folder
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,9 +14,9 @@ from coevo_jax.envs.env import EnvFault, StepResult
 from coevo_jax.envs.pool import EnvPool
 from coevo_jax.hosts import processes as processes_module
 from coevo_jax.hosts import same_start
-from coevo_jax.hosts.gathering import gather, interleaved
 from coevo_jax.hosts.processes import Circle, Processes
 from coevo_jax.hosts.same_start import difference, fingerprint, require_same_start
+from coevo_jax.rollout.gathering import gather, interleaved
 from coevo_jax.rollout.lockstep import LockstepPool
 from coevo_jax.rollout.stats import RolloutStats, joined
 from coevo_jax.run_folder import run as run_module

@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 
 from coevo_jax import phases
-from coevo_jax.agents import restore_agents
 from coevo_jax.coevolution import coevolve
 from coevo_jax.config.reading import load_config
 from coevo_jax.config.strict import ConfigError
+from coevo_jax.phases.agents import restore_agents
+from coevo_jax.phases.world import EXPERTS_FILE, build_world
 from coevo_jax.run_folder import fork
 from coevo_jax.run_folder.fork import can_fork, fork_run
 from coevo_jax.run_folder.manifest import checkpoint_root, read_manifest
 from coevo_jax.run_folder.metrics import read_metrics
 from coevo_jax.run_folder.run import Run, create_run, open_run
-from coevo_jax.world import EXPERTS_FILE, build_world
 from launch.train import main
 from tests.measured import curve, results
 from tests.tiny import Killed, tiny_config, write_config

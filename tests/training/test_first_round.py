@@ -4,10 +4,10 @@ import jax
 import numpy as np
 import pytest
 
-from coevo_jax.agents import restore_agents
 from coevo_jax.coevolution import coevolve
+from coevo_jax.phases.agents import restore_agents
+from coevo_jax.phases.world import build_world
 from coevo_jax.run_folder.run import create_run, open_run
-from coevo_jax.world import build_world
 from tests.tiny import tiny_config
 
 pytestmark = pytest.mark.usefixtures("letters")

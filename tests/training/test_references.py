@@ -5,16 +5,16 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-import coevo_jax.training.learn_phase as learn_phase
+import coevo_jax.phases.learn as learn_phase
 import coevo_jax.training.optimize as optimize_module
 from coevo_jax.coevolution import coevolve
 from coevo_jax.config.reading import load_config
 from coevo_jax.hosts.processes import Processes
+from coevo_jax.phases.world import build_world
 from coevo_jax.run_folder.fork import fork_run
 from coevo_jax.run_folder.manifest import read_manifest
 from coevo_jax.run_folder.run import create_run, open_run
 from coevo_jax.training.references import References
-from coevo_jax.world import build_world
 from tests.learning.packed import one_batch
 from tests.measured import curve
 from tests.tiny import coevolve_through_kills, kill_at_commits, tiny_config

@@ -4,15 +4,16 @@ import json
 
 import pytest
 
-from coevo_jax.agents import restore_agents
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.chat.format import chat_format
 from coevo_jax.data.chat.tokenizer import load_tokenizer
 from coevo_jax.data.parquet import read_trajectories
-from coevo_jax.phases import prepare, warm_start
+from coevo_jax.phases.agents import restore_agents
+from coevo_jax.phases.prepare import prepare
+from coevo_jax.phases.warm_start import warm_start
+from coevo_jax.phases.world import EXPERTS_FILE, IMPORTED_FILE, build_world, check_world
 from coevo_jax.run_folder.run import create_run
 from coevo_jax.schedule import schedule
-from coevo_jax.world import EXPERTS_FILE, IMPORTED_FILE, build_world, check_world
 from tests.tiny import tiny_config
 
 pytestmark = pytest.mark.usefixtures("letters")

@@ -19,13 +19,13 @@ from coevo_jax.data.chat.tokenizer import load_tokenizer, save_tokenizer
 from coevo_jax.data.parquet import read_trajectories
 from coevo_jax.models.lora import init_trained, whole_params
 from coevo_jax.models.transformer import Transformer
+from coevo_jax.phases.serving import FOLDER, check_server, serve
+from coevo_jax.phases.world import BACKBONE_DIR, TOKENIZER_DIR
 from coevo_jax.rollout.endpoint import Endpoint, Served, probe
-from coevo_jax.rollout.serving import FOLDER, check_server, serve
 from coevo_jax.run_folder.manifest import read_manifest
 from coevo_jax.run_folder.metrics import read_metrics
 from coevo_jax.run_folder.run import create_run
 from coevo_jax.trajectory import Ending
-from coevo_jax.world import BACKBONE_DIR, TOKENIZER_DIR
 from launch.cli import run_command
 from launch.train import main
 from tests.fresh import fresh_params
@@ -94,7 +94,7 @@ def at_a_phase(config: Config, home: Path, folder: Path, base, seed: int):
 def without_export(monkeypatch):
     """Agents are folders without weights: for what fails before anybody reads them."""
     monkeypatch.setattr(
-        "coevo_jax.rollout.serving.write_agent", lambda run, config, stored, out, **form: out.mkdir()
+        "coevo_jax.phases.serving.write_agent", lambda run, config, stored, out, **form: out.mkdir()
     )
 
 

@@ -6,24 +6,30 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import jax
+
+from coevo_jax.config.options import of_round
 from coevo_jax.data.parquet import read_trajectories, shard_name, write_trajectories
 from coevo_jax.envs.env import Task, error_test
 from coevo_jax.episode_stats.summary import summarize
-from coevo_jax.hosts.gathering import gather
+from coevo_jax.phases.serving import serve
+from coevo_jax.phases.world import (
+    World,
+    tasks_of,
+)
 from coevo_jax.progress import CONSOLE, Stopwatch, say
 from coevo_jax.rollout import Cast, play_together
+from coevo_jax.rollout.gathering import gather
 from coevo_jax.rollout.lockstep import LockstepPool
 from coevo_jax.rollout.placement import rollout_base, rollout_params
-from coevo_jax.rollout.serving import serve
 from coevo_jax.rollout.slots import SlotEngine
-from coevo_jax.run_folder.budget import Budget, budget_words
+from coevo_jax.run_folder.budget import Budget, asked_of, budget_words
 from coevo_jax.run_folder.collection import collection_name, round_folder
 from coevo_jax.run_folder.manifest import PhaseRecord
 from coevo_jax.run_folder.run import Run
 from coevo_jax.sampling.engine import Sampling
-from coevo_jax.schedule import Phase
+from coevo_jax.schedule import Phase, explored_together
 from coevo_jax.trajectory import Trajectory
-from coevo_jax.world import World
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,3 +220,30 @@ def _summary_words(summary: Any) -> str:
         words += f", hard negatives {summary['hard_negative_share']:.1%}"
         words += f" ({summary['hard_negative_share_of_failures']:.1%} of failures)"
     return words + (f", {summary['faults']} faults" if summary["faults"] else "")
+
+
+def explore(run: Run, world: World, phase: Phase) -> None:
+    """Roll out an agent on the training tasks, block by block; or both agents, interleaved.
+
+    Nothing is learned between the two explorations of a round's start, so the first plays the episodes of
+    both and leaves the other only to be summed up.
+    """
+    config = run.config.explore
+    where = of_round(config.tasks, phase.round)
+    tasks = tasks_of(world.env, "train", where, "explore.tasks")
+    sampling = Sampling(
+        root=jax.random.key(run.config.seed),
+        temperature=config.temperature,
+        top_p=config.top_p,
+        top_k=config.top_k,
+        min_p=config.min_p,
+    )
+    asked = asked_of(run.config, phase, "explored_tokens")
+    blocks_of = task_blocks if asked is None else sample_blocks
+    blocks = blocks_of(tasks, config.samples, config.block_tasks)
+    together = explored_together(run.config, phase) or (phase,)
+    if phase == together[0]:
+        roll_out(run, world, together, blocks, sampling=sampling, by_server=True, asked=asked)
+    else:
+        shards = block_paths(run, phase, len(blocks))
+        finish_roll_out(run, world, phase, run.begin(phase.name), shards)

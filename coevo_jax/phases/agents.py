@@ -16,10 +16,10 @@ from coevo_jax.config.strict import ConfigError
 from coevo_jax.learning.train_state import Learner, TrainState
 from coevo_jax.models.huggingface.load import load_params
 from coevo_jax.models.transformer import Params
+from coevo_jax.phases.world import World
 from coevo_jax.run_folder.checkpoint import BASE, Checkpointer
 from coevo_jax.run_folder.manifest import Manifest, checkpoint_root
 from coevo_jax.run_folder.run import Run
-from coevo_jax.world import World
 
 
 def restore_agents(run: Run, world: World) -> None:

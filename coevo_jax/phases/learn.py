@@ -25,6 +25,7 @@ from coevo_jax.learning.objective import AgentLoss
 from coevo_jax.learning.optimizer import constant_rate
 from coevo_jax.learning.pull import pulls
 from coevo_jax.models.transformer import Params
+from coevo_jax.phases.world import World
 from coevo_jax.progress import CONSOLE, say
 from coevo_jax.run_folder.budget import Budget, asked_of, budget_words
 from coevo_jax.run_folder.collection import read_collection
@@ -36,7 +37,6 @@ from coevo_jax.training.pace import Pace
 from coevo_jax.training.plan_file import PLANS, learned_tokens, steps_of_budget, write_plan
 from coevo_jax.training.references import References
 from coevo_jax.trajectory import PAIR_KINDS, Trajectory
-from coevo_jax.world import World
 
 
 @dataclass(frozen=True, kw_only=True)

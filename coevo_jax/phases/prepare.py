@@ -1,9 +1,5 @@
-"""The phases of a run. Each can be repeated: it reads committed files, works, and commits again.
+"""What a run needs before it learns: experts, tokenizer, and the experts as tokens."""
 
-Killed anywhere, a phase goes on from its last commit and ends in the same numbers.
-"""
-
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,43 +7,31 @@ from typing import Any
 import jax
 import numpy as np
 
-from coevo_jax.agents import leave_warm_start
 from coevo_jax.config.check import slice_bounds
-from coevo_jax.config.options import Config, of_round
+from coevo_jax.config.options import Config
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.chat.format import chat_format
 from coevo_jax.data.chat.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
 from coevo_jax.data.experts import Experts, expert_texts, imported_texts, load_experts, load_imported
 from coevo_jax.data.interchange import Conversation, Problems, read_conversations
-from coevo_jax.data.packing.plan import pack_sft
-from coevo_jax.data.parquet import read_trajectories, write_trajectories
+from coevo_jax.data.parquet import write_trajectories
 from coevo_jax.envs.env import Env, PreparesExperts, Task
 from coevo_jax.files import write_whole
-from coevo_jax.learning.optimizer import cosine_rate
 from coevo_jax.models.lora import init_trained
 from coevo_jax.models.transformer import Transformer, init_params
-from coevo_jax.progress import CONSOLE, Stopwatch, say
-from coevo_jax.rollout.phase import block_paths, finish_roll_out, roll_out, sample_blocks, task_blocks
-from coevo_jax.run_folder.budget import asked_of
-from coevo_jax.run_folder.run import Run
-from coevo_jax.sampling.engine import Sampling
-from coevo_jax.schedule import Phase, explored_together
-from coevo_jax.training.learn_phase import learn
-from coevo_jax.training.optimize import Course, optimize
-from coevo_jax.training.pace import Pace
-from coevo_jax.training.plan_file import PLANS, learned_tokens, write_plan
-from coevo_jax.world import (
+from coevo_jax.phases.world import (
     BACKBONE_DIR,
     EXPERTS_FILE,
     IMPORTED_FILE,
     TOKENIZER_DIR,
-    World,
     embedded_tokens,
     longest_trajectory,
     open_env,
     tasks_of,
     tokenizer_folder,
 )
+from coevo_jax.progress import CONSOLE, Stopwatch, say
+from coevo_jax.run_folder.run import Run
 
 
 def prepare(run: Run) -> None:
@@ -176,88 +160,3 @@ def _expert_tasks(run: Run, env: Env) -> list[Task]:
             tasks += tasks_of(env, "train", where, "explore.tasks")
     tasks_of(env, config.evaluate.split, config.evaluate.tasks, "evaluate.tasks")  # refuse it now, not later
     return tasks
-
-
-def warm_start(run: Run, world: World, phase: Phase) -> None:
-    """SFT of one shared checkpoint on the experts; both agents start from it, or from adapters of it."""
-    config = run.config.warm_start
-    record = run.begin(phase.name)
-    if config.data is None:
-        tasks = tasks_of(world.env, "train", config.tasks, "warm_start.tasks")
-        experts = [world.experts[task.id] for task in tasks if task.id in world.experts]
-    else:
-        experts = read_trajectories([run.folder / IMPORTED_FILE])
-    plan = pack_sft(
-        experts, batch=run.config.batch, pad_id=world.chat.pad_id, seed=phase.seed(run.config.seed)
-    )
-    plan_path = run.folder / PLANS / "warm-start.json"
-    seed, steps = phase.seed(run.config.seed), config.epochs * len(plan.steps)
-    if run.leads:
-        source = "expert" if config.data is None else "imported"
-        sides = [{"source": source, "task_id": one.task_id, "sample": one.sample} for one in experts]
-        write_plan(plan_path, plan, phase=phase.name, sides=sides, steps=steps, seed=seed, beta=None)
-    course = Course(
-        plan=plan,
-        batches_at=lambda _position, _state: plan.batches,
-        steps=steps,
-        beta=1.0,
-        rate=lambda step, steps: cosine_rate(step, steps, config.learning_rate, config.warmup_fraction),
-        files=lambda: [plan_path],
-    )
-    pace = Pace(world.warm_learner, plan, world.mesh)
-    record = optimize(run, world, world.warm_programs, phase, record, course, pace)
-    leave_warm_start(run, world)
-    records = {
-        "experts": len(experts),
-        "checkpoint": run.next_checkpoint,
-        "padding": plan.padding,
-        "learned_tokens": learned_tokens(plan, steps, seed),
-    }
-    record = replace(record, records=records)
-    files = course.files()
-    run.commit(record, files=files, states_changed=True, finished=True, with_base=bool(run.frozen))
-    words = f"{len(experts)} experts, {record.position} steps, padding {plan.padding:.1%}"
-    say(record, ", ".join(filter(None, (words, pace.words()))))
-
-
-def explore(run: Run, world: World, phase: Phase) -> None:
-    """Roll out an agent on the training tasks, block by block; or both agents, interleaved.
-
-    Nothing is learned between the two explorations of a round's start, so the first plays the episodes of
-    both and leaves the other only to be summed up.
-    """
-    config = run.config.explore
-    where = of_round(config.tasks, phase.round)
-    tasks = tasks_of(world.env, "train", where, "explore.tasks")
-    sampling = Sampling(
-        root=jax.random.key(run.config.seed),
-        temperature=config.temperature,
-        top_p=config.top_p,
-        top_k=config.top_k,
-        min_p=config.min_p,
-    )
-    asked = asked_of(run.config, phase, "explored_tokens")
-    blocks_of = task_blocks if asked is None else sample_blocks
-    blocks = blocks_of(tasks, config.samples, config.block_tasks)
-    together = explored_together(run.config, phase) or (phase,)
-    if phase == together[0]:
-        roll_out(run, world, together, blocks, sampling=sampling, by_server=True, asked=asked)
-    else:
-        shards = block_paths(run, phase, len(blocks))
-        finish_roll_out(run, world, phase, run.begin(phase.name), shards)
-
-
-def evaluate(run: Run, world: World, phase: Phase) -> None:
-    """Play an agent greedily on held-out tasks."""
-    config, size = run.config.evaluate, run.config.explore.block_tasks
-    tasks = tasks_of(world.env, config.split, config.tasks, "evaluate.tasks")
-    sampling = Sampling(root=jax.random.key(run.config.seed), temperature=0.0)
-    roll_out(run, world, [phase], task_blocks(tasks, 1, size), sampling=sampling)
-
-
-PHASES: dict[str, Callable[[Run, World, Phase], None]] = {
-    "warm_start": warm_start,
-    "explore": explore,
-    "learn": learn,
-    "evaluate": evaluate,
-}

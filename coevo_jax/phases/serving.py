@@ -6,14 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from coevo_jax.agents import StoredAgent
 from coevo_jax.config.options import Config, ServerConfig
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.export import write_agent
 from coevo_jax.models.huggingface.save import check_exportable
+from coevo_jax.phases.agents import StoredAgent
+from coevo_jax.phases.world import World
 from coevo_jax.rollout.endpoint import Endpoint, Served, ask, base_model, list_models, probe
 from coevo_jax.run_folder.run import Run
-from coevo_jax.world import World
 
 FOLDER = "served"  # of a run: what its servers have loaded, by agent
 CHECK_SECONDS = 20.0  # a server that is up lists its models in much less

@@ -1,0 +1,1 @@
+"""The phases of a run: prepare, warm start, explore, learn, evaluate."""

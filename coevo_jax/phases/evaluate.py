@@ -1,0 +1,20 @@
+"""Evaluation: an agent plays held-out tasks greedily."""
+
+import jax
+
+from coevo_jax.phases.explore import roll_out, task_blocks
+from coevo_jax.phases.world import (
+    World,
+    tasks_of,
+)
+from coevo_jax.run_folder.run import Run
+from coevo_jax.sampling.engine import Sampling
+from coevo_jax.schedule import Phase
+
+
+def evaluate(run: Run, world: World, phase: Phase) -> None:
+    """Play an agent greedily on held-out tasks."""
+    config, size = run.config.evaluate, run.config.explore.block_tasks
+    tasks = tasks_of(world.env, config.split, config.tasks, "evaluate.tasks")
+    sampling = Sampling(root=jax.random.key(run.config.seed), temperature=0.0)
+    roll_out(run, world, [phase], task_blocks(tasks, 1, size), sampling=sampling)

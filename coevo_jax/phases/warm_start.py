@@ -1,0 +1,61 @@
+"""The warm start: imitation of the experts, from which both agents begin (METHOD, step 1)."""
+
+from dataclasses import replace
+
+from coevo_jax.data.packing.plan import pack_sft
+from coevo_jax.data.parquet import read_trajectories
+from coevo_jax.learning.optimizer import cosine_rate
+from coevo_jax.phases.agents import leave_warm_start
+from coevo_jax.phases.world import (
+    IMPORTED_FILE,
+    World,
+    tasks_of,
+)
+from coevo_jax.progress import say
+from coevo_jax.run_folder.run import Run
+from coevo_jax.schedule import Phase
+from coevo_jax.training.optimize import Course, optimize
+from coevo_jax.training.pace import Pace
+from coevo_jax.training.plan_file import PLANS, learned_tokens, write_plan
+
+
+def warm_start(run: Run, world: World, phase: Phase) -> None:
+    """SFT of one shared checkpoint on the experts; both agents start from it, or from adapters of it."""
+    config = run.config.warm_start
+    record = run.begin(phase.name)
+    if config.data is None:
+        tasks = tasks_of(world.env, "train", config.tasks, "warm_start.tasks")
+        experts = [world.experts[task.id] for task in tasks if task.id in world.experts]
+    else:
+        experts = read_trajectories([run.folder / IMPORTED_FILE])
+    plan = pack_sft(
+        experts, batch=run.config.batch, pad_id=world.chat.pad_id, seed=phase.seed(run.config.seed)
+    )
+    plan_path = run.folder / PLANS / "warm-start.json"
+    seed, steps = phase.seed(run.config.seed), config.epochs * len(plan.steps)
+    if run.leads:
+        source = "expert" if config.data is None else "imported"
+        sides = [{"source": source, "task_id": one.task_id, "sample": one.sample} for one in experts]
+        write_plan(plan_path, plan, phase=phase.name, sides=sides, steps=steps, seed=seed, beta=None)
+    course = Course(
+        plan=plan,
+        batches_at=lambda _position, _state: plan.batches,
+        steps=steps,
+        beta=1.0,
+        rate=lambda step, steps: cosine_rate(step, steps, config.learning_rate, config.warmup_fraction),
+        files=lambda: [plan_path],
+    )
+    pace = Pace(world.warm_learner, plan, world.mesh)
+    record = optimize(run, world, world.warm_programs, phase, record, course, pace)
+    leave_warm_start(run, world)
+    records = {
+        "experts": len(experts),
+        "checkpoint": run.next_checkpoint,
+        "padding": plan.padding,
+        "learned_tokens": learned_tokens(plan, steps, seed),
+    }
+    record = replace(record, records=records)
+    files = course.files()
+    run.commit(record, files=files, states_changed=True, finished=True, with_base=bool(run.frozen))
+    words = f"{len(experts)} experts, {record.position} steps, padding {plan.padding:.1%}"
+    say(record, ", ".join(filter(None, (words, pace.words()))))
