@@ -7,7 +7,7 @@ from pathlib import Path
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.progress import CONSOLE
 from coevo_jax.report.terminal import summary_table
-from coevo_jax.stored_agent import evaluate_stored
+from coevo_jax.stored.evaluate import evaluate_stored
 from launch.cli import run_command
 
 

@@ -4,8 +4,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from coevo_jax.export import export_agent
 from coevo_jax.progress import CONSOLE
+from coevo_jax.stored.export import export_agent
 from launch.cli import run_command
 
 

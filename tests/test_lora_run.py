@@ -16,7 +16,6 @@ from coevo_jax.config.options import ModelConfig
 from coevo_jax.config.reading import load_config
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.parquet import read_trajectories
-from coevo_jax.export import export_agent
 from coevo_jax.learning.optimizer import make_optimizer
 from coevo_jax.learning.train_state import Learner, make_learner
 from coevo_jax.models.huggingface.names import entries
@@ -28,6 +27,7 @@ from coevo_jax.run_folder.checkpoint import BASE, Checkpointer
 from coevo_jax.run_folder.manifest import read_manifest
 from coevo_jax.run_folder.run import Run, create_run, open_run
 from coevo_jax.sharding import make_mesh
+from coevo_jax.stored.export import export_agent
 from launch.evaluate import main as evaluate_main
 from launch.export import main as export_main
 from tests.fresh import fresh_params

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from coevo_jax.config.options import Config, ServerConfig
 from coevo_jax.config.strict import ConfigError
-from coevo_jax.export import write_agent
 from coevo_jax.models.huggingface.save import check_exportable
+from coevo_jax.phases.agent_folder import write_agent
 from coevo_jax.phases.agents import StoredAgent
 from coevo_jax.phases.world import World
 from coevo_jax.rollout.endpoint import Endpoint, Served, ask, base_model, list_models, probe

@@ -1,0 +1,1 @@
+"""What is done with the agents of a stored run, without touching it."""

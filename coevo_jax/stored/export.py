@@ -1,0 +1,52 @@
+"""Write a stored agent as a folder that transformers, vLLM and PEFT load: what `launch.export` does."""
+
+from pathlib import Path
+
+from coevo_jax.config.options import MeshConfig
+from coevo_jax.config.reading import load_config
+from coevo_jax.config.strict import ConfigError
+from coevo_jax.data.chat.format import chat_format
+from coevo_jax.data.chat.tokenizer import load_tokenizer
+from coevo_jax.learning.optimizer import make_optimizer
+from coevo_jax.learning.train_state import make_learner
+from coevo_jax.models.huggingface.save import (
+    check_exportable,
+)
+from coevo_jax.models.transformer import Transformer
+from coevo_jax.phases.agent_folder import write_agent
+from coevo_jax.phases.agents import load_agent, newest_agents
+from coevo_jax.phases.world import TOKENIZER_DIR, embedded_tokens
+from coevo_jax.run_folder.folder import CONFIG_FILE
+from coevo_jax.run_folder.manifest import read_manifest, verify_files
+from coevo_jax.sharding import make_mesh
+
+
+def export_agent(folder: Path, out: Path, *, agent: str, form: str, dtype: str = "float32") -> Path:
+    """Write an agent's newest checkpoint to a new folder, whole or not at all. Returns the folder.
+
+    A model that began as a Hugging Face checkpoint keeps that one's config.json; one from scratch is a Qwen3.
+
+    Args:
+      form: a key of FORMS. "merged" is one model of all parameters, for any run. "adapter" is a PEFT adapter,
+        for runs with `model.lora`; the base it belongs to is the checkpoint the run began with where that is
+        still the base, else a folder `base` beside it.
+      dtype: of a whole model's weights; "float32" keeps every bit, "bfloat16" halves the files.
+
+    Raises:
+      ConfigError: the folder exists, the run is damaged or holds no such agent, or it has no such form.
+    """
+    out = out.resolve()
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"--out {out}: exists already and is not an empty folder; nothing is overwritten")
+    manifest = read_manifest(folder)
+    config = load_config(folder / CONFIG_FILE)
+    if form == "adapter" and config.model.lora is None:
+        raise ConfigError(f"{folder}: its agents have no adapters (model.lora is null); use --merged")
+    check_exportable(config.model)
+    verify_files(folder, manifest)
+    newest_agents(folder, manifest)
+    chat = chat_format(load_tokenizer(folder / TOKENIZER_DIR))
+    model = Transformer(config.model, embedded_tokens(config, chat))
+    learner = make_learner(model, make_optimizer(config.optimizer), make_mesh(MeshConfig()))
+    stored = load_agent(folder, manifest, agent, learner)
+    return write_agent(folder, config, stored, out, form=form, dtype=dtype)
