@@ -1,6 +1,1 @@
-"""The commands: train, evaluate, report."""
-
-import os
-
-# Read when transformers is imported, which would warn that there is no PyTorch; none is needed.
-os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+"""Doors to the commands of `coevo_jax.commands`, and the scripts around them."""

@@ -1,44 +1,7 @@
-"""Evaluate an agent of a run: `python -m launch.evaluate runs/NAME --agent target --split test`."""
+"""A door: `python -m launch.evaluate` runs `coevo_jax.commands.evaluate`."""
 
-import argparse
-from collections.abc import Sequence
-from pathlib import Path
-
-from coevo_jax.config.strict import ConfigError
-from coevo_jax.progress import CONSOLE
-from coevo_jax.report.terminal import summary_table
-from coevo_jax.stored.evaluate import evaluate_stored
-from launch.cli import run_command
-
-
-def parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m launch.evaluate", description=__doc__)
-    parser.add_argument("run", type=Path, help="folder of a run")
-    parser.add_argument("--agent", choices=("target", "failure"), default="target")
-    parser.add_argument("--split", choices=("train", "dev", "test"), default="test")
-    parser.add_argument(
-        "--tasks", default=":", metavar="START:STOP", help="slice of the split (default: all)"
-    )
-    parser.add_argument("--temperature", type=float, default=0.0, help="0 (default) is greedy")
-    parser.add_argument("--samples", type=int, default=1, help="episodes per task (default: 1)")
-    return parser.parse_args(argv)
-
-
-def main(argv: Sequence[str]) -> None:
-    args = parse(argv)
-    if args.samples < 1 or args.temperature < 0:
-        raise ConfigError("--samples: expected at least 1; --temperature: expected at least 0")
-    summary, path = evaluate_stored(
-        args.run,
-        agent=args.agent,
-        split=args.split,
-        tasks=args.tasks,
-        temperature=args.temperature,
-        samples=args.samples,
-    )
-    CONSOLE.print(summary_table(summary, title=f"{args.run.name}: {args.agent} agent, split {args.split}"))
-    CONSOLE.print(f"written to {path}", soft_wrap=True)
-
+from coevo_jax.commands.cli import run_command
+from coevo_jax.commands.evaluate import main
 
 if __name__ == "__main__":
     run_command(main)

@@ -1,50 +1,7 @@
-"""Export an agent of a run in Hugging Face format: `python -m launch.export runs/NAME --out FOLDER`."""
+"""A door: `python -m launch.export` runs `coevo_jax.commands.export`."""
 
-import argparse
-from collections.abc import Sequence
-from pathlib import Path
-
-from coevo_jax.progress import CONSOLE
-from coevo_jax.stored.export import export_agent
-from launch.cli import run_command
-
-
-def parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m launch.export", description=__doc__)
-    parser.add_argument("run", type=Path, help="folder of a run")
-    parser.add_argument("--agent", choices=("target", "failure"), default="target")
-    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="new folder to write to")
-    form = parser.add_mutually_exclusive_group()
-    form.add_argument(
-        "--merged",
-        dest="form",
-        action="store_const",
-        const="merged",
-        help="one model with all parameters, adapters merged (default)",
-    )
-    form.add_argument(
-        "--adapter",
-        dest="form",
-        action="store_const",
-        const="adapter",
-        help="a PEFT adapter; its base is the checkpoint the run began with, or a subfolder base",
-    )
-    parser.add_argument(
-        "--dtype",
-        choices=("float32", "bfloat16"),
-        default="float32",
-        help="of a whole model's weights: float32 keeps every bit (default), bfloat16 halves the files",
-    )
-    parser.set_defaults(form="merged")
-    return parser.parse_args(argv)
-
-
-def main(argv: Sequence[str]) -> None:
-    args = parse(argv)
-    out = export_agent(args.run, args.out, agent=args.agent, form=args.form, dtype=args.dtype)
-    for path in sorted(path for path in out.rglob("*") if path.is_file()):
-        CONSOLE.print(f"{path.stat().st_size:>13,} bytes  {path}", soft_wrap=True, highlight=False)
-
+from coevo_jax.commands.cli import run_command
+from coevo_jax.commands.export import main
 
 if __name__ == "__main__":
     run_command(main)

@@ -12,6 +12,9 @@ import pytest
 from safetensors.numpy import load_file
 
 from coevo_jax.coevolution import coevolve
+from coevo_jax.commands.evaluate import main as evaluate_main
+from coevo_jax.commands.export import main as export_main
+from coevo_jax.commands.train import main as train_main
 from coevo_jax.config.reading import load_config
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.parquet import read_trajectories
@@ -21,9 +24,6 @@ from coevo_jax.phases.agents import load_agent
 from coevo_jax.phases.world import check_world
 from coevo_jax.run_folder.manifest import read_manifest
 from coevo_jax.run_folder.run import create_run, open_run
-from launch.evaluate import main as evaluate_main
-from launch.export import main as export_main
-from launch.train import main as train_main
 from tests.data.chat.families import make_tokenizer
 from tests.models.checkpoints import learner_of, params_of, write_checkpoint
 from tests.tiny import write_config

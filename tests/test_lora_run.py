@@ -12,6 +12,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from coevo_jax.coevolution import coevolve
+from coevo_jax.commands.evaluate import main as evaluate_main
+from coevo_jax.commands.export import main as export_main
 from coevo_jax.config.options import ModelConfig
 from coevo_jax.config.reading import load_config
 from coevo_jax.config.strict import ConfigError
@@ -28,8 +30,6 @@ from coevo_jax.run_folder.manifest import read_manifest
 from coevo_jax.run_folder.run import Run, create_run, open_run
 from coevo_jax.sharding import make_mesh
 from coevo_jax.stored.export import export_agent
-from launch.evaluate import main as evaluate_main
-from launch.export import main as export_main
 from tests.fresh import fresh_params
 from tests.measured import curve, results
 from tests.peers import python_with

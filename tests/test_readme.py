@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from coevo_jax.commands.train import main
 from coevo_jax.learning.loss_table import loss_markdown
-from launch.train import main
 from tests.tiny import CONFIG
 
 README = (Path(__file__).resolve().parent.parent / "README.md").read_text()

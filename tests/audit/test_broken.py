@@ -11,8 +11,8 @@ import pytest
 from coevo_jax.audit.audit import run_audit
 from coevo_jax.audit.reading import open_files
 from coevo_jax.audit.whose import Tasks
+from coevo_jax.commands.audit import main
 from coevo_jax.report.html import write_report
-from launch.audit import main
 from tests.audit.breaking import (
     broken,
     copy,

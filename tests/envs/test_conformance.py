@@ -5,12 +5,12 @@ import time
 
 import pytest
 
+from coevo_jax.commands.conformance import main
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.envs.conformance import CHECKS, run_checks
 from coevo_jax.envs.conformance import lists as list_checks
 from coevo_jax.envs.env import Env
 from coevo_jax.envs.registry import make_env
-from launch.conformance import main
 from tests import broken_envs
 from tests.broken_envs import BROKEN
 from tests.envs.tiny_alfworld import write_download

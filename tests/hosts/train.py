@@ -8,12 +8,12 @@ import os
 import shutil
 import signal
 
+from coevo_jax.commands.cli import run_command
+from coevo_jax.commands.train import main
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.envs.registry import ENVIRONMENTS
 from coevo_jax.hosts import processes
 from coevo_jax.run_folder.run import Run
-from launch.cli import run_command
-from launch.train import main
 from tests.tiny import LETTERS
 
 

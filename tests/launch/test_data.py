@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from coevo_jax.commands.cli import run_command
+from coevo_jax.commands.data import main
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.interchange import Problems, open_set, read_conversations, read_records
 from coevo_jax.envs.registry import ENVIRONMENTS, EnvSpec
-from launch.cli import run_command
-from launch.data import main
 from tests.letters_env import LettersEnv, LettersOptions
 from tests.tiny import LETTERS
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from launch.cli import run_command
-from launch.train import main
+from coevo_jax.commands.cli import run_command
+from coevo_jax.commands.train import main
 from tests.tiny import write_config
 
 ROOT = Path(__file__).parent.parent.parent

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from coevo_jax.coevolution import coevolve
+from coevo_jax.commands.sweep import main
 from coevo_jax.config.reading import load_config
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.learning.loss_table import loss_entries, loss_markdown
@@ -22,7 +23,6 @@ from coevo_jax.run_folder.run import create_run
 from coevo_jax.sweep import parse_loss, plan_sweep
 from coevo_jax.training import optimize
 from coevo_jax.training.optimize import take_step
-from launch.sweep import main
 from tests.measured import curve, results
 from tests.tiny import tiny_config, write_config
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from coevo_jax.commands.cli import run_command
+from coevo_jax.commands.train import main, open_or_create, parse
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.hosts.processes import Processes
 from coevo_jax.run_folder.manifest import read_manifest
-from launch.cli import run_command
-from launch.train import main, open_or_create, parse
 from tests.measured import curve, results
 from tests.tiny import write_config
 

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from coevo_jax.coevolution import coevolve
+from coevo_jax.commands.cli import run_command
+from coevo_jax.commands.train import main
 from coevo_jax.config.options import Config
 from coevo_jax.config.reading import load_config
 from coevo_jax.config.strict import ConfigError
@@ -26,8 +28,6 @@ from coevo_jax.run_folder.manifest import read_manifest
 from coevo_jax.run_folder.metrics import read_metrics
 from coevo_jax.run_folder.run import create_run
 from coevo_jax.trajectory import Ending
-from launch.cli import run_command
-from launch.train import main
 from tests.fresh import fresh_params
 from tests.measured import results
 from tests.rollout.stub_server import Stub, StubServer, stub_of

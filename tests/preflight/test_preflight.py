@@ -8,6 +8,7 @@ import jax
 import pytest
 from rich.console import Console
 
+from coevo_jax.commands.compile import check_one, parse
 from coevo_jax.config.options import BudgetConfig, KindWeights, LoraConfig, ModelConfig, PairWeights
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.machine.chips import BY_NAME, find_machine
@@ -20,7 +21,6 @@ from coevo_jax.preflight.plan import plan_programs
 from coevo_jax.preflight.report import print_preflight, record, sharding_table
 from coevo_jax.preflight.run_time import estimate_run
 from coevo_jax.preflight.table import open_page, write_table
-from launch.compile import check_one, parse
 from tests.tiny import tiny_config, write_config
 
 MESH = (

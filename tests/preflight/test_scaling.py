@@ -8,12 +8,12 @@ from types import SimpleNamespace
 
 import pytest
 
+from coevo_jax.commands.scaling import MODELS, cells, config_of, fsdp_cells
 from coevo_jax.config.reading import load_config
 from coevo_jax.machine.chips import BY_NAME
 from coevo_jax.machine.costs import whole_weights
 from coevo_jax.preflight.scaling import ROW_LENGTHS, SLICES, Cell, cell_config, roll_out_size, slice_of
 from coevo_jax.preflight.scaling_tables import tables
-from launch.scaling import MODELS, cells, config_of, fsdp_cells
 from tests.peers import libtpu_folder
 
 ROOT = Path(__file__).resolve().parents[2]

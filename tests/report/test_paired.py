@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from coevo_jax.commands.report import main
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.parquet import read_trajectories, write_trajectories
 from coevo_jax.report.markdown import paired_table
 from coevo_jax.report.paired import TaskRewards, clustered, pair_with_baseline, read_task_rewards
 from coevo_jax.run_folder.results import load_results
 from coevo_jax.trajectory import Ending, Trajectory
-from launch.report import main
 from tests.report.made_run import empty_results, make_run
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from coevo_jax.commands.report import main
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.parquet import write_trajectories
 from coevo_jax.report import browser
@@ -17,7 +18,6 @@ from coevo_jax.report.words import pull_ratio
 from coevo_jax.run_folder.results import load_results, save_results
 from coevo_jax.run_folder.tensorboard import write_tensorboard
 from coevo_jax.trajectory import Trajectory, Turn
-from launch.report import main
 from tests.report.made_run import empty_results, make_run, play
 
 ATTACK = '</script><img src=x onerror=alert(1)><!-- & "quoted" \u2028'

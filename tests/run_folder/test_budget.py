@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from coevo_jax.coevolution import coevolve
+from coevo_jax.commands.train import open_or_create, parse
 from coevo_jax.config.options import Config
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.parquet import read_trajectories
@@ -16,7 +17,6 @@ from coevo_jax.run_folder.folder import read_config
 from coevo_jax.run_folder.fork import fork_run
 from coevo_jax.run_folder.run import Run, create_run, open_run
 from coevo_jax.schedule import find_phase
-from launch.train import open_or_create, parse
 from tests.measured import curve, results
 from tests.tiny import coevolve_through_kills, kill_at_commits, tiny_config, write_config
 

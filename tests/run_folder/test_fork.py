@@ -8,6 +8,7 @@ import pytest
 
 from coevo_jax import phases
 from coevo_jax.coevolution import coevolve
+from coevo_jax.commands.train import main
 from coevo_jax.config.reading import load_config
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.phases.agents import restore_agents
@@ -17,7 +18,6 @@ from coevo_jax.run_folder.fork import can_fork, fork_run
 from coevo_jax.run_folder.manifest import checkpoint_root, read_manifest
 from coevo_jax.run_folder.metrics import read_metrics
 from coevo_jax.run_folder.run import Run, create_run, open_run
-from launch.train import main
 from tests.measured import curve, results
 from tests.tiny import Killed, tiny_config, write_config
 

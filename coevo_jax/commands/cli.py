@@ -19,11 +19,14 @@ FAILURE = 1  # it could, but the work broke off; the run can be resumed
 SIGNALLED = 128  # plus the signal's number, as shells have it: it ended because it was asked to
 
 
-def run_command(main: Callable[[Sequence[str]], None]) -> None:
-    """Run a command's `main(argv)`; a user's error is one clear message and exit code 2, no traceback."""
+def run_command(main: Callable[[Sequence[str]], int | None]) -> None:
+    """Run a command's `main(argv)`, which may return an exit code.
+
+    A user's error is one clear message and exit code 2, no traceback.
+    """
     use_compilation_cache()
     try:
-        main(sys.argv[1:])
+        code = main(sys.argv[1:]) or 0
     except (Exception, KeyboardInterrupt) as error:
         code, message = explain(error)
         if message is None:
@@ -31,6 +34,8 @@ def run_command(main: Callable[[Sequence[str]], None]) -> None:
         else:
             sys.stdout.flush()
             print(message if code > SIGNALLED else f"error: {message}", file=sys.stderr)
+        _exit(code)
+    if code:
         _exit(code)
 
 
