@@ -8,8 +8,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from coevo_jax.run_folder.manifest import PhaseRecord
-
 CONSOLE = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 120)
 
 
@@ -52,8 +50,6 @@ def progress_bar() -> Progress:
     )
 
 
-def say(record: PhaseRecord, words: str) -> None:
+def say(name: str, seconds: float, words: str) -> None:
     """One line for a finished phase."""
-    CONSOLE.print(
-        Text(f"{record.name:<32}", style="bold"), f"{record.seconds:7.1f} s  {words}", soft_wrap=True
-    )
+    CONSOLE.print(Text(f"{name:<32}", style="bold"), f"{seconds:7.1f} s  {words}", soft_wrap=True)

@@ -11,7 +11,7 @@ from coevo_jax.audit.check import Check, NotCheckable, differs, far, judge
 from coevo_jax.audit.forward import Agents, Scored, per_token, sample
 from coevo_jax.audit.order import Phase, finished, learn_options
 from coevo_jax.audit.pairs import KINDS
-from coevo_jax.audit.plans import Course, Weighed, course_of, warm_start_sides
+from coevo_jax.audit.plans import StepPlan, Weighed, course_of, warm_start_sides
 from coevo_jax.audit.pulls import pull_check
 from coevo_jax.audit.reading import RunFiles
 from coevo_jax.audit.rows import fit_rows, trained_places
@@ -111,7 +111,7 @@ def adam_problems(files: RunFiles, phase: Phase, agents: Agents) -> Iterator[str
     yield from differs(f"checkpoint {number}: {phase.agent}: Adam's count", counted, expected)
 
 
-def logp(course: Course, view: Weighed, scored: Scored) -> float:
+def logp(course: StepPlan, view: Weighed, scored: Scored) -> float:
     """A view's log-probability: the weighted sum over its trained tokens."""
     return float(view.weights @ scored.logps[trained_places(course.sides[view.side])])
 
@@ -122,7 +122,7 @@ def noise(files: RunFiles, view: Weighed) -> float:
     return per_token(files.config.model, files.devices) * (math.sqrt(tokens) * 4 + 0.05 * tokens)
 
 
-def tokens_of(course: Course, view: Weighed) -> np.ndarray:
+def tokens_of(course: StepPlan, view: Weighed) -> np.ndarray:
     side = course.sides[view.side]
     return side.episode.tokens[: side.length]
 
@@ -209,7 +209,7 @@ def first_loss_problems(files: RunFiles, phase: Phase, agents: Agents) -> Iterat
 def expected_metrics(
     files: RunFiles,
     phase: Phase,
-    course: Course,
+    course: StepPlan,
     step: Mapping[int, Any],
     weighed: Mapping[Place, Weighed],
     policy: Mapping[Place, float],
@@ -247,7 +247,7 @@ def expected_metrics(
 
 
 def _wpo_weights(
-    course: Course,
+    course: StepPlan,
     real: Sequence[tuple[int, Any]],
     weighed: Mapping[Place, Weighed],
     scored: Mapping[Place, Scored],

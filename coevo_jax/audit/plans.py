@@ -68,7 +68,7 @@ class Link:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Course:
+class StepPlan:
     """A phase's plan beside what it should be."""
 
     plan: dict[str, Any]
@@ -105,12 +105,12 @@ class Course:
 
 
 @lru_cache(maxsize=1)  # the checks of a phase follow each other
-def course_of(files: RunFiles, phase: Phase) -> Course:
+def course_of(files: RunFiles, phase: Phase) -> StepPlan:
     """The plan of a learning phase with the sides and pairs that METHOD gives it."""
     lesson = derive(files, phase)
     sides, count = fit_rows(lesson.sides, files.config.batch)
     numbers = lesson.places
-    return Course(
+    return StepPlan(
         plan=files.json(phase.plan),
         sides=sides,
         links=[
@@ -167,7 +167,7 @@ def learn_problems(files: RunFiles, phase: Phase, told: dict[str, int]) -> Itera
     yield from _step_sizes(phase.plan, steps, count, "pairs" if paired else "views")
 
 
-def log_problems(files: RunFiles, phase: Phase, course: Course) -> Iterator[str]:
+def log_problems(files: RunFiles, phase: Phase, course: StepPlan) -> Iterator[str]:
     """What the log says of packing is what the record says."""
     record, prefix = files.record(phase.name), f"{phase.agent}/plan/"
     wanted = {name: record[name] for name in ("cut", "dropped_pairs", "padding", "shared")}
@@ -205,7 +205,7 @@ def side_problems(path: str, plan: Mapping[str, Any], sides: Sequence[Side]) -> 
     yield from differs(f"{path}: trajectories", len(found), len(sides))
 
 
-def pair_problems(path: str, course: Course, record: Mapping[str, Any]) -> Iterator[str]:
+def pair_problems(path: str, course: StepPlan, record: Mapping[str, Any]) -> Iterator[str]:
     """Every pair that can be learned from stands in one step, once."""
     placed = Counter(
         pair["pair"] for step in course.plan["steps"] for micro in step for pair in micro["pairs"]
@@ -226,7 +226,7 @@ def pair_problems(path: str, course: Course, record: Mapping[str, Any]) -> Itera
     yield from differs(f"{path}: pairs left out", record["dropped_pairs"], dropped)
 
 
-def step_problems(where: str, step: Any, course: Course, found_extras: Counter[int]) -> Iterator[str]:
+def step_problems(where: str, step: Any, course: StepPlan, found_extras: Counter[int]) -> Iterator[str]:
     """A step's weights, and that its views are those its pairs need."""
     k = sum(len(micro["pairs"]) for micro in step)
     left: list[tuple[str, int, float]] = []  # what of imitation the pairs do not explain
@@ -263,7 +263,7 @@ def step_problems(where: str, step: Any, course: Course, found_extras: Counter[i
         found_extras[side] += 1
 
 
-def room_problems(place: str, micro: Mapping[str, Any], course: Course) -> Iterator[str]:
+def room_problems(place: str, micro: Mapping[str, Any], course: StepPlan) -> Iterator[str]:
     """A microbatch holds no more than its shape, and no less than its longest trajectory."""
     batch = course.batch
     numbers = [view["n"] for view in micro["views"]]

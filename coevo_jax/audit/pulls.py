@@ -15,7 +15,7 @@ import numpy as np
 from coevo_jax.audit.check import Check, differs, far, judge, same
 from coevo_jax.audit.losses import Pairs
 from coevo_jax.audit.order import Phase
-from coevo_jax.audit.plans import Course, course_of
+from coevo_jax.audit.plans import StepPlan, course_of
 from coevo_jax.audit.reading import RunFiles
 from coevo_jax.audit.steps import Place, loss_terms, pair_losses, pairs_of, views_of
 from coevo_jax.config.options import LearnConfig, of_round
@@ -60,7 +60,7 @@ def pull_problems(files: RunFiles, phase: Phase, told: list[str]) -> Iterator[st
     told.append(f"preferences {recorded['preference']:.3g}, imitation {recorded['sft']:.3g} a step")
 
 
-def preference_pull(course: Course, reference: np.ndarray, beta: float) -> float:
+def preference_pull(course: StepPlan, reference: np.ndarray, beta: float) -> float:
     """The mean over steps, from the reference's log-probabilities [microbatches, views]."""
     weighed, steps = views_of(course)
     policy: dict[Place, float] = {place: float(reference[place]) for place in weighed}

@@ -8,14 +8,14 @@ import numpy as np
 
 from coevo_jax.audit.check import NotCheckable
 from coevo_jax.audit.losses import Pairs, losses_of
-from coevo_jax.audit.plans import Course, Weighed, side_problems
+from coevo_jax.audit.plans import StepPlan, Weighed, side_problems
 from coevo_jax.config.options import LearnConfig
 
 Place = tuple[int, int]  # microbatch, n
 
 
 @lru_cache(maxsize=1)  # the checks of a phase follow each other
-def views_of(course: Course) -> tuple[dict[Place, Weighed], list[list[int]]]:
+def views_of(course: StepPlan) -> tuple[dict[Place, Weighed], list[list[int]]]:
     """How every view is to be weighed, and the numbers of every step's microbatches.
 
     Raises:
@@ -40,7 +40,7 @@ def views_of(course: Course) -> tuple[dict[Place, Weighed], list[list[int]]]:
 
 
 def pairs_of(
-    course: Course,
+    course: StepPlan,
     real: Sequence[tuple[int, Any]],
     weights: np.ndarray,
     weighed: Mapping[Place, Weighed],

@@ -30,7 +30,7 @@ POLL_MS = 2000  # longest wait inside the store: only between two of them Ctrl-C
 FAILURE = 1  # exit code of a run that broke off and can be resumed
 
 
-class Circle:
+class ProcessGroup:
     """Processes that agree with each other. Every method is called by all of them, in the same order."""
 
     def __init__(self, store: Any, name: str, index: int, count: int) -> None:
@@ -90,7 +90,7 @@ class Circle:
                     raise
 
 
-class Processes(Circle):
+class Processes(ProcessGroup):
     """This process among those of its run; alone, it does everything itself.
 
     Every method is called by all processes in the same order, `fail` excepted. As a context it ends the run
@@ -115,7 +115,7 @@ class Processes(Circle):
             )
         super().__init__(store if count > 1 else None, "all", jax.process_index(), count)
         self._explain = explain or (lambda error: (FAILURE, str(error)))
-        self._groups: dict[int, Circle] = {}
+        self._groups: dict[int, ProcessGroup] = {}
         self._over = threading.Event()
         self.host = socket.gethostname()
         if self._store is not None:
@@ -123,11 +123,11 @@ class Processes(Circle):
             self._watcher = threading.Thread(target=self._watch, daemon=True, name="process-watch")
             self._watcher.start()
 
-    def group(self, size: int) -> Circle:
+    def group(self, size: int) -> ProcessGroup:
         """This process among the `size` neighbours that play in lockstep with it."""
         if size not in self._groups:
             number, place = divmod(self.index, size)
-            self._groups[size] = Circle(self._store, f"group-{size}-{number}", place, size)
+            self._groups[size] = ProcessGroup(self._store, f"group-{size}-{number}", place, size)
         return self._groups[size]
 
     def share_of(self, items: Sequence[T], size: int = 1) -> Sequence[T]:

@@ -18,7 +18,7 @@ from coevo_jax.phases.world import (
     tasks_of,
 )
 from coevo_jax.progress import CONSOLE, Stopwatch, say
-from coevo_jax.rollout import Cast, play_together
+from coevo_jax.rollout import EpisodeSet, play_together
 from coevo_jax.rollout.gathering import gather
 from coevo_jax.rollout.lockstep import LockstepPool
 from coevo_jax.rollout.placement import rollout_base, rollout_params
@@ -117,7 +117,7 @@ def _player(
 
     def play_block(block: Block, files: Sequence[Path], place: str) -> int:
         casts = [
-            Cast(
+            EpisodeSet(
                 agent=phase.agent,
                 weights=own,
                 adapter=adapter,
@@ -186,7 +186,11 @@ def finish_roll_out(
     records |= {"checkpoint": run.manifest.checkpoint} | ({"budget": budget} if budget else {})
     record = replace(record, records=records)
     run.commit(record, files=[*shards, *others], states_changed=False, finished=True)
-    say(record, ", ".join(filter(None, (_summary_words(records["summary"]), budget_words(budget or {})))))
+    say(
+        record.name,
+        record.seconds,
+        ", ".join(filter(None, (_summary_words(records["summary"]), budget_words(budget or {})))),
+    )
 
 
 def _records(run: Run, world: World, shards: Sequence[Path]) -> dict[str, Any]:

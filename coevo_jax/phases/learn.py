@@ -32,7 +32,7 @@ from coevo_jax.run_folder.collection import read_collection
 from coevo_jax.run_folder.run import Run
 from coevo_jax.schedule import Phase, find_phase
 from coevo_jax.training.feed import put_batch
-from coevo_jax.training.optimize import Course, optimize
+from coevo_jax.training.optimize import StepPlan, optimize
 from coevo_jax.training.pace import Pace
 from coevo_jax.training.plan_file import PLANS, learned_tokens, steps_of_budget, write_plan
 from coevo_jax.training.references import References
@@ -81,7 +81,7 @@ def learn(run: Run, world: World, phase: Phase) -> None:
     if not plan.batches:
         run.commit(record, files=[pairs_path], states_changed=False, finished=True)
         words = "nothing to learn from in this round: no pairs; the agent stays as it is"
-        say(record, ", ".join(filter(None, (words, budget_words(lesson.budget)))))
+        say(record.name, record.seconds, ", ".join(filter(None, (words, budget_words(lesson.budget)))))
         return
     if record.position == 0 and not (config.keep_optimizer and _has_learned(run, phase)):
         state = run.agents[phase.agent]
@@ -109,7 +109,7 @@ def learn(run: Run, world: World, phase: Phase) -> None:
         run.log.write(int(run.agents[phase.agent].step), phase.name, planned)
         CONSOLE.print(f"{phase.name}: {_pull_words(records['pull'])}", soft_wrap=True)
     peak = of_round(config.learning_rate, phase.round)
-    course = Course(
+    course = StepPlan(
         plan=plan,
         batches_at=references.batches_at,
         steps=steps,
@@ -123,7 +123,11 @@ def learn(run: Run, world: World, phase: Phase) -> None:
     run.commit(record, files=course.files(), states_changed=True, finished=True)
     kinds = ", ".join(f"{kind['count']} {kind['kind']}" for kind in records["pairs"]) or "no pairs"
     words = f"{kinds}; {record.position} steps, padding {plan.padding:.1%}, shared {plan.shared:.1%}"
-    say(record, ", ".join(filter(None, (words, budget_words(lesson.budget), pace.words()))))
+    say(
+        record.name,
+        record.seconds,
+        ", ".join(filter(None, (words, budget_words(lesson.budget), pace.words()))),
+    )
 
 
 def _lesson(run: Run, world: World, phase: Phase, config: LearnConfig) -> _Lesson:

@@ -97,7 +97,8 @@ def _prepare(run: Run) -> None:
     files = [*paths, *(entry for entry in folder.iterdir() if entry.is_file()), *_keep_descriptions(run)]
     run.commit(record, files=files, states_changed=False, finished=True)
     say(
-        record,
+        record.name,
+        record.seconds,
         f"{len(lengths)} experts of {min(lengths)}-{max(lengths)} tokens, "
         f"{_parameter_words(records)}, vocabulary {chat.vocab_size}",
     )

@@ -14,7 +14,7 @@ from coevo_jax.phases.world import (
 from coevo_jax.progress import say
 from coevo_jax.run_folder.run import Run
 from coevo_jax.schedule import Phase
-from coevo_jax.training.optimize import Course, optimize
+from coevo_jax.training.optimize import StepPlan, optimize
 from coevo_jax.training.pace import Pace
 from coevo_jax.training.plan_file import PLANS, learned_tokens, write_plan
 
@@ -37,7 +37,7 @@ def warm_start(run: Run, world: World, phase: Phase) -> None:
         source = "expert" if config.data is None else "imported"
         sides = [{"source": source, "task_id": one.task_id, "sample": one.sample} for one in experts]
         write_plan(plan_path, plan, phase=phase.name, sides=sides, steps=steps, seed=seed, beta=None)
-    course = Course(
+    course = StepPlan(
         plan=plan,
         batches_at=lambda _position, _state: plan.batches,
         steps=steps,
@@ -58,4 +58,4 @@ def warm_start(run: Run, world: World, phase: Phase) -> None:
     files = course.files()
     run.commit(record, files=files, states_changed=True, finished=True, with_base=bool(run.frozen))
     words = f"{len(experts)} experts, {record.position} steps, padding {plan.padding:.1%}"
-    say(record, ", ".join(filter(None, (words, pace.words()))))
+    say(record.name, record.seconds, ", ".join(filter(None, (words, pace.words()))))

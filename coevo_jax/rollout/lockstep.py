@@ -12,7 +12,7 @@ from typing import Any
 
 from coevo_jax.envs.env import Env
 from coevo_jax.envs.pool import EnvPool
-from coevo_jax.hosts.processes import Circle
+from coevo_jax.hosts.processes import ProcessGroup
 
 
 class LockstepPool:
@@ -21,7 +21,7 @@ class LockstepPool:
     Calls and answers are those of `EnvPool`, and the same on every host; so are the counts.
     """
 
-    def __init__(self, pool: EnvPool, circle: Circle):
+    def __init__(self, pool: EnvPool, circle: ProcessGroup):
         self._pool, self._circle = pool, circle
         self.calls, self.seconds = 0, 0.0
         self.latencies: list[float] = []

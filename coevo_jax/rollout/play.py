@@ -27,7 +27,7 @@ Played = tuple[list[Trajectory], RolloutStats]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Cast:
+class EpisodeSet:
     """Who plays what."""
 
     agent: str  # name recorded in the trajectories
@@ -90,7 +90,7 @@ def play(
       One trajectory per episode, ordered by task, then sample, and the counts of this call. An episode that
       cannot be played has the ending `fault`; a fault never raises.
     """
-    cast = Cast(agent=agent, weights=engine.load(params), tasks=tasks, samples=samples, phase=phase)
+    cast = EpisodeSet(agent=agent, weights=engine.load(params), tasks=tasks, samples=samples, phase=phase)
     sampling = Sampling(
         root=jax.random.key(seed), temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p
     )
@@ -104,7 +104,7 @@ def play_together(
     engine: SlotEngine,
     pool: Environments,
     chat: ChatFormat,
-    casts: Sequence[Cast],
+    casts: Sequence[EpisodeSet],
     *,
     sampling: Sampling,
     prefix: Sequence[int] = (),
@@ -126,7 +126,7 @@ def play_together(
     Returns:
       What `play` returns, for each cast. Costs that cannot be told apart stand in the counts of each.
     """
-    by_weights: dict[int, list[tuple[int, Cast]]] = {}
+    by_weights: dict[int, list[tuple[int, EpisodeSet]]] = {}
     for index, cast in enumerate(casts):
         by_weights.setdefault(id(cast.weights), []).append((index, cast))
     total = sum(len(cast.tasks) * cast.samples for cast in casts)
@@ -169,7 +169,11 @@ class _Before:
 
 
 def _results(
-    casts: Sequence[Cast], lanes: Sequence[Lane], pool: Environments, clock: DeviceClock, before: _Before
+    casts: Sequence[EpisodeSet],
+    lanes: Sequence[Lane],
+    pool: Environments,
+    clock: DeviceClock,
+    before: _Before,
 ) -> list[Played]:
     done = {order: trajectory for lane in lanes for order, trajectory in lane.done.items()}
     shared: dict[str, Any] = {

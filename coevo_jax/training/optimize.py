@@ -34,7 +34,7 @@ BatchSource = Callable[[int, TrainState], Sequence[PreferenceBatch]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Course:
+class StepPlan:
     """What a phase's steps learn from, and how."""
 
     plan: BatchPlan
@@ -61,7 +61,7 @@ def optimize(
     programs: StepPrograms,
     phase: Phase,
     record: PhaseRecord,
-    course: Course,
+    course: StepPlan,
     pace: Pace,
 ) -> PhaseRecord:
     """Take every step of the phase that is not committed yet; leaves the last commit to the caller.
@@ -126,7 +126,7 @@ def optimize(
 
 
 def _put_step(
-    run: Run, learning: Learning, phase: Phase, course: Course, position: int, state: TrainState
+    run: Run, learning: Learning, phase: Phase, course: StepPlan, position: int, state: TrainState
 ) -> _Step | None:
     """The step at a position, taken from `state`; None after the last one."""
     if position >= course.steps:

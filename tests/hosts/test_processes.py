@@ -14,7 +14,7 @@ from coevo_jax.envs.env import EnvFault, StepResult
 from coevo_jax.envs.pool import EnvPool
 from coevo_jax.hosts import processes as processes_module
 from coevo_jax.hosts import same_start
-from coevo_jax.hosts.processes import Circle, Processes
+from coevo_jax.hosts.processes import Processes, ProcessGroup
 from coevo_jax.hosts.same_start import difference, fingerprint, require_same_start
 from coevo_jax.rollout.gathering import gather, interleaved
 from coevo_jax.rollout.lockstep import LockstepPool
@@ -61,7 +61,7 @@ def together(count, work):
 
 def test_all_get_the_values_of_all_and_nothing_old_stays():
     def work(index, store):
-        circle = Circle(store, "all", index, 3)
+        circle = ProcessGroup(store, "all", index, 3)
         return [circle.exchange("number", [index, round]) for round in range(4)]
 
     results, store = together(3, work)
@@ -73,7 +73,9 @@ def test_what_is_done_once_is_done_by_the_first_and_known_to_all():
     calls = []
 
     def work(index, store):
-        return Circle(store, "all", index, 3).once("clock", lambda: calls.append(index) or {"time": 7.5})
+        return ProcessGroup(store, "all", index, 3).once(
+            "clock", lambda: calls.append(index) or {"time": 7.5}
+        )
 
     assert together(3, work)[0] == [{"time": 7.5}] * 3
     assert calls == [0]
@@ -82,7 +84,7 @@ def test_what_is_done_once_is_done_by_the_first_and_known_to_all():
 def test_processes_that_are_at_different_places_are_told_so():
     def work(index, store):
         with pytest.raises(RuntimeError, match="process 1 is at 'learn', process 0 at 'explore'") as caught:
-            Circle(store, "all", index, 2).exchange("learn" if index else "explore", None)
+            ProcessGroup(store, "all", index, 2).exchange("learn" if index else "explore", None)
         return caught
 
     with pytest.raises(BaseException, match="process 0 is at 'explore', process 1 at 'learn'"):
@@ -166,7 +168,7 @@ def test_processes_with_different_configs_are_all_refused(monkeypatch):
     monkeypatch.setattr(same_start, "CODE", ())
 
     def work(index, store):
-        circle = Circle(store, "all", index, 2)
+        circle = ProcessGroup(store, "all", index, 2)
         circle.host = f"host-{index}"  # pyright: ignore[reportAttributeAccessIssue]
         with pytest.raises(ConfigError) as caught:
             require_same_start(circle, Config(name="a", seed=index), {"resume": None})  # pyright: ignore[reportArgumentType]
@@ -208,7 +210,7 @@ class _Env:
 def test_hosts_in_lockstep_see_the_same_answers_wherever_the_environments_live():
     def work(index, store):
         with EnvPool(_Env, workers=1, step_timeout=10) as own:  # pyright: ignore[reportArgumentType]
-            pool = LockstepPool(own, Circle(store, "group", index, 2))
+            pool = LockstepPool(own, ProcessGroup(store, "group", index, 2))
             for slot, action in enumerate(["a", "break", "c"]):
                 pool.submit(slot, lambda env, action=action: env.step(action))
             first = pool.wait({0, 1})
@@ -229,7 +231,7 @@ def test_a_host_that_does_not_share_the_folder_is_refused(tmp_path, monkeypatch)
     def work(index, store):
         folder = tmp_path / f"disk-of-host-{index}"
         folder.mkdir()
-        circle = Circle(store, "all", index, 2)
+        circle = ProcessGroup(store, "all", index, 2)
         circle.host = f"host-{index}"  # pyright: ignore[reportAttributeAccessIssue]
         if index:
             with pytest.raises(ConfigError, match="disk-of-host-1: not the folder that process 0 writes to"):

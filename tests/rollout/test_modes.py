@@ -11,7 +11,7 @@ from coevo_jax.config.options import LoraConfig
 from coevo_jax.envs.pool import EnvPool
 from coevo_jax.models.lora import merge
 from coevo_jax.models.transformer import Transformer
-from coevo_jax.rollout import Cast, play_together
+from coevo_jax.rollout import EpisodeSet, play_together
 from coevo_jax.sampling.engine import Request, Sampling
 from coevo_jax.trajectory import Ending
 from tests.fresh import fresh_adapters
@@ -96,7 +96,7 @@ def test_samples_of_a_task_share_its_whole_prompt():
 def casts(shared=None, **weights):
     """Two agents on the same tasks; their phases differ, and so do their random keys."""
     return [
-        Cast(
+        EpisodeSet(
             agent=agent,
             weights=own if shared is None else shared,
             adapter=0 if shared is None else own,
@@ -136,7 +136,7 @@ def test_the_shared_prefix_is_computed_once_for_all_blocks_and_a_later_block_alo
     blocks = [make_tasks(8)[:4], make_tasks(8)[4:]]
 
     def block(engine, number, weights=weights):
-        casts = [Cast(weights=weights, tasks=blocks[number], **own)]
+        casts = [EpisodeSet(weights=weights, tasks=blocks[number], **own)]
         with EnvPool(ScriptedEnv, workers=2, step_timeout=10) as pool:
             return play_together(engine, pool, CHAT, casts, sampling=SAMPLING, prefix=prefix)[0]
 

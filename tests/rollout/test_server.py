@@ -12,7 +12,7 @@ import pytest
 from coevo_jax.config.options import RolloutConfig
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.envs.pool import EnvPool
-from coevo_jax.rollout import Cast, play, play_together
+from coevo_jax.rollout import EpisodeSet, play, play_together
 from coevo_jax.rollout.endpoint import Endpoint, Served, ask, base_model, list_models, probe
 from coevo_jax.rollout.server import ServerEngine
 from coevo_jax.sampling.engine import Sampling
@@ -164,7 +164,7 @@ def test_another_token_at_which_the_server_stops_does_not_end_a_turn(server):
 def test_two_agents_play_side_by_side_what_they_play_alone(server):
     server.stub.adapters["other"] = random_params(1)
     casts = [
-        Cast(agent=agent, weights=served(server, model), tasks=make_tasks(4), samples=2, phase=phase)
+        EpisodeSet(agent=agent, weights=served(server, model), tasks=make_tasks(4), samples=2, phase=phase)
         for agent, model, phase in (("target", "base", 4), ("failure", "other", 5))
     ]
     sampling = Sampling(root=jax.random.key(0), temperature=1.0)

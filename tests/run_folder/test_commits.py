@@ -21,7 +21,7 @@ from coevo_jax.run_folder.run import Run, create_run, open_run
 from coevo_jax.run_folder.stopping import SIGNALS, Stopped, StopRequest
 from coevo_jax.schedule import Phase
 from coevo_jax.sharding import make_mesh
-from coevo_jax.training.optimize import Course, optimize
+from coevo_jax.training.optimize import StepPlan, optimize
 from coevo_jax.training.pace import Pace
 from tests.learning.packed import VOCAB, packed, random_pairs
 from tests.measured import curve
@@ -64,7 +64,7 @@ def go_on(scene, folder: Path) -> Run:
 def learn(scene, run: Run) -> None:
     """The phase, with the commit that ends it."""
     _, learning, plan = scene
-    course = Course(
+    course = StepPlan(
         plan=plan,
         batches_at=lambda _position, _state: plan.batches,
         steps=3 * len(plan.steps),

@@ -22,7 +22,7 @@ from coevo_jax.run_folder.metrics import finalize, read_metrics
 from coevo_jax.run_folder.run import create_run
 from coevo_jax.schedule import Phase
 from coevo_jax.sharding import make_mesh
-from coevo_jax.training.optimize import Course, optimize
+from coevo_jax.training.optimize import StepPlan, optimize
 from coevo_jax.training.pace import Pace, batch_flops, published_rate
 from tests.learning.packed import VOCAB, packed, random_pairs
 from tests.tiny import tiny_config
@@ -33,7 +33,7 @@ EPOCHS = 2
 
 
 def course_of(plan, files=list):
-    return Course(
+    return StepPlan(
         plan=plan,
         batches_at=lambda _position, _state: plan.batches,
         steps=EPOCHS * len(plan.steps),

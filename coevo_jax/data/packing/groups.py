@@ -48,7 +48,7 @@ class Group:
         return Bundle(layouts=layouts, pairs=len(self.links))
 
 
-class Planter:
+class TreeBuilder:
     """Grows prefix trees from views: knows the trajectories' order and common prefixes, once for a plan.
 
     `preamble` is the number of first tokens that all of them share, such as a system prompt: a row encodes

@@ -26,7 +26,7 @@ from coevo_jax.config.streams import stream
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.packing.bins import Shape
 from coevo_jax.data.packing.checks import cut_to_rows, name_of, pair_problem, trajectory_problem
-from coevo_jax.data.packing.groups import Planter, Unit
+from coevo_jax.data.packing.groups import TreeBuilder, Unit
 from coevo_jax.data.packing.microbatch import Microbatch, StepWeights, build
 from coevo_jax.data.packing.steps import counted_steps, one_microbatch_steps
 from coevo_jax.data.packing.views import Link, View, link_pair, plain_view
@@ -179,7 +179,7 @@ def check(pair_set: PairSet, kinds: Mapping[str, KindWeights], sft_extra: Mappin
 
 
 def _steps(
-    tasks: Sequence[Sequence[Unit]], planter: Planter, seed: int, count: int | None
+    tasks: Sequence[Sequence[Unit]], planter: TreeBuilder, seed: int, count: int | None
 ) -> list[list[Microbatch]]:
     if count is None:
         return one_microbatch_steps(tasks, planter, seed)
@@ -188,10 +188,10 @@ def _steps(
 
 def _planter(
     trajectories: Sequence[Trajectory], tasks: Iterable[Sequence[Unit]], batch: BatchConfig
-) -> Planter:
+) -> TreeBuilder:
     used = {view.trajectory for units in tasks for unit in units for view in unit.views}
     shape = Shape(rows=batch.rows, tokens=batch.row_length, views=batch.views_per_row, pairs=batch.pairs)
-    return Planter(trajectories, sorted(used), shape, batch.share_prefixes)
+    return TreeBuilder(trajectories, sorted(used), shape, batch.share_prefixes)
 
 
 def _add_extra(

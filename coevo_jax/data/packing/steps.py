@@ -8,7 +8,7 @@ import numpy as np
 
 from coevo_jax.config.streams import stream
 from coevo_jax.data.packing.bins import assemble
-from coevo_jax.data.packing.groups import Group, Planter, Unit
+from coevo_jax.data.packing.groups import Group, TreeBuilder, Unit
 from coevo_jax.data.packing.microbatch import Microbatch
 
 # Of so many draws of a step's tasks, the one that leaves least padding is taken.
@@ -19,14 +19,16 @@ REACH = 4
 Step = list[Microbatch]
 
 
-def one_microbatch_steps(tasks: Sequence[Sequence[Unit]], planter: Planter, seed: int) -> list[Step]:
+def one_microbatch_steps(tasks: Sequence[Sequence[Unit]], planter: TreeBuilder, seed: int) -> list[Step]:
     """Every microbatch is a step; a task's units stay together where they fit."""
     groups = [group for units in tasks for group in planter.groups(units)]
     order = stream("steps", seed).permutation(len(groups))
     return [[micro] for micro in lay_out([groups[index] for index in order], planter)]
 
 
-def counted_steps(tasks: Sequence[Sequence[Unit]], planter: Planter, seed: int, *, count: int) -> list[Step]:
+def counted_steps(
+    tasks: Sequence[Sequence[Unit]], planter: TreeBuilder, seed: int, *, count: int
+) -> list[Step]:
     """Steps of `count` units that count each, the last one of what is left; riders come with their task.
 
     Units that do not count, of tasks where none does, are spread evenly over the steps.
@@ -59,7 +61,9 @@ def counted_steps(tasks: Sequence[Sequence[Unit]], planter: Planter, seed: int, 
     return steps
 
 
-def lay_out(groups: Sequence[Group], planter: Planter, *, attempts: int | None = None) -> list[Microbatch]:
+def lay_out(
+    groups: Sequence[Group], planter: TreeBuilder, *, attempts: int | None = None
+) -> list[Microbatch]:
     """Lay groups into microbatches, as few as found."""
     bundles = [group.bundle for group in groups]
     fillings = (
@@ -90,7 +94,7 @@ def _take(tasks: Sequence[list[Unit]], count: int) -> tuple[list[list[Unit]], li
     return taken, rest
 
 
-def _lay_step(tasks: Sequence[Sequence[Unit]], planter: Planter) -> Step:
+def _lay_step(tasks: Sequence[Sequence[Unit]], planter: TreeBuilder) -> Step:
     by_task: dict[str, list[Unit]] = {}
     for units in tasks:
         for unit in units:
