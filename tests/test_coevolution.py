@@ -155,15 +155,17 @@ def test_killed_at_every_third_commit_it_ends_in_the_same_numbers(whole, tmp_pat
 
 
 def test_killed_before_its_first_commit_a_run_can_be_started_again(tmp_path, monkeypatch):
-    import coevo_jax.run_folder.run as run_module
+    import coevo_jax.run_folder.folder as folder_module
 
     def die(folder, manifest):
         raise Killed
 
     config = tiny_config(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(run_module, "write_manifest", die)
-        patch.setattr(run_module.shutil, "rmtree", lambda *_, **__: None)  # nothing cleans up after kill -9
+        patch.setattr(folder_module, "write_manifest", die)
+        patch.setattr(
+            folder_module.shutil, "rmtree", lambda *_, **__: None
+        )  # nothing cleans up after kill -9
         with pytest.raises(Killed):
             create_run(config)
     run = create_run(config)

@@ -19,7 +19,7 @@ from coevo_jax.hosts.same_start import difference, fingerprint, require_same_sta
 from coevo_jax.rollout.gathering import gather, interleaved
 from coevo_jax.rollout.lockstep import LockstepPool
 from coevo_jax.rollout.stats import RolloutStats, joined
-from coevo_jax.run_folder import run as run_module
+from coevo_jax.run_folder import lock as lock_module
 from tests.data.packed import trajectory
 
 
@@ -226,7 +226,7 @@ def test_hosts_in_lockstep_see_the_same_answers_wherever_the_environments_live()
 
 
 def test_a_host_that_does_not_share_the_folder_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(run_module, "SHARED_WITHIN", 0.5)
+    monkeypatch.setattr(lock_module, "SHARED_WITHIN", 0.5)
 
     def work(index, store):
         folder = tmp_path / f"disk-of-host-{index}"
@@ -235,8 +235,8 @@ def test_a_host_that_does_not_share_the_folder_is_refused(tmp_path, monkeypatch)
         circle.host = f"host-{index}"  # pyright: ignore[reportAttributeAccessIssue]
         if index:
             with pytest.raises(ConfigError, match="disk-of-host-1: not the folder that process 0 writes to"):
-                run_module._hold(folder, circle)  # pyright: ignore[reportArgumentType]
+                lock_module.hold(folder, circle)  # pyright: ignore[reportArgumentType]
         else:
-            run_module._hold(folder, circle).close()  # pyright: ignore[reportArgumentType, reportOptionalMemberAccess]
+            lock_module.hold(folder, circle).close()  # pyright: ignore[reportArgumentType, reportOptionalMemberAccess]
 
     together(2, work)

@@ -138,7 +138,7 @@ def test_the_command_shows_both_intervals_and_who_is_left_out(tmp_path, capsys):
         for method, seed in (("coevo", 0), ("coevo", 1), ("eto", 0), ("eto", 1), ("rft", 2))
     ]
     page = tmp_path / "comparison.html"
-    assert main([*map(str, folders), "--out", str(page), "--baseline", "eto"]) == 0
+    main([*map(str, folders), "--out", str(page), "--baseline", "eto"])
     shown = capsys.readouterr().out
     assert "Differences from eto in mean reward, last round, paired by task" in shown
     assert "95 % over seeds" in shown and "95 % over tasks" in shown
@@ -154,7 +154,7 @@ def test_the_command_shows_both_intervals_and_who_is_left_out(tmp_path, capsys):
     assert expected["tasks"]["mean"] is not None
     assert f"{expected['tasks']['mean']:+.3f}".replace("-", "−") in row
     shutil.rmtree(folders[0] / "trajectories")
-    assert main([*map(str, folders[:4]), "--out", str(page)]) == 0
+    main([*map(str, folders[:4]), "--out", str(page)])
     assert "Not paired: eto-0 (eto, seed 0)" in capsys.readouterr().out
-    assert main([str(folders[1]), "--baseline", "eto"]) == 2
-    assert "--baseline: found one run" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="--baseline: found one run"):
+        main([str(folders[1]), "--baseline", "eto"])

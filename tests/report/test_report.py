@@ -178,7 +178,7 @@ def test_results_of_an_earlier_version_are_read_and_shown(tmp_path, capsys):
     results = load_results(tmp_path)
     assert results["pulls"] == []
     assert [one["after_error"] for one in (*results["evaluations"], *results["explorations"])] == [None] * 3
-    assert main([str(tmp_path)]) == 0
+    main([str(tmp_path)])
     assert "Evaluation on the test split" in capsys.readouterr().out
     page = (tmp_path / "report.html").read_text()
     assert '<section id="rounds">' in page
@@ -212,7 +212,7 @@ def test_results_are_checked_when_saved(tmp_path):
 
 
 def test_command_on_one_run(run_dir, tmp_path, capsys):
-    assert main([str(run_dir), "--out", str(tmp_path / "page.html")]) == 0
+    main([str(run_dir), "--out", str(tmp_path / "page.html")])
     shown = capsys.readouterr().out
     for words in ("Evaluation on the test split", "Warm start", "Preference pairs", "Wall time", "1.5 GiB"):
         assert words in shown
@@ -225,12 +225,12 @@ def test_command_on_several_runs(tmp_path, capsys):
         for method in ("coevo", "eto")
         for seed in (0, 1)
     ]
-    assert main([*map(str, runs), "--out", str(tmp_path / "comparison.html")]) == 0
+    main([*map(str, runs), "--out", str(tmp_path / "comparison.html")])
     assert "coevo − eto" in capsys.readouterr().out
     page = (tmp_path / "comparison.html").read_text()
     assert "coevo − eto" in page and page.count('class="seed"') > 10
 
 
-def test_command_on_a_missing_folder(tmp_path, capsys):
-    assert main([str(tmp_path / "none")]) == 2
-    assert capsys.readouterr().err == f"error: {tmp_path}/none: no such run folder\n"
+def test_command_on_a_missing_folder(tmp_path):
+    with pytest.raises(ConfigError, match=f"{tmp_path}/none: no such run folder"):
+        main([str(tmp_path / "none")])

@@ -6,12 +6,13 @@ import jax
 import numpy as np
 import pytest
 
-from coevo_jax import phases
 from coevo_jax.coevolution import coevolve
 from coevo_jax.commands.train import main
 from coevo_jax.config.reading import load_config
 from coevo_jax.config.strict import ConfigError
+from coevo_jax.phases import table
 from coevo_jax.phases.agents import restore_agents
+from coevo_jax.phases.prepare import prepare
 from coevo_jax.phases.world import EXPERTS_FILE, build_world
 from coevo_jax.run_folder import fork
 from coevo_jax.run_folder.fork import can_fork, fork_run
@@ -33,7 +34,7 @@ def explored(folder: Path, *overrides: str) -> Path:
     """A run that was killed when it would first learn from pairs."""
     run = create_run(tiny_config(folder, *overrides))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(phases.PHASES, "learn", die)
+        patch.setitem(table.PHASES, "learn", die)
         with pytest.raises(Killed):
             coevolve(run)
     run.close()
@@ -146,7 +147,7 @@ def test_what_a_killed_fork_left_is_prepared_again_without_touching_its_source(s
     }
     run = open_run(linked.parent)
     assert run.manifest.done == ()
-    phases.prepare(run)
+    prepare(run)
     run.close()
     for path, inode in inodes.items():
         assert path.stat().st_ino == inode != (linked / path.name).stat().st_ino
@@ -155,7 +156,7 @@ def test_what_a_killed_fork_left_is_prepared_again_without_touching_its_source(s
 def test_from_the_command_line_it_starts_once_and_then_resumes(source, tmp_path, monkeypatch, capsys):
     command = ["--auto-resume", "--fork", str(source), str(write_config(tmp_path)), *COEVO]
     command += [f"runs_dir={tmp_path / 'runs'}", "target.epochs=1"]
-    monkeypatch.setitem(phases.PHASES, "learn", die)
+    monkeypatch.setitem(table.PHASES, "learn", die)
     for _ in range(2):
         with pytest.raises(Killed):
             main(command)

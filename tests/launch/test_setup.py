@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 LAUNCHERS = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "launch").glob("[tg]pu/*.s[hb]*"))]
 SOURCED = ["launch/tpu/slices.sh"]
 SCRIPTS = [
