@@ -123,7 +123,8 @@ def test_a_cell_measured_anew_gives_the_kept_figures(figures, tmp_path_factory, 
     """Of the smallest model, with the compiler that made the page."""
     libtpu = libtpu_folder(tmp_path_factory)
     code = (
-        "import json\nfrom coevo_jax.commands.scaling import cells\nfrom coevo_jax.preflight.scaling import measure\n"
+        "import json\nfrom coevo_jax.commands.scaling import cells\n"
+        "from coevo_jax.preflight.scaling import measure\n"
         "cell = next(one for one in cells() if one.trained == 'adapters' and one.chips == 16)\n"
         "print('\\n' + json.dumps([cell.key, measure(cell, {}, lambda words: None)]))"
     )
