@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
 # Lint, types and tests: launch/test.sh [--all] [pytest arguments ...]
+#                        launch/test.sh --real [part ...]
 #
-# The default is the fast suite; --all runs the slow tests after it. COEVO_TEST_WORKERS (default 2) is the
-# number of test processes.
+# The default is the fast suite; --all runs the slow tests after it. --real, outside CI, holds the project against
+# real servers and libraries, which it installs, and writes docs/real.md (tests/real). COEVO_TEST_WORKERS
+# (default 2) is the number of test processes.
 set -euo pipefail
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -15,6 +17,10 @@ fi
 "$root/launch/setup.sh" requirements-dev.txt
 bin="$(cd "${COEVO_VENV:-$root/.venv}/bin" && pwd)"
 cd "$root"
+
+if [[ "${1:-}" == --real ]]; then
+    exec "$bin/python" -m tests.real "${@:2}"
+fi
 
 "$bin/ruff" check --quiet .
 "$bin/ruff" format --quiet --check .

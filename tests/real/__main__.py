@@ -1,0 +1,115 @@
+"""What the tests of every day cannot have: real servers and search engines, installed for the purpose.
+
+`./launch/test.sh --real` runs it, outside CI: it needs a network and takes minutes. Each part installs what
+it needs in a temporary folder. What held is written to docs/real.md with the date and the versions; the exit
+code is 1 where something did not.
+
+COEVO_SPIDER and COEVO_MYSQL_ANSWERS, where they are set, let MySQL's part compare the real data's golds and
+kept answers, too (tests/envs/test_sql_server.py).
+"""
+
+import os
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+LOG = ROOT / "docs" / "real.md"
+HEAD = """# What held against the real things
+
+Written by `./launch/test.sh --real`, the newest run of each part.
+
+| part | date | held | with | took |
+|---|---|---|---|---|
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of a part."""
+
+    held: bool
+    said: str  # its last line, or the version it ran against
+    seconds: float
+
+
+def run(command: list[str], **environment: str) -> tuple[int, str]:
+    """Run a command from the repository's root; its exit code and all that it printed."""
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    sys.stdout.write(done.stdout)
+    return done.returncode, done.stdout
+
+
+def mysql(folder: Path) -> tuple[bool, str]:
+    """The emulation of MySQL beside a real server, and the environment on that server."""
+    code, said = run(["tests/real/mysqld.sh", str(folder)])
+    version = re.search(r"Ver (\S+)", said)
+    if code or version is None:
+        return False, "mysqld could not be had"
+    test = [sys.executable, "-m", "pytest", "-n", "0", "-m", "slow", "tests/envs/test_sql_server.py"]
+    code, said = run(test, COEVO_MYSQLD=str(folder / "mysqld"))
+    counted = re.findall(r"\d+ (?:passed|failed|skipped)[^\n]*", said)
+    return code == 0, f"MySQL {version[1]}: {counted[-1] if counted else 'no summary'}"
+
+
+def search(folder: Path) -> tuple[bool, str]:
+    """WebShop's search beside Pyserini's."""
+    code, said = run([sys.executable, "-m", "tests.real.webshop_search"], TMPDIR=str(folder))
+    equal = re.findall(r"\d+ of \d+ equal", said)
+    return code == 0, f"Pyserini 1.6.0: {' queries, '.join(equal)} terms" if equal else "no answer"
+
+
+PARTS = {"MySQL": mysql, "WebShop's search": search}
+
+
+def play(part: str) -> Outcome:
+    """Run a part in a folder of its own, which goes afterwards."""
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        held, said = PARTS[part](Path(folder))
+    return Outcome(held=held, said=said, seconds=time.monotonic() - began)
+
+
+def write(outcomes: dict[str, Outcome]) -> None:
+    """Put the outcomes into the log; parts that did not run keep their rows."""
+    kept = {}
+    if LOG.is_file():
+        for line in LOG.read_text(encoding="utf-8").splitlines():
+            name = line.removeprefix("| ").partition(" |")[0]
+            kept |= {name: line} if name in PARTS else {}
+    now = datetime.now(UTC).strftime("%Y-%m-%d")
+    for part, one in outcomes.items():
+        said = one.said.replace("|", "/")
+        python = f"Python {platform.python_version()}"
+        held = "yes" if one.held else "**no**"
+        kept[part] = f"| {part} | {now} | {held} | {said}; {python} | {one.seconds:.0f} s |"
+    LOG.write_text(HEAD + "".join(f"{kept[part]}\n" for part in PARTS if part in kept), encoding="utf-8")
+
+
+def main(parts: list[str]) -> int:
+    unknown = [part for part in parts if part not in PARTS]
+    if unknown:
+        print(f"error: no part {unknown[0]!r}; expected {', '.join(PARTS)}", file=sys.stderr)
+        return 2
+    outcomes = {part: play(part) for part in parts or PARTS}
+    write(outcomes)
+    print(LOG.read_text(encoding="utf-8"))
+    return 0 if all(one.held for one in outcomes.values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
