@@ -105,3 +105,19 @@ def edit_metrics(run: Path, phase: str, name: str, edit: Callable[[float], float
     content = manifest(run) | {"metrics_offset": len(text.encode())}
     (run / "manifest.json").unlink()
     (run / "manifest.json").write_text(json.dumps(content))
+
+
+Edit = Callable[[Path], None]
+
+
+def collected(edits: dict[str, tuple[Edit, set[str]]]) -> Callable[..., Callable[[Edit], Edit]]:
+    """A decorator that names the checks which an edit of a run breaks, and keeps both in `edits`."""
+
+    def breaks(*names: str) -> Callable[[Edit], Edit]:
+        def add(edit: Edit) -> Edit:
+            edits[edit.__name__] = (edit, set(names))
+            return edit
+
+        return add
+
+    return breaks

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,9 @@ from coevo_jax.audit.whose import Tasks
 from coevo_jax.commands.audit import main
 from coevo_jax.report.html import write_report
 from tests.audit.breaking import (
+    Edit,
     broken,
+    collected,
     copy,
     edit_json,
     edit_lines,
@@ -73,16 +74,8 @@ def test_what_is_broken_gives_exit_code_1_and_no_run_gives_2(whole, tmp_path, ca
 
 
 # Each edit, and the checks that it breaks: one alone wherever the claim stands in one place only.
-Edit = Callable[[Path], None]
 EDITS: dict[str, tuple[Edit, set[str]]] = {}
-
-
-def breaks(*names: str) -> Callable[[Edit], Edit]:
-    def add(edit: Edit) -> Edit:
-        EDITS[edit.__name__] = (edit, set(names))
-        return edit
-
-    return add
+breaks = collected(EDITS)
 
 
 @breaks("whose/files")

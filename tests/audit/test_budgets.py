@@ -1,14 +1,15 @@
 """A run under every budget, with lots, discounts and imitation without a pair; what is broken is named."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from coevo_jax.audit.audit import run_audit
 from tests.audit.breaking import (
+    Edit,
     broken,
+    collected,
     copy,
     edit_json,
     edit_lines,
@@ -47,16 +48,8 @@ def test_a_run_under_every_budget_holds(whole):
     assert record["records"]["budget"]["pairs"] == {"asked": 20, "reached": 20}
 
 
-Edit = Callable[[Path], None]
 EDITS: dict[str, tuple[Edit, set[str]]] = {}
-
-
-def breaks(*names: str) -> Callable[[Edit], Edit]:
-    def add(edit: Edit) -> Edit:
-        EDITS[edit.__name__] = (edit, set(names))
-        return edit
-
-    return add
+breaks = collected(EDITS)
 
 
 @breaks(f"budget/{EXPLORE}")

@@ -155,6 +155,17 @@ class StatementParser(QueryParser):
         return self._filtered(sorted(rows), ["Database"])
 
     def _columns_of(self, full: bool) -> Rows:
+        table = self._named_table()
+        rows = describe(table.schema)
+        names = ["Field", "Type", "Null", "Key", "Default", "Extra"]
+        if full:
+            kinds = [COLLATION if c.sql_type.kind == "text" else None for c in table.schema.columns]
+            rows = [(*row[:2], kind, *row[2:], "select", "") for row, kind in zip(rows, kinds, strict=True)]
+            names = ["Field", "Type", "Collation", "Null", "Key", "Default", "Extra", "Privileges", "Comment"]
+        return self._filtered(rows, names)
+
+    def _named_table(self) -> StoredTable:
+        """The table behind FROM or IN, whose database may stand before or behind it."""
         if self.word not in ("from", "in"):
             raise self.error()
         self.advance()
@@ -163,14 +174,7 @@ class StatementParser(QueryParser):
         if database is not None:
             name, database = database, name
         self._own(self._database_name() or database)
-        table = self._table(name)
-        rows = describe(table.schema)
-        names = ["Field", "Type", "Null", "Key", "Default", "Extra"]
-        if full:
-            kinds = [COLLATION if c.sql_type.kind == "text" else None for c in table.schema.columns]
-            rows = [(*row[:2], kind, *row[2:], "select", "") for row, kind in zip(rows, kinds, strict=True)]
-            names = ["Field", "Type", "Collation", "Null", "Key", "Default", "Extra", "Privileges", "Comment"]
-        return self._filtered(rows, names)
+        return self._table(name)
 
     def _dotted(self) -> str | None:
         if not self.take("."):
@@ -180,19 +184,12 @@ class StatementParser(QueryParser):
         return name
 
     def _index(self, full: bool) -> Rows:
-        if self.word not in ("from", "in"):
-            raise self.error()
-        self.advance()
-        name = self.identifier()
-        database = self._dotted()
-        if database is not None:
-            name, database = database, name
-        self._own(self._database_name() or database)
+        table = self._named_table()
         names = (
             "Table Non_unique Key_name Seq_in_index Column_name Collation Cardinality Sub_part Packed Null "
         )
         names += "Index_type Comment Index_comment Visible Expression"
-        return self._filtered(index_rows(self._table(name)), names.split())
+        return self._filtered(index_rows(table), names.split())
 
     def _create(self, full: bool) -> Rows:
         what = self.word

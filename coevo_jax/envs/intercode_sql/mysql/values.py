@@ -12,7 +12,6 @@ from typing import Any
 
 import regex
 
-from coevo_jax.envs.intercode_sql.mysql.collation import collation_key
 from coevo_jax.envs.intercode_sql.mysql.schema import SqlType
 
 EXACT = Context(prec=130)
@@ -192,11 +191,6 @@ def round_exact(value: int | Decimal, digits: int) -> Decimal:
 def cut_exact(value: int | Decimal, digits: int) -> Decimal:
     """TRUNCATE of an exact number."""
     return Decimal(value).quantize(Decimal(1).scaleb(-digits), rounding=ROUND_DOWN, context=EXACT)
-
-
-def text_key(value: Any) -> Any:
-    """What is equal where two texts are, and sorts as they do."""
-    return collation_key(value) if isinstance(value, str) else value
 
 
 def truth(value: Any) -> bool | None:
