@@ -3,6 +3,7 @@
 import functools
 import importlib.util
 import os
+import socket
 import time
 from pathlib import Path
 
@@ -25,13 +26,15 @@ from tests.envs.spider_files import DUMP, write_spider
 SPIDER = os.environ.get("COEVO_SPIDER")
 ANSWERS = os.environ.get("COEVO_MYSQL_ANSWERS")
 PASSWORD = "s3cr3t-word"
+with socket.create_server(("127.0.0.1", 0)) as free:  # two test processes may each have a server
+    PORT = free.getsockname()[1]
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(MYSQLD is None, reason=NO_SERVER)]
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    running = Server(tmp_path_factory.mktemp("mysql"), "--port=33069", "--bind-address=127.0.0.1")
+    running = Server(tmp_path_factory.mktemp("mysql"), f"--port={PORT}", "--bind-address=127.0.0.1")
     running.load(f"CREATE USER 'reader'@'localhost' IDENTIFIED BY '{PASSWORD}'")
     running.load("GRANT ALL ON *.* TO 'reader'@'localhost'; CREATE USER 'plain'@'localhost'")
     running.load("GRANT ALL ON *.* TO 'plain'@'localhost'")
@@ -197,7 +200,7 @@ def test_a_server_that_heeds_case_is_refused(folder, tmp_path):
 
 def test_a_password_without_tls_is_a_clear_error_or_no_error(folder, server, monkeypatch):
     """pymysql needs `cryptography` for it, which is not required; with TLS it does not."""
-    options = InterCodeSqlOptions(spider_path=str(folder), dsn=f"mysql://reader:{PASSWORD}@127.0.0.1:33069")
+    options = InterCodeSqlOptions(spider_path=str(folder), dsn=f"mysql://reader:{PASSWORD}@127.0.0.1:{PORT}")
     server.load("FLUSH PRIVILEGES")  # so that no earlier login is remembered
     with monkeypatch.context() as patch:
         bare = functools.partial(pymysql.connect, ssl_disabled=True)

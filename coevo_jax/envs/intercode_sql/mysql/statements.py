@@ -155,7 +155,7 @@ class StatementParser(QueryParser):
         return self._filtered(sorted(rows), ["Database"])
 
     def _columns_of(self, full: bool) -> Rows:
-        table = self._named_table()
+        table = self._shown_table()
         rows = describe(table.schema)
         names = ["Field", "Type", "Null", "Key", "Default", "Extra"]
         if full:
@@ -164,7 +164,7 @@ class StatementParser(QueryParser):
             names = ["Field", "Type", "Collation", "Null", "Key", "Default", "Extra", "Privileges", "Comment"]
         return self._filtered(rows, names)
 
-    def _named_table(self) -> StoredTable:
+    def _shown_table(self) -> StoredTable:
         """The table behind FROM or IN, whose database may stand before or behind it."""
         if self.word not in ("from", "in"):
             raise self.error()
@@ -184,7 +184,7 @@ class StatementParser(QueryParser):
         return name
 
     def _index(self, full: bool) -> Rows:
-        table = self._named_table()
+        table = self._shown_table()
         names = (
             "Table Non_unique Key_name Seq_in_index Column_name Collation Cardinality Sub_part Packed Null "
         )
