@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 from pydantic import Field
 
-from coevo_jax.config.streams import stream
 from coevo_jax.config.strict import ConfigError, StrictModel, nearest, validate
 from coevo_jax.envs.env import SPLITS, Task
 from coevo_jax.envs.intercode_sql.mysql import Dump, MySqlSandbox, as_valid_mysql, open_dump
@@ -23,6 +23,8 @@ from coevo_jax.files import write_whole
 
 QUESTIONS, DUMP = "ic_spider_dev.json", "ic_spider_dbs.sql"
 TEST_SHARE, DEV_SHARE = 0.2, 0.1
+# Not named streams: the split of real tasks stays as it was first drawn, so that results stay comparable.
+SPLIT, ORDER = 3, 4
 GOLD_SECONDS = 60.0
 CHECK_VERSION = 2  # of what a gold query must do: raise it when the emulation changes
 
@@ -99,7 +101,7 @@ def _load_once(folder: str, seed: int, limits: QueryLimits, _stamps: tuple[int, 
         )
         for number, row in enumerate(rows)
     ]
-    order = stream("spider order", seed).permutation(len(tasks))
+    order = np.random.default_rng([seed, ORDER]).permutation(len(tasks))
     return Spider(tasks=make_task_set({}, [tasks[i] for i in order]), dump=dump)
 
 
@@ -124,7 +126,7 @@ def split_databases(counts: dict[str, int], seed: int, source: str) -> dict[str,
             f"{source}: found {len(counts)} databases, expected at least 3, one for every split"
         )
     names = sorted(counts)
-    order = [names[i] for i in stream("spider split", seed).permutation(len(names))]
+    order = [names[i] for i in np.random.default_rng([seed, SPLIT]).permutation(len(names))]
     total, splits = sum(counts.values()), {}
     for split, share in (("test", TEST_SHARE), ("dev", DEV_SHARE)):
         taken = 0
