@@ -1,11 +1,31 @@
-"""Where the code lies, where generated files are kept, and writing them so that nothing is ever lost."""
+"""Where the code lies and what is shipped with it; keeping generated files, so that nothing is ever lost."""
 
 import os
 import socket
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-CODE_ROOT = Path(__file__).resolve().parent.parent  # the folder around coevo_jax/ and launch/
+PACKAGE = Path(__file__).resolve().parent
+CODE_ROOT = PACKAGE.parent  # the folder around coevo_jax/ and, in a checkout, launch/ and configs/
+CONFIGS = "configs"  # beside the package in a checkout, inside the package where that is installed
+PROGRAM = "coevo"  # the console script of an installed package
+
+
+def installed() -> bool:
+    """Whether this is an installed package and no checkout."""
+    return (PACKAGE / CONFIGS).is_dir()
+
+
+def shipped(kind: str = "") -> Path:
+    """The folder of the configs that come with the code, or of one kind of them, such as "paper"."""
+    return (PACKAGE if installed() else CODE_ROOT) / CONFIGS / kind
+
+
+def command(name: str) -> str:
+    """How the user calls a command: "coevo train" where that is installed, else "python -m launch.train"."""
+    typed = Path(sys.argv[0]).name == PROGRAM
+    return f"{PROGRAM} {name}" if typed or installed() else f"python -m launch.{name}"
 
 
 def cache_root() -> Path:

@@ -12,6 +12,7 @@ from coevo_jax.config.options import LearnConfig, MeshConfig, ModelConfig, Optim
 from coevo_jax.config.strict import ConfigError, validate
 from coevo_jax.learning.agent_loss import agent_loss
 from coevo_jax.learning.loss_calls import call_loss
+from coevo_jax.learning.loss_names import LOSS_NAMES
 from coevo_jax.learning.loss_options import WITHOUT_REFERENCE, resolve_loss
 from coevo_jax.learning.objective import AgentLoss, objective
 from coevo_jax.learning.optimizer import make_optimizer
@@ -43,6 +44,10 @@ def options(**values) -> LearnConfig:
 
 def of(**values) -> AgentLoss:
     return agent_loss(options(**values), "target")
+
+
+def test_the_names_that_are_checked_without_jax_are_those_of_the_losses():
+    assert tuple(PREFERENCE_LOSSES) == LOSS_NAMES
 
 
 @pytest.fixture(scope="module")
