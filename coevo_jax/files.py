@@ -22,10 +22,13 @@ def shipped(kind: str = "") -> Path:
     return (PACKAGE if installed() else CODE_ROOT) / CONFIGS / kind
 
 
-def command(name: str) -> str:
-    """How the user calls a command: "coevo train" where that is installed, else "python -m launch.train"."""
+def as_called(text: str) -> str:
+    """Words that name commands as a checkout has them, "python -m launch.train", as the user calls them.
+
+    That is "coevo train" where it was typed so, or where there is no checkout.
+    """
     typed = Path(sys.argv[0]).name == PROGRAM
-    return f"{PROGRAM} {name}" if typed or installed() else f"python -m launch.{name}"
+    return text.replace("python -m launch.", f"{PROGRAM} ") if typed or installed() else text
 
 
 def cache_root() -> Path:

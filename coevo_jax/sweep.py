@@ -13,6 +13,7 @@ from coevo_jax.config.options import Config, LearnConfig, LossTerms
 from coevo_jax.config.reading import load_config
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.learning.agent_loss import agent_loss
+from coevo_jax.learning.loss_names import AGENTS
 from coevo_jax.phases.world import check_world
 from coevo_jax.run_folder.folder import CONFIG_FILE, first_difference
 from coevo_jax.run_folder.fork import find_source, fork_run
@@ -21,8 +22,6 @@ from coevo_jax.run_folder.results import Results
 from coevo_jax.run_folder.run import Run, create_run, open_run
 from coevo_jax.schedule import schedule
 from coevo_jax.training.optimize import LearningDiverged
-
-AGENTS = {"target": ("target",), "failure": ("failure",), "both": ("target", "failure")}
 
 
 @dataclass(frozen=True, kw_only=True)

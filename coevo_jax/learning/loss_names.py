@@ -11,6 +11,9 @@ LOSS_NAMES = (
     *("orpo", "cpo", "dpop", "kto", "odpo"),
 )
 
+# Whose loss a sweep may choose, and the agents that are meant.
+AGENTS = {"target": ("target",), "failure": ("failure",), "both": ("target", "failure")}
+
 
 def losses_in_use(config: LearnConfig, key: str) -> list[tuple[LossTerms, str]]:
     """The loss of each kind of pair, in the order of `PAIR_KINDS`, and the key that sets it.
