@@ -1,134 +1,33 @@
-"""Generate, export, convert, inspect and validate data sets.
-
-python -m launch.data generate intercode_sql --out data/sql seed=1
-python -m launch.data experts webshop --tasks 0:300 --to eto-sft --out ex.json
-python -m launch.data convert eto.json --to tfds-experts --out data/eto
-python -m launch.data inspect hub:AgentGym/AgentTraj-L
-python -m launch.data validate ex.json
-
-A set is a file, a folder or hub:owner/name[:config][@split]; its format is one of
-  eto-sft, agenttraj, messages, eto-pairs    .json, .jsonl (packed by gzip or not) or .parquet
-  trajectories                               .parquet
-  tfds-experts, tfds-trajectories            a folder
-"""
+"""Generate, export, convert, inspect and validate data sets, as a command line asks."""
 
 import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from coevo_jax.commands.data_tables import print_summary
+from coevo_jax.commands.work.data_tables import print_summary
 from coevo_jax.config.check import slice_bounds
 from coevo_jax.config.reading import read_options
-from coevo_jax.config.strict import ConfigError, nearest, validate
+from coevo_jax.config.strict import ConfigError, validate
 from coevo_jax.data.chat.format import ChatFormat, chat_format
 from coevo_jax.data.chat.tokenizer import load_tokenizer
 from coevo_jax.data.interchange.convert import check_target, convert
 from coevo_jax.data.interchange.records import Record, from_demonstration
-from coevo_jax.data.interchange.sets import FORMATS, Problems, open_set, read_records
+from coevo_jax.data.interchange.sets import Problems, open_set, read_records
 from coevo_jax.data.interchange.summary import learned_words, summarize_records
-from coevo_jax.envs.env import SPLITS, Env, PreparesExperts, Task
+from coevo_jax.envs.env import Env, PreparesExperts, Task
 from coevo_jax.envs.registry import ENVIRONMENTS, make_env
 from coevo_jax.progress import CONSOLE
 
 MOST_LISTED = 100  # broken rows that `validate` lists
 
 
-def parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m launch.data",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="exit code: 0, or 2 when the input cannot be used or holds broken rows",
-    )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    _generate_arguments(commands)
-    _experts_arguments(commands)
-    _set_arguments(commands)
-    args, rest = parser.parse_known_args(argv)
-    options = [word for word in rest if "=" in word and not word.startswith("-")]
-    unknown = [word for word in rest if word not in options]
-    if unknown or (options and not hasattr(args, "options")):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    if options:
-        args.options += options
-    return args
-
-
-def _generate_arguments(commands: Any) -> None:
-    names = [name for name, spec in ENVIRONMENTS.items() if spec.generate_name]
-    generate = commands.add_parser("generate", help="write an environment's generated data into a folder")
-    generate.add_argument("name", help=f"environment: {', '.join(names) or 'none generates data'}")
-    generate.add_argument("options", nargs="*", metavar="key=value", help="options of the environment")
-    generate.add_argument("--out", type=Path, required=True, metavar="DIR", help="an empty or new folder")
-    generate.add_argument("--overwrite", action="store_true", help="write into a folder that holds files")
-
-
-def _experts_arguments(commands: Any) -> None:
-    experts = commands.add_parser("experts", help="export an environment's expert solutions")
-    experts.add_argument(
-        "name", help=f"environment: {', '.join(ENVIRONMENTS)}, or package.module:make_function"
-    )
-    experts.add_argument("options", nargs="*", metavar="key=value", help="options of the environment")
-    experts.add_argument("--split", choices=SPLITS, default="train", help="of the tasks (default: train)")
-    experts.add_argument(
-        "--tasks", default=":", metavar="START:STOP", help="slice of the split (default: all)"
-    )
-    _output_arguments(experts)
-
-
-def _set_arguments(commands: Any) -> None:
-    for name, help_text in (
-        ("convert", "write sets in another format; several sets become one"),
-        ("inspect", "counts, lengths, rewards, families and samples"),
-        ("validate", "check every row; exit code 2 and a list of places when some are broken"),
-    ):
-        command = commands.add_parser(name, help=help_text)
-        command.add_argument("sets", nargs="+", metavar="SET", help="file, folder or hub:owner/name")
-        command.add_argument(
-            "--from", dest="source_format", metavar="FORMAT", choices=FORMATS, help="default: by the content"
-        )
-        command.add_argument(
-            "--split", metavar="NAME", help="split of a hub or TFDS set (default: train, or the only one)"
-        )
-        if name == "convert":
-            _output_arguments(command)
-            command.add_argument("--system-prompt", default="", metavar="TEXT", help="for rows without one")
-        if name == "inspect":
-            command.add_argument(
-                "--samples", type=int, default=2, metavar="N", help="rows to show (default: 2)"
-            )
-        if name != "validate":
-            default = "refuse" if name == "convert" else "skip"
-            command.add_argument(
-                "--on-error",
-                choices=("refuse", "skip"),
-                default=default,
-                help=f"what a broken row does (default: {default})",
-            )
-
-
-def _output_arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--to", required=True, metavar="FORMAT", choices=FORMATS, help=f"one of {', '.join(FORMATS)}"
-    )
-    command.add_argument("--out", type=Path, required=True, metavar="PATH", help="file, or folder for tfds-*")
-    command.add_argument("--overwrite", action="store_true", help="replace a file that exists")
-    command.add_argument("--tokenizer", type=Path, metavar="DIR", help="renders text for trajectories")
-
-
 def generate(args: argparse.Namespace) -> None:
     """Write an environment's generated data."""
-    names = [name for name, spec in ENVIRONMENTS.items() if spec.generate_name]
-    if args.name not in names:
-        raise ConfigError(
-            f"generate: found {args.name!r}, which generates no data{nearest(args.name, names)}"
-        )
     spec = ENVIRONMENTS[args.name]
     if args.out.exists() and not args.out.is_dir():
         raise ConfigError(f"{args.out}: is a file, expected a folder")
@@ -136,7 +35,7 @@ def generate(args: argparse.Namespace) -> None:
         raise ConfigError(f"{args.out}: holds files already; name an empty folder, or give --overwrite")
     options = validate(spec.options, read_options(args.options), "command line")
     write = spec.generate
-    assert write is not None  # its name was there
+    assert write is not None  # or it was refused
     args.out.mkdir(parents=True, exist_ok=True)
     with progress(f"generate {args.name}") as update:
         write(options, args.out, update)
@@ -212,8 +111,6 @@ def convert_sets(args: argparse.Namespace) -> None:
 
 def inspect(args: argparse.Namespace) -> None:
     """Show what sets hold."""
-    if args.samples < 0:
-        raise ConfigError("--samples: expected at least 0")
     for name in args.sets:
         problems = Problems(args.on_error)
         opened = open_set(name, args.source_format, args.split)
@@ -299,9 +196,8 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
 }
 
 
-def main(argv: Sequence[str]) -> None:
+def run(args: argparse.Namespace) -> None:
     """Run a command. Raises ConfigError for what cannot be used."""
-    args = parse(argv)
     try:
         COMMANDS[args.command](args)
     except KeyboardInterrupt:
