@@ -112,7 +112,7 @@ def test_a_command_that_is_none_is_told_the_nearest(ended):
 
 @pytest.mark.parametrize("line", [["train", "--help"], ["report", "--help"], ["--help"]])
 def test_output_that_nobody_reads_ends_without_a_word(line, monkeypatch):
-    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)  # with it, argparse itself is silent and ends with 0
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)  # with it, argparse ends it, with 0
     reading, writing = os.pipe()
     os.close(reading)
     code = "from coevo_jax.commands.coevo import main\nfrom coevo_jax.commands.cli import run_command\n"
