@@ -26,7 +26,7 @@ import numpy as np
 from benchmarks.learning import GIB, PRESETS, model_shape
 from benchmarks.methods import cpu, write_table
 from benchmarks.pair_sets import PairSteps, co_evolution, needed_flops
-from benchmarks.peers.own_dpo import batches_of
+from benchmarks.peers.own_dpo import KIND, batches_of
 from coevo_jax.config.architectures import read_architecture
 from coevo_jax.config.options import MeshConfig, ModelConfig, OptimizerConfig
 from coevo_jax.config.strict import validate
@@ -94,7 +94,7 @@ def measure(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
     learner = make_learner(model, make_optimizer(OptimizerConfig()), mesh)
     params, import_seconds = import_timed(folder, learner)
     state = learner.fresh(params, 0)
-    loss = one_loss(PREFERENCE_LOSSES["sigmoid"])
+    loss = one_loss(PREFERENCE_LOSSES["sigmoid"], (KIND,))
     programs = jit_step(model, learner.optimizer, loss, mesh, learner.shardings, {})
     score = jit_score(model, mesh, learner.shardings, {})
     pairs = co_evolution(args.steps + 1, config.vocab_size)

@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
+from coevo_jax.config.check_recipe import source_options
+from coevo_jax.config.options import Config
+from coevo_jax.config.reading import load_config
+from coevo_jax.config.recipe import lead_of, learnings_of
 from coevo_jax.config.strict import ConfigError
-from coevo_jax.data.pairing import cut_turns
 from coevo_jax.data.parquet import read_trajectories
+from coevo_jax.methods.material import cut_turns
 from coevo_jax.trajectory import Trajectory
 
 PROMPT = 256  # tokens
@@ -88,26 +91,39 @@ def _task(rng: np.random.Generator, task: str, completions: int, vocab_size: int
     ]
 
 
+def _extra_turns(config: Config) -> dict[str, int | None]:
+    """By how many turns each kind of pair's rejected side may exceed the expert."""
+    sources = [
+        one for learning in learnings_of(config.recipe, lead_of(config.recipe)) for one in learning.pairs
+    ]
+    return {
+        source.label: source_options("pairs", source.pairs, source.options).get("max_extra_turns")
+        for source in sources
+    }
+
+
 def of_run(folder: Path, steps: int) -> PairSteps:
-    """Pairs that a finished run trained its target agent on, tasks in random order, lengths as they are.
+    """Pairs that a finished run trained its lead on, tasks in random order, lengths as they are.
 
     Raises ConfigError for a folder that holds no such pairs, or too few.
     """
-    files = sorted(folder.glob("pairs/round-*-target.jsonl"))
     config = folder / "config.yaml"
-    if not files or not config.exists():
-        raise ConfigError(f"{folder}: found no config.yaml and pairs/round-*-target.jsonl, expected a run")
-    extra = yaml.safe_load(config.read_text())["target"]["max_extra_turns"]
+    lead = lead_of(load_config(config).recipe) if config.exists() else ""
+    files = sorted(folder.glob(f"pairs/round-*-{lead}.jsonl"))
+    if not files:
+        raise ConfigError(f"{folder}: found no config.yaml and pairs/round-*.jsonl, expected a run")
+    extra = _extra_turns(load_config(config))
     found = _Found(trajectories=[], places={})
     tasks: dict[tuple[str, str], Step] = {}
     for path in files:
-        round_name = path.stem.removesuffix("-target")
+        round_name = path.stem.removesuffix(f"-{lead}")
         known = _of_round(folder, round_name)
         for line in path.read_text().splitlines():
             record = json.loads(line)
             task = record["task_id"]
             expert = known.get(("expert", task, 0))
-            limit = None if expert is None or extra is None else len(expert.turns) + extra
+            most = extra[record["kind"]]
+            limit = None if expert is None or most is None else len(expert.turns) + most
             chosen, rejected = (
                 known[side["source"], task, side["sample"]] for side in (record["chosen"], record["rejected"])
             )

@@ -20,10 +20,11 @@ from pathlib import Path
 
 from coevo_jax.config.strict import ConfigError, validate
 from coevo_jax.envs.env import Task
-from coevo_jax.envs.scienceworld import ScienceWorldOptions, make_scienceworld
+from coevo_jax.envs.scienceworld.environment import make_scienceworld
 from coevo_jax.envs.scienceworld.expert_file import ExpertRow
 from coevo_jax.envs.scienceworld.experts import solve
 from coevo_jax.envs.scienceworld.families import CAPS, expand_families, parse_task_id
+from coevo_jax.envs.scienceworld.options import ScienceWorldOptions
 from coevo_jax.envs.scienceworld.simulator import SOLVE_HEAP_MB, Simulator, find_java
 
 SPLITS = ("train", "test")

@@ -7,7 +7,8 @@ from collections import defaultdict
 
 import numpy as np
 
-from coevo_jax.envs.webshop import WebShopOptions, make_webshop
+from coevo_jax.envs.webshop.environment import make_webshop
+from coevo_jax.envs.webshop.options import WebShopOptions
 from coevo_jax.envs.webshop.shop import open_world
 
 PRODUCTS = 12_000

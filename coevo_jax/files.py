@@ -1,11 +1,34 @@
-"""Where the code lies, where generated files are kept, and writing them so that nothing is ever lost."""
+"""Where the code lies and what is shipped with it; keeping generated files, so that nothing is ever lost."""
 
 import os
 import socket
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-CODE_ROOT = Path(__file__).resolve().parent.parent  # the folder around coevo_jax/ and launch/
+PACKAGE = Path(__file__).resolve().parent
+CODE_ROOT = PACKAGE.parent  # the folder around coevo_jax/ and, in a checkout, launch/ and configs/
+CONFIGS = "configs"  # beside the package in a checkout, inside the package where that is installed
+PROGRAM = "coevo"  # the console script of an installed package
+
+
+def installed() -> bool:
+    """Whether this is an installed package and no checkout."""
+    return (PACKAGE / CONFIGS).is_dir()
+
+
+def shipped(kind: str = "") -> Path:
+    """The folder of the configs that come with the code, or of one kind of them, such as "paper"."""
+    return (PACKAGE if installed() else CODE_ROOT) / CONFIGS / kind
+
+
+def as_called(text: str) -> str:
+    """Words that name commands as a checkout has them, "python -m launch.train", as the user calls them.
+
+    That is "coevo train" where it was typed so, or where there is no checkout.
+    """
+    typed = Path(sys.argv[0]).name == PROGRAM
+    return text.replace("python -m launch.", f"{PROGRAM} ") if typed or installed() else text
 
 
 def cache_root() -> Path:

@@ -8,7 +8,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-CONSOLE = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 120)
+
+class Screen(Console):
+    """A terminal, a file or a pipe; printing to a pipe that nobody reads any more raises BrokenPipeError."""
+
+    def on_broken_pipe(self) -> None:
+        """Leave the exit code to the command: rich would make it 1."""
+        raise  # what rich is handling when it calls this
+
+
+CONSOLE = Screen(highlight=False, markup=False, width=None if sys.stdout.isatty() else 120)
 
 
 class Stopwatch:

@@ -3,10 +3,14 @@
 Nothing here knows about JAX. Device pytrees live in `coevo_jax.batch`.
 """
 
+from __future__ import annotations  # numpy is named in annotations alone: a command line is read without it
+
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 SOLVED_REWARD = 1.0
 

@@ -46,7 +46,7 @@ evaluate: {split: dev}
 checkpoint: {every_steps: 3, keep: 2}
 """
 
-LETTERS = EnvSpec(module="tests.letters_env", options_name="LettersOptions", make_name="make_letters")
+LETTERS = EnvSpec(options_at="tests.letters_env:LettersOptions", make_at="tests.letters_env:make_letters")
 
 
 class Killed(BaseException):

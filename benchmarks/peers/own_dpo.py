@@ -11,12 +11,11 @@ from benchmarks.peers.pipe import Pipe
 from coevo_jax.batch import PreferenceBatch
 from coevo_jax.config.options import (
     BatchConfig,
-    KindWeights,
     MeshConfig,
     ModelConfig,
     OptimizerConfig,
-    PairWeights,
 )
+from coevo_jax.config.recipe import KindWeights
 from coevo_jax.data.packing.plan import BatchPlan, pack, with_reference
 from coevo_jax.data.pairing import PairSet
 from coevo_jax.learning.objective import one_loss
@@ -32,7 +31,7 @@ from coevo_jax.trajectory import Ending, PreferencePair, Trajectory
 TILE = 128  # row lengths are multiples of it
 PEAK_SIZE = {"cpu": 2048, "gpu": 8192, "tpu": 8192}
 PLAIN_DPO = KindWeights(dpo=1.0, sft=0.0)
-PREFERENCES_ONLY = PairWeights(expert_target=PLAIN_DPO, expert_failure=PLAIN_DPO, failure_failure=PLAIN_DPO)
+KIND = "expert_over"  # of every pair
 
 
 def pair_sets(job: dict[str, Any]) -> list[PairSet]:
@@ -44,7 +43,7 @@ def pair_sets(job: dict[str, Any]) -> list[PairSet]:
         pairs = tuple(
             PreferencePair(
                 task_id=trajectories[places[chosen]].task_id,
-                kind="expert_target",
+                kind=KIND,
                 chosen=places[chosen],
                 rejected=places[rejected],
             )
@@ -93,7 +92,8 @@ def _pack(job: dict[str, Any], pairs: PairSet, row_length: int) -> BatchPlan:
     return pack(
         pairs,
         batch=shape,
-        pair_weights=PREFERENCES_ONLY,
+        kinds={KIND: PLAIN_DPO},
+        order=(KIND,),
         sft_extra={},
         sft_reduction="mean",
         pad_id=0,
@@ -142,7 +142,9 @@ def main() -> None:
     optimizer = make_optimizer(OptimizerConfig())
     shardings = state_shardings(model, optimizer, mesh)
     state = init_state(model, optimizer, shardings, 0)
-    programs = jit_step(model, optimizer, one_loss(PREFERENCE_LOSSES["sigmoid"]), mesh, shardings, {})
+    programs = jit_step(
+        model, optimizer, one_loss(PREFERENCE_LOSSES["sigmoid"], (KIND,)), mesh, shardings, {}
+    )
     score = jit_score(model, mesh, shardings, {})
     batches = batches_of(job)
     jax.block_until_ready(score(state.params, {}, batches[0]))

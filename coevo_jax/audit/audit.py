@@ -7,6 +7,7 @@ from coevo_jax.audit.budgets import budget_checks
 from coevo_jax.audit.check import NO_DERIVATION, Check
 from coevo_jax.audit.forward import Agents
 from coevo_jax.audit.numbers import number_checks
+from coevo_jax.audit.opening import SCORED
 from coevo_jax.audit.order import Phase, finished
 from coevo_jax.audit.pairs import counts, derive, pair_check
 from coevo_jax.audit.plans import plan_check
@@ -14,8 +15,6 @@ from coevo_jax.audit.reading import RunFiles, open_files
 from coevo_jax.audit.report import Entry, report_checks
 from coevo_jax.audit.tokens import token_checks
 from coevo_jax.audit.whose import Tasks, whose_checks
-
-SCORED = 64  # trajectories that are scored again in each phase, unless more are asked for
 
 
 def run_audit(folder: Path, scored: int | None = SCORED) -> Iterator[Check]:

@@ -14,12 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from coevo_jax.audit.check import NotCheckable
+from coevo_jax.audit.opening import open_run
 from coevo_jax.config.options import Config
-from coevo_jax.config.reading import load_config
-from coevo_jax.config.strict import ConfigError
 
 BATCH_ROWS = 512
-VERSION = 1
 ENDINGS = ("solved", "failed", "turn_limit", "token_limit", "fault")
 SHARD = re.compile(r"(?P<name>.+)-(?P<index>\d{5})-of-(?P<count>\d{5})\.parquet")
 WHO = ("task_id", "agent", "sample", "reward", "ending")
@@ -196,16 +194,5 @@ def open_files(folder: Path) -> RunFiles:
     Raises:
       ConfigError: the folder is no run, or its manifest or config cannot be read.
     """
-    path = folder / "manifest.json"
-    if not path.is_file():
-        what = "holds no manifest.json" if folder.is_dir() else "does not exist"
-        raise ConfigError(f"{folder}: the folder {what}; expected the folder of a run")
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        version = manifest["version"]
-        complete = isinstance(manifest["done"], list) and "running" in manifest
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path}: not a manifest of a run ({error})") from None
-    if version != VERSION or not complete:
-        raise ConfigError(f"{path}: version: found {version}, expected {VERSION}")
-    return RunFiles(folder=folder, config=load_config(folder / "config.yaml"), manifest=manifest)
+    manifest, config = open_run(folder)
+    return RunFiles(folder=folder, config=config, manifest=manifest)

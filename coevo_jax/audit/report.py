@@ -12,6 +12,7 @@ from coevo_jax.audit.pages import Row, expected_tables, read_tables
 from coevo_jax.audit.reading import ENDINGS, RunFiles, read_episodes
 from coevo_jax.audit.statistics import Outcome, outcome, summary
 from coevo_jax.audit.whose import Tasks
+from coevo_jax.files import as_called
 
 RESULTS, PAGE = "results.json", "report.html"
 INTERVALS = ("mean_reward_ci", "success_rate_ci")
@@ -180,7 +181,7 @@ def page_problems(files: RunFiles, entries: Entries, looked: list[str]) -> Itera
     """The page's tables of numbers show what was counted again."""
     path = files.folder / PAGE
     if not path.is_file():
-        raise NotCheckable(f"no {PAGE}: python -m launch.report writes it")
+        raise NotCheckable(as_called(f"no {PAGE}: python -m launch.report writes it"))
     tables = read_tables(path)
     for section, rows in expected_tables(*entries).items():
         if rows:

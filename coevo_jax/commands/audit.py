@@ -8,16 +8,11 @@ Exits with 1 where a check is broken, with 2 where the folder is no run.
 """
 
 import argparse
-import json
-import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
-from coevo_jax.audit.audit import SCORED, run_audit
-from coevo_jax.audit.check import Check
-from coevo_jax.commands.cli import FAILURE, USER_ERROR
-from coevo_jax.config.strict import ConfigError
+from coevo_jax.audit.opening import SCORED, open_run
+from coevo_jax.files import as_called
 
 
 def number_or_all(text: str) -> int | None:
@@ -31,7 +26,7 @@ def number_or_all(text: str) -> int | None:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m launch.audit", description="Check what a run's folder claims."
+        prog=as_called("python -m launch.audit"), description="Check what a run's folder claims."
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
     parser.add_argument(
@@ -45,26 +40,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def line(check: Check) -> str:
-    return f"{check.state:<13} {check.name}: {check.words}"
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    options = parse(arguments)
-    checks: list[Check] = []
-    try:
-        for check in run_audit(options.run, options.scored):
-            checks.append(check)
-            if not options.json:
-                print(line(check), flush=True)
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USER_ERROR
-    broken = sum(check.state == "BROKEN" for check in checks)
-    if options.json:
-        print(json.dumps([asdict(check) for check in checks], indent=1))
-    else:
-        held = sum(check.state == "held" for check in checks)
-        print(f"{held} held, {broken} broken, {len(checks) - held - broken} not checkable")
-    return FAILURE if broken else 0
+    options = parse(argv)
+    open_run(options.run)
+    from coevo_jax.commands.work.audit import audit
+
+    return audit(options)

@@ -1,50 +1,69 @@
-"""What every command shares: how errors reach the user."""
+"""What every command shares: how it starts, and how errors reach the user."""
 
 import errno
 import os
+import select
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
-import jax
-
+from coevo_jax.commands.codes import FAILURE, SIGNALLED, USER_ERROR
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.files import cache_root
-from coevo_jax.run_folder.stopping import Stopped
-from coevo_jax.training.optimize import LearningDiverged
-
-USER_ERROR = 2  # what was given cannot be used
-FAILURE = 1  # it could, but the work broke off; the run can be resumed
-SIGNALLED = 128  # plus the signal's number, as shells have it: it ended because it was asked to
 
 
-def run_command(main: Callable[[Sequence[str]], int | None]) -> None:
+def run_command(main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None = None) -> None:
     """Run a command's `main(argv)`, which may return an exit code.
 
-    A user's error is one clear message and exit code 2, no traceback.
+    A user's error is one clear message and exit code 2, no traceback. Where the reader of the output has
+    gone, as `head` goes, the command ends without a word and as if SIGPIPE had ended it.
     """
     use_compilation_cache()
+    code = 0
     try:
-        code = main(sys.argv[1:]) or 0
+        code = _run(main, sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's own last flush
+        code = code or SIGNALLED + signal.SIGPIPE
+    if code:
+        _exit(code)
+
+
+def _run(main: Callable[[Sequence[str]], int | None], argv: Sequence[str]) -> int:
+    """The exit code of a command. Raises BrokenPipeError where nobody reads what it prints."""
+    try:
+        return main(argv) or 0
+    except SystemExit as end:  # argparse's, after its help or usage, and the commands' own
+        if isinstance(end.code, str):
+            raise
+        return end.code or 0
     except (Exception, KeyboardInterrupt) as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            raise
         code, message = explain(error)
         if message is None:
             traceback.print_exc()
         else:
-            sys.stdout.flush()
+            with suppress(BrokenPipeError):
+                sys.stdout.flush()
             print(message if code > SIGNALLED else f"error: {message}", file=sys.stderr)
-        _exit(code)
-    if code:
-        _exit(code)
+        return code
+
+
+def _nobody_reads() -> bool:
+    """Whether the output is a pipe whose reader has gone; a pipe to an environment may break as well."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def explain(error: BaseException) -> tuple[int, str | None]:
     """The exit code of an error and what it says to the user; None where only a traceback helps."""
     if isinstance(error, ConfigError):
         return USER_ERROR, str(error)
-    if isinstance(error, LearningDiverged):
-        return FAILURE, str(error)
     if isinstance(error, KeyboardInterrupt):
         return SIGNALLED + signal.SIGINT, "interrupted; continue with --resume"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
@@ -53,24 +72,26 @@ def explain(error: BaseException) -> tuple[int, str | None]:
             f"cannot write{where}: {os.strerror(error.errno)}; what was committed is intact: make room and "
             "continue with --resume"
         )
-    if isinstance(error, Stopped):
-        return SIGNALLED + error.signum, f"{error}; what is done is committed: continue with --resume"
-    return FAILURE, None
+    from coevo_jax.commands.work.ends import explain_work  # the work that ended like this has imported it all
+
+    return explain_work(error) or (FAILURE, None)
 
 
 def use_compilation_cache() -> None:
     """Keep compiled programs between processes, in $COEVO_CACHE/jax or ~/.cache/coevo_jax/jax.
 
-    $JAX_COMPILATION_CACHE_DIR, where it is set, stays in force.
+    JAX reads it from the environment when it is imported. $JAX_COMPILATION_CACHE_DIR, where it is set, stays
+    in force.
     """
     if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         return
-    jax.config.update("jax_compilation_cache_dir", str(cache_root() / "jax"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(cache_root() / "jax")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 
 
 def _exit(code: int) -> None:
-    if jax.distributed.is_initialized():
+    jax = sys.modules.get("jax")
+    if jax is not None and jax.distributed.is_initialized():
         # The other processes have been told, and some may wait for calls that never return: no use in JAX's
         # own farewell, which waits for all of them.
         sys.stdout.flush()

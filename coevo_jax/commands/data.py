@@ -13,36 +13,22 @@ A set is a file, a folder or hub:owner/name[:config][@split]; its format is one 
 """
 
 import argparse
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-from rich.text import Text
-
-from coevo_jax.commands.data_tables import print_summary
-from coevo_jax.config.check import slice_bounds
 from coevo_jax.config.reading import read_options
-from coevo_jax.config.strict import ConfigError, nearest, validate
-from coevo_jax.data.chat.format import ChatFormat, chat_format
-from coevo_jax.data.chat.tokenizer import load_tokenizer
-from coevo_jax.data.interchange.convert import check_target, convert
-from coevo_jax.data.interchange.records import Record, from_demonstration
-from coevo_jax.data.interchange.sets import FORMATS, Problems, open_set, read_records
-from coevo_jax.data.interchange.summary import learned_words, summarize_records
-from coevo_jax.envs.env import SPLITS, Env, PreparesExperts, Task
-from coevo_jax.envs.registry import ENVIRONMENTS, make_env
-from coevo_jax.progress import CONSOLE
-
-MOST_LISTED = 100  # broken rows that `validate` lists
+from coevo_jax.config.strict import ConfigError, nearest
+from coevo_jax.data.formats import FORMATS
+from coevo_jax.envs.env import SPLITS
+from coevo_jax.envs.registry import ENVIRONMENTS, EnvSpec, check_options
+from coevo_jax.files import as_called
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m launch.data",
-        description=__doc__,
+        prog=as_called("python -m launch.data"),
+        description=as_called(__doc__ or ""),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="exit code: 0, or 2 when the input cannot be used or holds broken rows",
     )
@@ -61,7 +47,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _generate_arguments(commands: Any) -> None:
-    names = [name for name, spec in ENVIRONMENTS.items() if spec.generate_name]
+    names = list(generating())
     generate = commands.add_parser("generate", help="write an environment's generated data into a folder")
     generate.add_argument("name", help=f"environment: {', '.join(names) or 'none generates data'}")
     generate.add_argument("options", nargs="*", metavar="key=value", help="options of the environment")
@@ -122,188 +108,31 @@ def _output_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--tokenizer", type=Path, metavar="DIR", help="renders text for trajectories")
 
 
-def generate(args: argparse.Namespace) -> None:
-    """Write an environment's generated data."""
-    names = [name for name, spec in ENVIRONMENTS.items() if spec.generate_name]
-    if args.name not in names:
+def generating() -> Mapping[str, EnvSpec]:
+    """The environments that can generate data."""
+    return {name: spec for name, spec in ENVIRONMENTS.items() if spec.generate_at}
+
+
+def check_arguments(args: argparse.Namespace) -> None:
+    """Refuse what can be told of a command line before anything is opened.
+
+    Raises:
+      ConfigError: no such environment or option of it, or a negative number.
+    """
+    if args.command == "generate" and args.name not in generating():
         raise ConfigError(
-            f"generate: found {args.name!r}, which generates no data{nearest(args.name, names)}"
+            f"generate: found {args.name!r}, which generates no data{nearest(args.name, list(generating()))}"
         )
-    spec = ENVIRONMENTS[args.name]
-    if args.out.exists() and not args.out.is_dir():
-        raise ConfigError(f"{args.out}: is a file, expected a folder")
-    if not args.overwrite and args.out.is_dir() and any(args.out.iterdir()):
-        raise ConfigError(f"{args.out}: holds files already; name an empty folder, or give --overwrite")
-    options = validate(spec.options, read_options(args.options), "command line")
-    write = spec.generate
-    assert write is not None  # its name was there
-    args.out.mkdir(parents=True, exist_ok=True)
-    with progress(f"generate {args.name}") as update:
-        write(options, args.out, update)
-    for path in sorted(path for path in args.out.rglob("*") if path.is_file()):
-        CONSOLE.print(f"{path.stat().st_size:>14,} bytes  {path}", soft_wrap=True)
-
-
-def experts(args: argparse.Namespace) -> None:
-    """Export the experts of a slice of a split."""
-    _check_output(args)
-    chat = _chat(args.tokenizer)
-    env = make_env(args.name, read_options(args.options))()
-    try:
-        tasks = _tasks(env, args.split, args.tasks)
-        if isinstance(env, PreparesExperts):
-            with progress("prepare experts") as update:
-                env.prepare_experts(tasks, update)
-        missing: list[str] = []
-        with progress("export") as update:
-            rows = _expert_rows(env, tasks, missing, update)
-            path, count = convert(
-                rows, args.out, args.to, problems=Problems("refuse"), split=args.split, chat=chat
-            )
-    finally:
-        env.close()
-    CONSOLE.print(f"{count} experts of {len(tasks)} tasks written to {path}", soft_wrap=True)
-    if missing:
-        CONSOLE.print(
-            f"no expert: {', '.join(missing[:10])}{' …' if len(missing) > 10 else ''}", soft_wrap=True
-        )
-
-
-def _tasks(env: Env, split: str, where: str) -> Sequence[Task]:
-    try:
-        start, stop = slice_bounds(where)
-    except ValueError:
-        raise ConfigError(f"--tasks: found {where!r}, expected a slice such as 0:300, :50 or :") from None
-    tasks = env.tasks(split)
-    if not tasks[start:stop]:
-        raise ConfigError(f"--tasks: {where!r} selects none of the {len(tasks)} tasks of the {split} split")
-    return tasks[start:stop]
-
-
-def _expert_rows(
-    env: Env, tasks: Sequence[Task], missing: list[str], update: Callable[[int, int | None], None]
-) -> Iterator[tuple[str, Record]]:
-    for index, task in enumerate(tasks):
-        demonstration = env.expert(task)
-        update(index + 1, len(tasks))
-        if demonstration is None:
-            missing.append(task.id)
-            continue
-        extra = {"family": task.family, "split": task.split, "environment": env.name}
-        yield task.id, from_demonstration(demonstration, env.system_prompt, extra)
-
-
-def convert_sets(args: argparse.Namespace) -> None:
-    """Write sets in another format."""
-    _check_output(args)
-    problems = Problems(args.on_error)
-    path, count = convert(
-        _all_records(args, problems),
-        args.out,
-        args.to,
-        problems=problems,
-        split=args.split or "train",
-        system_prompt=args.system_prompt,
-        chat=_chat(args.tokenizer),
-    )
-    CONSOLE.print(f"{count} rows written to {path}", soft_wrap=True)
-    _print_problems(problems)
-
-
-def inspect(args: argparse.Namespace) -> None:
-    """Show what sets hold."""
-    if args.samples < 0:
+    if args.command in ("generate", "experts"):
+        check_options(args.name, read_options(args.options))
+    if args.command == "inspect" and args.samples < 0:
         raise ConfigError("--samples: expected at least 0")
-    for name in args.sets:
-        problems = Problems(args.on_error)
-        opened = open_set(name, args.source_format, args.split)
-        with progress(name) as update:
-            summary = summarize_records(read_records(opened, problems, update), args.samples)
-        print_summary(CONSOLE, name, opened.format, summary, problems.count)
-        _print_problems(problems)
-
-
-def validate_sets(args: argparse.Namespace) -> None:
-    """Check every row of sets. Raises ConfigError when one is broken, after listing the places."""
-    broken, rows = 0, 0
-    for name in args.sets:
-        problems = Problems("skip", MOST_LISTED)
-        opened = open_set(name, args.source_format, args.split)
-        with progress(name) as update:
-            summary = summarize_records(read_records(opened, problems, update), 0)
-        for problem in problems.first:
-            CONSOLE.print(Text(problem), soft_wrap=True)
-        if problems.count > len(problems.first):
-            CONSOLE.print(f"… and {problems.count - len(problems.first)} more")
-        if not problems.count:
-            CONSOLE.print(f"{name}: {opened.format}, {summary.rows} rows, all good", soft_wrap=True)
-        for layout, kind in summary.learned.items():
-            CONSOLE.print(f"{name}: {learned_words(layout, kind)}", soft_wrap=True)
-        for note, count in summary.notes.items():
-            if count:
-                CONSOLE.print(f"{name}: note: {count} {note}", soft_wrap=True)
-        broken, rows = broken + problems.count, rows + summary.rows
-    if broken:
-        raise ConfigError(f"{broken} broken rows, {rows} good ones")
-
-
-def _all_records(args: argparse.Namespace, problems: Problems) -> Iterator[tuple[str, Record]]:
-    for name in args.sets:
-        opened = open_set(name, args.source_format, args.split)
-        with progress(name) as update:
-            yield from read_records(opened, problems, update)
-
-
-def _print_problems(problems: Problems) -> None:
-    if problems.count:
-        CONSOLE.print(Text(f"{problems.count} broken rows left out:", "yellow"))
-    for problem in problems.first:
-        CONSOLE.print(Text(f"  {problem}"), soft_wrap=True)
-    if problems.count > len(problems.first):
-        CONSOLE.print(f"  … and {problems.count - len(problems.first)} more")
-
-
-def _check_output(args: argparse.Namespace) -> None:
-    check_target(args.out, args.to)
-    if args.out.is_file() and not args.overwrite:
-        raise ConfigError(f"{args.out}: exists already; name another file, or give --overwrite")
-
-
-def _chat(tokenizer: Path | None) -> ChatFormat | None:
-    return None if tokenizer is None else chat_format(load_tokenizer(tokenizer))
-
-
-@contextmanager
-def progress(label: str) -> Iterator[Callable[[int, int | None], None]]:
-    """A bar while the block runs, and a callback (done, total) that moves it; nothing without a terminal."""
-    bar = Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=40),
-        TaskProgressColumn(show_speed=False),
-        TimeRemainingColumn(),
-        console=CONSOLE,
-        transient=True,
-        disable=not CONSOLE.is_terminal,
-    )
-    with bar:
-        task = bar.add_task(label if len(label) < 50 else f"…{label[-49:]}", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
-    "generate": generate,
-    "experts": experts,
-    "convert": convert_sets,
-    "inspect": inspect,
-    "validate": validate_sets,
-}
 
 
 def main(argv: Sequence[str]) -> None:
     """Run a command. Raises ConfigError for what cannot be used."""
     args = parse(argv)
-    try:
-        COMMANDS[args.command](args)
-    except KeyboardInterrupt:
-        print("interrupted; no half-written file was left", file=sys.stderr)
-        sys.exit(130)
+    check_arguments(args)
+    from coevo_jax.commands.work.data import run
+
+    run(args)

@@ -5,13 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from coevo_jax.config.strict import ConfigError
-from coevo_jax.progress import CONSOLE
-from coevo_jax.report.terminal import summary_table
-from coevo_jax.stored.evaluate import evaluate_stored
+from coevo_jax.files import as_called
+from coevo_jax.run_folder.folder import read_config
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m launch.evaluate", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog=as_called("python -m launch.evaluate"), description=as_called(__doc__ or "")
+    )
     parser.add_argument("run", type=Path, help="folder of a run")
     parser.add_argument("--agent", choices=("target", "failure"), default="target")
     parser.add_argument("--split", choices=("train", "dev", "test"), default="test")
@@ -27,13 +28,7 @@ def main(argv: Sequence[str]) -> None:
     args = parse(argv)
     if args.samples < 1 or args.temperature < 0:
         raise ConfigError("--samples: expected at least 1; --temperature: expected at least 0")
-    summary, path = evaluate_stored(
-        args.run,
-        agent=args.agent,
-        split=args.split,
-        tasks=args.tasks,
-        temperature=args.temperature,
-        samples=args.samples,
-    )
-    CONSOLE.print(summary_table(summary, title=f"{args.run.name}: {args.agent} agent, split {args.split}"))
-    CONSOLE.print(f"written to {path}", soft_wrap=True)
+    read_config(args.run)
+    from coevo_jax.commands.work.evaluate import evaluate
+
+    evaluate(args)

@@ -4,12 +4,14 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from coevo_jax.progress import CONSOLE
-from coevo_jax.stored.export import export_agent
+from coevo_jax.files import as_called
+from coevo_jax.run_folder.folder import read_config
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m launch.export", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog=as_called("python -m launch.export"), description=as_called(__doc__ or "")
+    )
     parser.add_argument("run", type=Path, help="folder of a run")
     parser.add_argument("--agent", choices=("target", "failure"), default="target")
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="new folder to write to")
@@ -40,6 +42,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def main(argv: Sequence[str]) -> None:
     args = parse(argv)
-    out = export_agent(args.run, args.out, agent=args.agent, form=args.form, dtype=args.dtype)
-    for path in sorted(path for path in out.rglob("*") if path.is_file()):
-        CONSOLE.print(f"{path.stat().st_size:>13,} bytes  {path}", soft_wrap=True, highlight=False)
+    read_config(args.run)
+    from coevo_jax.commands.work.export import export
+
+    export(args)

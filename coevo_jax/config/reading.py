@@ -13,7 +13,7 @@ from coevo_jax.config.check import check
 from coevo_jax.config.options import Config
 from coevo_jax.config.recipe_data import learners_in, override_recipe
 from coevo_jax.config.strict import ConfigError, inside, keys_of, nearest, validate
-from coevo_jax.files import CODE_ROOT
+from coevo_jax.files import shipped
 
 
 class _Loader(yaml.SafeLoader):
@@ -85,9 +85,6 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     return config
 
 
-RECIPES = CODE_ROOT / "configs" / "recipes"
-
-
 def name_recipe(data: dict[str, Any], source: str) -> None:
     """Put the phases of a shipped recipe in the place of its name.
 
@@ -97,12 +94,12 @@ def name_recipe(data: dict[str, Any], source: str) -> None:
     name = data.get("recipe")
     if not isinstance(name, str):
         return
-    names = sorted(path.stem for path in RECIPES.glob("*.yaml"))
+    names = sorted(path.stem for path in shipped("recipes").glob("*.yaml"))
     if name not in names:
         raise ConfigError(
             f"{source}: recipe: unknown recipe '{name}'{nearest(name, names)}; a list of phases is one, too"
         )
-    path = RECIPES / f"{name}.yaml"
+    path = shipped("recipes") / f"{name}.yaml"
     data["recipe"] = _parse(path.read_text(encoding="utf-8"), str(path))
 
 

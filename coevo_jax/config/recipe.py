@@ -207,6 +207,12 @@ def learners_of(recipe: Recipe) -> tuple[str, ...]:
     return tuple(agent for agent in agents_of(recipe) if agent in learning)
 
 
+def weights_of(recipe: Recipe, agent: str) -> dict[str, KindWeights]:
+    """The weights of every kind of pair that an agent learns from."""
+    learnings = learnings_of(recipe, agent)
+    return {kind: weights for one in learnings for kind, weights in one.kinds.items()}
+
+
 def kinds_of(recipe: Recipe) -> tuple[str, ...]:
     """Every kind of pair of a recipe, the lead's first; a kind's place here is its number on the devices."""
     return tuple(

@@ -20,71 +20,89 @@ from typing import Any
 from pydantic import BaseModel
 
 from coevo_jax.config.strict import ConfigError, StrictModel, nearest, validate
-from coevo_jax.envs.env import Env
+
+if typing.TYPE_CHECKING:
+    from coevo_jax.envs.env import Env
 
 Generate = Callable[[Any, Path, Callable[[int, int], None]], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class EnvSpec:
-    """Where an environment lives. Its package is imported on first use: another may need what is missing."""
+    """Where an environment lives, as "package.module:name".
 
-    module: str
-    make_name: str
-    options_name: str | None = None  # None: the record that annotates the maker's parameter
-    generate_name: str | None = None  # `generate(options, out, on_progress)`, where data can be generated
+    It is imported on first use: another may need what is missing. The options stand in a module of
+    their own that imports nothing heavy: `--help` lists those of all.
+    """
+
+    make_at: str
+    options_at: str | None = None  # None: the record that annotates the maker's parameter
+    generate_at: str | None = None  # `generate(options, out, on_progress)`, where data can be generated
 
     @property
     def options(self) -> type[BaseModel]:
         """The record of its options."""
-        if self.options_name is None:
-            return _annotated_record(self.make, f"{self.module}:{self.make_name}")
-        return getattr(importlib.import_module(self.module), self.options_name)
+        if self.options_at is None:
+            return _annotated_record(self.make, self.make_at)
+        return _found(self.options_at)
 
     @property
-    def make(self) -> Callable[[Any], Env]:
+    def make(self) -> Callable[[Any], "Env"]:
         """Builds an instance from its options record."""
-        return getattr(importlib.import_module(self.module), self.make_name)
+        return _found(self.make_at)
 
     @property
     def generate(self) -> Generate | None:
         """Writes generated data into a folder; None where there is nothing to generate."""
-        if self.generate_name is None:
-            return None
-        return getattr(importlib.import_module(self.module), self.generate_name)
+        return None if self.generate_at is None else _found(self.generate_at)
+
+
+def _found(where: str) -> Any:
+    module, _, name = where.partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 ENVIRONMENTS: dict[str, EnvSpec] = {
     "intercode_sql": EnvSpec(
-        module="coevo_jax.envs.intercode_sql",
-        options_name="InterCodeSqlOptions",
-        make_name="make_intercode_sql",
-        generate_name="generate_intercode_sql",
+        options_at="coevo_jax.envs.intercode_sql.options:InterCodeSqlOptions",
+        make_at="coevo_jax.envs.intercode_sql.environment:make_intercode_sql",
+        generate_at="coevo_jax.envs.intercode_sql.environment:generate_intercode_sql",
     ),
     "scienceworld": EnvSpec(
-        module="coevo_jax.envs.scienceworld",
-        options_name="ScienceWorldOptions",
-        make_name="make_scienceworld",
+        options_at="coevo_jax.envs.scienceworld.options:ScienceWorldOptions",
+        make_at="coevo_jax.envs.scienceworld.environment:make_scienceworld",
     ),
     "webshop": EnvSpec(
-        module="coevo_jax.envs.webshop",
-        options_name="WebShopOptions",
-        make_name="make_webshop",
-        generate_name="generate_webshop",
+        options_at="coevo_jax.envs.webshop.options:WebShopOptions",
+        make_at="coevo_jax.envs.webshop.environment:make_webshop",
+        generate_at="coevo_jax.envs.webshop.generator:generate_webshop",
     ),
     "textworld": EnvSpec(
-        module="coevo_jax.envs.textworld",
-        options_name="TextWorldOptions",
-        make_name="make_textworld",
-        generate_name="generate_textworld",
+        options_at="coevo_jax.envs.textworld.options:TextWorldOptions",
+        make_at="coevo_jax.envs.textworld.environment:make_textworld",
+        generate_at="coevo_jax.envs.textworld.generate:generate_textworld",
     ),
     "alfworld": EnvSpec(
-        module="coevo_jax.envs.alfworld", options_name="AlfWorldOptions", make_name="make_alfworld"
+        options_at="coevo_jax.envs.alfworld.options:AlfWorldOptions",
+        make_at="coevo_jax.envs.alfworld.environment:make_alfworld",
     ),
 }
 
 
-def make_env(name: str, options: Mapping[str, Any]) -> Callable[[], Env]:
+def check_options(name: str, options: Mapping[str, Any]) -> BaseModel | None:
+    """Check what can be said of an environment without importing it.
+
+    Returns the checked options, or None for a user's own environment, which must be imported to be known.
+
+    Raises:
+      ConfigError: no such name, or options that its record refuses.
+    """
+    if name not in ENVIRONMENTS and ":" in name:
+        return None
+    return validate(find_environment(name).options, dict(options), "config", "env.options")
+
+
+def make_env(name: str, options: Mapping[str, Any]) -> Callable[[], "Env"]:
     """A function that makes instances of an environment, its options checked once.
 
     Raises ConfigError for a name that `find_environment` refuses, and for options that its record refuses.
@@ -111,7 +129,7 @@ def find_environment(name: str) -> EnvSpec:
     if not all(part.isidentifier() for part in (*module_name.split("."), make_name)):
         raise ConfigError(f"env.name: found {name!r}, expected the form package.module:make_function")
     _check_maker(_import(module_name, name), make_name, name)
-    return EnvSpec(module=module_name, make_name=make_name)
+    return EnvSpec(make_at=name)
 
 
 def _close(name: str, valid: list[str]) -> str:

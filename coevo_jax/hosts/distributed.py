@@ -10,13 +10,17 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-import jax
-
 from coevo_jax.config.strict import ConfigError, nearest
 
 EXPLICIT = ("COEVO_COORDINATOR", "COEVO_PROCESSES", "COEVO_PROCESS_ID")
 CLUSTERS = ("gcetpu", "gketpu", "slurm")  # JAX's detectors, by the names that jax.distributed gives them
 START_TIMEOUT = 300  # seconds that a process waits for the others
+
+
+def joins_others(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether the environment says, rightly or not, that this process has others to join."""
+    named = any(environment.get(name) for name in (*EXPLICIT, "COEVO_CLUSTER"))
+    return named or _detected(environment) is not None
 
 
 def start_distributed(environment: Mapping[str, str] = os.environ) -> None:
@@ -75,6 +79,8 @@ def _explicit(named: Mapping[str, str]) -> tuple[str, int, int]:
 
 
 def _join(**arguments: Any) -> None:
+    import jax  # here, where several processes are at work: a refusal of one alone needs none of it
+
     print("joining the other processes of this run ...", file=sys.stderr, flush=True)
     try:
         jax.distributed.initialize(initialization_timeout=START_TIMEOUT, **arguments)

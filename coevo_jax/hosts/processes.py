@@ -111,7 +111,7 @@ class Processes(ProcessGroup):
             raise ConfigError(
                 f"JAX sees the devices of {count} processes, but this one has not joined the others; set "
                 "COEVO_CLUSTER, or COEVO_COORDINATOR, COEVO_PROCESSES and COEVO_PROCESS_ID "
-                "(docs/launching.md)"
+                "(docs/clusters.md)"
             )
         super().__init__(store if count > 1 else None, "all", jax.process_index(), count)
         self._explain = explain or (lambda error: (FAILURE, str(error)))

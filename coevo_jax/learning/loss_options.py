@@ -7,9 +7,10 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 
-from coevo_jax.config.strict import ConfigError, closest, nearest
+from coevo_jax.config.strict import ConfigError, nearest
 from coevo_jax.learning.divergences import DIVERGENCES
 from coevo_jax.learning.loss_calls import Loss, Option, Term, as_loss, call_loss, loss_term
+from coevo_jax.learning.loss_names import check_loss_name
 from coevo_jax.learning.loss_terms import HARMLESS, HARMLESS_LOGP, PAIR_ARRAYS, PreferenceLoss
 from coevo_jax.learning.preference_losses import PREFERENCE_LOSSES
 
@@ -30,12 +31,8 @@ def resolve_loss(name: str, options: Mapping[str, Option]) -> Loss:
     Raises:
       ConfigError: no such loss, option, or value; or the function is no loss. It says what was found.
     """
-    function = _own_loss(name) if ":" in name else PREFERENCE_LOSSES.get(name)
-    if function is None:
-        raise ConfigError(
-            f"found the loss {name!r}{closest(name, sorted(PREFERENCE_LOSSES))}, expected your own as "
-            f"package.module:function, or one of {', '.join(PREFERENCE_LOSSES)}"
-        )
+    check_loss_name(name)
+    function = _own_loss(name) if ":" in name else PREFERENCE_LOSSES[name]
     try:
         loss = Loss((loss_term(function, name, options),))
     except TypeError as error:

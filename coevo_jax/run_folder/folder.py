@@ -11,13 +11,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import jax
 from etils import epath
 
 from coevo_jax.config.options import Config
 from coevo_jax.config.reading import load_config, to_yaml
 from coevo_jax.config.strict import ConfigError
-from coevo_jax.files import CODE_ROOT, write_whole
+from coevo_jax.files import CODE_ROOT, as_called, write_whole
 from coevo_jax.run_folder.manifest import (
     MANIFEST,
     Manifest,
@@ -112,7 +111,8 @@ def _existing(folder: Path, config: Config) -> str:
     found = load_config(folder / CONFIG_FILE)
     difference = first_difference(config.model_dump(), found.model_dump())
     if difference is None:
-        return f"{folder}: this run exists; continue it with: python -m launch.train --resume {folder}"
+        resume = as_called("python -m launch.train --resume")
+        return f"{folder}: this run exists; continue it with: {resume} {folder}"
     key, wanted, has = difference
     return (
         f"{folder}: holds a run of another config ({key}: found {has!r}, this config has {wanted!r}); "
@@ -133,6 +133,8 @@ def first_difference(ours: Any, theirs: Any, prefix: str = "") -> tuple[str, Any
 
 def describe_environment() -> dict[str, Any]:
     """Versions, devices and the commit of the code, for the record."""
+    import jax  # for the devices alone: a stored config is read without
+
     versions = {}
     for name in PACKAGES:
         try:

@@ -11,6 +11,7 @@ from coevo_jax.audit.audit import run_audit
 from coevo_jax.audit.reading import open_files
 from coevo_jax.audit.whose import Tasks
 from coevo_jax.commands.audit import main
+from coevo_jax.commands.cli import run_command
 from coevo_jax.report.html import write_report
 from tests.audit.breaking import (
     Edit,
@@ -69,8 +70,10 @@ def test_what_is_broken_gives_exit_code_1_and_no_run_gives_2(whole, tmp_path, ca
     assert main([str(run), "--json", "--scored", "0"]) == 1
     said = json.loads(capsys.readouterr().out)
     assert [one["name"] for one in said if one["state"] == "BROKEN"] == [f"pairs/{LEARN}"]
-    assert main([str(tmp_path / "none")]) == 2
-    assert "does not exist" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stop:
+        run_command(main, [str(tmp_path / "none")])
+    assert stop.value.code == 2
+    assert "error:" in (said := capsys.readouterr().err) and "does not exist" in said
 
 
 # Each edit, and the checks that it breaks: one alone wherever the claim stands in one place only.

@@ -39,13 +39,11 @@ def generate_letters(options: LettersOptions, out: Path, on_progress) -> None:
 
 @pytest.fixture(autouse=True)
 def letters(monkeypatch):
-    spec = EnvSpec(module=LETTERS.module, options_name=LETTERS.options_name, make_name=LETTERS.make_name)
-    monkeypatch.setitem(ENVIRONMENTS, "letters", spec)
+    monkeypatch.setitem(ENVIRONMENTS, "letters", LETTERS)
     generating = EnvSpec(
-        module=__name__,
-        options_name="LettersOptions",
-        make_name="make_slow_letters",
-        generate_name="generate_letters",
+        options_at=f"{__name__}:LettersOptions",
+        make_at=f"{__name__}:make_slow_letters",
+        generate_at=f"{__name__}:generate_letters",
     )
     monkeypatch.setitem(ENVIRONMENTS, "slow_letters", generating)
     PREPARED.clear()

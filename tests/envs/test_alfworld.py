@@ -8,7 +8,9 @@ import signal
 import pytest
 
 from coevo_jax.config.strict import ConfigError
-from coevo_jax.envs.alfworld import AlfWorldOptions, games, make_alfworld
+from coevo_jax.envs.alfworld import games
+from coevo_jax.envs.alfworld.environment import make_alfworld
+from coevo_jax.envs.alfworld.options import AlfWorldOptions
 from coevo_jax.envs.env import SPLITS, Env, EnvFault, PreparesExperts
 from coevo_jax.envs.registry import make_env
 from coevo_jax.envs.textworld.playing import readable_names

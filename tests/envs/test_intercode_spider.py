@@ -11,12 +11,10 @@ import pytest
 
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.envs.env import SPLITS
-from coevo_jax.envs.intercode_sql import (
-    InterCodeSqlOptions,
-    intercode_reward,
-    make_intercode_sql,
-)
+from coevo_jax.envs.intercode_sql.environment import make_intercode_sql
 from coevo_jax.envs.intercode_sql.mysql import LENIENT, STRICT, MySqlSandbox, Rules, open_dump
+from coevo_jax.envs.intercode_sql.options import InterCodeSqlOptions
+from coevo_jax.envs.intercode_sql.reward import intercode_reward
 from coevo_jax.envs.intercode_sql.sandbox import QueryLimits, SqlError
 from coevo_jax.envs.intercode_sql.spider import split_databases
 from tests.envs.mysql_rules import REFUSALS, RULES

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 
 from coevo_jax.envs.env import Env
-from coevo_jax.envs.intercode_sql import (
-    InterCodeSqlOptions,
-    intercode_reward,
+from coevo_jax.envs.intercode_sql.environment import (
+    INVALID_ACTION,
+    is_submit,
     make_intercode_sql,
+    parse_action,
 )
-from coevo_jax.envs.intercode_sql.environment import INVALID_ACTION, is_submit, parse_action
-from coevo_jax.envs.intercode_sql.reward import kendall_tau
+from coevo_jax.envs.intercode_sql.options import InterCodeSqlOptions
+from coevo_jax.envs.intercode_sql.reward import intercode_reward, kendall_tau
 from coevo_jax.envs.intercode_sql.sandbox import Database, QueryLimits, Sandbox, SqlError
 
 SMALL = InterCodeSqlOptions(

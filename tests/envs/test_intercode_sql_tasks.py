@@ -12,15 +12,11 @@ import pytest
 
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.envs.env import SPLITS, format_response
-from coevo_jax.envs.intercode_sql import (
-    InterCodeSqlEnv,
-    InterCodeSqlOptions,
-    make_intercode_sql,
-    read_tasks,
-    write_tasks,
-)
+from coevo_jax.envs.intercode_sql.environment import InterCodeSqlEnv, make_intercode_sql
+from coevo_jax.envs.intercode_sql.options import InterCodeSqlOptions
 from coevo_jax.envs.intercode_sql.questions import FORMS, UNSEEN_FORMS
 from coevo_jax.envs.intercode_sql.sandbox import QueryLimits
+from coevo_jax.envs.intercode_sql.task_file import read_tasks, write_tasks
 from coevo_jax.envs.intercode_sql.tasks import UNSEEN_FORM_PREFIX, generate_tasks, query_limits
 
 SMALL = InterCodeSqlOptions(
@@ -126,7 +122,7 @@ def test_more_train_tasks_leave_the_test_split_alone():
 
 DIGEST = """
 import hashlib
-from coevo_jax.envs.intercode_sql import InterCodeSqlOptions
+from coevo_jax.envs.intercode_sql.options import InterCodeSqlOptions
 from coevo_jax.envs.intercode_sql.tasks import generate_tasks
 tasks = generate_tasks(InterCodeSqlOptions.model_validate_json({options!r}))
 text = repr([*tasks.databases.values(), *tasks.tasks.values(), *tasks.splits.values()])

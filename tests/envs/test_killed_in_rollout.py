@@ -6,8 +6,11 @@ import signal
 import pytest
 
 from coevo_jax.envs.pool import EnvPool
-from coevo_jax.envs.scienceworld import ScienceWorldOptions, make_scienceworld
-from coevo_jax.envs.textworld import TextWorldOptions, generate_textworld, make_textworld
+from coevo_jax.envs.scienceworld.environment import make_scienceworld
+from coevo_jax.envs.scienceworld.options import ScienceWorldOptions
+from coevo_jax.envs.textworld.environment import make_textworld
+from coevo_jax.envs.textworld.generate import generate_textworld
+from coevo_jax.envs.textworld.options import TextWorldOptions
 from coevo_jax.rollout import play
 from coevo_jax.trajectory import Ending
 from tests.scripted_env import CharChat, make_engine, random_params

@@ -6,7 +6,7 @@ import pytest
 
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.envs.env import Env
-from coevo_jax.envs.intercode_sql import InterCodeSqlOptions
+from coevo_jax.envs.intercode_sql.options import InterCodeSqlOptions
 from coevo_jax.envs.registry import ENVIRONMENTS, make_env
 
 TINY = {
@@ -32,7 +32,7 @@ def test_a_factory_makes_separate_instances():
 def test_every_environment_has_options_with_help():
     for name, spec in ENVIRONMENTS.items():
         assert callable(spec.make), name
-        assert spec.generate_name is None or callable(spec.generate), name
+        assert spec.generate_at is None or callable(spec.generate), name
         for field, info in spec.options.model_fields.items():
             assert info.description, f"{name}.{field} has no help"
             assert not info.is_required(), f"{name}.{field} has no default"

@@ -8,15 +8,9 @@ import pytest
 
 from coevo_jax.config.strict import ConfigError, validate
 from coevo_jax.envs.env import SPLITS, EnvFault, Task
-from coevo_jax.envs.scienceworld import (
-    ScienceWorld,
-    ScienceWorldOptions,
-    expert_file,
-    experts,
-    generate_experts,
-    make_scienceworld,
-    simulator,
-)
+from coevo_jax.envs.scienceworld import expert_file, experts, simulator
+from coevo_jax.envs.scienceworld.environment import ScienceWorld, make_scienceworld
+from coevo_jax.envs.scienceworld.experts import generate_experts
 from coevo_jax.envs.scienceworld.families import (
     ETO_TURN_CAPS,
     GROUPS,
@@ -28,6 +22,7 @@ from coevo_jax.envs.scienceworld.families import (
     parse_task_id,
     split_variations,
 )
+from coevo_jax.envs.scienceworld.options import ScienceWorldOptions
 
 SOLVED = {
     "task_id": "find-animal/3",

@@ -21,18 +21,13 @@ import pytest
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.envs.env import SPLITS, Env, EnvFault, PreparesExperts, Task
 from coevo_jax.envs.pool import EnvPool
-from coevo_jax.envs.scienceworld import (
-    ScienceWorld,
-    ScienceWorldOptions,
-    expert_file,
-    experts,
-    make_scienceworld,
-    simulator,
-)
+from coevo_jax.envs.scienceworld import expert_file, experts, simulator
+from coevo_jax.envs.scienceworld.environment import ScienceWorld, make_scienceworld
 from coevo_jax.envs.scienceworld.families import (
     VARIATIONS,
     split_variations,
 )
+from coevo_jax.envs.scienceworld.options import ScienceWorldOptions
 
 LIFESPAN = Task(id="lifespan-longest-lived/0", split="train", family="lifespan-longest-lived")
 ANIMAL = Task(id="find-animal/3", split="train", family="find-animal")
@@ -296,7 +291,8 @@ def test_a_forgotten_instance_leaves_no_process_and_no_file(monkeypatch, tmp_pat
 def test_no_java_process_outlives_python(how, monkeypatch, tmp_path):
     monkeypatch.setenv("TMPDIR", str(tmp_path))  # a killed Python cannot remove its folder
     program = (
-        "from coevo_jax.envs.scienceworld import *; from coevo_jax.envs.env import Task; import os, sys\n"
+        "import os, sys\nfrom coevo_jax.envs.env import Task\n"
+        "from coevo_jax.envs.scienceworld.environment import ScienceWorldOptions, make_scienceworld\n"
         "env = make_scienceworld(ScienceWorldOptions())\n"
         "env.reset(Task(id='find-animal/3', split='train', family='find-animal'))\n"
         "print(env.simulator_pid, flush=True)\n"

@@ -14,9 +14,10 @@ from benchmarks.mysql_answers import DEFAULT, LOOSE, ask_server, compare, read_a
 from benchmarks.mysql_statements import make_statements
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.envs.env import SPLITS, EnvFault
-from coevo_jax.envs.intercode_sql import InterCodeSqlOptions, make_intercode_sql
+from coevo_jax.envs.intercode_sql.environment import make_intercode_sql
 from coevo_jax.envs.intercode_sql.mysql import open_dump
 from coevo_jax.envs.intercode_sql.mysql.golds import as_valid_mysql
+from coevo_jax.envs.intercode_sql.options import InterCodeSqlOptions
 from coevo_jax.envs.intercode_sql.spider import read_questions
 from tests.envs.mysql_rules import REFUSALS, RULES
 from tests.envs.mysql_server import MYSQLD, NO_SERVER, Server

@@ -11,11 +11,12 @@ import pytest
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.envs.env import SPLITS, Env, EnvFault, PreparesExperts
 from coevo_jax.envs.registry import make_env
-from coevo_jax.envs.textworld import TextWorldOptions, generate_textworld, make_textworld
+from coevo_jax.envs.textworld.environment import make_textworld
 from coevo_jax.envs.textworld.games import cache_folder, game_request, planned_tasks
-from coevo_jax.envs.textworld.generate import make_game
+from coevo_jax.envs.textworld.generate import generate_textworld, make_game
 from coevo_jax.envs.textworld.interpreter import Interpreter
 from coevo_jax.envs.textworld.making import SPLIT_QUARTERS, without_detours
+from coevo_jax.envs.textworld.options import TextWorldOptions
 from coevo_jax.envs.textworld.text import clean, refused, with_commands
 
 MADE = TextWorldOptions(

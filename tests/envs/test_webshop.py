@@ -8,8 +8,8 @@ import pytest
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.envs.env import SPLITS, Env, Task
 from coevo_jax.envs.registry import make_env
-from coevo_jax.envs.webshop import WebShopOptions, make_webshop
-from coevo_jax.envs.webshop.environment import INVALID_ACTION
+from coevo_jax.envs.webshop.environment import INVALID_ACTION, make_webshop
+from coevo_jax.envs.webshop.options import WebShopOptions
 from coevo_jax.envs.webshop.pages import parse_action
 from coevo_jax.envs.webshop.words import DEPARTMENTS
 

@@ -9,8 +9,9 @@ from collections import Counter
 import pytest
 
 from coevo_jax.envs.env import SPLITS, format_response
-from coevo_jax.envs.webshop import WebShopOptions, generate_webshop, make_webshop
-from coevo_jax.envs.webshop.generator import generate_raw
+from coevo_jax.envs.webshop.environment import make_webshop
+from coevo_jax.envs.webshop.generator import generate_raw, generate_webshop
+from coevo_jax.envs.webshop.options import WebShopOptions
 from coevo_jax.envs.webshop.shop import open_world
 from tests.envs.test_webshop import ATTRIBUTES, DEFAULT, HUMAN, PRODUCTS, all_tasks, write_files
 
@@ -83,7 +84,8 @@ def test_an_expert_does_not_disturb_a_running_episode(env):
 
 def test_prices_and_limits_are_the_same_in_every_process():
     code = (
-        "from coevo_jax.envs.webshop import *\nenv = make_webshop(WebShopOptions(seed=3))\n"
+        "from coevo_jax.envs.webshop.environment import WebShopOptions, make_webshop\n"
+        "env = make_webshop(WebShopOptions(seed=3))\n"
         "for split in ('train', 'dev', 'test'):\n"
         "    for task in env.tasks(split)[:40]: print(task, env.reset(task), env.expert(task))"
     )

@@ -7,9 +7,10 @@ import pytest
 
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.envs.env import SPLITS
-from coevo_jax.envs.webshop import WebShopOptions, make_webshop
 from coevo_jax.envs.webshop.catalogue import catalogue_files, load_raw, read_products, search_text
+from coevo_jax.envs.webshop.environment import make_webshop
 from coevo_jax.envs.webshop.goals import draw_prices, human_goals, split_by_goal, synthetic_goals
+from coevo_jax.envs.webshop.options import WebShopOptions
 from tests.envs.test_webshop import ATTRIBUTES, HUMAN, PRODUCTS, write_files
 
 

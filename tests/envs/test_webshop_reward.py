@@ -8,12 +8,13 @@ from hypothesis import strategies as st
 from rapidfuzz import fuzz
 
 from coevo_jax.config.strict import ConfigError
-from coevo_jax.envs.webshop import WebShopOptions, make_webshop, webshop_reward
 from coevo_jax.envs.webshop import nouns as nouns_module
 from coevo_jax.envs.webshop.catalogue import Product
+from coevo_jax.envs.webshop.environment import make_webshop
 from coevo_jax.envs.webshop.goals import Goal
 from coevo_jax.envs.webshop.nouns import nouns_by_words
-from coevo_jax.envs.webshop.reward import normal_color, option_matches, similar, type_factor
+from coevo_jax.envs.webshop.options import WebShopOptions
+from coevo_jax.envs.webshop.reward import normal_color, option_matches, similar, type_factor, webshop_reward
 from coevo_jax.envs.webshop.shop import open_world
 
 

@@ -14,6 +14,7 @@ from coevo_jax.config.recipe import KindWeights
 from coevo_jax.config.strict import ConfigError, validate
 from coevo_jax.learning.agent_loss import agent_loss
 from coevo_jax.learning.loss_calls import call_loss
+from coevo_jax.learning.loss_names import LOSS_NAMES
 from coevo_jax.learning.loss_options import WITHOUT_REFERENCE, resolve_loss
 from coevo_jax.learning.objective import AgentLoss, objective
 from coevo_jax.learning.optimizer import make_optimizer
@@ -47,6 +48,10 @@ def loss_of(name: str, pairs: dict = EVERY_KIND, **values):
 
 def of(**values) -> AgentLoss:
     return loss_of("target", **values)
+
+
+def test_the_names_that_are_checked_without_jax_are_those_of_the_losses():
+    assert tuple(PREFERENCE_LOSSES) == LOSS_NAMES
 
 
 @pytest.fixture(scope="module")

@@ -3,12 +3,13 @@
 import dataclasses
 import io
 import json
+from pathlib import Path
 
 import jax
 import pytest
 from rich.console import Console
 
-from coevo_jax.commands.compile import check_one, parse
+from coevo_jax.commands.compile import main, parse
 from coevo_jax.config.options import BudgetConfig, Config, LoraConfig, ModelConfig
 from coevo_jax.config.reading import load_config
 from coevo_jax.config.strict import ConfigError, validate
@@ -232,7 +233,7 @@ def test_a_topology_that_does_not_exist_is_refused(topology, message):
 def test_a_mesh_that_is_not_the_machine_is_refused(tmp_path):
     arguments = [str(write_config(tmp_path)), "--topology", "h100:4", "mesh.fsdp=2"]
     with pytest.raises(ConfigError, match="1 x 2 x 1 = 2 devices, but h100:4 has 4"):
-        check_one(parse(arguments))
+        main(arguments)
 
 
 def test_several_configs_need_a_table(tmp_path):

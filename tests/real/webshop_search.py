@@ -17,9 +17,9 @@ import venv
 from collections.abc import Sequence
 from pathlib import Path
 
-from coevo_jax.envs.webshop import WebShopOptions
 from coevo_jax.envs.webshop.analysis import analyze
 from coevo_jax.envs.webshop.catalogue import search_text
+from coevo_jax.envs.webshop.options import WebShopOptions
 from coevo_jax.envs.webshop.search import search
 from coevo_jax.envs.webshop.shop import SEARCH_RESULTS, World, open_world
 

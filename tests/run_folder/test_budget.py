@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from coevo_jax.coevolution import coevolve
-from coevo_jax.commands.train import open_or_create, parse
+from coevo_jax.commands.train import parse
+from coevo_jax.commands.work.train import open_or_create
 from coevo_jax.config.options import Config
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.parquet import read_trajectories
@@ -29,7 +30,6 @@ SMALL = (
     "explore={tasks: ['40:50'], samples: 1, block_tasks: 4}",
     "evaluate={split: dev, tasks: ':4'}",
     "agents.target.epochs=1",
-    "agents.failure.epochs=1",
 )
 ALONE = ("recipe=eto",)
 PAIRS = (*SMALL, *ALONE, "explore.samples=8", "agents.target.max_pairs_per_kind=8", "name=pairs")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from coevo_jax.config.strict import ConfigError, nearest
+from coevo_jax.data.formats import FORMATS, TFDS_EXPERTS, TFDS_TRAJECTORIES, TRAJECTORIES
 from coevo_jax.data.interchange.json_rows import Row, is_packed, json_rows
 from coevo_jax.data.interchange.layouts import LAYOUTS, guess_layout, parse_row
 from coevo_jax.data.interchange.pairs import INVENTED, is_invented, prompt_text
@@ -16,8 +17,6 @@ from coevo_jax.data.interchange.records import Conversation, Message, Record, Sp
 from coevo_jax.data.parquet import checked_rows, is_trajectory_file
 from coevo_jax.trajectory import Trajectory
 
-TRAJECTORIES, TFDS_EXPERTS, TFDS_TRAJECTORIES = "trajectories", "tfds-experts", "tfds-trajectories"
-FORMATS = (*LAYOUTS, TRAJECTORIES, TFDS_EXPERTS, TFDS_TRAJECTORIES)
 KINDS: dict[str, type[Record]] = {
     **{name: layout.kind for name, layout in LAYOUTS.items()},
     TRAJECTORIES: Trajectory,

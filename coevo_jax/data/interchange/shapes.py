@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
+from coevo_jax.data.formats import LAYOUT_NAMES
 from coevo_jax.data.interchange.messages import EMPTY
 
-ETO_SFT, AGENTTRAJ, MESSAGES, ETO_PAIRS = "eto-sft", "agenttraj", "messages", "eto-pairs"
+ETO_SFT, AGENTTRAJ, MESSAGES, ETO_PAIRS = LAYOUT_NAMES
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ from coevo_jax.config.strict import ConfigError, StrictModel, validate
 from coevo_jax.envs.env import SPLITS, Task
 from coevo_jax.envs.textworld.interpreter import TEXTWORLD_VERSION
 from coevo_jax.envs.textworld.options import TextWorldOptions
-from coevo_jax.files import cache_root
+from coevo_jax.files import as_called, cache_root
 
 RECIPE_VERSION = 1
 """Raised when the same options make other games, so that the cache is not mixed."""
@@ -175,7 +175,7 @@ def read_index(folder: Path) -> tuple[GameRecord, ...]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"{path}: found no readable text ({error}), expected the index of a folder that "
-            "`python -m launch.data generate textworld --out FOLDER` wrote"
+            + as_called("`python -m launch.data generate textworld --out FOLDER` wrote")
         ) from None
     records: dict[str, GameRecord] = {}
     for number, line in enumerate(lines, start=1):

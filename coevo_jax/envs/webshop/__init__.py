@@ -3,10 +3,3 @@
 Splits: test is upstream's goals 0-499 and dev its 500-1499 where there are more than 1500 goals; with
 `split_by: product` dev and test are made of products that no training goal is about.
 """
-
-from coevo_jax.envs.webshop.environment import WebShopEnv, make_webshop
-from coevo_jax.envs.webshop.generator import generate_webshop
-from coevo_jax.envs.webshop.options import WebShopOptions
-from coevo_jax.envs.webshop.reward import webshop_reward
-
-__all__ = ["WebShopEnv", "WebShopOptions", "generate_webshop", "make_webshop", "webshop_reward"]
