@@ -46,7 +46,7 @@ FOREIGN = {
         "tail",
         "xprof",
     ),
-    *("alfworld-download", "sglang.launch_server"),
+    "sglang.launch_server",
 }
 OURS = re.compile(r"(?:[A-Z_]+=\S+ )*(?:(?:\./)?launch/\S+\.sh|(?:\.venv/bin/)?python -m [\w.]+)(?: |$)")
 
@@ -149,7 +149,7 @@ def all_commands() -> list[Command]:
 def examples(page: str) -> dict[str, str]:
     """The files that a page prints: each block is preceded by its name, as in "`guess_env.py`:"."""
     found = re.findall(
-        r"`([\w.]+\.(?:py|yaml))`[^`\n]*:\n\n(?:<!-- .* -->\n)?```(?:python|yaml)\n(.*?)^```$",
+        r"`([\w.]+\.(?:py|yaml))`[^`\n]*:\n\n(?:<!-- [^\n]* -->\n)?```(?:python|yaml)\n(.*?)^```$",
         PAGES[page].read_text(),
         re.MULTILINE | re.DOTALL,
     )
