@@ -8,6 +8,7 @@ resolved or dry-run by `tests.docs.test_commands`.
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.pages import FOREIGN, PAGES, ROOT, Command, commands, examples
+from tests.docs.pages import FOREIGN, PAGES, ROOT, Command, blocks, commands, examples
 from tests.tiny import CONFIG
 
 TOY = '"tests.letters_env:make_letters"'
@@ -109,19 +110,37 @@ def checkout(played, tmp_path) -> Path:
     return tmp_path / "checkout"
 
 
-def loss_of_ones_own(folder: Path) -> None:
+def masked(line: str) -> str:
+    """A printed line without its numbers and their columns."""
+    return " ".join(re.sub(r"\d[\d.,]*", "#", line).split())
+
+
+def output_is_of_that_form(folder: Path, printed: str) -> None:
+    """What the README shows is what the commands print, but for its numbers; collapses come and go."""
+    lines = {masked(line) for line in printed.splitlines()}
+    shown = "\n".join(blocks(PAGES["README.md"].read_text(), "text")).splitlines()
+    assert len(shown) >= 5
+    for line in shown:
+        assert masked(line) in lines or line.startswith("Collapse in round "), line
+
+
+def loss_of_ones_own(folder: Path, printed: str) -> None:
     results = json.loads((folder / "runs/gap-hinge/results.json").read_text())
     assert results["config"]["agents"]["target"]["loss"] == "my_losses:gap_hinge"
 
 
-def recipes_of_ones_own(folder: Path) -> None:
+def recipes_of_ones_own(folder: Path, printed: str) -> None:
     for name, kind in (("failures-alone", "failure_failure"), ("best-over-worst", "best_over_worst")):
         results = json.loads((folder / "runs" / name / "results.json").read_text())
         assert [row["kind"] for row in results["pairs"]] == [kind] * len(results["pairs"]) != []
         assert {row["agent"] for row in results["explorations"]} == {"target"}
 
 
-CLAIMS = {"docs/losses.md": loss_of_ones_own, "docs/method.md": recipes_of_ones_own}
+CLAIMS = {
+    "README.md": output_is_of_that_form,
+    "docs/losses.md": loss_of_ones_own,
+    "docs/method.md": recipes_of_ones_own,
+}
 
 
 @pytest.mark.slow
@@ -133,10 +152,10 @@ def test_the_pages_commands_run(page, checkout):
         (checkout / name).write_text(text)
     if page == "README.md":
         shutil.rmtree(checkout / "runs")  # its first command makes the run
-    for command in dict.fromkeys(commands(page)):
-        if unrun(command) is None:
-            run(checkout, command.words)
-    CLAIMS.get(page, lambda folder: None)(checkout)
+    taken = [command for command in dict.fromkeys(commands(page)) if unrun(command) is None]
+    printed = "".join(run(checkout, command.words).stdout for command in taken)
+    if page in CLAIMS:
+        CLAIMS[page](checkout, printed)
 
 
 @pytest.mark.parametrize("rule", [*UNRUN_PROGRAMS, *UNRUN_WORDS])
