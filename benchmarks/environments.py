@@ -1,4 +1,4 @@
-"""Measure every environment: turns and episodes per second, latency, memory; write docs/environments.md's table.
+"""Measure environments: turns and episodes a second, latency, memory; write docs/environments.md's table.
 
 python -m benchmarks.environments --table environments
 python -m benchmarks.environments webshop intercode_sql --seconds 5

@@ -1,4 +1,4 @@
-"""The documented environment of one's own: file, conformance and training are as docs/environments.md says."""
+"""The environment of one's own: file, conformance and training are as docs/environments.md says."""
 
 import json
 import os
