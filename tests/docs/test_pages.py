@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 
+from benchmarks.methods import write_table
 from coevo_jax.config.reading import load_config
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.learning.loss_table import loss_markdown
@@ -168,3 +169,11 @@ def test_the_messages_of_a_wrong_config_are_as_printed(tmp_path, monkeypatch):
 def test_what_one_brings_is_short(page, most):
     found = examples(page)
     assert found and sum(len(text.splitlines()) for text in found.values()) <= most
+
+
+@pytest.mark.parametrize(
+    "name, found", [("environments", "environments.md, rollouts.md"), ("nothing", "none")]
+)
+def test_a_table_is_written_into_the_one_page_that_has_it(name, found):
+    with pytest.raises(ConfigError, match=f"--table {name}: found {re.escape(found)}, expected one page"):
+        write_table(name, "")
