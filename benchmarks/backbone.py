@@ -2,7 +2,7 @@
 
     python -m benchmarks.backbone --model FOLDER                    a checkpoint that lies there
     python -m benchmarks.backbone --preset 1.7b                     a random Qwen3 of that size, in bfloat16
-    python -m benchmarks.backbone --preset 1.7b --table backbone    and write the table into the README
+    python -m benchmarks.backbone --preset 1.7b --table backbone    and write the table into docs/backbones.md
 
 The pairs are those of a co-evolution step of `benchmarks.learning`: an expert over four failures of two
 agents, these over each other, 8 pairs. All parameters are trained, with float32 masters and Adam's moments,
@@ -171,7 +171,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--remat", default="none", help="a policy of model.remat")
     parser.add_argument("--attention", default="auto", help="a name of model.attention")
-    parser.add_argument("--table", help="name of the README's table to replace; printed where none is given")
+    parser.add_argument("--table", help="name of the table to replace; printed where none is given")
     return parser.parse_args()
 
 

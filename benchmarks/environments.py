@@ -1,4 +1,4 @@
-"""Measure every environment: turns and episodes per second, latency and memory, and write the README's table.
+"""Measure environments: turns and episodes a second, latency, memory; write docs/environments.md's table.
 
 python -m benchmarks.environments --table environments
 python -m benchmarks.environments webshop intercode_sql --seconds 5
@@ -233,7 +233,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", help="environments, or one and its key=value options")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--seconds", type=float, default=10.0, help="of play for each row (default: 10)")
-    parser.add_argument("--table", help="name of the README's table to replace; printed where none is given")
+    parser.add_argument("--table", help="name of the table to replace; printed where none is given")
     parser.add_argument("--row", type=int, metavar="WORKERS", help="measure one row and print it as JSON")
     args = parser.parse_args()
     options = [word for word in args.names if "=" in word]
@@ -252,7 +252,7 @@ def main() -> None:
     rows = [measure_apart(name, options, count, args.seconds) for name in names for count in args.workers]
     text = markdown(rows, shlex.join(["python", "-m", "benchmarks.environments", *sys.argv[1:]]))
     if args.table:
-        write_table(args.table, text, ROOT / "README.md")
+        write_table(args.table, text, ROOT / "docs" / "environments.md")
     print(text)
 
 

@@ -1,4 +1,4 @@
-"""Measure the DPO step side by side with TRL's and Tunix's, and write the README's table.
+"""Measure the DPO step side by side with TRL's and Tunix's, and write the table of docs/results.md.
 
     python -m benchmarks.learning --trl TRL/bin/python --tunix TUNIX/bin/python --run runs/quickstart \\
         --table learning --json learning.json
@@ -244,7 +244,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--trl-pairs", type=int, default=4, help="pairs of TRL's microbatch")
     parser.add_argument("--tunix-pairs", type=int, default=2, help="pairs of Tunix's microbatch")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of PyTorch")
-    parser.add_argument("--table", help="name of the README's table to replace; printed where none is given")
+    parser.add_argument("--table", help="name of the table to replace; printed where none is given")
     parser.add_argument("--json", type=Path, help="write all raw times to this file")
     accelerator = parser.add_argument_group("on an accelerator (not run on one so far)")
     accelerator.add_argument("--device", choices=("cpu", "gpu"), default="cpu")

@@ -1,4 +1,4 @@
-"""Write the README's table of losses from their docstrings and signatures: python -m benchmarks.losses"""
+"""Write docs/losses.md's table of losses from their docstrings and signatures: python -m benchmarks.losses"""
 
 from benchmarks.methods import write_table
 from coevo_jax.learning.loss_table import loss_markdown

@@ -1,4 +1,4 @@
-"""Run configs over seeds and write their table into the README.
+"""Run configs over seeds and write their table into README.md or a page of docs/.
 
 python -m benchmarks.methods quickstart-sft quickstart-eto quickstart --seeds 0 1 2 --table quickstart
 python -m benchmarks.methods --runs runs/seeds/* --table quickstart        only write the table
@@ -14,16 +14,26 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from coevo_jax.config.reading import load_config
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.report.comparison import Comparison, compare
-from coevo_jax.report.markdown import cell, cpu, differences, measured, paired_table, replace_table, table
+from coevo_jax.report.markdown import (
+    cell,
+    cpu,
+    differences,
+    has_table,
+    measured,
+    paired_table,
+    replace_table,
+    table,
+)
 from coevo_jax.report.paired import Paired, pair_with_baseline, read_task_rewards
 from coevo_jax.run_folder.fork import find_source
 from coevo_jax.run_folder.results import Results, load_results
 
-__all__ = ["README", "ROOT", "cpu", "write_table"]
+__all__ = ["DOCS", "ROOT", "cpu", "write_table"]
 
 ROOT = Path(__file__).resolve().parent.parent
-README = ROOT / "README.md"
+DOCS = ROOT / "docs"
 COLUMNS = {
     "success": "final_success",
     "hard neg. of roll-outs": "final_hard",
@@ -70,9 +80,19 @@ def markdown(comparison: Comparison, runs: Sequence[Results], paired: Paired) ->
     return "\n".join(lines)
 
 
-def write_table(name: str, text: str, path: Path = README) -> None:
-    """Replace the README's table of that name."""
-    replace_table(name, text, path)
+def write_table(name: str, text: str, page: Path | None = None) -> None:
+    """Replace the table of that name in a page; by default in the one page that has it.
+
+    Raises:
+      ConfigError: no page has a place for it, or several have.
+    """
+    if page is None:
+        pages = [path for path in (ROOT / "README.md", *sorted(DOCS.glob("*.md"))) if has_table(name, path)]
+        if len(pages) != 1:
+            found = ", ".join(path.name for path in pages) or "none"
+            raise ConfigError(f"--table {name}: found {found}, expected one page with <!-- table:{name} -->")
+        [page] = pages
+    replace_table(name, text, page)
 
 
 def main() -> None:
@@ -81,7 +101,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--runs-dir", type=Path, default=Path("runs") / "seeds")
     parser.add_argument("--runs", type=Path, nargs="+", default=[], help="finished run folders to tabulate")
-    parser.add_argument("--table", help="name of the README's table to replace; printed where none is given")
+    parser.add_argument("--table", help="name of the table to replace; printed where none is given")
     args = parser.parse_args()
     folders = [*args.runs, *run_all(args.configs, args.seeds, args.runs_dir)]
     if not folders:

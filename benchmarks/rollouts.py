@@ -43,7 +43,7 @@ from coevo_jax.machine.chips import CHIPS
 from coevo_jax.models.huggingface.save import save_params, scratch_config, write_json
 from coevo_jax.report.markdown import table
 
-README, DOCUMENT = ROOT / "README.md", ROOT / "docs" / "rollouts.md"
+DOCUMENT = ROOT / "docs" / "rollouts.md"
 PEER = "transformers generate"
 CASES = ("decode", "episodes")
 COPY_BYTES = 2**28
@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument(
         "--write-table",
         action="store_true",
-        help="replace the tables of README.md (a, b) and docs/rollouts.md (c)",
+        help="replace the tables of docs/rollouts.md",
     )
     args = parser.parse_args()
     raw = json.loads(args.read.read_text()) if args.read is not None else measure(args)
@@ -75,10 +75,10 @@ def main() -> None:
         args.json.write_text(json.dumps(raw, indent=1))
     if "contenders" in raw:
         name = "generation" if raw["device"] == "cpu" else f"generation-{raw['device']}"
-        emit(name, generation_table(raw["contenders"], raw["where"]), README, args.write_table)
+        emit(name, generation_table(raw["contenders"], raw["where"]), args.write_table)
     if "environments" in raw:
         text = environment_table(raw["environments"], raw["where"])
-        emit("environments", text, DOCUMENT, args.write_table)
+        emit("environments", text, args.write_table)
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
@@ -98,9 +98,9 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     return raw
 
 
-def emit(name: str, text: str, document: Path, write: bool) -> None:
+def emit(name: str, text: str, write: bool) -> None:
     if write:
-        write_table(name, text, document)
+        write_table(name, text, DOCUMENT)
     print(text, flush=True)
 
 

@@ -38,7 +38,7 @@ read_slice() {
         names+=("$name")
         if [[ "$name" == "$given" ]]; then
             ((hosts == 1)) || echo "warning: $given has $hosts hosts, which need one run folder that all of them" \
-                "share (runs_dir; docs/launching.md)" >&2
+                "share (runs_dir; docs/clusters.md)" >&2
             return
         fi
     done <<<"$slice_table"

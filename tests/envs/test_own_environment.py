@@ -1,4 +1,4 @@
-"""The README's environment of one's own: its file, its conformance and its training are as printed there."""
+"""The environment of one's own: file, conformance and training are as docs/environments.md says."""
 
 import json
 import os
@@ -15,24 +15,26 @@ MOST_LINES = 60
 
 @pytest.fixture(scope="module")
 def section() -> str:
-    """The README's how-to."""
-    _, found, rest = (ROOT / "README.md").read_text().partition("\n## Adding an environment\n")
-    assert found, "README.md has no section 'Adding an environment'"
+    """The how-to."""
+    _, found, rest = (
+        (ROOT / "docs/environments.md").read_text().partition("\n## An environment of your own\n")
+    )
+    assert found, "docs/environments.md has no section 'An environment of your own'"
     return rest.split("\n## ")[0]
 
 
 @pytest.fixture
 def folder(section, tmp_path) -> Path:
-    """A user's folder with the two files of the README."""
+    """A user's folder with the two files of the page."""
     for name, language in (("guess_env.py", "python"), ("guess.yaml", "yaml")):
         block = re.search(rf"`{re.escape(name)}`:\n\n```{language}\n(.*?)```", section, re.DOTALL)
-        assert block, f"README.md: no {language} block after `{name}`:"
+        assert block, f"docs/environments.md: no {language} block after `{name}`:"
         (tmp_path / name).write_text(block[1])
     return tmp_path
 
 
 def run(section: str, folder: Path, module: str, *more: str) -> subprocess.CompletedProcess[str]:
-    """Run the README's command line of a module, in the user's folder."""
+    """Run the page's command line of a module, in the user's folder."""
     [line] = re.findall(rf"^\.venv/bin/python -m {re.escape(module)} (.*)$", section, re.MULTILINE)
     command = [sys.executable, "-m", module, *line.split(), *more]
     paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -54,7 +56,7 @@ def test_the_environment_is_short_and_passes_every_check(section, folder):
     assert re.search(r"^26 passed, 0 failed, 1 skipped", section, re.MULTILINE)
 
 
-def test_the_careless_version_of_the_readme_fails_as_it_says(section, folder):
+def test_the_careless_version_fails_as_it_says(section, folder):
     careful = "1 - min(abs(guess - self._number), 10) / 10"
     path = folder / "guess_env.py"
     assert careful in path.read_text()

@@ -129,9 +129,9 @@ def test_a_tpu_vm_keeps_runs_and_logs_on_its_disk(tmp_path):
 
 
 def documented() -> list[str]:
-    """The launchers' commands in docs/launching.md, with the variables of their block filled in."""
+    """The launchers' commands in docs/clusters.md, with the variables of their block filled in."""
     found = []
-    for block in re.findall(r"^```\n(.*?)^```", (ROOT / "docs/launching.md").read_text(), re.M | re.S):
+    for block in re.findall(r"^```\n(.*?)^```", (ROOT / "docs/clusters.md").read_text(), re.M | re.S):
         values = dict(re.findall(r'^([A-Z])="(.*)"$', block, re.MULTILINE))
         for line in re.findall(r"^launch/(?:host|gpu/|tpu/).*$", block, re.MULTILINE):
             line = line.partition("  #")[0]
