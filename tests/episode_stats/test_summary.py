@@ -16,7 +16,7 @@ def record(task: str, reward: float, ending: Ending | None = None, actions=("loo
     ending = ending or (Ending.SOLVED if reward >= 1 else Ending.FAILED)
     return Trajectory(
         task_id=task,
-        makes_negatives=False,
+        agent="target",
         sample=sample,
         prompt="",
         turns=tuple(Turn(response=a, action=a, observation="") for a in actions),
