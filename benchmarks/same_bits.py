@@ -17,6 +17,7 @@ Exits with 1 where a case differs.
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -46,6 +47,7 @@ def make_run(case: Case, checkout: Path, folder: Path, overrides: Sequence[str])
     run = folder / "runs" / "run"
     if (run / "results.json").is_file():
         return run
+    shutil.rmtree(run, ignore_errors=True)  # one that was broken off
     folder.mkdir(parents=True, exist_ok=True)
     config = checkout / case.config if case.config else folder / "case.yaml"
     if case.config is None:
