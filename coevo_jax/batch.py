@@ -45,5 +45,5 @@ class PreferenceBatch:
     chosen: Array  # int32 [P], index into N
     rejected: Array  # int32 [P]
     weight: Array  # float32 [P]: multiplies the pair's loss; 0 is padding
-    kind: Array  # int32 [P], index into trajectory.PAIR_KINDS
+    kind: Array  # int32 [P], number among the kinds of the agent's loss
     step_share: Array  # float32 []: 1 / microbatches of the optimizer step, so that metrics per step add up

@@ -1,19 +1,21 @@
-"""The outer loop of co-evolution: warm start, then rounds of explore, learn and evaluate (arXiv 2511.22254).
+"""The outer loop: the warm start, then the phases of a recipe, round by round.
 
-A method is a config, not code: ETO has no failure agent, RFT no pairs, SFT no rounds.
+A method is a recipe, not code: ETO has one agent, RFT no pairs, SFT no rounds. Agents are values: a phase is
+given them and returns them.
 """
 
 from typing import Any
 
+from coevo_jax.config.recipe import agents_of
 from coevo_jax.episode_stats.summary import Summary, detect_collapse
 from coevo_jax.phases.agents import restore_agents
 from coevo_jax.phases.prepare import prepare
 from coevo_jax.phases.table import PHASES
 from coevo_jax.phases.world import build_world
+from coevo_jax.recipe import schedule
 from coevo_jax.run_folder.results import Results, save_results
 from coevo_jax.run_folder.run import Run
 from coevo_jax.run_folder.tensorboard import write_tensorboard
-from coevo_jax.schedule import schedule
 
 
 def coevolve(run: Run) -> Results:
@@ -25,11 +27,11 @@ def coevolve(run: Run) -> Results:
     prepare(run)
     world = build_world(run.config, run.folder)
     try:
-        restore_agents(run, world)
+        agents = restore_agents(run, world)
         for phase in schedule(run.config):
             if run.manifest.record(phase.name) is None:
                 run.stop.end_if_asked()
-                PHASES[phase.kind](run, world, phase)
+                agents = PHASES[phase.kind](run, world, agents, phase)
                 if run.leads:
                     save_results(run.folder, collect_results(run))
                     write_tensorboard(run.folder)
@@ -44,6 +46,7 @@ def coevolve(run: Run) -> Results:
 def collect_results(run: Run) -> Results:
     """The results so far, put together from the records of the committed phases."""
     config, manifest = run.config, run.manifest
+    agents = agents_of(config.recipe)
     evaluations: list[Any] = []
     explorations: list[Any] = []
     pairs: list[Any] = []
@@ -57,8 +60,8 @@ def collect_results(run: Run) -> Results:
         if phase.kind == "evaluate":
             entry |= {"split": config.evaluate.split, **summary}
             evaluations.append(entry)
-            if phase.round == 0 and config.failure.explore:  # both agents start as the same warm start
-                evaluations.append(entry | {"agent": "failure"})
+            if phase.round == 0:  # all agents start as the same warm start
+                evaluations += [entry | {"agent": agent} for agent in agents[1:]]
         elif phase.kind == "explore":
             name = phase.name.rpartition("/")[2]
             explorations.append(entry | {"phase": name, **summary})
@@ -73,27 +76,31 @@ def collect_results(run: Run) -> Results:
         seed=config.seed,
         env=config.env.name,
         config=config.model_dump(mode="json"),
+        agents=list(agents),
         parameters=parameters.records["parameters"] if parameters else 0,
         rounds=config.rounds,
         evaluations=evaluations,
         explorations=explorations,
         pairs=pairs,
         pulls=pulls,
-        collapses=collapses(evaluations) + collapses(explorations),
+        collapses=collapses(evaluations, agents[0]) + collapses(explorations, agents[0]),
         phases=[{"name": record.name, "seconds": record.seconds} for record in manifest.done],
         peak_memory_bytes=manifest.peak_memory_bytes or None,
         environment=run.environment(),
     )
 
 
-def collapses(entries: list[Any]) -> list[Any]:
-    """Signs of collapse in a series of evaluations or explorations, agent by agent, in plain words."""
+def collapses(entries: list[Any], lead: str) -> list[Any]:
+    """Signs of collapse in a series of evaluations or explorations, agent by agent, in plain words.
+
+    The other agents than the lead are there to make its negatives.
+    """
     found: list[Any] = []
     first: dict[str, Summary] = {}
     last: dict[str, Summary] = {}
     for entry in entries:
         agent = entry["agent"]
-        why = detect_collapse(entry, last.get(agent), first.get(agent), agent=agent)
+        why = detect_collapse(entry, last.get(agent), first.get(agent), makes_negatives=agent != lead)
         if why:
             where = entry.get("phase", f"evaluation on {entry.get('split')}").replace("_", " ")
             found.append({"round": entry["round"], "agent": agent, "why": f"{where}: {why}"})

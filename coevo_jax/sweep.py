@@ -8,21 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from coevo_jax.coevolution import coevolve, collect_results
+from coevo_jax.config.agents import AgentConfig
 from coevo_jax.config.check import check
-from coevo_jax.config.options import Config, LearnConfig, LossTerms
+from coevo_jax.config.options import Config
 from coevo_jax.config.reading import load_config
-from coevo_jax.config.strict import ConfigError
-from coevo_jax.learning.agent_loss import agent_loss
+from coevo_jax.config.recipe import LossTerms, lead_of, learners_of, learnings_of
+from coevo_jax.config.strict import ConfigError, nearest
+from coevo_jax.learning.agent_loss import agent_losses
 from coevo_jax.phases.world import check_world
+from coevo_jax.recipe import schedule
 from coevo_jax.run_folder.folder import CONFIG_FILE, first_difference
 from coevo_jax.run_folder.fork import find_source, fork_run
 from coevo_jax.run_folder.manifest import read_manifest
 from coevo_jax.run_folder.results import Results
 from coevo_jax.run_folder.run import Run, create_run, open_run
-from coevo_jax.schedule import schedule
 from coevo_jax.training.optimize import LearningDiverged
-
-AGENTS = {"target": ("target",), "failure": ("failure",), "both": ("target", "failure")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,16 +72,21 @@ def parse_loss(text: str) -> LossTerms:
 
 
 def plan_sweep(
-    base: Config, *, agent: str, losses: Sequence[str], betas: Sequence[float], seeds: Sequence[int]
+    base: Config, *, agent: str | None, losses: Sequence[str], betas: Sequence[float], seeds: Sequence[int]
 ) -> list[Cell]:
     """Every run of the sweep, seed by seed, each checked as `launch.train` checks its config.
 
     `loss_options` of the base reach the losses they name; a loss without options of its own takes none.
 
+    Args:
+      agent: whose loss it is, by the recipe's name; "all" for every agent that learns, None for the one that
+        the run is about.
+
     Raises:
       ConfigError: the first run that could not be, or a folder that holds a run of another config.
     """
-    agents = AGENTS[agent]
+    agent = agent or lead_of(base.recipe)
+    agents = swept_agents(base, agent)
     for name in agents:
         _check_agent(base, name)
     if any(not math.isfinite(beta) or beta <= 0 for beta in betas):
@@ -90,7 +95,7 @@ def plan_sweep(
         raise ConfigError(f"--seeds: found {list(seeds)}, expected none below 0")
     named = {text: parse_loss(text) for text in losses}
     for name in agents:
-        _check_options(getattr(base, name), name, named)
+        _check_options(base.agents[name], name, named)
     cells = [
         Cell(loss=text, beta=beta, seed=seed, config=_config(base, agent, text, named[text], beta, seed))
         for seed in dict.fromkeys(seeds)
@@ -99,8 +104,7 @@ def plan_sweep(
     ]
     for cell in cells:
         check(cell.config, cell.config.name)
-        agent_loss(cell.config.target, "target")
-        agent_loss(cell.config.failure, "failure")
+        agent_losses(cell.config)
         _check_folder(cell)
     check_world(cells[0].config)
     return cells
@@ -149,15 +153,29 @@ def _open(cell: Cell, relatives: Sequence[Path]) -> tuple[Run, str]:
     return (create_run(cell.config), "ran") if source is None else (fork_run(source, cell.config), "forked")
 
 
+def swept_agents(base: Config, agent: str) -> tuple[str, ...]:
+    """The agents that a word names.
+
+    Raises:
+      ConfigError: no such agent learns.
+    """
+    learners = learners_of(base.recipe)
+    if agent == "all":
+        return learners
+    if agent not in learners:
+        raise ConfigError(f"--agent {agent}: no such agent learns{nearest(agent, [*learners, 'all'])}")
+    return (agent,)
+
+
 def _config(base: Config, agent: str, text: str, terms: LossTerms, beta: float | None, seed: int) -> Config:
     words = [base.name, agent, _folder_words(text), *([] if beta is None else [f"beta{beta:g}"])]
     method = text if beta is None else f"{text}, beta {beta:g}"
-    agents = {name: _learn_config(getattr(base, name), terms, beta) for name in AGENTS[agent]}
+    own = {name: _agent_config(base.agents[name], terms, beta) for name in swept_agents(base, agent)}
     new = {"name": "-".join([*words, f"seed{seed}"]), "method": method, "seed": seed}
-    return base.model_copy(update=new | agents)
+    return base.model_copy(update=new | {"agents": base.agents | own})
 
 
-def _learn_config(learn: LearnConfig, terms: LossTerms, beta: float | None) -> LearnConfig:
+def _agent_config(learn: AgentConfig, terms: LossTerms, beta: float | None) -> AgentConfig:
     names = {terms} if isinstance(terms, str) else set(terms)
     options = {name: values for name, values in learn.loss_options.items() if name in names}
     update: dict[str, Any] = {"loss": terms, "loss_options": options}
@@ -170,24 +188,26 @@ def _folder_words(text: str) -> str:
 
 
 def _check_agent(base: Config, name: str) -> None:
-    learn: LearnConfig = getattr(base, name)
-    idle = name == "failure" and not (base.failure.explore and base.failure.learn)
-    kinds = {kind: weights for kind, weights in learn.pairs if weights is not None and weights.dpo > 0}
-    if base.rounds == 0 or idle or not kinds:
+    sources = [source for learning in learnings_of(base.recipe, name) for source in learning.pairs]
+    preferring = [source for source in sources if source.dpo > 0]
+    if base.rounds == 0 or not preferring:
         why = "rounds is 0" if base.rounds == 0 else f"the {name} agent learns from no pairs"
         raise ConfigError(f"--agent {name}: {why}, so no preference loss would be used")
-    for kind, weights in kinds.items():
-        if weights.loss is not None:
+    for source in preferring:
+        if source.loss is not None:
             raise ConfigError(
-                f"{name}.pairs.{kind}.loss is {weights.loss!r}: it would not follow the sweep; set it to null"
+                f"recipe: loss of {source.label} is {source.loss!r}: it would not follow the sweep; set it "
+                "to null"
             )
 
 
-def _check_options(learn: LearnConfig, name: str, losses: dict[str, LossTerms]) -> None:
+def _check_options(learn: AgentConfig, name: str, losses: dict[str, LossTerms]) -> None:
     used = {part for terms in losses.values() for part in ([terms] if isinstance(terms, str) else terms)}
     for loss in learn.loss_options:
         if loss not in used:
-            raise ConfigError(f"{name}.loss_options.{loss}: no loss of the sweep ({', '.join(sorted(used))})")
+            raise ConfigError(
+                f"agents.{name}.loss_options.{loss}: no loss of the sweep ({', '.join(sorted(used))})"
+            )
 
 
 def _check_folder(cell: Cell) -> None:

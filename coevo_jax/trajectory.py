@@ -48,7 +48,7 @@ class Trajectory:
     """
 
     task_id: str
-    agent: str  # "expert", "target" or "failure"
+    agent: str  # "expert", or who played by the recipe's name, such as "target"
     sample: int  # index among the samples of this task and agent
     prompt: str
     turns: tuple[Turn, ...]
@@ -57,6 +57,7 @@ class Trajectory:
     tokens: np.ndarray  # int32 [L]
     agent_mask: np.ndarray  # bool [L]: True where the agent produced the token
     logps: np.ndarray  # float32 [L]: log-probability at temperature 1; 0 where agent_mask is False
+    collection: str = ""  # by which a recipe names what it stands in; "" where that is not known
 
     @property
     def success(self) -> bool:
@@ -68,16 +69,12 @@ class Trajectory:
         return self.ending is not Ending.FAULT and self.reward < SOLVED_REWARD
 
 
-PAIR_KINDS = ("expert_target", "expert_failure", "failure_failure")
-"""(a) expert over target failure, (b) expert over failure-agent failure, (c) better failure over worse."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class PreferencePair:
     """Two trajectories of one task, named by their index into a list of trajectories."""
 
     task_id: str
-    kind: str  # one of PAIR_KINDS
+    kind: str  # by which it has its weights, such as "expert_target"
     chosen: int
     rejected: int
     chosen_from: int = 0  # first turn of the chosen side whose tokens count, for step-wise methods

@@ -11,10 +11,10 @@ from coevo_jax.commands.evaluate import main as evaluate_main
 from coevo_jax.config.reading import load_config
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.parquet import read_trajectories
+from coevo_jax.recipe import schedule
 from coevo_jax.report.html import write_report
 from coevo_jax.run_folder.manifest import read_manifest
 from coevo_jax.run_folder.run import create_run, open_run
-from coevo_jax.schedule import schedule
 from tests.measured import curve, results
 from tests.tiny import Killed, coevolve_through_kills, kill_at_commits, tiny_config
 

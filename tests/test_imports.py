@@ -12,8 +12,10 @@ MAX_LINES = 400
 
 # Rooms from the bottom up. A room is a folder, or a module at the top; none imports one beside or above it.
 LAYERS = (
-    {"batch", "config", "files", "progress", "trajectory"},
-    {"envs", "hosts", "schedule", "sharding"},
+    {"batch", "files", "progress", "trajectory"},
+    {"methods"},
+    {"config"},
+    {"envs", "hosts", "recipe", "sharding"},
     {"data", "episode_stats", "models"},
     {"learning", "sampling"},
     {"machine", "rollout", "run_folder"},
@@ -143,7 +145,7 @@ def test_importing_every_environment_does_not_load_jax():
 
 WITNESSED = {
     *("coevolution", "data", "episode_stats", "learning", "phases", "progress", "report", "rollout"),
-    *("run_folder", "sampling", "schedule", "stored", "sweep", "training"),
+    *("recipe", "run_folder", "sampling", "stored", "sweep", "training"),
 }
 
 

@@ -24,16 +24,24 @@ batch: {rows: 4, row_length: 128, views_per_row: 4, pairs: 32}
 warm_start: {tasks: "0:40", epochs: 10, learning_rate: 1e-2}
 explore: {tasks: ["40:60"], samples: 2, temperature: 1.0, block_tasks: 7}
 rollout: {slots: 4, max_tokens: 128, max_turn_tokens: 24, decode_block: 16}
-target:
-  pairs:
-    expert_target: {dpo: 0.5, sft: 0.5}
-    expert_failure: {dpo: 0.5, sft: 0.5}
-    failure_failure: {dpo: 0.5}
-  epochs: 2
-failure:
-  pairs:
-    failure_failure: {dpo: 1.0}
-  epochs: 2
+recipe:
+  - explore: {agent: target}
+  - explore: {agent: failure}
+  - learn:
+      agent: failure
+      sources: [{pairs: better_over_worse, of: [target, failure], kind: failure_failure, dpo: 1.0}]
+  - explore: {agent: failure, into: hard_negatives}
+  - learn:
+      agent: target
+      sources:
+        - {pairs: expert_over, of: target, kind: expert_target, dpo: 0.5, sft: 0.5}
+        - {pairs: expert_over, of: hard_negatives, kind: expert_failure, dpo: 0.5, sft: 0.5}
+        - {pairs: better_over_worse, of: [target, hard_negatives], kind: failure_failure, max_extra_turns: 5}
+  - evaluate: {agent: target}
+  - evaluate: {agent: failure}
+agents:
+  target: {epochs: 2}
+  failure: {epochs: 2}
 evaluate: {split: dev}
 checkpoint: {every_steps: 3, keep: 2}
 """

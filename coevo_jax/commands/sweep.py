@@ -20,6 +20,7 @@ from rich.table import Table
 
 from coevo_jax.commands.cli import SIGNALLED
 from coevo_jax.config.reading import load_config
+from coevo_jax.config.recipe import lead_of
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.files import write_whole
 from coevo_jax.learning.loss_table import loss_entries
@@ -35,7 +36,7 @@ from coevo_jax.report.sweep import (
 )
 from coevo_jax.run_folder.budget import resolve_budget
 from coevo_jax.run_folder.stopping import Stopped
-from coevo_jax.sweep import AGENTS, Cell, Outcome, plan_sweep, run_sweep
+from coevo_jax.sweep import Cell, Outcome, plan_sweep, run_sweep, swept_agents
 
 SUFFIXES = (".md", ".json")
 
@@ -58,7 +59,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "--seeds", nargs="+", type=int, default=[], metavar="SEED", help="default: the config's"
     )
     parser.add_argument(
-        "--agent", choices=sorted(AGENTS), default="target", help="whose loss it is (default: target)"
+        "--agent",
+        metavar="NAME",
+        help="whose loss it is, by the recipe's name, or all (default: the first that it names)",
     )
     parser.add_argument(
         "--table", nargs="+", type=Path, default=[], metavar="FILE", help="write the table: .md or .json"
@@ -98,7 +101,8 @@ def conclude(outcome: Outcome) -> None:
     if outcome.diverged is not None:
         CONSOLE.print(f"diverged: {outcome.diverged}; the sweep goes on", soft_wrap=True)
         return
-    last = [e for e in outcome.results["evaluations"] if e["agent"] == "target"][-1]
+    lead = outcome.results["agents"][0]
+    last = [e for e in outcome.results["evaluations"] if e["agent"] == lead][-1]
     reward = "–" if last["mean_reward"] is None else f"{last['mean_reward']:.3f}"
     CONSOLE.print(f"{outcome.how}: mean reward {reward} after round {last['round']}")
     if outcome.how != "reused":
@@ -107,7 +111,7 @@ def conclude(outcome: Outcome) -> None:
 
 def tabulate(outcomes: Sequence[Outcome], agent: str) -> SweepTable:
     """The table of what has run so far."""
-    swept = AGENTS[agent][0]
+    swept = swept_agents(outcomes[0].cell.config, agent)[0]
     runs = [
         SweepRun(
             method=outcome.cell.config.method,
@@ -135,13 +139,14 @@ def main(argv: Sequence[str]) -> None:
     base = resolve_budget(load_config(args.config, args.overrides))
     seeds = args.seeds or [base.seed]
     cells = plan_sweep(base, agent=args.agent, losses=args.losses, betas=args.betas, seeds=seeds)
+    agent = args.agent or lead_of(base.recipe)
     command = shlex.join(["python", "-m", "launch.sweep", *argv])
     done: list[Outcome] = []
 
     def after(outcome: Outcome) -> None:
         conclude(outcome)
         done.append(outcome)
-        write_tables(args.table, tabulate(done, args.agent), command)
+        write_tables(args.table, tabulate(done, agent), command)
 
     try:
         run_sweep(cells, lambda number, cell: announce(number, len(cells), cell), after)
@@ -149,6 +154,6 @@ def main(argv: Sequence[str]) -> None:
         print(f"{error}; what is done is committed: the same command goes on from there", file=sys.stderr)
         sys.exit(SIGNALLED + error.signum)
     CONSOLE.print()
-    CONSOLE.print(terminal_table(tabulate(done, args.agent)))
+    CONSOLE.print(terminal_table(tabulate(done, agent)))
     for path in args.table:
         CONSOLE.print(f"written to {path}", soft_wrap=True)

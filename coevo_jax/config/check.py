@@ -1,10 +1,20 @@
 """Combinations of options that cannot work, or would silently do nothing: refused before anything starts."""
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from coevo_jax.config.options import Config, EnvConfig, LearnConfig
-from coevo_jax.config.strict import ConfigError
+from coevo_jax.config.agents import AgentConfig
+from coevo_jax.config.check_recipe import check_kinds, check_recipe
+from coevo_jax.config.options import Config, EnvConfig
+from coevo_jax.config.recipe import (
+    PairSource,
+    agents_of,
+    explorations_of,
+    lead_of,
+    learnings_of,
+    together_of,
+)
+from coevo_jax.config.strict import ConfigError, nearest
 
 # Options that act through the preference loss alone.
 LOSS_OPTIONS = (
@@ -22,13 +32,14 @@ def check(config: Config, source: str = "configuration") -> None:
     """Refuse impossible combinations of valid options. Raises ConfigError that lists every one of them."""
     problems = [*_names_and_slices(config), *_model(config), *_adapters(config), *_lengths(config)]
     problems += [*_workers(config), *_places(config), *_server(config)]
-    problems += _agent("target", config.target)
-    problems += [*_agent("failure", config.failure), *_budget(config)]
+    problems += [*check_recipe(config), *check_kinds(config), *_budget(config)]
+    for name, agent in config.agents.items():
+        problems += _agent(f"agents.{name}", agent)
     if config.rounds > 0:
-        problems += [*_target(config), *_failure_agent(config), *_batch_room(config), *_sampling(config)]
-        problems += _idle_options("target", config.target)
-        if config.failure.explore and config.failure.learn:
-            problems += _idle_options("failure", config.failure)
+        problems += [*_batch_room(config), *_sampling(config)]
+        for name, agent in config.agents.items():
+            sources = [pair for learning in learnings_of(config.recipe, name) for pair in learning.pairs]
+            problems += _idle_options(f"agents.{name}", agent, sources)
     if problems:
         raise ConfigError("\n".join(f"{source}: {problem}" for problem in problems))
 
@@ -195,81 +206,46 @@ def _server(config: Config) -> Iterator[str]:
             "rollout.server.load vllm_lora: expected model.lora with warm_start adapter on a model.path, "
             "which is the base that the server has; vllm and sglang take all weights"
         )
-    if server.failure_url is not None and not config.failure.explore:
-        yield "rollout.server.failure_url does nothing: failure.explore is false"
-    shared = server.failure_url in (None, server.url)
-    if server.load != "vllm_lora" and shared and config.failure.explore and config.explore.together:
+    together = list(together_of(config.recipe)) if config.explore.together else []
+    players = tuple(dict.fromkeys(phase.agent for phase in explorations_of(config.recipe)))
+    for agent in server.urls:
+        if agent not in players:
+            yield f"rollout.server.urls.{agent} does nothing: no such agent explores{nearest(agent, players)}"
+    urls = [server.urls.get(phase.agent, server.url) for phase in together]
+    if server.load != "vllm_lora" and len(set(urls)) < len(urls):
         yield (
             f"rollout.server.load {server.load} with explore.together: one server has the weights of one "
-            "agent; expected another rollout.server.failure_url, or explore.together false"
+            f"agent; expected rollout.server.urls with another one for {together[-1].agent}, or "
+            "explore.together false"
         )
 
 
-def _agent(name: str, agent: LearnConfig) -> Iterator[str]:
+def _agent(name: str, agent: AgentConfig) -> Iterator[str]:
     for key, values in (("beta", agent.beta), ("learning_rate", agent.learning_rate)):
         if not values:
             yield f"{name}.{key}: the list is empty, expected one value per round (the last one repeats)"
         elif min(values) <= 0:
             yield f"{name}.{key}: found {list(values)}, expected values above 0"
-    for kind, weights in agent.pairs:
-        if weights is not None and weights.dpo == 0 and weights.sft == 0:
-            yield f"{name}.pairs.{kind}: dpo and sft are both 0, so it does nothing; use null to leave it out"
 
 
-def _idle_options(name: str, agent: LearnConfig) -> Iterator[str]:
+def _idle_options(name: str, agent: AgentConfig, sources: Sequence[PairSource]) -> Iterator[str]:
     """Options of the loss that have been set and would change nothing."""
     changed = {
         key: value
         for key, value in agent
-        if key in LOSS_OPTIONS and value != LearnConfig.model_fields[key].default
+        if key in LOSS_OPTIONS and value != AgentConfig.model_fields[key].default
     }
     if "divergence_alpha" in changed and agent.divergence != "alpha":
         yield (
             f"{name}.divergence_alpha {agent.divergence_alpha} does nothing: {name}.divergence is "
             f"{agent.divergence}, expected alpha"
         )
-    preferring = [weights for _, weights in agent.pairs if weights is not None and weights.dpo > 0]
-    for kind, weights in agent.pairs:
-        if weights is not None and weights.dpo == 0 and weights.loss is not None:
-            yield f"{name}.pairs.{kind}.loss does nothing: {name}.pairs.{kind}.dpo is 0"
+    preferring = [source for source in sources if source.dpo > 0]
     if not preferring:
         for key in changed:
-            yield f"{name}.{key} does nothing: no kind of {name}.pairs has a dpo above 0"
-    elif "loss" in changed and all(weights.loss is not None for weights in preferring):
-        yield f"{name}.loss does nothing: every kind of {name}.pairs has a loss of its own"
-
-
-def _target(config: Config) -> Iterator[str]:
-    target, pairs = config.target, config.target.pairs
-    kinds = [kind for kind, weights in pairs if weights is not None]
-    if not kinds and not target.sft_successes and not target.sft_experts:
-        yield (
-            f"rounds is {config.rounds}, but the target agent has nothing to learn from: set a kind of "
-            "target.pairs, target.sft_successes or target.sft_experts, or rounds: 0"
-        )
-    if not config.failure.explore:
-        if pairs.expert_failure is not None:
-            yield "target.pairs.expert_failure needs a failure agent, but failure.explore is false"
-        if pairs.failure_failure is not None and target.cross_agent_only:
-            yield "target.cross_agent_only needs a failure agent, but failure.explore is false"
-        elif pairs.failure_failure is not None and config.explore.samples < 2:
-            yield (
-                "target.pairs.failure_failure needs two failures of a task: explore.samples is 1 and "
-                "failure.explore is false"
-            )
-
-
-def _failure_agent(config: Config) -> Iterator[str]:
-    failure = config.failure
-    for key, weight in (("sft_successes", failure.sft_successes), ("sft_experts", failure.sft_experts)):
-        if weight > 0:
-            yield f"failure.{key}: the failure agent learns from pairs only; use 0"
-    kinds = [kind for kind, weights in failure.pairs if weights is not None]
-    if failure.explore and failure.learn and not kinds:
-        yield (
-            "failure.learn is true, but failure.pairs.failure_failure is null, and so are the expert kinds: "
-            "the failure agent has nothing to learn from (false freezes it at the warm start)"
-        )
+            yield f"{name}.{key} does nothing: no pairs that it learns from have a dpo above 0"
+    elif "loss" in changed and all(source.loss is not None for source in preferring):
+        yield f"{name}.loss does nothing: every kind of pair that it learns from has a loss of its own"
 
 
 def _budget(config: Config) -> Iterator[str]:
@@ -290,14 +266,21 @@ def _budget(config: Config) -> Iterator[str]:
     for name, values in given.items():
         if len(values) != rounds:
             yield f"budget.{name}: found {len(values)} values, expected one for each of the {rounds} rounds"
-    if "pairs" in asked and all(weights is None for _, weights in config.target.pairs):
-        yield "budget.pairs does nothing: no kind of target.pairs is learned from"
+    lead, agents = lead_of(config.recipe), agents_of(config.recipe)
+    learnings = learnings_of(config.recipe, lead)
+    if "pairs" in asked and not any(learning.pairs for learning in learnings):
+        yield f"budget.pairs does nothing: the agent {lead} learns from no pairs"
     for name in asked:
-        if name != "pairs" and config.failure.explore:
+        if name != "pairs" and len(agents) > 1:
             yield (
-                f"budget.{name} is what both agents of a run take together, all for a target agent alone: "
-                "expected failure.explore false"
+                f"budget.{name} is what all agents of a run take together, all for one agent alone: found "
+                f"the agents {', '.join(agents)} in the recipe"
             )
+        if name != "explored_tokens" and len(learnings) > 1:
+            yield f"budget.{name}: the agent {lead} learns {len(learnings)} times a round, expected once"
+    explorations = explorations_of(config.recipe)
+    if "explored_tokens" in asked and len(explorations) > 1:
+        yield f"budget.explored_tokens: found {len(explorations)} explorations a round, expected one"
 
 
 def _sampling(config: Config) -> Iterator[str]:
@@ -314,20 +297,20 @@ def _sampling(config: Config) -> Iterator[str]:
         ):
             if value != default:
                 yield f"explore.{key} {value} does nothing at explore.temperature 0 (greedy)"
-    if not config.explore.together and not config.failure.explore:
-        yield "explore.together: false does nothing: failure.explore is false, so one agent explores"
+    if not config.explore.together and len(together_of(config.recipe)) < 2:
+        yield "explore.together: false does nothing: a round begins with one agent's exploration"
 
 
 def _batch_room(config: Config) -> Iterator[str]:
     """A pair is never torn apart, so a microbatch must have room for one: a view of either side at least."""
     batch = config.batch
     room = batch.rows * batch.views_per_row
-    for name, agent in (("target", config.target), ("failure", config.failure)):
-        kinds = [weights for _, weights in agent.pairs if weights is not None]
+    for name, agent in config.agents.items():
+        pairs = [pair for learning in learnings_of(config.recipe, name) for pair in learning.pairs]
         # Length desensitising weighs the chosen side's tokens otherwise than its SFT term does.
-        imitated = agent.ld_alpha < 1 and any(weights.sft > 0 for weights in kinds)
+        imitated = agent.ld_alpha < 1 and any(pair.sft > 0 for pair in pairs)
         needed = 3 if imitated else 2
-        if kinds and room < needed:
+        if pairs and room < needed:
             yield (
                 f"batch.rows * batch.views_per_row = {room} views in a microbatch cannot hold the {needed} "
                 f"that one pair of the {name} agent may take"

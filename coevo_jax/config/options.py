@@ -7,13 +7,14 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field
 
+from coevo_jax.config.agents import AgentConfig
+from coevo_jax.config.recipe import Recipe
 from coevo_jax.config.strict import StrictModel
 
+FORMAT = 2  # of a config; raised when what a key means changes
 T = TypeVar("T")
 TaskSlice = Annotated[str, Field(pattern=r"^\d*:\d*$")]
-LossTerms = str | dict[str, float]
 Projection = Literal["query", "key", "value", "output", "gate", "up", "down"]
-LossOption = bool | int | float | str
 Totals = tuple[Annotated[int, Field(ge=1)], ...]
 
 
@@ -226,8 +227,8 @@ class ServerConfig(StrictModel):
 
     url: str = Field(pattern=r"^https?://[^/\s]+(/\S+)?/v1$")
     """Root of its OpenAI-compatible API, such as http://host:8000/v1."""
-    failure_url: str | None = Field(default=None, pattern=r"^https?://[^/\s]+(/\S+)?/v1$")
-    """Another server of the same kind for the failure agent; null shares the target's."""
+    urls: dict[str, Annotated[str, Field(pattern=r"^https?://[^/\s]+(/\S+)?/v1$")]] = Field(default={})
+    """Other servers of the same kind, by the name of the agent that has one; the others share the first."""
     load: Literal["vllm_lora", "vllm", "sglang"]
     """How the server gets an agent's weights, from a folder that it can read under the same path: vllm_lora
     loads adapters beside each other; vllm and sglang replace all weights, so that a server has one agent."""
@@ -257,81 +258,6 @@ class RolloutConfig(StrictModel):
     of this process."""
 
 
-class KindWeights(StrictModel):
-    dpo: float = Field(default=0.5, ge=0)
-    """Weight of the preference loss of this kind of pair."""
-    sft: float = Field(default=0.0, ge=0)
-    """Weight of the SFT term on the chosen side of this kind of pair."""
-    loss: LossTerms | None = None
-    """Preference loss or mixture of this kind of pair; null takes the agent's."""
-
-
-class PairWeights(StrictModel):
-    """Kinds of pairs the agent learns from; null leaves the kind out."""
-
-    expert_target: KindWeights | None = None
-    """(a) expert over a failure of the target agent: the target's alone, this is ETO."""
-    expert_failure: KindWeights | None = None
-    """(b) expert over a failure of the failure agent: hard negatives; its own, where it learns from them."""
-    failure_failure: KindWeights | None = None
-    """(c) better failure over worse failure of the same task."""
-
-
-class LearnConfig(StrictModel):
-    pairs: PairWeights = PairWeights()
-    """Weights per kind of pair."""
-    cross_agent_only: bool = False
-    """Failure-failure pairs only between the two agents, never within one."""
-    max_pairs_per_kind: int = Field(default=4, ge=1)
-    """Most pairs of one kind per task."""
-    pairs_kept: Literal["largest_gap", "smallest_gap", "drawn"] = "largest_gap"
-    """Which pairs are kept where there are more: by the gap of their rewards, or as the seed draws them."""
-    sft_successes: float = Field(default=0.0, ge=0)
-    """Weight of SFT on the agent's own successful roll-outs (rejection-sampling fine-tuning)."""
-    sft_experts: float = Field(default=0.0, ge=0)
-    """Weight of SFT on the experts of the explored tasks, pairs or not."""
-    sft_reduction: Literal["mean", "sum"] = "mean"
-    """SFT term of a trajectory: mean or sum over its agent tokens."""
-    loss: LossTerms = "sigmoid"
-    """Preference loss: a name (`python -m launch.sweep --list` shows all), your own as
-    package.module:function, or a weighted mixture {name: weight}."""
-    loss_options: dict[str, dict[str, LossOption]] = Field(default={})
-    """Options of the losses in use, by the loss's name, such as {simpo: {gamma: 0.5}}."""
-    divergence: Literal["reverse_kl", "forward_kl", "js", "alpha"] = "reverse_kl"
-    """Divergence that ties the policy to the reference (f-DPO); DPO's own is reverse_kl."""
-    divergence_alpha: float = Field(default=0.5, gt=0, le=1)
-    """Alpha of the alpha-divergence: near 0 the reverse KL, 1 the forward KL."""
-    ld_alpha: float = Field(default=1.0, ge=0, le=1)
-    """Weight of a side's tokens beyond the length of the pair's shorter side (LD-DPO); 1 is plain."""
-    wpo: bool = False
-    """Weigh every pair by how likely the policy is to write both of its sides (WPO)."""
-    turn_discount: float = Field(default=1.0, gt=0, le=1)
-    """Credit per turn: the last turn counts 1, each one before it this factor less."""
-    beta: tuple[float, ...] = (0.1, 0.5)
-    """Strength of the tie to the reference, per round; the last value repeats."""
-    learning_rate: tuple[float, ...] = (1e-4,)
-    """Peak learning rate per round; the last value repeats. Constant after warm-up."""
-    warmup_fraction: float = Field(default=0.1, ge=0, lt=1)
-    """Share of the steps with linear warm-up, every round anew."""
-    epochs: int = Field(default=3, ge=1)
-    """Passes over the round's pairs."""
-    reference: Literal["round_start", "warm_start"] = "round_start"
-    """Reference policy: the agent at the round's start (ETO) or the warm start (IPR)."""
-    reference_every: int | None = Field(default=None, ge=1)
-    """Make the agent as it stands its own reference again after every so many optimizer steps."""
-    keep_optimizer: bool = False
-    """Carry Adam's moments over from the last round instead of a fresh start."""
-    max_extra_turns: int | None = 5
-    """Rejected trajectories are cut to the expert's turns plus this many (ETO); null never cuts."""
-
-
-class FailureAgentConfig(LearnConfig):
-    explore: bool = True
-    """Whether there is a failure agent that explores at all."""
-    learn: bool = True
-    """Whether it learns from failures; false freezes it at the warm start."""
-
-
 class BudgetConfig(StrictModel):
     """Totals, one per round, for controls at the cost of another run."""
 
@@ -353,8 +279,6 @@ class EvaluateConfig(StrictModel):
     """Split of the evaluation during the run."""
     tasks: str = Field(default=":", pattern=r"^\d*:\d*$")
     """Slice of that split."""
-    failure_agent: bool = True
-    """Evaluate the failure agent too."""
     hard_negative_threshold: float = Field(default=0.6, ge=0, le=1)
     """A failure with at least this reward counts as a hard negative (a measure, not a filter)."""
 
@@ -371,6 +295,8 @@ class CheckpointConfig(StrictModel):
 
 
 class Config(StrictModel):
+    format: Literal[2] = FORMAT
+    """Form of this file; 1, which had no such key, is translated."""
     name: str = "quickstart"
     """Name of the run, and of its folder."""
     method: str = "coevo"
@@ -380,7 +306,10 @@ class Config(StrictModel):
     runs_dir: str = "runs"
     """Folder that holds the run folders."""
     rounds: int = Field(default=3, ge=0)
-    """Rounds of explore, learn, evaluate after the warm start."""
+    """Rounds of the recipe after the warm start."""
+    recipe: Recipe = ()
+    """The phases of a round, in order: the name of a shipped recipe (configs/recipes), or the list itself
+    (docs/method.md)."""
     env: EnvConfig = EnvConfig()
     tokenizer: TokenizerConfig = TokenizerConfig()
     model: ModelConfig = ModelConfig()
@@ -390,8 +319,8 @@ class Config(StrictModel):
     warm_start: WarmStartConfig = WarmStartConfig()
     explore: ExploreConfig = ExploreConfig()
     rollout: RolloutConfig = RolloutConfig()
-    target: LearnConfig = LearnConfig()
-    failure: FailureAgentConfig = FailureAgentConfig()
+    agents: dict[str, AgentConfig] = Field(default={})
+    """How the recipe's agents learn, by their names; those it does not name have the defaults."""
     budget: BudgetConfig = BudgetConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()

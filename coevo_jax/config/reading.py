@@ -2,18 +2,18 @@
 
 import difflib
 import re
-import typing
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel
 
 from coevo_jax.config.architectures import complete_model
 from coevo_jax.config.check import check
 from coevo_jax.config.options import Config
-from coevo_jax.config.strict import ConfigError, field_model, nearest, validate
+from coevo_jax.config.recipe_data import learners_in, override_recipe
+from coevo_jax.config.strict import ConfigError, inside, keys_of, nearest, validate
+from coevo_jax.files import CODE_ROOT
 
 
 class _Loader(yaml.SafeLoader):
@@ -67,9 +67,11 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
     Raises ConfigError that names the file or override, the key, what was found and what was expected.
     """
-    data, origin = _read_extending(Path(path), ())
+    data, origin, places = _read_extending(Path(path), ())
     for text in overrides:
         _override(data, origin, text)
+    name_recipe(data, origin.get("recipe", str(path)))
+    _settle_agents(data, origin, places)
     if isinstance(data.get("model"), dict):
         complete_model(data["model"], origin)
 
@@ -81,6 +83,27 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     config = validate(Config, data, str(path), source_of=source_of)
     check(config, " ".join([str(path), *overrides]))
     return config
+
+
+RECIPES = CODE_ROOT / "configs" / "recipes"
+
+
+def name_recipe(data: dict[str, Any], source: str) -> None:
+    """Put the phases of a shipped recipe in the place of its name.
+
+    Raises:
+      ConfigError: there is no such recipe.
+    """
+    name = data.get("recipe")
+    if not isinstance(name, str):
+        return
+    names = sorted(path.stem for path in RECIPES.glob("*.yaml"))
+    if name not in names:
+        raise ConfigError(
+            f"{source}: recipe: unknown recipe '{name}'{nearest(name, names)}; a list of phases is one, too"
+        )
+    path = RECIPES / f"{name}.yaml"
+    data["recipe"] = _parse(path.read_text(encoding="utf-8"), str(path))
 
 
 def read_options(texts: Sequence[str]) -> dict[str, Any]:
@@ -106,8 +129,11 @@ def to_yaml(config: Config) -> str:
     return yaml.dump(dumped, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
 
 
-def _read_extending(path: Path, parents: tuple[Path, ...]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the file merged over the files it extends, and for every dotted key the file that set it.
+def _read_extending(
+    path: Path, parents: tuple[Path, ...]
+) -> tuple[dict[str, Any], dict[str, str], list[str]]:
+    """Return the file merged over the files it extends, for every dotted key the file that set it, and the
+    files in the order in which they were merged.
 
     Of several, a later one is merged over those before it.
     """
@@ -123,12 +149,37 @@ def _read_extending(path: Path, parents: tuple[Path, ...]) -> tuple[dict[str, An
         )
     merged: dict[str, Any] = {}
     origin: dict[str, str] = {}
+    places: list[str] = []
     for name in names:
-        parent, parent_origin = _read_extending(path.parent / name, (*parents, path.resolve()))
+        parent, parent_origin, own = _read_extending(path.parent / name, (*parents, path.resolve()))
+        places += own
         _merge(merged, parent, {}, "", "")
         origin |= parent_origin
     _merge(merged, data, origin, str(path), "")
-    return merged, origin
+    return merged, origin, [*places, str(path)]
+
+
+def _settle_agents(data: dict[str, Any], origin: Mapping[str, str], places: Sequence[str]) -> None:
+    """Give every agent that learns its options, and drop those of agents that learn nothing, where these came
+    before the recipe did.
+
+    What the place that names the recipe, or a later one, sets for such an agent stays, to be refused. After
+    all `places`, which are files in the order in which they were merged, come overrides.
+    """
+    learners, agents = learners_in(data.get("recipe")), data.setdefault("agents", {})
+    if learners is None or not isinstance(agents, dict):
+        return
+
+    def place(key: str) -> int:
+        who = origin.get(key, "")
+        return places.index(who) if who in places else len(places)
+
+    for name in [name for name in agents if name not in learners]:
+        keys = [key for key in origin if f"{key}.".startswith(f"agents.{name}.")]
+        if all(place(key) < place("recipe") for key in keys):
+            del agents[name]
+    own = {name: agents.get(name, {}) for name in learners}
+    data["agents"] = own | {name: options for name, options in agents.items() if name not in own}
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -192,15 +243,18 @@ def _override(data: dict[str, Any], origin: dict[str, str], text: str) -> None:
     if not equals or not key:
         raise ConfigError(f"{source}: expected key=value, such as rounds=1 or target.beta=[0.1,0.5]")
     parts = key.strip().split(".")
-    model: type[BaseModel] | None = Config
+    if parts[0] == "recipe" and len(parts) > 1:
+        name_recipe(data, source)
+        override_recipe(data["recipe"], parts[1:], _parse(value, source), source)
+        return
+    schema: Any = Config
     for depth, part in enumerate(parts):
-        if model is None:
+        names = keys_of(schema)
+        if names is None:
             raise ConfigError(f"{source}: {'.'.join(parts[:depth])} has no keys of its own")
-        if part not in model.model_fields:
-            raise ConfigError(f"{source}: unknown key '{part}'{nearest(part, list(model.model_fields))}")
-        if typing.get_origin(model.model_fields[part].annotation) is dict:
-            break  # a free mapping: its own schema checks the keys
-        model = field_model(model, part)
+        if names and part not in names:
+            raise ConfigError(f"{source}: unknown key '{part}'{nearest(part, names)}")
+        schema = inside(schema, part)
     nested: Any = _parse(value, source)
     for part in reversed(parts):
         nested = {part: nested}

@@ -57,8 +57,13 @@ def validate(
 def _without_branches(problems: Sequence[Any], data: Any) -> list[Any]:
     """One problem per place where a value may be of several types: pydantic lists one for each of them."""
     merged: dict[tuple, list[Any]] = {}
+    inner = [problem["loc"][:-1] for problem in problems]
     for problem in problems:
-        place, inside = _place(problem, data)
+        where = problem["loc"]
+        if problem["type"] == "too_short" and any(loc[: len(where)] == where for loc in inner):
+            continue  # pydantic counts the items that are right
+        keys = tuple(part for part in problem["loc"] if not str(part).startswith("="))
+        place, inside = _place(problem | {"loc": keys}, data)
         merged.setdefault(place, []).append(problem | {"loc": (*place, *inside)})
     found = []
     for group in merged.values():
@@ -99,12 +104,38 @@ def field_model(model: type[BaseModel], name: str) -> type[BaseModel] | None:
     return None if field is None else _record(field.annotation)
 
 
-def _record(annotation: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        return next((m for m in map(_record, typing.get_args(annotation)) if m is not None), None)
+def inside(schema: Any, part: str | int) -> Any:
+    """The type of what stands under a key, or at a place, of a type; None where that is not known."""
+    for one in _alternatives(schema):
+        if isinstance(one, type) and issubclass(one, BaseModel) and part in one.model_fields:
+            return one.model_fields[str(part)].annotation
+    for one in _alternatives(schema):
+        if typing.get_origin(one) in (dict, tuple, list):
+            return [own for own in typing.get_args(one) if own is not ...][-1]
     return None
+
+
+def keys_of(schema: Any) -> list[str] | None:
+    """The keys that a type's mappings have; [] for any keys, None where it is no mapping."""
+    record = _record(schema)
+    if record is not None:
+        return list(record.model_fields)
+    is_dict = schema is Any or any(typing.get_origin(one) is dict for one in _alternatives(schema))
+    return [] if is_dict else None
+
+
+def _alternatives(schema: Any) -> tuple[Any, ...]:
+    if typing.get_origin(schema) is typing.Annotated:
+        return _alternatives(typing.get_args(schema)[0])
+    if typing.get_origin(schema) in (typing.Union, types.UnionType):
+        return tuple(one for own in typing.get_args(schema) for one in _alternatives(own))
+    return (schema,)
+
+
+def _record(annotation: Any) -> type[BaseModel] | None:
+    types_of = [one for one in _alternatives(annotation) if isinstance(one, type)]
+    records = [one for one in types_of if issubclass(one, BaseModel)]
+    return records[0] if len(records) == 1 else None
 
 
 def _key(location: Sequence[str | int], prefix: str) -> str:
@@ -141,10 +172,10 @@ _EXPECTED = {
 
 def _explain(model: type[BaseModel], problem: Any) -> str:
     kind, location = problem["type"], problem["loc"]
-    container: type[BaseModel] | None = model
+    container: Any = model
     for part in location[:-1]:
-        container = field_model(container, part) if container and isinstance(part, str) else None
-    names = list(container.model_fields) if container else []
+        container = inside(container, part)
+    names = keys_of(container) or []
     if kind == "extra_forbidden":
         return f"unknown key{nearest(str(location[-1]), names)}"
     if kind == "missing":
@@ -160,6 +191,8 @@ def _explain(model: type[BaseModel], problem: Any) -> str:
 
 def _expected(problem: Any) -> str:
     kind = problem["type"]
+    if kind == "kind":
+        return problem["msg"]
     if kind == "string_pattern_mismatch":
         return f"a string that matches {problem['ctx']['pattern']}"
     if kind == "value_error":

@@ -1,25 +1,16 @@
-"""From trajectories to preference pairs, by reference: which failure teaches what, and to whom.
+"""From preferences to a set of pairs by reference: limits per task, no pair twice, and within a budget.
 
-The rules are those of Co-Evolving Agents (arXiv 2511.22254) on top of ETO (arXiv 2403.02502):
-
-    expert_target    (a) expert over a trajectory of the target agent
-    expert_failure   (b) expert over a trajectory of the failure agent
-    failure_failure  (c) a failure over another failure of the same task with less reward
-
-A failure is a finished trajectory with reward < 1. An environment fault is never in a pair, nor is a tie,
-nor an episode in which the agent wrote nothing (its prompt did not fit): there is nothing to learn from it.
-Everything is a function of the set of trajectories, not of the order in which they come.
+Which trajectory is preferred over which, builders say (`coevo_jax.methods`). Everything is a function of the
+set of trajectories, not of the order in which they come.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from itertools import combinations
 from typing import Any
 
-import numpy as np
-
-from coevo_jax.trajectory import PAIR_KINDS, Ending, PreferencePair, Trajectory
+from coevo_jax.methods.material import Preference
+from coevo_jax.trajectory import PreferencePair, Trajectory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,60 +58,25 @@ class Keep:
         return KEPT[self.by](candidate, self.seed)
 
 
-def round_pairs(
-    experts: Iterable[Trajectory],
-    target: Iterable[Trajectory],
-    failure: Iterable[Trajectory],
-    *,
-    kinds: Sequence[str] = PAIR_KINDS,
-    max_per_kind: int,
-    max_extra_turns: int | None = None,
-    cross_agent_only: bool = False,
-    keep: Keep = Keep(),
+def collect_pairs(
+    found: Mapping[str, Iterable[Preference]], *, max_per_kind: int, keep: Keep = Keep()
 ) -> PairSet:
-    """Pairs of a round for an agent: of the `kinds` asked for, at most `max_per_kind` of each kind and task.
+    """Pairs of what builders found, by kind: at most `max_per_kind` of each kind and task.
 
-    Where an agent beats the expert, its trajectory is the chosen side (ETO). A rejected trajectory is cut to
-    the turns of the task's expert plus `max_extra_turns`; None never cuts.
+    A pair of the same tokens stands once, under the first of its kinds.
     """
-    expert_of = {expert.task_id: expert for expert in experts if expert.agent_mask.any()}
-    targets, failures = _by_task(target), _by_task(failure)
+    by_task: dict[str, dict[str, list[_Candidate]]] = {}
+    for kind, preferences in found.items():
+        for chosen, rejected in preferences:
+            one = _Candidate(kind=kind, chosen=chosen, rejected=rejected)
+            by_task.setdefault(chosen.task_id, {}).setdefault(kind, []).append(one)
     candidates: list[_Candidate] = []
-    for task_id in sorted({*targets, *failures}):
-        ours, theirs = targets.get(task_id, []), failures.get(task_id, [])
-        expert = expert_of.get(task_id)
-        found = {
-            "expert_target": _against_expert("expert_target", expert, ours),
-            "expert_failure": _against_expert("expert_failure", expert, theirs),
-            "failure_failure": _among_failures(ours, theirs, cross_agent_only=cross_agent_only),
-        }
-        limit = None if expert is None or max_extra_turns is None else len(expert.turns) + max_extra_turns
+    for task_id in sorted(by_task):
         selected: list[_Candidate] = []
-        for kind in PAIR_KINDS:
-            if kind in kinds:
-                selected += _select(found[kind], selected, limit, max_per_kind, keep)
+        for kind in found:
+            selected += _select(by_task[task_id].get(kind, []), selected, max_per_kind, keep)
         candidates += selected
     return _collect(candidates)
-
-
-def failure_pairs(
-    target_failures: Iterable[Trajectory],
-    failure_failures: Iterable[Trajectory],
-    *,
-    cross_agent_only: bool,
-    max_per_kind: int,
-    keep: Keep = Keep(),
-) -> PairSet:
-    """Pairs for the failure agent: better failure over worse failure, never an expert, never a success."""
-    return round_pairs(
-        [],
-        target_failures,
-        failure_failures,
-        kinds=("failure_failure",),
-        max_per_kind=max_per_kind,
-        cross_agent_only=cross_agent_only,
-        keep=keep,
-    )
 
 
 def keep_pairs(pair_set: PairSet, count: int, keep: Keep, usable: Iterable[int]) -> PairSet:
@@ -168,70 +124,14 @@ def add_trajectories(pair_set: PairSet, extra: Iterable[Trajectory]) -> tuple[Pa
     return replace(pair_set, trajectories=tuple(trajectories)), list(dict.fromkeys(indices))
 
 
-def cut_turns(trajectory: Trajectory, turns: int) -> Trajectory:
-    """Keep the first `turns` turns, tokens and text; what follows the last kept agent token goes.
-
-    A turn is a run of agent tokens. The reward stays that of the whole episode.
-    """
-    starts = trajectory.agent_mask & ~np.concatenate([[False], trajectory.agent_mask[:-1]])
-    if turns >= starts.sum():
-        return trajectory
-    kept = trajectory.agent_mask & (np.cumsum(starts) <= turns)
-    end = int(np.flatnonzero(kept)[-1]) + 1 if kept.any() else 0
-    return replace(
-        trajectory,
-        turns=trajectory.turns[:turns],
-        tokens=trajectory.tokens[:end],
-        agent_mask=trajectory.agent_mask[:end],
-        logps=trajectory.logps[:end],
-    )
-
-
-def _by_task(trajectories: Iterable[Trajectory]) -> dict[str, list[Trajectory]]:
-    """Group by task, in the order of the samples, without faults, silent agents and repeated tokens."""
-    groups: dict[str, dict[bytes, Trajectory]] = {}
-    for trajectory in sorted(trajectories, key=lambda t: (t.task_id, t.agent, t.sample)):
-        if trajectory.ending is not Ending.FAULT and trajectory.agent_mask.any():
-            groups.setdefault(trajectory.task_id, {}).setdefault(trajectory.tokens.tobytes(), trajectory)
-    return {task_id: list(group.values()) for task_id, group in groups.items()}
-
-
-def _against_expert(kind: str, expert: Trajectory | None, others: list[Trajectory]) -> Iterator[_Candidate]:
-    if expert is None:
-        return
-    for other in others:
-        if expert.reward > other.reward:
-            yield _Candidate(kind=kind, chosen=expert, rejected=other)
-        elif other.reward > expert.reward:
-            yield _Candidate(kind=kind, chosen=other, rejected=expert)
-
-
-def _among_failures(
-    ours: list[Trajectory], theirs: list[Trajectory], *, cross_agent_only: bool
-) -> Iterator[_Candidate]:
-    ours, theirs = [[t for t in side if t.failure and t.agent != "expert"] for side in (ours, theirs)]
-    if cross_agent_only:
-        couples = [(our, their) for our in ours for their in theirs]
-    else:
-        couples = list(combinations([*ours, *theirs], 2))
-    for first, second in couples:
-        if first.reward != second.reward:
-            chosen, rejected = (first, second) if first.reward > second.reward else (second, first)
-            yield _Candidate(kind="failure_failure", chosen=chosen, rejected=rejected)
-
-
-def _select(
-    found: Iterable[_Candidate], taken: list[_Candidate], max_turns: int | None, count: int, keep: Keep
-) -> list[_Candidate]:
-    """The `count` candidates that `keep` puts first, rejected sides cut, none that repeats one or `taken`.
+def _select(found: Iterable[_Candidate], taken: list[_Candidate], count: int, keep: Keep) -> list[_Candidate]:
+    """The `count` candidates that `keep` puts first, none that repeats one or `taken`.
 
     Equal gaps keep the order of the samples (the sort is stable).
     """
     seen = {(_key(one.chosen), _key(one.rejected)) for one in taken}
     selected: list[_Candidate] = []
     for candidate in sorted(found, key=keep.key):
-        if max_turns is not None:
-            candidate = replace(candidate, rejected=cut_turns(candidate.rejected, max_turns))
         chosen, rejected = _key(candidate.chosen), _key(candidate.rejected)
         if chosen != rejected and (chosen, rejected) not in seen and len(selected) < count:
             seen.add((chosen, rejected))

@@ -146,12 +146,13 @@ def detect_collapse(
     previous_summary: Summary | None,
     reference_summary: Summary | None,
     *,
-    agent: str = "failure",
+    makes_negatives: bool = True,
 ) -> str | None:
     """Say in plain words how an agent has collapsed, or None.
 
     `previous_summary` is the same agent a round earlier, `reference_summary` the warm start; either may be
-    None. Solving nearly everything is a collapse of a failure agent only. Several signs are joined by "; ".
+    None. Solving nearly everything is a collapse where an agent is there to make negatives. Several signs are
+    joined by "; ".
     """
     if summary["finished"] == 0:
         return None  # nothing but faults: the environment's trouble, told by the count of faults
@@ -159,7 +160,7 @@ def detect_collapse(
         _reward_fall(summary, reference_summary, "the warm start's"),
         _reward_fall(summary, previous_summary, "the last round's"),
         _empty_failures(summary, reference_summary),
-        _nothing_left_to_fail(summary) if agent == "failure" else None,
+        _nothing_left_to_fail(summary) if makes_negatives else None,
         _cut_off(summary),
         _repetition(summary, reference_summary),
     )

@@ -1,33 +1,53 @@
 """From an agent's options to the loss it minimises."""
 
-from coevo_jax.config.options import LearnConfig, LossTerms
+from collections.abc import Mapping, Sequence
+
+from coevo_jax.config.agents import AgentConfig
+from coevo_jax.config.options import Config
+from coevo_jax.config.recipe import KindWeights, LossTerms, kinds_of, learners_of, learnings_of
 from coevo_jax.config.strict import ConfigError, nearest
 from coevo_jax.learning.loss_calls import Loss
 from coevo_jax.learning.loss_options import WITHOUT_REFERENCE, mixture, resolve_loss, with_divergence
 from coevo_jax.learning.objective import AgentLoss
-from coevo_jax.trajectory import PAIR_KINDS
 
 
-def agent_loss(config: LearnConfig, key: str) -> AgentLoss:
+def agent_losses(config: Config) -> dict[str, AgentLoss]:
+    """The loss of every agent that learns, by its name.
+
+    Raises:
+      ConfigError: no such loss or option, or options that change nothing under the losses in use.
+    """
+    order = kinds_of(config.recipe)
+    losses = {}
+    for name in learners_of(config.recipe):
+        learnings = learnings_of(config.recipe, name)
+        kinds = {kind: weights for one in learnings for kind, weights in one.kinds.items()}
+        losses[name] = agent_loss(config.agents[name], kinds, order, f"agents.{name}")
+    return losses
+
+
+def agent_loss(
+    config: AgentConfig, kinds: Mapping[str, KindWeights], order: Sequence[str], key: str
+) -> AgentLoss:
     """The loss of an agent; equal options give an equal one, so that its compiled programs are shared.
 
     Args:
-      key: where the options stand, for messages ("target").
+      kinds: of pairs that the agent learns from.
+      order: of the kinds of all agents: one program serves several agents.
+      key: where the options stand, for messages ("agents.target").
 
     Raises:
       ConfigError: no such loss or option, or options that change nothing under the losses in use.
     """
     terms_by_kind: dict[str, tuple[LossTerms, str]] = {}  # what is in use: terms, and where they are set
-    for kind in PAIR_KINDS:
-        weights = dict(config.pairs)[kind]
-        if weights is not None and weights.dpo > 0:
-            own = weights.loss is not None
-            where = f"{key}.pairs.{kind}.loss" if own else f"{key}.loss"
-            terms_by_kind[kind] = (weights.loss if own else config.loss, where)
+    for kind, weights in kinds.items():
+        if weights.dpo > 0:
+            own = (weights.loss, f"recipe: loss of {kind}") if weights.loss is not None else None
+            terms_by_kind[kind] = own or (config.loss, f"{key}.loss")
     # A kind that is left out takes the loss of one in use: no other program is compiled for its sake.
     spare = next(iter(terms_by_kind.values()), (config.loss, f"{key}.loss"))
-    by_kind = [terms_by_kind.get(kind, spare) for kind in PAIR_KINDS]
-    used = sorted({name for terms, _ in by_kind for name in _weights(terms)})
+    by_kind = [terms_by_kind.get(kind, spare) for kind in order]
+    used = sorted({name for terms, _ in [*by_kind, spare] for name in _weights(terms)})
     for name in config.loss_options:
         if name not in used:
             raise ConfigError(
@@ -39,9 +59,10 @@ def agent_loss(config: LearnConfig, key: str) -> AgentLoss:
             f"{key}.wpo: found true beside {sorted_losses[0]}, whose values belong to sorted positions, "
             "not to pairs that could be weighed; use false or another loss"
         )
-    losses = {where: _resolve_at(terms, config, where) for terms, where in by_kind}
+    losses = {where: _resolve_at(terms, config, where) for terms, where in [*by_kind, spare]}
     _refuse_idle(config, key, tuple(losses.values()))
-    return AgentLoss(by_kind=tuple(losses[where] for _, where in by_kind), wpo=config.wpo)
+    by_kind_losses = tuple(losses[where] for _, where in by_kind)
+    return AgentLoss(kinds=tuple(order), by_kind=by_kind_losses, wpo=config.wpo)
 
 
 def _weights(terms: LossTerms) -> dict[str, float]:
@@ -49,7 +70,7 @@ def _weights(terms: LossTerms) -> dict[str, float]:
     return {terms: 1.0} if isinstance(terms, str) else dict(sorted(terms.items()))
 
 
-def _resolve_at(terms: LossTerms, config: LearnConfig, key: str) -> Loss:
+def _resolve_at(terms: LossTerms, config: AgentConfig, key: str) -> Loss:
     weights = _weights(terms)
     if not weights or min(weights.values()) <= 0:
         raise ConfigError(f"{key}: found {terms!r}, expected a loss or a mixture with weights above 0")
@@ -68,7 +89,7 @@ def _resolve_at(terms: LossTerms, config: LearnConfig, key: str) -> Loss:
     return mixture(losses)
 
 
-def _refuse_idle(config: LearnConfig, key: str, losses: tuple[Loss, ...]) -> None:
+def _refuse_idle(config: AgentConfig, key: str, losses: tuple[Loss, ...]) -> None:
     """Raise ConfigError for options of the reference where no loss in use reads it."""
     names = sorted({term.name for loss in losses for term in loss.terms})
     if not all(name in WITHOUT_REFERENCE for name in names):

@@ -3,6 +3,7 @@
 Metrics are (numerator, denominator), so that sharding and accumulation over microbatches never change them.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jax
@@ -17,7 +18,6 @@ from coevo_jax.learning.preference_losses import (
     logratio_margin,
     wpo_weight,
 )
-from coevo_jax.trajectory import PAIR_KINDS
 
 Metrics = dict[str, tuple[Scalar, Scalar]]
 Sides = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
@@ -27,7 +27,8 @@ Sides = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
 class AgentLoss:
     """What an agent minimises over its pairs; equal ones share a compiled program."""
 
-    by_kind: tuple[PreferenceLoss, ...]  # one per trajectory.PAIR_KINDS
+    kinds: tuple[str, ...]  # of pairs, in the order of their numbers in a batch
+    by_kind: tuple[PreferenceLoss, ...]  # one per kind
     wpo: bool = False  # weigh pairs by the policy's confidence in both sides
 
     @property
@@ -36,9 +37,9 @@ class AgentLoss:
         return any(is_coupled(loss) for loss in self.by_kind)
 
 
-def one_loss(loss: PreferenceLoss) -> AgentLoss:
+def one_loss(loss: PreferenceLoss, kinds: Sequence[str]) -> AgentLoss:
     """The same loss for every kind of pair."""
-    return AgentLoss(by_kind=(loss,) * len(PAIR_KINDS))
+    return AgentLoss(kinds=tuple(kinds), by_kind=(loss,) * len(kinds))
 
 
 def objective(
@@ -67,7 +68,7 @@ def objective(
     preference = jnp.sum(jnp.where(real, batch.weight * losses, 0.0))
     sft = -jnp.sum(batch.sft_weight * policy_logps)
     total = preference + sft
-    metrics = pair_metrics(sides, losses, real, batch.kind, beta)
+    metrics = pair_metrics(sides, losses, real, batch.kind, beta, loss.kinds)
     share = jnp.asarray(batch.step_share)
     metrics |= {"loss": (total, share), "loss/preference": (preference, share), "loss/sft": (sft, share)}
     # By the SFT term's own weights: a trajectory that stands in two microbatches has a share in each.
@@ -115,7 +116,14 @@ def pair_losses(sides: Sides, batch: PreferenceBatch, beta: jax.Array, loss: Age
     return losses
 
 
-def pair_metrics(sides: Sides, pair_losses: jax.Array, real: Array, kind: Array, beta: jax.Array) -> Metrics:
+def pair_metrics(
+    sides: Sides,
+    pair_losses: jax.Array,
+    real: Array,
+    kind: Array,
+    beta: jax.Array,
+    kinds: Sequence[str],
+) -> Metrics:
     """TRL's pair metrics over all pairs and, with the kind's name appended, over each kind of pair."""
     policy_chosen, policy_rejected, reference_chosen, reference_rejected = sides
     margin = beta * logratio_margin(*sides)
@@ -128,7 +136,7 @@ def pair_metrics(sides: Sides, pair_losses: jax.Array, real: Array, kind: Array,
         "logps/chosen": policy_chosen,
         "logps/rejected": policy_rejected,
     }
-    groups = {"": real} | {f"/{name}": real & (kind == i) for i, name in enumerate(PAIR_KINDS)}
+    groups = {"": real} | {f"/{name}": real & (kind == i) for i, name in enumerate(kinds)}
     return {
         name + suffix: (jnp.sum(jnp.where(mask, value, 0.0)), jnp.sum(mask).astype(jnp.float32))
         for suffix, mask in groups.items()

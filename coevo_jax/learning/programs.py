@@ -1,11 +1,12 @@
-"""What both agents learn with: learners and compiled programs of a run on a mesh."""
+"""What all agents learn with: learners and compiled programs of a run on a mesh."""
 
 from dataclasses import dataclass
 
 from jax.sharding import Mesh
 
 from coevo_jax.config.options import Config
-from coevo_jax.learning.agent_loss import agent_loss
+from coevo_jax.config.recipe import lead_of
+from coevo_jax.learning.agent_loss import agent_losses
 from coevo_jax.learning.objective import AgentLoss
 from coevo_jax.learning.optimizer import make_optimizer
 from coevo_jax.learning.train_state import Learner, make_learner
@@ -14,15 +15,17 @@ from coevo_jax.models.attention_kinds import choose_attention
 from coevo_jax.models.lora import plain
 from coevo_jax.models.transformer import Transformer
 
+NO_PAIRS = AgentLoss(kinds=(), by_kind=())
+
 
 @dataclass(frozen=True, kw_only=True)
 class Learning:
-    """What both agents learn with; nothing of it holds memory on a device."""
+    """What all agents learn with; nothing of it holds memory on a device."""
 
     mesh: Mesh
-    learner: Learner  # of both agents in the rounds
-    losses: dict[str, AgentLoss]  # per agent
-    programs: dict[str, StepPrograms]  # per agent; the same where their losses agree
+    learner: Learner  # of all agents in the rounds
+    losses: dict[str, AgentLoss]  # per agent that learns
+    programs: dict[str, StepPrograms]  # per agent that learns; the same where their losses agree
     warm_learner: Learner  # of the warm start, which may train all parameters where agents have adapters
     warm_programs: StepPrograms
     score: ScoreStep
@@ -33,12 +36,13 @@ def make_learning(config: Config, vocab_size: int, mesh: Mesh) -> Learning:
     attention = choose_attention(config.model, mesh)
     model = Transformer(config.model, vocab_size, attention)
     learner = make_learner(model, make_optimizer(config.optimizer), mesh)
-    losses = {name: agent_loss(getattr(config, name), name) for name in ("target", "failure")}
-    programs = {loss: _programs(learner, loss, mesh) for loss in dict.fromkeys(losses.values())}
-    warm_learner, warm_programs = learner, programs[losses["target"]]
+    losses = agent_losses(config)
+    warm_loss = losses.get(lead_of(config.recipe), NO_PAIRS)  # without pairs, any loss does
+    programs = {loss: _programs(learner, loss, mesh) for loss in dict.fromkeys([warm_loss, *losses.values()])}
+    warm_learner, warm_programs = learner, programs[warm_loss]
     if config.model.lora is not None and config.model.lora.warm_start == "full":
         warm_learner = make_learner(plain(learner.model), learner.optimizer, mesh)
-        warm_programs = _programs(warm_learner, losses["target"], mesh)
+        warm_programs = _programs(warm_learner, warm_loss, mesh)
     return Learning(
         mesh=mesh,
         learner=learner,

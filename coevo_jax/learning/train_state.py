@@ -1,6 +1,7 @@
 """The state of one agent: a value. Two agents are two values of this type."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import flax.linen as nn
@@ -20,6 +21,21 @@ class TrainState:
     step: jax.Array  # int32 []: optimizer steps since the run began
     params: Params  # what is trained: all parameters, or the adapters of a frozen base
     opt_state: Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agents:
+    """The states of all agents of a run at one moment, and what their adapters adapt."""
+
+    states: Mapping[str, TrainState]  # by the recipe's names
+    frozen: Params = field(default_factory=dict)  # empty where agents are whole
+
+    def __getitem__(self, name: str) -> TrainState:
+        return self.states[name]
+
+    def having(self, name: str, state: TrainState) -> "Agents":
+        """The same agents with another state of one of them."""
+        return replace(self, states={**self.states, name: state})
 
 
 def fresh_state(params: Params, optimizer: optax.GradientTransformation, step: int = 0) -> TrainState:
@@ -79,6 +95,15 @@ class Learner:
             return fresh_state(params, self.optimizer, step)
 
         return jax.jit(create, donate_argnums=0, out_shardings=self.shardings)(params)
+
+    def renewed(self, state: TrainState) -> TrainState:
+        """The state with zero moments; takes over its buffers, the old moments' among them."""
+
+        def create(state: TrainState) -> TrainState:
+            return replace(fresh_state(state.params, self.optimizer), step=state.step)
+
+        # Without keep_unused the old moments, which nothing reads, would be kept beside the new ones.
+        return jax.jit(create, donate_argnums=0, keep_unused=True, out_shardings=self.shardings)(state)
 
     def abstract(self) -> TrainState:
         """Shapes, types and shardings of a state, for restoring into."""

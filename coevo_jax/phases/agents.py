@@ -1,4 +1,4 @@
-"""Where both agents' states come from: a random start, the end of the warm start, or a checkpoint.
+"""Where the agents' states come from: a random start, the end of the warm start, or a checkpoint.
 
 Random weights come from the run's seed; with `model.path` all begins with a Hugging Face checkpoint. Where
 the agents are adapters, the base they share is held once. A full warm start makes it; otherwise it is the
@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 
 from coevo_jax.config.options import Config
+from coevo_jax.config.recipe import agents_of
 from coevo_jax.config.strict import ConfigError
-from coevo_jax.learning.train_state import Learner, TrainState
+from coevo_jax.learning.train_state import Agents, Learner, TrainState
 from coevo_jax.models.huggingface.load import load_params
 from coevo_jax.models.transformer import Params
 from coevo_jax.phases.world import World
@@ -22,23 +23,30 @@ from coevo_jax.run_folder.manifest import Manifest, checkpoint_root
 from coevo_jax.run_folder.run import Run
 
 
-def restore_agents(run: Run, world: World) -> None:
-    """Fill `run.agents` and `run.frozen` from the last commit, or with the target agent a run begins with."""
+def restore_agents(run: Run, world: World) -> Agents:
+    """All agents as of the last commit, or the one that the warm start trains."""
     number, warm_started = run.manifest.checkpoint, run.manifest.record("warm_start") is not None
     learner = world.learner if warm_started else world.warm_learner
+    frozen: Params = {}
     if run.manifest.base is not None:
-        run.frozen = restore_base(run.checkpoints, run.manifest.base, learner)
+        frozen = restore_base(run.checkpoints, run.manifest.base, learner)
     elif learner.frozen_shardings:
-        run.frozen = _initial_base(run.config, learner)
+        frozen = _initial_base(run.config, learner)
+    names = agents_of(run.config.recipe)
     if number is None:
-        run.agents["target"] = _initial_agent(run.config, learner)
-    else:
-        both = warm_started and run.config.failure.explore
-        # A run that was forked may begin with the checkpoint of a run that has another number of agents.
-        agents = [name for name in run.checkpoints.agents(number) if both or name == "target"]
-        run.agents |= run.checkpoints.restore(number, dict.fromkeys(agents, learner.abstract()))
-        if both and "failure" not in agents:
-            run.agents["failure"] = _copy_of(run.agents["target"], learner)
+        return Agents(states={names[0]: _initial_agent(run.config, learner)}, frozen=frozen)
+    if not warm_started:
+        names = names[:1]
+    found = run.checkpoints.agents(number)
+    # A run that was forked may begin with the checkpoint of a run of another recipe, whose agents all agree.
+    stored = [name for name in names if name in found] or [found[0]]
+    states = run.checkpoints.restore(number, dict.fromkeys(stored, learner.abstract()))
+    if names[0] not in states:
+        states = {names[0]: states[stored[0]]}
+    for name in names:
+        if name not in states:
+            states[name] = _copy_of(states[names[0]], learner)
+    return Agents(states={name: states[name] for name in names}, frozen=frozen)
 
 
 def _initial_base(config: Config, learner: Learner) -> Params:
@@ -61,14 +69,15 @@ def restore_base(checkpoints: Checkpointer, number: int, learner: Learner) -> Pa
     return checkpoints.restore(number, {BASE: learner.abstract_frozen()})[BASE]
 
 
-def leave_warm_start(run: Run, world: World) -> None:
-    """What the rounds begin with: a full warm start becomes the base of fresh adapters; both agents agree."""
-    trained = run.agents["target"]
+def leave_warm_start(run: Run, world: World, agents: Agents) -> Agents:
+    """What the rounds begin with: a full warm start becomes the base of fresh adapters; all agents agree."""
+    lead, *others = agents_of(run.config.recipe)
+    trained, frozen = agents[lead], agents.frozen
     if world.learner.frozen_shardings and not world.warm_learner.frozen_shardings:
-        run.frozen = trained.params
-        run.agents["target"] = replace(world.learner.init(run.config.seed), step=trained.step)
-    if run.config.failure.explore:
-        run.agents["failure"] = _copy_of(run.agents["target"], world.learner)
+        frozen = trained.params
+        trained = replace(world.learner.init(run.config.seed), step=trained.step)
+    copies = {name: _copy_of(trained, world.learner) for name in others}
+    return Agents(states={lead: trained, **copies}, frozen=frozen)
 
 
 def _copy_of(state: TrainState, learner: Learner) -> TrainState:

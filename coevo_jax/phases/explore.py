@@ -12,23 +12,24 @@ from coevo_jax.config.options import of_round
 from coevo_jax.data.parquet import read_trajectories, shard_name, write_trajectories
 from coevo_jax.envs.env import Task, error_test
 from coevo_jax.episode_stats.summary import summarize
+from coevo_jax.learning.train_state import Agents
 from coevo_jax.phases.serving import serve
 from coevo_jax.phases.world import (
     World,
     tasks_of,
 )
 from coevo_jax.progress import CONSOLE, Stopwatch, say
+from coevo_jax.recipe import Phase, explored_together
 from coevo_jax.rollout import EpisodeSet, play_together
 from coevo_jax.rollout.gathering import gather
 from coevo_jax.rollout.lockstep import LockstepPool
 from coevo_jax.rollout.placement import rollout_base, rollout_params
 from coevo_jax.rollout.slots import SlotEngine
 from coevo_jax.run_folder.budget import Budget, asked_of, budget_words
-from coevo_jax.run_folder.collection import collection_name, round_folder
+from coevo_jax.run_folder.collection import round_folder
 from coevo_jax.run_folder.manifest import PhaseRecord
 from coevo_jax.run_folder.run import Run
 from coevo_jax.sampling.engine import Sampling
-from coevo_jax.schedule import Phase, explored_together
 from coevo_jax.trajectory import Trajectory
 
 
@@ -59,6 +60,7 @@ def sample_blocks(tasks: Sequence[Task], samples: int, size: int) -> list[Block]
 def roll_out(
     run: Run,
     world: World,
+    agents: Agents,
     phases: Sequence[Phase],
     blocks: Sequence[Block],
     *,
@@ -80,7 +82,7 @@ def roll_out(
     record = run.begin(first.name)
     watch = Stopwatch(record.seconds)
     shards = [block_paths(run, phase, len(blocks)) for phase in phases]
-    play_block = _player(run, world, phases, sampling, by_server)
+    play_block = _player(run, world, agents, phases, sampling, by_server)
     played = [path for paths in shards for path in paths[: record.position]]
     written = (
         0 if asked is None else run.processes.once("explored", lambda: _tokens(read_trajectories(played)))
@@ -93,7 +95,7 @@ def roll_out(
         if asked is not None and written >= asked:
             break
         if index + 1 < len(blocks):
-            record = run.commit(record, files=files, states_changed=False, finished=False)
+            record = run.commit(record, files=files, finished=False)
     empty = [path for paths in shards for path in paths[record.position :]]
     if run.leads:
         for path in empty:
@@ -102,14 +104,19 @@ def roll_out(
     last = [path for paths in shards[1:] for path in paths[record.position - 1 :]]
     budget = {} if asked is None else {"explored_tokens": {"asked": asked, "reached": written}}
     record = replace(record, seconds=watch.seconds)
-    finish_roll_out(run, world, phases[0], record, shards[0], others=last, budget=budget)
+    finish_roll_out(run, world, agents, phases[0], record, shards[0], others=last, budget=budget)
 
 
 def _player(
-    run: Run, world: World, phases: Sequence[Phase], sampling: Sampling, by_server: bool
+    run: Run,
+    world: World,
+    agents: Agents,
+    phases: Sequence[Phase],
+    sampling: Sampling,
+    by_server: bool,
 ) -> Callable[[Block, Sequence[Path], str], int]:
     """What plays a block, writes its shards and metrics, and returns the tokens that the agents wrote."""
-    engine, weights = _players(run, world, phases, by_server)
+    engine, weights = _players(run, world, agents, phases, by_server)
     prefix = world.chat.shared_ids(world.env.system_prompt)
     hosts = world.rollouts.hosts
     pool = world.pool if hosts == 1 else LockstepPool(world.pool, run.processes.group(hosts))
@@ -144,29 +151,30 @@ def _player(
             stats = gather(run.processes, path, trajectories, stats, samples=block.samples, hosts=hosts)
             written += stats.agent_tokens
             values = {f"rollout/{key}": value for key, value in stats.values().items()}
-            run.log.write(int(run.agents[phase.agent].step), phase.name, values)
+            run.log.write(int(agents[phase.agent].step), phase.name, values)
         return written
 
     return play_block
 
 
 def _players(
-    run: Run, world: World, phases: Sequence[Phase], by_server: bool
+    run: Run, world: World, agents: Agents, phases: Sequence[Phase], by_server: bool
 ) -> tuple[SlotEngine, list[tuple[Any, int]]]:
     """Who writes; what each phase plays on, and its adapter among those that several phases share."""
     if by_server and world.server is not None:
-        return world.server, [(serve(run, world, phase.agent), 0) for phase in phases]
-    agents = [run.agents[phase.agent].params for phase in phases]
-    if run.frozen and len(phases) > 1:
-        shared = world.engine.load(*rollout_base(world.rollouts, run.frozen, agents))
+        return world.server, [(serve(run, world, agents, phase.agent), 0) for phase in phases]
+    params = [agents[phase.agent].params for phase in phases]
+    if agents.frozen and len(phases) > 1:
+        shared = world.engine.load(*rollout_base(world.rollouts, agents.frozen, params))
         return world.engine, [(shared, adapter) for adapter in range(len(phases))]
-    copies = [rollout_params(world.rollouts, own, run.frozen) for own in agents]
+    copies = [rollout_params(world.rollouts, own, agents.frozen) for own in params]
     return world.engine, [(world.engine.load(copy), 0) for copy in copies]
 
 
 def finish_roll_out(
     run: Run,
     world: World,
+    agents: Agents,
     phase: Phase,
     record: PhaseRecord,
     shards: Sequence[Path],
@@ -182,10 +190,10 @@ def finish_roll_out(
         f"rollout/after_error/{key}": math.nan if value is None else value
         for key, value in records["summary"]["after_error"].items()
     }
-    run.log.write(int(run.agents[phase.agent].step), phase.name, errors)
+    run.log.write(int(agents[phase.agent].step), phase.name, errors)
     records |= {"checkpoint": run.manifest.checkpoint} | ({"budget": budget} if budget else {})
     record = replace(record, records=records)
-    run.commit(record, files=[*shards, *others], states_changed=False, finished=True)
+    run.commit(record, files=[*shards, *others], finished=True)
     say(
         record.name,
         record.seconds,
@@ -213,7 +221,7 @@ def block_paths(run: Run, phase: Phase, blocks: int) -> list[Path]:
     """The shards of what a phase plays, one per block; their folder is made."""
     folder = run.folder / round_folder(phase.round)
     folder.mkdir(parents=True, exist_ok=True)
-    return [folder / shard_name(collection_name(phase), index, blocks) for index in range(blocks)]
+    return [folder / shard_name(phase.collection, index, blocks) for index in range(blocks)]
 
 
 def _summary_words(summary: Any) -> str:
@@ -226,11 +234,11 @@ def _summary_words(summary: Any) -> str:
     return words + (f", {summary['faults']} faults" if summary["faults"] else "")
 
 
-def explore(run: Run, world: World, phase: Phase) -> None:
-    """Roll out an agent on the training tasks, block by block; or both agents, interleaved.
+def explore(run: Run, world: World, agents: Agents, phase: Phase) -> Agents:
+    """Roll out an agent on the training tasks, block by block; or several agents, interleaved.
 
-    Nothing is learned between the two explorations of a round's start, so the first plays the episodes of
-    both and leaves the other only to be summed up.
+    Nothing is learned between the explorations of a round's start, so the first plays the episodes of all
+    and leaves the others only to be summed up.
     """
     config = run.config.explore
     where = of_round(config.tasks, phase.round)
@@ -247,7 +255,8 @@ def explore(run: Run, world: World, phase: Phase) -> None:
     blocks = blocks_of(tasks, config.samples, config.block_tasks)
     together = explored_together(run.config, phase) or (phase,)
     if phase == together[0]:
-        roll_out(run, world, together, blocks, sampling=sampling, by_server=True, asked=asked)
+        roll_out(run, world, agents, together, blocks, sampling=sampling, by_server=True, asked=asked)
     else:
         shards = block_paths(run, phase, len(blocks))
-        finish_roll_out(run, world, phase, run.begin(phase.name), shards)
+        finish_roll_out(run, world, agents, phase, run.begin(phase.name), shards)
+    return agents

@@ -1,6 +1,7 @@
 """A round's learning: which pairs, which references, and the optimizer steps (METHOD, steps 3 and 5)."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -10,39 +11,39 @@ import jax
 import numpy as np
 
 from coevo_jax.batch import PreferenceBatch
-from coevo_jax.config.options import LearnConfig, of_round
+from coevo_jax.config.agents import AgentConfig
+from coevo_jax.config.check_recipe import source_options
+from coevo_jax.config.options import of_round
+from coevo_jax.config.recipe import LearnOptions, Source
 from coevo_jax.data.packing.plan import BatchPlan, pack
-from coevo_jax.data.pairing import (
-    Keep,
-    PairSet,
-    add_trajectories,
-    failure_pairs,
-    keep_pairs,
-    round_pairs,
-)
+from coevo_jax.data.pairing import Keep, PairSet, add_trajectories, collect_pairs, keep_pairs
 from coevo_jax.files import write_whole
 from coevo_jax.learning.objective import AgentLoss
 from coevo_jax.learning.optimizer import constant_rate
 from coevo_jax.learning.pull import pulls
+from coevo_jax.learning.train_state import Agents
+from coevo_jax.methods.material import Material
+from coevo_jax.methods.table import find_builder
 from coevo_jax.models.transformer import Params
 from coevo_jax.phases.world import World
 from coevo_jax.progress import CONSOLE, say
+from coevo_jax.recipe import Phase, find_phase
 from coevo_jax.run_folder.budget import Budget, asked_of, budget_words
 from coevo_jax.run_folder.collection import read_collection
 from coevo_jax.run_folder.run import Run
-from coevo_jax.schedule import Phase, find_phase
 from coevo_jax.training.feed import put_batch
 from coevo_jax.training.optimize import StepPlan, optimize
 from coevo_jax.training.pace import Pace
 from coevo_jax.training.plan_file import PLANS, learned_tokens, steps_of_budget, write_plan
 from coevo_jax.training.references import References
-from coevo_jax.trajectory import PAIR_KINDS, Trajectory
+from coevo_jax.trajectory import Trajectory
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Lesson:
     """What a round teaches an agent."""
 
+    kinds: tuple[str, ...]  # of pairs, whether there are any or not
     pair_set: PairSet
     plan: BatchPlan
     steps: int  # that are taken, epoch after epoch
@@ -53,7 +54,7 @@ class _Lesson:
         """What the phase's record says of it."""
         plan = self.plan
         records: dict[str, Any] = {
-            "pairs": _pair_counts(self.pair_set),
+            "pairs": _pair_counts(self.pair_set, self.kinds),
             "trajectories": len(self.pair_set.trajectories),
             "too_long": list(plan.too_long),
             "cut": plan.cut,
@@ -65,48 +66,48 @@ class _Lesson:
         return records | ({"budget": self.budget} if self.budget else {})
 
 
-def learn(run: Run, world: World, phase: Phase) -> None:
+def learn(run: Run, world: World, agents: Agents, phase: Phase) -> Agents:
     """One round's learning of one agent: pairs, references once, then the optimizer steps."""
-    config = _learn_config(run, phase.agent)
+    config = run.config.agents[phase.agent]
     record = run.begin(phase.name)
     lesson = _lesson(run, world, phase, config)
     pair_set, plan, steps = lesson.pair_set, lesson.plan, lesson.steps
-    pairs_path = run.folder / "pairs" / f"round-{phase.round:02d}-{phase.agent}.jsonl"
+    pairs_path = run.folder / "pairs" / f"{phase.stem}.jsonl"
     if run.leads:
-        _write_pairs(pairs_path, phase, pair_set)
+        _write_pairs(pairs_path, pair_set)
     # What a phase began with is known when it begins; one that goes on keeps what it recorded then.
     begun = record.records if record.position else {"began_with": run.manifest.checkpoint}
     records: dict[str, Any] = begun | lesson.records()
     record = replace(record, records=records)
     if not plan.batches:
-        run.commit(record, files=[pairs_path], states_changed=False, finished=True)
+        run.commit(record, files=[pairs_path], finished=True)
         words = "nothing to learn from in this round: no pairs; the agent stays as it is"
         say(record.name, record.seconds, ", ".join(filter(None, (words, budget_words(lesson.budget)))))
-        return
+        return agents
     if record.position == 0 and not (config.keep_optimizer and _has_learned(run, phase)):
-        state = run.agents[phase.agent]
-        run.agents[phase.agent] = world.learner.fresh(state.params, int(state.step))
+        agents = agents.having(phase.agent, world.learner.renewed(agents[phase.agent]))
     beta = of_round(config.beta, phase.round)
-    plan_path = run.folder / PLANS / f"{pairs_path.stem}.json"
+    plan_path = run.folder / PLANS / f"{phase.stem}.json"
     if run.leads:
-        sides = [_side(phase, trajectory) for trajectory in pair_set.trajectories]
+        sides = [_side(trajectory) for trajectory in pair_set.trajectories]
         write_plan(plan_path, plan, phase=phase.name, sides=sides, steps=steps, seed=lesson.seed, beta=beta)
+    begun_with = agents
     references = References(
         run.folder / "references",
-        f"round-{phase.round:02d}-{phase.agent}",
+        phase.stem,
         plan.batches,
         every=config.reference_every,
-        score=lambda params, batch: world.score(params, run.frozen, put_batch(world.mesh, batch)),
-        first=lambda: _reference_params(run, world, phase.agent, config),
+        score=lambda params, batch: world.score(params, begun_with.frozen, put_batch(world.mesh, batch)),
+        first=lambda: _reference_params(run, world, begun_with, phase, config),
         processes=run.processes,
     )
     if record.position == 0:
-        batches = references.batches_at(0, run.agents[phase.agent])
+        batches = references.batches_at(0, agents[phase.agent])
         records["pull"] = _pull(batches, len(plan.steps), beta, world.losses[phase.agent])
         record = replace(record, records=records)
         planned = _plan_counts(plan) | {f"pull/{term}": pull for term, pull in records["pull"].items()}
         planned = {f"{phase.agent}/{name}": float(value) for name, value in planned.items()}
-        run.log.write(int(run.agents[phase.agent].step), phase.name, planned)
+        run.log.write(int(agents[phase.agent].step), phase.name, planned)
         CONSOLE.print(f"{phase.name}: {_pull_words(records['pull'])}", soft_wrap=True)
     peak = of_round(config.learning_rate, phase.round)
     course = StepPlan(
@@ -118,9 +119,9 @@ def learn(run: Run, world: World, phase: Phase) -> None:
         files=lambda: [pairs_path, plan_path, *references.files()],
     )
     pace = Pace(world.learner, plan, world.mesh)
-    record = optimize(run, world, world.programs[phase.agent], phase, record, course, pace)
+    record, agents = optimize(run, world, world.programs[phase.agent], agents, phase, record, course, pace)
     record = replace(record, records=records | {"checkpoint": run.next_checkpoint})
-    run.commit(record, files=course.files(), states_changed=True, finished=True)
+    run.commit(record, files=course.files(), agents=agents, finished=True)
     kinds = ", ".join(f"{kind['count']} {kind['kind']}" for kind in records["pairs"]) or "no pairs"
     words = f"{kinds}; {record.position} steps, padding {plan.padding:.1%}, shared {plan.shared:.1%}"
     say(
@@ -128,23 +129,25 @@ def learn(run: Run, world: World, phase: Phase) -> None:
         record.seconds,
         ", ".join(filter(None, (words, budget_words(lesson.budget), pace.words()))),
     )
+    return agents
 
 
-def _lesson(run: Run, world: World, phase: Phase, config: LearnConfig) -> _Lesson:
+def _lesson(run: Run, world: World, phase: Phase, config: AgentConfig) -> _Lesson:
     """The pairs and trajectories of a round as batches, within the budget where there is one."""
     pairs, budget = _within_budget(run, world, phase, config, _paired(run, world, phase, config))
-    pair_set, extras = _imitated(run, world, phase, config, pairs)
+    pair_set, extras = _imitated(run, world, phase, pairs)
     plan = _pack(run, world, phase, config, pair_set, extras)
     seed, steps = phase.seed(run.config.seed), config.epochs * len(plan.steps)
     asked = asked_of(run.config, phase, "learned_tokens")
     if asked is not None:
         steps = steps_of_budget(plan, asked, seed)
         budget |= {"learned_tokens": {"asked": asked, "reached": learned_tokens(plan, steps, seed)}}
-    return _Lesson(pair_set=pair_set, plan=plan, steps=steps, seed=seed, budget=budget)
+    kinds = tuple(_learning(phase).kinds)
+    return _Lesson(kinds=kinds, pair_set=pair_set, plan=plan, steps=steps, seed=seed, budget=budget)
 
 
 def _within_budget(
-    run: Run, world: World, phase: Phase, config: LearnConfig, pair_set: PairSet
+    run: Run, world: World, phase: Phase, config: AgentConfig, pair_set: PairSet
 ) -> tuple[PairSet, Budget]:
     """As many pairs as the budget asks for, of those that packing has a place for."""
     asked = asked_of(run.config, phase, "pairs")
@@ -157,12 +160,13 @@ def _within_budget(
 
 
 def _pack(
-    run: Run, world: World, phase: Phase, config: LearnConfig, pair_set: PairSet, extras: dict[int, float]
+    run: Run, world: World, phase: Phase, config: AgentConfig, pair_set: PairSet, extras: dict[int, float]
 ) -> BatchPlan:
     return pack(
         pair_set,
         batch=run.config.batch,
-        pair_weights=config.pairs,
+        kinds=_learning(phase).kinds,
+        order=world.losses[phase.agent].kinds,
         sft_extra=extras,
         sft_reduction=config.sft_reduction,
         pad_id=world.chat.pad_id,
@@ -205,50 +209,36 @@ def _pull_words(pull: dict[str, float]) -> str:
     return words if not least else f"{words} ({pull['preference'] / least:.3g} : {pull['sft'] / least:.3g})"
 
 
-def _learn_config(run: Run, agent: str) -> LearnConfig:
-    return run.config.target if agent == "target" else run.config.failure
+def _learning(phase: Phase) -> LearnOptions:
+    assert phase.learning is not None  # a phase that learns has one
+    return phase.learning
 
 
-def _paired(run: Run, world: World, phase: Phase, config: LearnConfig) -> PairSet:
-    """The pairs that an agent can learn from in a round (METHOD, steps 3 and 5)."""
-    target = _read_round(run, phase, "target")
-    failure = _failures_of_the_other(run, phase)
-    limits: dict[str, Any] = {
-        "max_per_kind": config.max_pairs_per_kind,
-        "cross_agent_only": config.cross_agent_only,
-        "keep": Keep(by=config.pairs_kept, seed=run.config.seed),
-    }
-    kinds = [kind for kind in PAIR_KINDS if getattr(config.pairs, kind) is not None]
-    if phase.agent == "failure" and kinds == ["failure_failure"]:
-        return failure_pairs(target, failure, **limits)  # no expert is at hand, so none can slip in
-    experts = world.experts.values()
-    return round_pairs(
-        experts, target, failure, kinds=kinds, max_extra_turns=config.max_extra_turns, **limits
-    )
+def _material(run: Run, world: World, phase: Phase, source: Source) -> Material:
+    """What a source of a recipe names, of the phase's round."""
+    return Material(played=tuple(_read_round(run, phase, name) for name in source.of), experts=world.experts)
 
 
-def _failures_of_the_other(run: Run, phase: Phase) -> list[Trajectory]:
-    """What the failure agent played before this learning: first what it learns from, then hard negatives."""
-    if not run.config.failure.explore:
-        return []
-    return _read_round(run, phase, "failure" if phase.agent == "failure" else "hard_negatives")
+def _paired(run: Run, world: World, phase: Phase, config: AgentConfig) -> PairSet:
+    """The pairs that an agent can learn from in a round, as the recipe's builders find them."""
+    found = {}
+    for source in _learning(phase).pairs:
+        build = find_builder("pairs", source.pairs)
+        options = source_options("pairs", source.pairs, source.options)
+        found[source.label] = build(_material(run, world, phase, source), **options)
+    keep = Keep(by=config.pairs_kept, seed=run.config.seed)
+    return collect_pairs(found, max_per_kind=config.max_pairs_per_kind, keep=keep)
 
 
-def _imitated(
-    run: Run, world: World, phase: Phase, config: LearnConfig, pair_set: PairSet
-) -> tuple[PairSet, dict[int, float]]:
+def _imitated(run: Run, world: World, phase: Phase, pair_set: PairSet) -> tuple[PairSet, dict[int, float]]:
     """The pairs with the trajectories that are learned from without one, and the SFT weights of these."""
     extras: dict[int, float] = {}
-    if not (config.sft_successes or config.sft_experts):
-        return pair_set, extras
-    target = _read_round(run, phase, "target")
-    explored = {trajectory.task_id for trajectory in target}
-    experts = [expert for task_id, expert in world.experts.items() if task_id in explored]
-    successes = [trajectory for trajectory in target if trajectory.success]
-    for weight, imitated in ((config.sft_successes, successes), (config.sft_experts, experts)):
-        if weight > 0:
-            pair_set, indices = add_trajectories(pair_set, imitated)
-            extras |= {index: extras.get(index, 0.0) + weight for index in indices}
+    for source in _learning(phase).imitations:
+        build = find_builder("imitate", source.imitate)
+        options = source_options("imitate", source.imitate, source.options)
+        imitated = build(_material(run, world, phase, source), **options)
+        pair_set, indices = add_trajectories(pair_set, imitated)
+        extras |= {index: extras.get(index, 0.0) + source.weight for index in indices}
     return pair_set, extras
 
 
@@ -258,23 +248,24 @@ def _read_round(run: Run, phase: Phase, name: str) -> list[Trajectory]:
     return read_collection(run.folder, run.manifest, played)
 
 
-def _pair_counts(pair_set: PairSet) -> list[dict[str, Any]]:
+def _pair_counts(pair_set: PairSet, kinds: Iterable[str]) -> list[dict[str, Any]]:
     counts = []
-    for kind in PAIR_KINDS:
+    for kind in kinds:
         pairs = [pair for pair in pair_set.pairs if pair.kind == kind]
-        if pairs:
-            sides = [(pair_set.trajectories[p.chosen], pair_set.trajectories[p.rejected]) for p in pairs]
-            gap = float(np.mean([chosen.reward - rejected.reward for chosen, rejected in sides]))
-            tasks = len({pair.task_id for pair in pairs})
-            counts.append({"kind": kind, "count": len(pairs), "tasks": tasks, "mean_reward_gap": gap})
+        if not pairs:
+            continue
+        sides = [(pair_set.trajectories[p.chosen], pair_set.trajectories[p.rejected]) for p in pairs]
+        gap = float(np.mean([chosen.reward - rejected.reward for chosen, rejected in sides]))
+        tasks = len({pair.task_id for pair in pairs})
+        counts.append({"kind": kind, "count": len(pairs), "tasks": tasks, "mean_reward_gap": gap})
     return counts
 
 
-def _write_pairs(path: Path, phase: Phase, pair_set: PairSet) -> None:
+def _write_pairs(path: Path, pair_set: PairSet) -> None:
     """Which trajectories were paired: for the report, and for whoever wants to look."""
 
     def side(index: int) -> dict[str, Any]:
-        named = _side(phase, pair_set.trajectories[index])
+        named = _side(pair_set.trajectories[index])
         return {key: named[key] for key in ("source", "sample")}
 
     lines = [
@@ -286,18 +277,18 @@ def _write_pairs(path: Path, phase: Phase, pair_set: PairSet) -> None:
     write_whole(path, "".join(line + "\n" for line in lines))
 
 
-def _side(phase: Phase, trajectory: Trajectory) -> dict[str, Any]:
+def _side(trajectory: Trajectory) -> dict[str, Any]:
     """A trajectory of a round's learning by its collection, task and sample."""
-    names = {"failure": "hard_negatives" if phase.agent == "target" else "failure"}
-    source = names.get(trajectory.agent, trajectory.agent)
+    source = trajectory.collection or trajectory.agent
     return {"source": source, "task_id": trajectory.task_id, "sample": trajectory.sample}
 
 
-def _reference_params(run: Run, world: World, agent: str, config: LearnConfig) -> Params:
+def _reference_params(run: Run, world: World, agents: Agents, phase: Phase, config: AgentConfig) -> Params:
     """The parameters that score the reference: the agent's own at the round's start, or the warm start."""
     if config.reference == "round_start":
-        return run.agents[agent].params
+        return agents[phase.agent].params
     record = run.manifest.record("warm_start")
     assert record is not None  # the schedule puts the warm start first
-    started = run.checkpoints.restore(record.records["checkpoint"], {"target": world.learner.abstract()})
-    return started["target"].params
+    number = record.records["checkpoint"]
+    name = run.checkpoints.agents(number)[0]  # all of them agree there
+    return run.checkpoints.restore(number, {name: world.learner.abstract()})[name].params

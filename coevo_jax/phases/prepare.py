@@ -95,7 +95,7 @@ def _prepare(run: Run) -> None:
         records |= {"imported": len(extra.trajectories), "imported_too_long": extra.too_long}
     record = replace(run.begin("prepare"), records=records, seconds=watch.seconds)
     files = [*paths, *(entry for entry in folder.iterdir() if entry.is_file()), *_keep_descriptions(run)]
-    run.commit(record, files=files, states_changed=False, finished=True)
+    run.commit(record, files=files, finished=True)
     say(
         record.name,
         record.seconds,

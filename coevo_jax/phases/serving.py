@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from coevo_jax.config.options import Config, ServerConfig
+from coevo_jax.config.recipe import agents_of
 from coevo_jax.config.strict import ConfigError
+from coevo_jax.learning.train_state import Agents
 from coevo_jax.models.huggingface.save import check_exportable
 from coevo_jax.phases.agent_folder import write_agent
 from coevo_jax.phases.agents import StoredAgent
@@ -32,8 +34,7 @@ class _Loading:
 
 def endpoint_of(server: ServerConfig, agent: str) -> Endpoint:
     """The server of an agent."""
-    url = server.failure_url if agent == "failure" and server.failure_url is not None else server.url
-    return Endpoint(url=url, timeout=server.timeout)
+    return Endpoint(url=server.urls.get(agent, server.url), timeout=server.timeout)
 
 
 def check_server(config: Config) -> None:
@@ -46,13 +47,13 @@ def check_server(config: Config) -> None:
     if server is None:
         return
     check_exportable(config.model)
-    for endpoint in dict.fromkeys(endpoint_of(server, agent) for agent in ("target", "failure")):
+    for endpoint in dict.fromkeys(endpoint_of(server, agent) for agent in agents_of(config.recipe)):
         found = base_model(replace(endpoint, timeout=CHECK_SECONDS), config.rollout.max_tokens, once=True)
         patient = replace(found, endpoint=endpoint)  # a first text may take a while to compile for
         probe(patient, range(SAMPLE), vocab_size=config.model.vocab_size, once=True)
 
 
-def serve(run: Run, world: World, agent: str) -> Served:
+def serve(run: Run, world: World, agents: Agents, agent: str) -> Served:
     """Let an agent's server load the agent as it stands.
 
     Raises:
@@ -66,7 +67,7 @@ def serve(run: Run, world: World, agent: str) -> Served:
     folder = run.folder.resolve() / FOLDER / f"{agent}-{uuid.uuid4().hex[:12]}"
     folder.parent.mkdir(exist_ok=True)
     stored = StoredAgent(
-        checkpoint=run.manifest.checkpoint or 0, params=run.agents[agent].params, frozen=run.frozen
+        checkpoint=run.manifest.checkpoint or 0, params=agents[agent].params, frozen=agents.frozen
     )
     write_agent(run.folder, run.config, stored, folder, form=form, dtype=dtype or run.config.model.dtype)
     served = load(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from coevo_jax.learning.train_state import Agents
 from coevo_jax.phases.evaluate import evaluate
 from coevo_jax.phases.explore import (
     explore,
@@ -11,10 +12,10 @@ from coevo_jax.phases.warm_start import warm_start
 from coevo_jax.phases.world import (
     World,
 )
+from coevo_jax.recipe import Phase
 from coevo_jax.run_folder.run import Run
-from coevo_jax.schedule import Phase
 
-PHASES: dict[str, Callable[[Run, World, Phase], None]] = {
+PHASES: dict[str, Callable[[Run, World, Agents, Phase], Agents]] = {
     "warm_start": warm_start,
     "explore": explore,
     "learn": learn,

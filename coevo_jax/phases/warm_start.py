@@ -1,10 +1,11 @@
-"""The warm start: imitation of the experts, from which both agents begin (METHOD, step 1)."""
+"""The warm start: imitation of the experts, from which all agents begin (METHOD, step 1)."""
 
 from dataclasses import replace
 
 from coevo_jax.data.packing.plan import pack_sft
 from coevo_jax.data.parquet import read_trajectories
 from coevo_jax.learning.optimizer import cosine_rate
+from coevo_jax.learning.train_state import Agents
 from coevo_jax.phases.agents import leave_warm_start
 from coevo_jax.phases.world import (
     IMPORTED_FILE,
@@ -12,15 +13,15 @@ from coevo_jax.phases.world import (
     tasks_of,
 )
 from coevo_jax.progress import say
+from coevo_jax.recipe import Phase
 from coevo_jax.run_folder.run import Run
-from coevo_jax.schedule import Phase
 from coevo_jax.training.optimize import StepPlan, optimize
 from coevo_jax.training.pace import Pace
 from coevo_jax.training.plan_file import PLANS, learned_tokens, write_plan
 
 
-def warm_start(run: Run, world: World, phase: Phase) -> None:
-    """SFT of one shared checkpoint on the experts; both agents start from it, or from adapters of it."""
+def warm_start(run: Run, world: World, agents: Agents, phase: Phase) -> Agents:
+    """SFT of one shared checkpoint on the experts; all agents start from it, or from adapters of it."""
     config = run.config.warm_start
     record = run.begin(phase.name)
     if config.data is None:
@@ -46,8 +47,8 @@ def warm_start(run: Run, world: World, phase: Phase) -> None:
         files=lambda: [plan_path],
     )
     pace = Pace(world.warm_learner, plan, world.mesh)
-    record = optimize(run, world, world.warm_programs, phase, record, course, pace)
-    leave_warm_start(run, world)
+    record, agents = optimize(run, world, world.warm_programs, agents, phase, record, course, pace)
+    agents = leave_warm_start(run, world, agents)
     records = {
         "experts": len(experts),
         "checkpoint": run.next_checkpoint,
@@ -56,6 +57,7 @@ def warm_start(run: Run, world: World, phase: Phase) -> None:
     }
     record = replace(record, records=records)
     files = course.files()
-    run.commit(record, files=files, states_changed=True, finished=True, with_base=bool(run.frozen))
+    run.commit(record, files=files, agents=agents, finished=True, with_base=bool(agents.frozen))
     words = f"{len(experts)} experts, {record.position} steps, padding {plan.padding:.1%}"
     say(record.name, record.seconds, ", ".join(filter(None, (words, pace.words()))))
+    return agents

@@ -17,7 +17,7 @@ from coevo_jax.envs.env import Env, Task
 from coevo_jax.envs.pool import EnvPool
 from coevo_jax.envs.process import isolated
 from coevo_jax.envs.registry import make_env
-from coevo_jax.learning.agent_loss import agent_loss
+from coevo_jax.learning.agent_loss import agent_losses
 from coevo_jax.learning.programs import Learning, make_learning
 from coevo_jax.models.huggingface.shards import check_checkpoint
 from coevo_jax.rollout.placement import RolloutPlacement, place_rollouts
@@ -78,8 +78,7 @@ def check_world(config: Config) -> None:
     Raises:
       ConfigError: the first thing that cannot be used.
     """
-    agent_loss(config.target, "target")
-    agent_loss(config.failure, "failure")
+    agent_losses(config)
     make_mesh(config.mesh, config.model.num_kv_heads)
     open_env(config)().close()
     if config.warm_start.data is not None:

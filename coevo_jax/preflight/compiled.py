@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from coevo_jax.config.options import Config
+from coevo_jax.config.recipe import agents_of, learners_of, together_of
 from coevo_jax.learning.programs import Learning
 from coevo_jax.learning.train_state import Learner, TrainState
 from coevo_jax.learning.train_step import StepPrograms
@@ -65,15 +66,21 @@ class Programs:
 
     def warm_start(self) -> Phase:
         learner = self.run.warm_learner
-        resident = self._agent("target", learner) | self._base(learner) | {"short slots": self._slots(0)}
+        resident = self._agent(self.agents[0], learner) | self._base(learner)
+        resident |= {"short slots": self._slots(0)}
         programs, demonstrations = self.run.warm_programs, self.config.batch.step_demonstrations
         steps = self._steps(
-            "SFT", "target", programs, learner, accumulated=demonstrations is not None, resident=resident
+            "SFT",
+            self.agents[0],
+            programs,
+            learner,
+            accumulated=demonstrations is not None,
+            resident=resident,
         )
         return Phase(name="warm start", resident=resident, programs=tuple(steps))
 
     def roll_outs(self) -> Phase:
-        resident = self._both_agents()
+        resident = self._all_agents()
         own = tuple(resident)
         engine = jit_engine(self.run.learner.model, self.config.rollout.slots, self.placement.slots)
         lengths = cache_lengths(self.config.rollout.max_tokens)
@@ -82,11 +89,14 @@ class Programs:
         cache = self.placement.slots.cache
         prefix = placed(jax.eval_shape(engine.take, slots, slot), cache)  # at most: a whole slot of it
         lane = dict(zip(LANE, (copy, slots, prefix), strict=True))
-        if self._side_by_side() and self.run.learner.frozen_shardings:
-            lane[PREFIX] = (prefix, prefix)  # adapters share the slots, and each has the prefix as it sees it
+        beside = self._side_by_side()
+        if beside > 1 and self.run.learner.frozen_shardings:
+            lane[PREFIX] = (
+                prefix,
+            ) * beside  # adapters share the slots, and each has the prefix as it sees it
         resident |= lane
-        if self._side_by_side() and not self.run.learner.frozen_shardings:
-            resident |= {f"second agent: {name}": tree for name, tree in lane.items()}
+        for other in range(2, beside + 1 if not self.run.learner.frozen_shardings else 2):
+            resident |= {f"agent {other}: {name}": tree for name, tree in lane.items()}
         agent = self.run.learner.abstract()
         base = self.run.learner.abstract_frozen() if self.run.learner.frozen_shardings else {}
         make = partial(Program, playing=True, holds=(COPY, SLOTS))
@@ -96,7 +106,7 @@ class Programs:
                 name="roll-out copy",
                 work="none",
                 lower=lambda: _lower(self.placement.cast, agent.params, base),
-                holds=tuple(name for name in own if name in ("target: parameters", "frozen base")),
+                holds=tuple(name for name in own if name in (f"{self.agents[0]}: parameters", "frozen base")),
                 frees=(SLOTS, PREFIX),
             ),
             make(name="prefill", work="prefill", lower=lambda: self._prefill(engine, weights, slots)),
@@ -125,36 +135,39 @@ class Programs:
             )
         return Phase(name="roll-outs", resident=resident, programs=tuple(programs))
 
-    def _side_by_side(self) -> bool:
-        """Whether two agents play at a time."""
+    @property
+    def agents(self) -> tuple[str, ...]:
+        return agents_of(self.config.recipe)
+
+    def _side_by_side(self) -> int:
+        """How many agents play at a time."""
         config = self.config
-        return config.rounds > 0 and config.failure.explore and config.explore.together
+        together = config.rounds > 0 and config.explore.together
+        return max(1, len(together_of(config.recipe))) if together else 1
 
     def learning_phase(self) -> Phase:
         learner, batch = self.run.learner, abstract_batch(self.config.batch, self.run.mesh)
-        resident = self._both_agents() | {"short slots": self._slots(0)}
+        resident = self._all_agents() | {"short slots": self._slots(0)}
         agent, base = learner.abstract(), learner.abstract_frozen() if learner.frozen_shardings else {}
         programs = [
             Program(
                 name="reference scoring",
                 work="score",
                 lower=lambda: _lower(self.run.score, agent.params, base, batch),
-                holds=("target: parameters", "frozen base"),
+                holds=(f"{self.agents[0]}: parameters", "frozen base"),
                 frees=("gradients",),
             )
         ]
-        agents = [("target", self.config.target)]
-        if self.config.failure.explore and self.config.failure.learn:
-            agents.append(("failure", self.config.failure))
+        learners = learners_of(self.config.recipe)
         done: list[StepPrograms] = []
-        for name, _ in agents:
+        for name in learners:
             own = self.run.programs[name]
             if own not in done:
                 accumulated = self.config.batch.step_pairs is not None
-                title = "DPO" if self.run.programs["target"] is own else "failure's DPO"
+                title = "DPO" if name == learners[0] else f"{name}'s DPO"
                 programs += self._steps(title, name, own, learner, accumulated=accumulated, resident=resident)
                 done.append(own)
-        if any(options.reference == "warm_start" for _, options in agents):
+        if any(self.config.agents[name].reference == "warm_start" for name in learners):
             resident |= dict(zip(REFERENCE, (agent.params, agent.opt_state), strict=True))
         return Phase(name="learning", resident=resident, programs=tuple(programs))
 
@@ -221,10 +234,10 @@ class Programs:
             holds=(names["parameters"], names["moments"], "gradients"),
         )
 
-    def _both_agents(self) -> dict[str, Tree]:
-        resident = self._agent("target", self.run.learner)
-        if self.config.failure.explore and self.config.rounds > 0:
-            resident |= self._agent("failure", self.run.learner)
+    def _all_agents(self) -> dict[str, Tree]:
+        resident: dict[str, Tree] = {}
+        for name in self.agents if self.config.rounds > 0 else self.agents[:1]:
+            resident |= self._agent(name, self.run.learner)
         return resident | self._base(self.run.learner)
 
     def _agent(self, name: str, learner: Learner) -> dict[str, Tree]:

@@ -8,11 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from coevo_jax.config.agents import AgentConfig
 from coevo_jax.config.check import slice_bounds
-from coevo_jax.config.options import BudgetConfig, Config, FailureAgentConfig, LearnConfig, of_round
+from coevo_jax.config.options import BudgetConfig, Config, of_round
+from coevo_jax.config.recipe import LearnOptions, lead_of, learnings_of
 from coevo_jax.preflight.check import Preflight, Result
+from coevo_jax.recipe import Phase, schedule
 from coevo_jax.sampling.engine import CHUNKS
-from coevo_jax.schedule import Phase, schedule
 
 # Assumptions, of every task in every round; the tables that show estimates repeat them.
 TRAJECTORY_SHARE = 0.5  # a trajectory's tokens, as a share of batch.row_length
@@ -43,8 +45,8 @@ class RunTime:
     """Estimated seconds of a run's parts."""
 
     warm_start: float
-    agents: Mapping[str, AgentTime]  # "target" and, where there is one, "failure"
-    step: float  # one DPO step of the target agent, all of its microbatches
+    agents: Mapping[str, AgentTime]  # by the recipe's names
+    step: float  # one DPO step of the agent that the run is about, all of its microbatches
     chips: int
 
     @property
@@ -71,14 +73,15 @@ class RunTime:
 def estimate_run(result: Preflight) -> RunTime | None:
     """Seconds of the run.
 
-    None where the chip's rates are not known, a slice of tasks has no end, the target agent learns from its
-    successes, whose number nobody knows, or a budget ends explorations and learning.
+    None where the chip's rates are not known, a slice of tasks has no end, an agent imitates what it
+    played, whose number nobody knows, or a budget ends explorations and learning.
     """
     config, machine = result.plan.config, result.machine
     slices = [config.warm_start.tasks, config.evaluate.tasks, *config.explore.tasks]
     open_end = any(slice_bounds(text)[1] is None for text in slices)
+    learnings = learnings_of(config.recipe)
     budgeted = config.budget != BudgetConfig()
-    if machine.chip is None or open_end or budgeted or config.target.sft_successes:
+    if machine.chip is None or open_end or budgeted or any(one.imitations for one in learnings):
         return None
     demonstrations = _size(config.warm_start.tasks)
     per_step = config.batch.step_demonstrations or _per_microbatch(config, 1)
@@ -87,10 +90,15 @@ def estimate_run(result: Preflight) -> RunTime | None:
     phases = schedule(config)
     names = dict.fromkeys(phase.agent for phase in phases)
     tasks = _size(of_round(config.explore.tasks, 1))
+    lead = lead_of(config.recipe)
+    first = next(iter(learnings_of(config.recipe, lead)), None)
+    step = 0.0
+    if first is not None and config.rounds > 0:
+        step = _learning_seconds(result, config.agents[lead], first, tasks).step
     return RunTime(
         warm_start=warm_steps * warm,
         agents={name: _agent_time(result, [one for one in phases if one.agent == name]) for name in names},
-        step=_learning_seconds(result, config.target, tasks).step if config.rounds > 0 else 0.0,
+        step=step,
         chips=len(machine.devices),
     )
 
@@ -105,9 +113,9 @@ def _agent_time(result: Preflight, phases: Sequence[Phase]) -> AgentTime:
             episodes += _size(config.evaluate.tasks)
         elif phase.kind == "explore":
             episodes += tasks * config.explore.samples
-        elif phase.kind == "learn":
-            agent = config.failure if phase.agent == "failure" else config.target
-            learned += _learning_seconds(result, agent, tasks).round
+        elif phase.learning is not None:
+            agent = config.agents[phase.agent]
+            learned += _learning_seconds(result, agent, phase.learning, tasks).round
     groups = machine.hosts // result.plan.rollouts.hosts  # hosts that play by themselves
     return AgentTime(roll_outs=episodes / groups * _episode_seconds(result), learning=learned)
 
@@ -119,9 +127,9 @@ class _Learning(NamedTuple):
     round: float
 
 
-def _learning_seconds(result: Preflight, agent: LearnConfig, tasks: int) -> _Learning:
+def _learning_seconds(result: Preflight, agent: AgentConfig, learning: LearnOptions, tasks: int) -> _Learning:
     config = result.plan.config
-    pairs, trajectories = _of_a_task(config, agent)
+    pairs, trajectories = _of_a_task(learning)
     if not tasks * pairs:
         return _Learning(0.0, 0.0)
     per_step = config.batch.step_pairs or config.batch.pairs
@@ -132,16 +140,15 @@ def _learning_seconds(result: Preflight, agent: LearnConfig, tasks: int) -> _Lea
     return _Learning(seconds, agent.epochs * steps * seconds + steps * microbatches * scoring)
 
 
-def _of_a_task(config: Config, agent: LearnConfig) -> tuple[int, int]:
-    """Pairs and trajectories that an agent learns from a task: one pair of each kind that it can have."""
-    if isinstance(agent, FailureAgentConfig) and not (agent.explore and agent.learn):
-        return 0, 0
-    kinds, two_agents = agent.pairs, config.failure.explore
-    over_target = kinds.expert_target is not None
-    over_failure = two_agents and kinds.expert_failure is not None
-    among = two_agents and kinds.failure_failure is not None
-    sides = (over_target or over_failure, over_target or among, over_failure or among)
-    return over_target + over_failure + among, sum(sides)  # expert, target's failure, failure agent's
+def _of_a_task(learning: LearnOptions) -> tuple[int, int]:
+    """Pairs and trajectories that are learned from a task: one pair of each kind and collection, or two."""
+    pairs, sides = 0, set[str]()
+    for source in learning.pairs:
+        played = set(source.of)
+        among = source.pairs == "better_over_worse"
+        pairs += math.comb(len(played), 2) if among else len(played)
+        sides |= played if among else {*played, "expert"}
+    return pairs, len(sides)
 
 
 def _step_seconds(result: Preflight, title: str) -> Callable[[int], float]:

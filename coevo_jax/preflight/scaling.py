@@ -35,12 +35,7 @@ ROW_LENGTHS = (4096, 1024, 512, 256)
 
 # The tasks of the paper's benchmarks, as ETO counts them, and ETO itself on a co-evolution config.
 BENCHMARKS = {"WebShop": (1938, 200), "ScienceWorld": (1483, 211), "InterCode-SQL": (621, 281)}
-ETO = (
-    "method=eto",
-    "failure.explore=false",
-    "target.pairs.expert_failure=null",
-    "target.pairs.failure_failure=null",
-)
+ETO = ("method=eto", "recipe=eto")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -48,12 +48,9 @@ def same_programs(config: Config, other: Config) -> bool:
     """Whether two runs compile the same programs and hold the same arrays."""
 
     def shaping(one: Config) -> list[object]:
-        agents = [
-            {key: getattr(agent, key) for key in LEARNING} | {"pairs": agent.pairs}
-            for agent in (one.target, one.failure)
-        ]
-        exists = one.failure.explore, one.failure.learn, one.rounds > 0
-        return [*(getattr(one, section) for section in SHAPING), one.tokenizer, agents, exists]
+        agents = [{key: getattr(agent, key) for key in LEARNING} for agent in one.agents.values()]
+        sections = [getattr(one, section) for section in SHAPING]
+        return [*sections, one.tokenizer, agents, one.recipe, one.rounds > 0]
 
     return shaping(config) == shaping(other)
 

@@ -6,7 +6,6 @@ from coevo_jax.report.charts import Series, line_chart
 from coevo_jax.report.page import note, section
 from coevo_jax.report.words import AGENT_NAMES, KIND_NAMES
 from coevo_jax.run_folder.metrics import MetricsLine, metric_series
-from coevo_jax.trajectory import PAIR_KINDS
 
 Points = list[tuple[int, float, str]]
 
@@ -66,14 +65,14 @@ def _agent(agent: str, metrics: dict[str, Points]) -> str:
 
 def _kinds(base: str, metrics: dict[str, Points]) -> list[tuple[str, Points]]:
     """The curve over all pairs, and one per kind where there are several kinds."""
-    kinds = [(KIND_NAMES[k], metrics[f"{base}/{k}"]) for k in PAIR_KINDS if f"{base}/{k}" in metrics]
+    own = {name.removeprefix(f"{base}/"): points for name, points in metrics.items() if _base(name) == base}
+    kinds = [(KIND_NAMES.get(kind, kind), points) for kind, points in own.items() if kind != base]
     every = [("all", metrics[base])] if base in metrics else []
     return every if len(kinds) == 1 and every else every + kinds
 
 
 def _base(name: str) -> str:
-    before, _, last = name.rpartition("/")
-    return before if last in PAIR_KINDS else name
+    return "/".join(name.split("/")[:2])  # what follows is the kind of pair
 
 
 def _chart(title: str, curves: Sequence[tuple[str, Points]], share: bool) -> str:

@@ -8,11 +8,12 @@ from typing import Any
 
 from coevo_jax.config.options import BudgetConfig, Config
 from coevo_jax.config.reading import load_config
+from coevo_jax.config.recipe import lead_of
 from coevo_jax.config.strict import ConfigError, validate
 from coevo_jax.hosts.processes import Processes
+from coevo_jax.recipe import Phase, schedule
 from coevo_jax.run_folder.folder import CONFIG_FILE
 from coevo_jax.run_folder.manifest import Manifest, read_manifest
-from coevo_jax.schedule import Phase, schedule
 
 Budget = dict[str, dict[str, int]]  # name of a total -> what was asked for and what was reached
 
@@ -38,7 +39,7 @@ def resolve_budget(config: Config, processes: Processes | None = None) -> Config
 def asked_of(config: Config, phase: Phase, name: str) -> int | None:
     """The total of a name that the phase is to reach; None where there is no budget of it."""
     totals: dict[str, Any] = dict(config.budget)
-    known = phase.agent == "target" and totals[name] is not None
+    known = phase.agent == lead_of(config.recipe) and totals[name] is not None
     return totals[name][phase.round - 1] if known else None
 
 
@@ -82,15 +83,15 @@ def _totals_of(folder: Path, config: Config) -> dict[str, list[int]]:
 
 
 def _total(folder: Path, config: Config, manifest: Manifest, name: str, number: int) -> int:
-    """What a finished run took of something in a round: its target's pairs, or both agents' tokens."""
+    """What a finished run took of something in a round: its lead's pairs, or all agents' tokens."""
     kind, key = {
         "pairs": ("learn", "pairs"),
         "explored_tokens": ("explore", "agent_tokens"),
         "learned_tokens": ("learn", "learned_tokens"),
     }[name]
-    total = 0
+    total, lead = 0, lead_of(config.recipe)
     for phase in schedule(config):
-        if phase.round != number or phase.kind != kind or (name == "pairs" and phase.agent != "target"):
+        if phase.round != number or phase.kind != kind or (name == "pairs" and phase.agent != lead):
             continue
         record = manifest.record(phase.name)
         records = {} if record is None else record.records

@@ -1,4 +1,4 @@
-"""Orbax checkpoints of both agents' states, as one composite per commit, written while learning goes on.
+"""Orbax checkpoints of all agents' states, as one composite per commit, written while learning goes on.
 
 Where the agents are adapters, the checkpoint of the warm start also holds the base, once and for all.
 """
@@ -6,6 +6,7 @@ Where the agents are adapters, the checkpoint of the warm start also holds the b
 import errno
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ class Checkpointer:
         )
         self._manager = ocp.CheckpointManager(self.folder, options=options)
 
-    def begin_save(self, number: int, agents: dict[str, TrainState], base: Params) -> None:
+    def begin_save(self, number: int, agents: Mapping[str, TrainState], base: Params) -> None:
         """Copy the states to the host, and write them while the caller goes on.
 
         When this returns, the states may be donated: on accelerators the copy is made, and on the CPU, where
@@ -55,7 +56,7 @@ class Checkpointer:
         Raises:
           OSError: the disk is full. Looked up beforehand: Orbax' writers fail one by one, each with a trace.
         """
-        contents: dict[str, Any] = agents | ({BASE: base} if base else {})
+        contents: dict[str, Any] = {**agents} | ({BASE: base} if base else {})
         needed = sum(leaf.nbytes for leaf in jax.tree.leaves(contents)) + SPARE_BYTES
         if not on_bucket(self.folder) and shutil.disk_usage(self.folder).free < needed:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.folder / str(number)))
@@ -88,7 +89,8 @@ class Checkpointer:
     def agents(self, number: int) -> tuple[str, ...]:
         """Names of the agents a checkpoint holds."""
         folder = self.folder / str(number)
-        return tuple(name for name in ("target", "failure") if (folder / name).is_dir())
+        names = sorted(path.name for path in folder.iterdir() if path.is_dir())
+        return tuple(name for name in names if name != BASE and not name.startswith(("_", ".")))
 
     def prune(self, keep: set[int], newest: int) -> None:
         """Delete every checkpoint but the kept ones; those after `newest` were never committed."""

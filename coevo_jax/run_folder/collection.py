@@ -5,21 +5,16 @@ agents explore side by side, one phase commits the shards of both. Whose a shard
 """
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.parquet import read_trajectories
+from coevo_jax.recipe import Phase
 from coevo_jax.run_folder.manifest import Manifest
-from coevo_jax.schedule import Phase
 from coevo_jax.trajectory import Trajectory
 
 _SHARD = re.compile(r"(?P<name>.+)-(?P<index>\d{5})-of-(?P<count>\d{5})\.parquet")
-
-
-def collection_name(phase: Phase) -> str:
-    """What the shards of a phase that plays are called, such as `hard_negatives` or `eval-target`."""
-    kind, _, name = phase.name.rpartition("/")[2].partition("_")
-    return f"eval-{name}" if kind == "evaluate" else name
 
 
 def round_folder(number: int) -> Path:
@@ -42,7 +37,7 @@ def read_collection(folder: Path, manifest: Manifest, phase: Phase) -> list[Traj
                     f"{path}: row {row}: found a trajectory of the {trajectory.agent} agent among those of "
                     f"{phase.name}, expected the {phase.agent} agent's alone"
                 )
-            trajectories.append(trajectory)
+            trajectories.append(replace(trajectory, collection=phase.collection))
     return trajectories
 
 
@@ -52,7 +47,7 @@ def collection_files(manifest: Manifest, phase: Phase) -> list[str]:
     Raises:
       ConfigError: the phase is not finished, or a shard is not committed.
     """
-    where, name = round_folder(phase.round), collection_name(phase)
+    where, name = round_folder(phase.round), phase.collection
     if manifest.record(phase.name) is None:
         raise ConfigError(f"{where / name}: {phase.name} is not finished; nothing can be read of it yet")
     found: dict[int, str] = {}

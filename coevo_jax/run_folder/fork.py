@@ -12,9 +12,11 @@ from etils import epath
 
 from coevo_jax.config.options import Config
 from coevo_jax.config.reading import load_config
+from coevo_jax.config.recipe import together_of
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.files import write_whole
 from coevo_jax.hosts.processes import Processes
+from coevo_jax.recipe import schedule
 from coevo_jax.run_folder.checkpoint import on_bucket
 from coevo_jax.run_folder.folder import (
     CONFIG_FILE,
@@ -34,10 +36,9 @@ from coevo_jax.run_folder.manifest import (
 )
 from coevo_jax.run_folder.metrics import METRICS_FILE
 from coevo_jax.run_folder.run import Run, open_run
-from coevo_jax.schedule import schedule
 
 NAMING = ("name", "runs_dir", "method", "checkpoint")  # these change no number
-LATER = ("target", "failure", "explore", "budget", "rounds")  # what comes after the warm start
+LATER = ("recipe", "agents", "explore", "budget", "rounds")  # what comes after the warm start
 
 
 def fork_run(source: Path, config: Config, processes: Processes | None = None) -> Run:
@@ -117,8 +118,8 @@ def shared_phases(source: Config, config: Config) -> tuple[str, ...]:
     """The phases that come out the same for two configs that begin alike, by name."""
     alike = _exploration(source) == _exploration(config)
     names = ["prepare"]
-    for phase in schedule(config):
-        if phase.kind == "learn" or (phase.kind == "explore" and not alike):
+    for phase, theirs in zip(schedule(config), schedule(source), strict=False):
+        if phase != theirs or phase.kind == "learn" or (phase.kind == "explore" and not alike):
             break
         names.append(phase.name)
     return tuple(names)
@@ -144,7 +145,7 @@ def _exploration(config: Config) -> dict[str, Any]:
     """The options that the explorations before the first learning depend on, besides."""
     return {
         "explore": config.explore.model_dump(),
-        "failure": config.failure.explore,
+        "together": together_of(config.recipe),
         "tokens": config.budget.explored_tokens,
     }
 

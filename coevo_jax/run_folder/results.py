@@ -15,10 +15,10 @@ RESULTS_FILE = "results.json"
 
 
 class Evaluation(Summary):
-    """An agent on held-out tasks after a round; round 0 is the warm start, where both agents are the same."""
+    """An agent on held-out tasks after a round; round 0 is the warm start, where all agents are the same."""
 
     round: int
-    agent: str  # "target" or "failure"
+    agent: str  # by the recipe's name
     split: str
 
 
@@ -26,7 +26,7 @@ class Exploration(Summary):
     """An agent's roll-outs on the training tasks of a round."""
 
     round: int
-    phase: str  # "explore_target", "explore_failure" or "explore_hard_negatives"
+    phase: str  # such as "explore_hard_negatives": explore_ and the collection
     agent: str
 
 
@@ -35,7 +35,7 @@ class Pairs(TypedDict):
 
     round: int
     agent: str
-    kind: str  # one of trajectory.PAIR_KINDS
+    kind: str  # of pair, by the recipe's name
     count: int
     tasks: int
     mean_reward_gap: float | None  # chosen minus rejected
@@ -77,6 +77,7 @@ class Results(TypedDict):
     seed: int
     env: str
     config: dict[str, Any]  # resolved
+    agents: list[str]  # by the recipe's names, the one that the run is about first
     parameters: int
     rounds: int
     evaluations: list[Evaluation]
@@ -110,6 +111,7 @@ def load_results(run_dir: Path | str) -> Results:
 def _add_what_was_not_measured(found: dict[str, Any]) -> None:
     """Put signs of it into the results of an earlier version: no pulls, None for what followed errors."""
     found.setdefault("pulls", [])
+    found.setdefault("agents", ["target", "failure"])  # the two that there were before recipes
     for key in ("evaluations", "explorations"):
         entries = found.get(key)
         for entry in entries if isinstance(entries, list) else ():

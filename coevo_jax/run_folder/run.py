@@ -9,7 +9,7 @@ from typing import Any
 
 from coevo_jax.config.options import Config
 from coevo_jax.hosts.processes import Processes
-from coevo_jax.learning.train_state import TrainState
+from coevo_jax.learning.train_state import Agents
 from coevo_jax.run_folder.checkpoint import Checkpointer
 from coevo_jax.run_folder.folder import checked_manifest, create_folder, read_config, run_folder
 from coevo_jax.run_folder.lock import hold
@@ -58,8 +58,6 @@ class Run:
         self.log.truncate(manifest.metrics_offset)
         self.stop = StopRequest()
         self.traced_steps = range(0)  # optimizer steps that are profiled, by their numbers in the metrics log
-        self.agents: dict[str, TrainState] = {}
-        self.frozen: Any = {}  # what both agents' adapters adapt; empty where agents are whole
         self._begun: _Begun | None = None
         self._unpruned = False  # a checkpoint has become permanent since the last look at which are kept
 
@@ -86,8 +84,8 @@ class Run:
         record: PhaseRecord,
         *,
         files: list[Path],
-        states_changed: bool,
         finished: bool,
+        agents: Agents | None = None,
         with_base: bool = False,
     ) -> PhaseRecord:
         """Make what was done so far permanent: files and states first, the manifest last.
@@ -98,6 +96,7 @@ class Run:
 
         Args:
           files: as process 0 finds them.
+          agents: as they stand now; None where no state has changed since the last commit.
           with_base: the states' checkpoint is to hold what is frozen, too.
         """
         self.settle()
@@ -109,11 +108,11 @@ class Run:
             metrics_offset=self.log.offset(),
             peak_memory_bytes=max(self.manifest.peak_memory_bytes, peak_memory()),
         )
-        if not states_changed:
+        if agents is None:
             self.follow(manifest.finish(record) if finished else manifest)
             return self.manifest.running or self.manifest.done[-1]
         number = self.next_checkpoint
-        self.checkpoints.begin_save(number, self.agents, self.frozen if with_base else {})
+        self.checkpoints.begin_save(number, agents.states, agents.frozen if with_base else {})
         manifest = replace(manifest, checkpoint=number, base=number if with_base else manifest.base)
         self.follow(manifest.finish(record) if finished else manifest, permanent=False)
         self._begun = _Begun(manifest=self.manifest, with_base=with_base)

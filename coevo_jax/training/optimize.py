@@ -12,13 +12,13 @@ from coevo_jax.batch import PreferenceBatch
 from coevo_jax.data.packing.plan import BatchPlan, epoch_order
 from coevo_jax.learning.objective import Metrics
 from coevo_jax.learning.programs import Learning
-from coevo_jax.learning.train_state import TrainState
+from coevo_jax.learning.train_state import Agents, TrainState
 from coevo_jax.learning.train_step import StepPrograms, take_step
 from coevo_jax.progress import Stopwatch, progress_bar
+from coevo_jax.recipe import Phase
 from coevo_jax.run_folder.manifest import PhaseRecord
 from coevo_jax.run_folder.metrics import finalize
 from coevo_jax.run_folder.run import Run
-from coevo_jax.schedule import Phase
 from coevo_jax.training.feed import put_batch, put_scalar
 from coevo_jax.training.pace import Pace
 from coevo_jax.training.step_trace import StepTrace
@@ -59,11 +59,12 @@ def optimize(
     run: Run,
     learning: Learning,
     programs: StepPrograms,
+    agents: Agents,
     phase: Phase,
     record: PhaseRecord,
     course: StepPlan,
     pace: Pace,
-) -> PhaseRecord:
+) -> tuple[PhaseRecord, Agents]:
     """Take every step of the phase that is not committed yet; leaves the last commit to the caller.
 
     States of commits on the way are written while the next steps go on.
@@ -78,7 +79,7 @@ def optimize(
     """
     watch = Stopwatch(record.seconds)
     steps, every = course.steps, run.config.checkpoint.every_steps
-    state = run.agents[phase.agent]
+    state = agents[phase.agent]
     first = int(state.step) - record.position + 1  # what the log calls the step at position 0
     beta = put_scalar(learning.mesh, course.beta)
     pending: tuple[_Step, Metrics] | None = None
@@ -91,7 +92,7 @@ def optimize(
             number, done = first + step.position, step.position + 1
             trace.before(number, state)
             with jax.profiler.StepTraceAnnotation("train", step_num=number):
-                state, metrics = take_step(programs, state, run.frozen, step.batches, beta, step.rate)
+                state, metrics = take_step(programs, state, agents.frozen, step.batches, beta, step.rate)
             trace.after(number, state)
             taken, step = (step, metrics | {"learning_rate": (step.rate, np.float32(1))}), None
             stops = run.stop.asked()
@@ -110,10 +111,10 @@ def optimize(
             if commits:
                 _log(run, phase, first, pace, course.beta, *pending)
                 pending = None
-                run.agents[phase.agent] = state
+                agents = agents.having(phase.agent, state)
                 record = replace(record, position=done, seconds=watch.seconds)
                 with jax.transfer_guard("allow"):
-                    record = run.commit(record, files=course.files(), states_changed=True, finished=False)
+                    record = run.commit(record, files=course.files(), agents=agents, finished=False)
                     if stops:
                         run.settle()
                         run.stop.end_if_asked()
@@ -121,8 +122,8 @@ def optimize(
                 pace.begin()
         if pending is not None:
             _log(run, phase, first, pace, course.beta, *pending)
-    run.agents[phase.agent] = state
-    return replace(record, position=steps, seconds=watch.seconds)
+    record = replace(record, position=steps, seconds=watch.seconds)
+    return record, agents.having(phase.agent, state)
 
 
 def _put_step(
@@ -143,6 +144,10 @@ def _put_step(
     )
 
 
+def _rate_key(phase: Phase) -> str:
+    return "warm_start.learning_rate" if phase.kind == "warm_start" else f"agents.{phase.agent}.learning_rate"
+
+
 def _log(run: Run, phase: Phase, first: int, pace: Pace, beta: float, step: _Step, metrics: Metrics) -> str:
     """Write one step's metrics, prefixed by the agent; returns the words for the progress bar."""
     values = finalize(jax.device_get(metrics))
@@ -150,7 +155,7 @@ def _log(run: Run, phase: Phase, first: int, pace: Pace, beta: float, step: _Ste
         if not np.isfinite(values[name]):
             raise LearningDiverged(
                 f"{phase.name}, step {step.position + 1}: {name} is {values[name]}; lower the learning rate "
-                f"({phase.agent}.learning_rate or warm_start.learning_rate) or optimizer.clip_norm"
+                f"({_rate_key(phase)}) or optimizer.clip_norm"
             )
     values |= {"beta": beta} if phase.kind == "learn" else {}
     values |= pace.end(step.position, step.numbers)

@@ -7,10 +7,10 @@ import pytest
 
 from coevo_jax.config.reading import load_config
 from coevo_jax.phases import learn as learn_phase
+from coevo_jax.recipe import find_phase
 from coevo_jax.run_folder.collection import read_collection
 from coevo_jax.run_folder.fork import fork_run
 from coevo_jax.run_folder.run import create_run
-from coevo_jax.schedule import find_phase
 from tests.audit.breaking import broken, edit_lines, end, finished, states
 from tests.hosts.runs import TINY, launch
 from tests.tiny import coevolve_through_kills, kill_at_commits, tiny_config, write_config

@@ -29,7 +29,7 @@ def test_a_stream_begins_again_the_same():
     assert (stream("epoch", 3, 1).permutation(9) == stream("epoch", 3, 1).permutation(9)).all()
 
 
-# Who may make a generator: the streams' own module; the witness, which derives them a second time; and Spider's
+# Who may make a generator: the streams' own module; the witness, which derives them again; and Spider's
 # split, which stays as it was first drawn, since results on real tasks are compared over years.
 MAKES_GENERATORS = {"config/streams.py", "audit/statistics.py", "envs/intercode_sql/spider.py"}
 

@@ -11,12 +11,12 @@ from coevo_jax.config.options import Config
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.parquet import read_trajectories
 from coevo_jax.hosts.processes import Processes
+from coevo_jax.recipe import find_phase
 from coevo_jax.run_folder.budget import budget_words, resolve_budget
 from coevo_jax.run_folder.collection import collection_files, read_collection
 from coevo_jax.run_folder.folder import read_config
 from coevo_jax.run_folder.fork import fork_run
 from coevo_jax.run_folder.run import Run, create_run, open_run
-from coevo_jax.schedule import find_phase
 from tests.measured import curve, results
 from tests.tiny import coevolve_through_kills, kill_at_commits, tiny_config, write_config
 

@@ -9,9 +9,9 @@ import pytest
 from coevo_jax.coevolution import coevolve
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.parquet import read_trajectories, write_trajectories
+from coevo_jax.recipe import find_phase
 from coevo_jax.run_folder.collection import collection_files, read_collection
 from coevo_jax.run_folder.run import Run, create_run
-from coevo_jax.schedule import find_phase
 from tests.tiny import tiny_config
 
 pytestmark = pytest.mark.usefixtures("letters")

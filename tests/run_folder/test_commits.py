@@ -15,11 +15,11 @@ import coevo_jax.training.optimize as optimize_module
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.learning.programs import make_learning
 from coevo_jax.learning.train_step import take_step
+from coevo_jax.recipe import Phase
 from coevo_jax.run_folder.checkpoint import Checkpointer
 from coevo_jax.run_folder.manifest import Manifest, checkpoint_root, read_manifest, verify_files
 from coevo_jax.run_folder.run import Run, create_run, open_run
 from coevo_jax.run_folder.stopping import SIGNALS, Stopped, StopRequest
-from coevo_jax.schedule import Phase
 from coevo_jax.sharding import make_mesh
 from coevo_jax.training.optimize import StepPlan, optimize
 from coevo_jax.training.pace import Pace

@@ -17,10 +17,10 @@ from coevo_jax.learning.programs import make_learning
 from coevo_jax.learning.train_step import take_step
 from coevo_jax.machine.chips import BY_NAME
 from coevo_jax.machine.costs import rows_flops
+from coevo_jax.recipe import Phase
 from coevo_jax.run_folder.manifest import PhaseRecord
 from coevo_jax.run_folder.metrics import finalize, read_metrics
 from coevo_jax.run_folder.run import create_run
-from coevo_jax.schedule import Phase
 from coevo_jax.sharding import make_mesh
 from coevo_jax.training.optimize import StepPlan, optimize
 from coevo_jax.training.pace import Pace, batch_flops, published_rate

@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 
 from coevo_jax.data.packing.views import turn_count
-from coevo_jax.data.pairing import cut_turns
+from coevo_jax.methods.material import cut_turns
 from coevo_jax.trajectory import PreferencePair, Trajectory
 
 

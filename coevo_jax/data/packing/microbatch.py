@@ -6,11 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from coevo_jax.batch import PreferenceBatch, TokenBatch
-from coevo_jax.config.options import BatchConfig, KindWeights
+from coevo_jax.config.options import BatchConfig
+from coevo_jax.config.recipe import KindWeights
 from coevo_jax.data.packing.groups import Group, TreePart
 from coevo_jax.data.packing.prefix_tree import encode_row
 from coevo_jax.data.packing.views import Link, View
-from coevo_jax.trajectory import PAIR_KINDS, Trajectory
+from coevo_jax.trajectory import Trajectory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +63,7 @@ class StepWeights:
 
     sft: Mapping[int, float]  # by n
     kinds: Mapping[str, KindWeights]
+    order: Sequence[str]  # of the kinds that the agent's loss knows: their numbers on the devices
     pairs: int  # of the step
     microbatches: int  # of the step
 
@@ -91,7 +93,7 @@ def build(
     for p, (number, link) in enumerate(links):
         chosen[p], rejected[p] = places[number, link.chosen], places[number, link.rejected]
         weight[p] = weights.kinds[link.pair.kind].dpo / weights.pairs
-        kind[p] = PAIR_KINDS.index(link.pair.kind)
+        kind[p] = weights.order.index(link.pair.kind)
     return PreferenceBatch(
         tokens=tokens,
         view_weight=view_weight,

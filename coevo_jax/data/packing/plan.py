@@ -21,7 +21,8 @@ from typing import Literal
 import numpy as np
 
 from coevo_jax.batch import PreferenceBatch
-from coevo_jax.config.options import BatchConfig, KindWeights, PairWeights
+from coevo_jax.config.options import BatchConfig
+from coevo_jax.config.recipe import KindWeights
 from coevo_jax.config.streams import stream
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.packing.bins import Shape
@@ -57,7 +58,8 @@ def pack(
     pair_set: PairSet,
     *,
     batch: BatchConfig,
-    pair_weights: PairWeights,
+    kinds: Mapping[str, KindWeights],
+    order: Sequence[str],
     sft_extra: Mapping[int, float],
     sft_reduction: Literal["mean", "sum"],
     pad_id: int,
@@ -69,8 +71,11 @@ def pack(
 
     A task too large for a microbatch is split by pairs; a trajectory in both parts is then repeated, but its
     extra weight counts once. Raises ConfigError that names the record for input that is broken.
+
+    Args:
+      kinds: the weights of every kind of pair.
+      order: the kinds that the agent's loss knows, in its order.
     """
-    kinds = kind_weights(pair_weights)
     check(pair_set, kinds, sft_extra)
     trajectories, cut, usable = cut_to_rows(pair_set.trajectories, batch.row_length, batch.too_long)
     tasks: dict[str, list[Unit]] = {}
@@ -101,7 +106,9 @@ def pack(
         for micro, weights in zip(step, own, strict=True):
             means = {view: weight / alone for view, weight in weights.items()}
             sft = _sft_weights(micro, means, kinds, sft_reduction, pairs, batch)
-            terms = StepWeights(sft=sft, kinds=kinds, pairs=max(pairs, 1), microbatches=len(step))
+            terms = StepWeights(
+                sft=sft, kinds=kinds, order=order, pairs=max(pairs, 1), microbatches=len(step)
+            )
             batches.append(build(micro, terms, trajectories, batch, pad_id))
     return _plan(batches, steps, trajectories, usable, cut, pair_set.pairs, batch)
 
@@ -123,7 +130,7 @@ def pack_sft(trajectories: Sequence[Trajectory], *, batch: BatchConfig, pad_id: 
         total = sum(view.token_count for own in places for _, view in own)
         for micro, own in zip(step, places, strict=True):
             sft = dict.fromkeys(own.values(), 1 / max(total, 1))
-            terms = StepWeights(sft=sft, kinds={}, pairs=1, microbatches=len(step))
+            terms = StepWeights(sft=sft, kinds={}, order=(), pairs=1, microbatches=len(step))
             batches.append(build(micro, terms, trajectories, batch, pad_id))
     return _plan(batches, steps, trajectories, usable, cut, (), batch)
 
@@ -149,16 +156,6 @@ def with_reference(batch: PreferenceBatch, logps: np.ndarray) -> PreferenceBatch
 def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
     """Order int64 [count] in which an epoch visits the steps; a function of its arguments alone."""
     return stream("epoch", seed, epoch).permutation(count)
-
-
-def kind_weights(pair_weights: PairWeights) -> dict[str, KindWeights]:
-    """The weights of every kind of pair that is learned from."""
-    weights = {
-        "expert_target": pair_weights.expert_target,
-        "expert_failure": pair_weights.expert_failure,
-        "failure_failure": pair_weights.failure_failure,
-    }
-    return {kind: weight for kind, weight in weights.items() if weight is not None}
 
 
 def check(pair_set: PairSet, kinds: Mapping[str, KindWeights], sft_extra: Mapping[int, float]) -> None:

@@ -12,8 +12,8 @@ from coevo_jax.phases.agents import restore_agents
 from coevo_jax.phases.prepare import prepare
 from coevo_jax.phases.warm_start import warm_start
 from coevo_jax.phases.world import EXPERTS_FILE, IMPORTED_FILE, build_world, check_world
+from coevo_jax.recipe import schedule
 from coevo_jax.run_folder.run import create_run
-from coevo_jax.schedule import schedule
 from tests.tiny import tiny_config
 
 pytestmark = pytest.mark.usefixtures("letters")

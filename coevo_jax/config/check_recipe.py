@@ -1,0 +1,163 @@
+"""What is wrong with a recipe: names that nothing gives or uses, builders, and what would do nothing."""
+
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+from pydantic import create_model
+
+from coevo_jax.config.options import Config
+from coevo_jax.config.recipe import (
+    EvaluatePhase,
+    ExplorePhase,
+    LearnPhase,
+    PairSource,
+    Source,
+    agents_of,
+    lead_of,
+    learners_of,
+)
+from coevo_jax.config.strict import ConfigError, StrictModel, closest, nearest, validate
+from coevo_jax.methods.table import BUILDERS, builder_options, find_builder
+
+RESERVED = ("expert", "imported", "base")  # names of what is neither an agent nor played by one
+
+
+def check_recipe(config: Config) -> Iterator[str]:
+    """Every fault of the recipe, each in one sentence that says where it is."""
+    phases = config.recipe
+    if not phases:
+        if config.rounds > 0:
+            yield (
+                f"recipe: found no phases, and rounds is {config.rounds}: expected the name of a recipe "
+                "(such as recipe: coevo) or a list of phases, or rounds: 0"
+            )
+        return
+    yield from _names(config)
+    yield from _collections(config)
+    for where, source in _sources(config):
+        yield from _source(where, source)
+    if config.rounds > 0:
+        yield from _too_few(config)
+
+
+def _names(config: Config) -> Iterator[str]:
+    phases, agents = config.recipe, agents_of(config.recipe)
+    names = [phase.name for phase in phases]
+    for name in dict.fromkeys(name for name in names if names.count(name) > 1):
+        kind, _, what = name.partition("_")
+        give = {"explore": "into: another collection", "learn": "name: another name"}.get(kind)
+        yield f"recipe: {kind} {what} stands twice in a round" + (f"; give one {give}" if give else "")
+    collections = [phase.explore.collection for phase in phases if isinstance(phase, ExplorePhase)]
+    for name in dict.fromkeys([*agents, *collections]):
+        if name in RESERVED:
+            yield f"recipe: the name {name} is taken; expected another one than {', '.join(RESERVED)}"
+    players = {phase.agent for phase in phases if isinstance(phase, ExplorePhase)}
+    evaluated = {phase.agent for phase in phases if isinstance(phase, EvaluatePhase)}
+    learners = learners_of(phases)
+    for agent in agents:
+        near = closest(agent, [other for other in agents if other != agent])
+        if agent not in players and agent not in learners:
+            yield f"recipe: the agent {agent} is evaluated, but no phase lets it play or learn{near}"
+        elif agent not in players | evaluated:
+            yield f"recipe: the agent {agent} learns, but no phase lets it play{near}"
+    if lead_of(phases) not in learners:
+        yield f"recipe: the agent {lead_of(phases)}, the first one that it names, learns nothing"
+    for agent in config.agents:
+        if agent not in agents:
+            yield f"agents.{agent}: the recipe has no such agent{nearest(agent, agents)}"
+        elif agent not in learners:
+            yield f"agents.{agent} does nothing: the agent {agent} learns in no phase of the recipe"
+
+
+def _collections(config: Config) -> Iterator[str]:
+    phases = config.recipe
+    played: list[str] = []
+    later = [phase.explore.collection for phase in phases if isinstance(phase, ExplorePhase)]
+    for phase in phases:
+        if isinstance(phase, ExplorePhase):
+            played.append(phase.explore.collection)
+        for source in phase.learn.sources if isinstance(phase, LearnPhase) else ():
+            for name in source.of:
+                where = f"recipe.{phase.name}.{source.label}.of"
+                if name in played:
+                    continue
+                if name in later:
+                    yield f"{where}: {name} is learned from before it is played"
+                else:
+                    yield f"{where}: no phase plays {name}{nearest(name, later)}"
+            for name in dict.fromkeys(name for name in source.of if source.of.count(name) > 1):
+                yield f"recipe.{phase.name}.{source.label}.of: {name} stands twice"
+
+
+def _sources(config: Config) -> Iterator[tuple[str, Source]]:
+    for phase in config.recipe:
+        if isinstance(phase, LearnPhase):
+            for source in phase.learn.sources:
+                yield f"recipe.{phase.name}.{source.label}", source
+
+
+def _source(where: str, source: Source) -> Iterator[str]:
+    table, name = ("pairs", source.pairs) if isinstance(source, PairSource) else ("imitate", source.imitate)
+    try:
+        schema = options_schema(table, name)
+    except LookupError as error:
+        valid = list(BUILDERS[table])
+        yield f"{where}: {table}: {error.args[0]}{nearest(name, valid) if ':' not in name else ''}"
+        return
+    try:
+        options = validate(schema, source.options, where)
+    except ConfigError as error:
+        yield from str(error).split("\n")
+        return
+    if isinstance(source, PairSource):
+        if source.dpo == 0 and source.sft == 0:
+            yield f"{where}: dpo and sft are both 0, so it does nothing; leave it out"
+        if source.dpo == 0 and source.loss is not None:
+            yield f"{where}.loss does nothing: dpo is 0"
+    if getattr(options, "across", False) is True and len(source.of) == 1:
+        yield f"{where}.across leaves out every pair: it names one collection, {', '.join(source.of)}"
+
+
+@cache
+def options_schema(table: str, name: str) -> type[StrictModel]:
+    """The record that checks a builder's options.
+
+    Raises:
+      LookupError: no such builder, in words.
+    """
+    fields: dict[str, Any] = builder_options(find_builder(table, name))
+    return create_model("Options", __base__=StrictModel, **fields)
+
+
+def source_options(table: str, name: str, given: dict[str, Any]) -> dict[str, Any]:
+    """A builder's options as its function takes them, defaults included."""
+    checked = validate(options_schema(table, name), given, name)
+    return {key: getattr(checked, key) for key in type(checked).model_fields}
+
+
+def _too_few(config: Config) -> Iterator[str]:
+    """A recipe that one sample of a task gives nothing to."""
+    players = {
+        phase.explore.collection: phase.agent for phase in config.recipe if isinstance(phase, ExplorePhase)
+    }
+    for where, source in _sources(config):
+        alone = len(source.of) == 1 and source.of[0] in players
+        pairs = isinstance(source, PairSource) and source.pairs == "better_over_worse"
+        if pairs and alone and config.explore.samples < 2:
+            yield f"{where} needs two trajectories of a task: explore.samples is 1, and it is one collection"
+
+
+def check_kinds(config: Config) -> Iterator[str]:
+    """A kind of pair has one name and one loss for an agent."""
+    for agent in learners_of(config.recipe):
+        losses: dict[str, Any] = {}
+        for phase in config.recipe:
+            if not isinstance(phase, LearnPhase) or phase.agent != agent:
+                continue
+            labels = [source.label for source in phase.learn.sources]
+            for label in dict.fromkeys(label for label in labels if labels.count(label) > 1):
+                yield f"recipe.{phase.name}: {label} stands twice; give one of them a kind: of its own"
+            for source in phase.learn.pairs:
+                if losses.setdefault(source.label, source.loss) != source.loss:
+                    yield f"recipe.{phase.name}.{source.label}.loss: another one than in an earlier learning"

@@ -1,0 +1,235 @@
+"""A method as data: the phases of a round over named agents and named collections of trajectories.
+
+    - explore: {agent: target, into: tried}       an agent plays the round's tasks
+    - learn:   {agent: target, sources: [...]}    an agent learns from what builders make of collections
+    - evaluate: {agent: target}                   an agent plays held-out tasks
+
+The first agent that a recipe names is its lead: the one a run is about, which the warm start trains, whose
+costs budgets set, and which tables compare.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Discriminator, Field, Tag, field_validator
+
+from coevo_jax.config.strict import StrictModel
+
+LossTerms = str | dict[str, float]
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
+LEAD = "target"  # of a recipe without phases
+
+
+class KindWeights(StrictModel):
+    """Weights of a kind of pair."""
+
+    dpo: float = Field(default=0.5, ge=0)
+    """Weight of the preference loss."""
+    sft: float = Field(default=0.0, ge=0)
+    """Weight of the SFT term on the chosen side."""
+    loss: LossTerms | None = None
+    """Preference loss or mixture of this kind of pair; null takes the agent's."""
+
+
+class _Source(StrictModel):
+    model_config = ConfigDict(extra="allow")  # the builder's options, which its own parameters check
+
+    of: tuple[Name, ...] = Field(min_length=1)
+    """The collections that are learned from."""
+
+    @field_validator("of", mode="before")
+    @classmethod
+    def _as_list(cls, found: Any) -> Any:
+        return (found,) if isinstance(found, str) else tuple(found) if isinstance(found, list) else found
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return self.model_extra or {}
+
+
+class PairSource(KindWeights, _Source):
+    """Pairs that a builder makes of collections."""
+
+    pairs: str
+    """Builder: a name of coevo_jax.methods, or your own as package.module:function."""
+    kind: Name | None = None
+    """What these pairs are called in logs and tables; null is the builder's name."""
+
+    @property
+    def label(self) -> str:
+        return self.kind or builder_name(self.pairs)
+
+    @property
+    def weights(self) -> KindWeights:
+        return KindWeights(dpo=self.dpo, sft=self.sft, loss=self.loss)
+
+
+class ImitationSource(_Source):
+    """Trajectories that are imitated without a pair."""
+
+    imitate: str
+    """Builder: a name of coevo_jax.methods, or your own as package.module:function."""
+    weight: float = Field(gt=0)
+    """Weight of the SFT term."""
+
+    @property
+    def label(self) -> str:
+        return builder_name(self.imitate)
+
+
+def builder_name(name: str) -> str:
+    """The name of a builder without its module."""
+    return name.rpartition(":")[2]
+
+
+def _which(keys: dict[str, str]) -> Any:
+    """Tells the kinds of mappings apart by the one key that each alone has.
+
+    Their tags begin with "=", by which `strict.validate` knows that they are no keys.
+    """
+
+    def tag(found: Any) -> str | None:
+        has = found if isinstance(found, dict) else vars(found) if isinstance(found, StrictModel) else {}
+        tags = [tag for key, tag in keys.items() if key in has]
+        return tags[0] if len(tags) == 1 else None
+
+    expected = f"a mapping with one of the keys {', '.join(keys)}"
+    return Discriminator(tag, custom_error_type="kind", custom_error_message=expected)
+
+
+Source = Annotated[
+    Annotated[PairSource, Tag("=PairSource")] | Annotated[ImitationSource, Tag("=ImitationSource")],
+    _which({"pairs": "=PairSource", "imitate": "=ImitationSource"}),
+]
+
+
+class ExploreOptions(StrictModel):
+    agent: Name
+    """Who plays."""
+    into: Name | None = None
+    """Collection of what is played; null is the agent's name."""
+
+    @property
+    def collection(self) -> str:
+        return self.into or self.agent
+
+
+class LearnOptions(StrictModel):
+    agent: Name
+    """Who learns."""
+    sources: tuple[Source, ...] = Field(min_length=1)
+    """What it learns from."""
+    name: Name | None = None
+    """Tells learnings of one agent apart in a round; null is the agent's name."""
+
+    @property
+    def pairs(self) -> tuple[PairSource, ...]:
+        return tuple(source for source in self.sources if isinstance(source, PairSource))
+
+    @property
+    def imitations(self) -> tuple[ImitationSource, ...]:
+        return tuple(source for source in self.sources if isinstance(source, ImitationSource))
+
+    @property
+    def kinds(self) -> dict[str, KindWeights]:
+        return {source.label: source.weights for source in self.pairs}
+
+
+class EvaluateOptions(StrictModel):
+    agent: Name
+    """Who is evaluated."""
+
+
+class ExplorePhase(StrictModel):
+    explore: ExploreOptions
+
+    @property
+    def agent(self) -> str:
+        return self.explore.agent
+
+    @property
+    def name(self) -> str:
+        return f"explore_{self.explore.collection}"
+
+
+class LearnPhase(StrictModel):
+    learn: LearnOptions
+
+    @property
+    def agent(self) -> str:
+        return self.learn.agent
+
+    @property
+    def name(self) -> str:
+        return f"learn_{self.learn.name or self.learn.agent}"
+
+
+class EvaluatePhase(StrictModel):
+    evaluate: EvaluateOptions
+
+    @property
+    def agent(self) -> str:
+        return self.evaluate.agent
+
+    @property
+    def name(self) -> str:
+        return f"evaluate_{self.evaluate.agent}"
+
+
+RecipePhase = Annotated[
+    Annotated[ExplorePhase, Tag("=ExplorePhase")]
+    | Annotated[LearnPhase, Tag("=LearnPhase")]
+    | Annotated[EvaluatePhase, Tag("=EvaluatePhase")],
+    _which({"explore": "=ExplorePhase", "learn": "=LearnPhase", "evaluate": "=EvaluatePhase"}),
+]
+Recipe = tuple[RecipePhase, ...]
+Kind = Literal["explore", "learn", "evaluate"]
+
+
+def agents_of(recipe: Recipe) -> tuple[str, ...]:
+    """The agents that a recipe names, the lead first; the lead alone where it has no phases."""
+    return tuple(dict.fromkeys(phase.agent for phase in recipe)) or (LEAD,)
+
+
+def lead_of(recipe: Recipe) -> str:
+    """The agent that a run is about."""
+    return agents_of(recipe)[0]
+
+
+def learnings_of(recipe: Recipe, agent: str | None = None) -> tuple[LearnOptions, ...]:
+    """Every learning of a round, or those of an agent."""
+    learnings = (phase.learn for phase in recipe if isinstance(phase, LearnPhase))
+    return tuple(learning for learning in learnings if agent in (None, learning.agent))
+
+
+def learners_of(recipe: Recipe) -> tuple[str, ...]:
+    """The agents that learn in a round, in the order of `agents_of`."""
+    learning = {one.agent for one in learnings_of(recipe)}
+    return tuple(agent for agent in agents_of(recipe) if agent in learning)
+
+
+def kinds_of(recipe: Recipe) -> tuple[str, ...]:
+    """Every kind of pair of a recipe, the lead's first; a kind's place here is its number on the devices."""
+    return tuple(
+        dict.fromkeys(
+            kind
+            for agent in learners_of(recipe)
+            for learning in learnings_of(recipe, agent)
+            for kind in learning.kinds
+        )
+    )
+
+
+def explorations_of(recipe: Recipe) -> tuple[ExplorePhase, ...]:
+    """Every exploration of a round, in order."""
+    return tuple(phase for phase in recipe if isinstance(phase, ExplorePhase))
+
+
+def together_of(recipe: Recipe) -> tuple[ExplorePhase, ...]:
+    """The explorations at a round's start that can be played side by side: of several agents,
+    none of which has learned in between."""
+    first: list[ExplorePhase] = []
+    for phase in recipe:
+        if not isinstance(phase, ExplorePhase) or phase.agent in [other.agent for other in first]:
+            break
+        first.append(phase)
+    return tuple(first)

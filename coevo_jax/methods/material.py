@@ -1,0 +1,73 @@
+"""What a builder is given and gives: collections of one round with the experts, and preferences."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+
+from coevo_jax.trajectory import Ending, Trajectory
+
+
+@dataclass(frozen=True, kw_only=True)
+class Material:
+    """What a source of a recipe names."""
+
+    played: tuple[Sequence[Trajectory], ...]  # collections of the round, in the order in which they are named
+    experts: Mapping[str, Trajectory]  # by task id: those of the warm start and of the explored tasks
+
+    def expert(self, task_id: str) -> Trajectory | None:
+        """The expert of a task, if there is one in which the expert wrote a token."""
+        expert = self.experts.get(task_id)
+        return expert if expert is not None and expert.agent_mask.any() else None
+
+
+class Preference(NamedTuple):
+    """Two trajectories of one task, the first preferred over the second."""
+
+    chosen: Trajectory
+    rejected: Trajectory
+
+
+def by_reward(one: Trajectory, other: Trajectory) -> Preference | None:
+    """The trajectory with more reward over the one with less; None for a tie, which teaches nothing."""
+    if one.reward == other.reward:
+        return None
+    return Preference(one, other) if one.reward > other.reward else Preference(other, one)
+
+
+def by_task(trajectories: Iterable[Trajectory]) -> dict[str, list[Trajectory]]:
+    """Group by task, in the order of the samples, without faults, silent agents and repeated tokens."""
+    groups: dict[str, dict[bytes, Trajectory]] = {}
+    for trajectory in sorted(trajectories, key=lambda t: (t.task_id, t.agent, t.sample)):
+        if trajectory.ending is not Ending.FAULT and trajectory.agent_mask.any():
+            groups.setdefault(trajectory.task_id, {}).setdefault(trajectory.tokens.tobytes(), trajectory)
+    return {task_id: list(group.values()) for task_id, group in groups.items()}
+
+
+def cut_to_expert(
+    preference: Preference, expert: Trajectory | None, max_extra_turns: int | None
+) -> Preference:
+    """Cut the rejected side to the turns of the task's expert plus `max_extra_turns`; None never cuts."""
+    if expert is None or max_extra_turns is None:
+        return preference
+    return preference._replace(rejected=cut_turns(preference.rejected, len(expert.turns) + max_extra_turns))
+
+
+def cut_turns(trajectory: Trajectory, turns: int) -> Trajectory:
+    """Keep the first `turns` turns, tokens and text; what follows the last kept agent token goes.
+
+    A turn is a run of agent tokens. The reward stays that of the whole episode.
+    """
+    starts = trajectory.agent_mask & ~np.concatenate([[False], trajectory.agent_mask[:-1]])
+    if turns >= starts.sum():
+        return trajectory
+    kept = trajectory.agent_mask & (np.cumsum(starts) <= turns)
+    end = int(np.flatnonzero(kept)[-1]) + 1 if kept.any() else 0
+    return replace(
+        trajectory,
+        turns=trajectory.turns[:turns],
+        tokens=trajectory.tokens[:end],
+        agent_mask=trajectory.agent_mask[:end],
+        logps=trajectory.logps[:end],
+    )

@@ -1,0 +1,68 @@
+"""The builders by their names, and how one is found: a shipped one, or the user's own."""
+
+import importlib
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, cast
+
+from coevo_jax.methods.better_over_worse import better_over_worse
+from coevo_jax.methods.expert_over import expert_over
+from coevo_jax.methods.imitation import experts, successes
+from coevo_jax.methods.material import Preference
+from coevo_jax.trajectory import Trajectory
+
+PairBuilder = Callable[..., Iterable[Preference]]
+ImitationBuilder = Callable[..., Iterable[Trajectory]]
+
+PAIR_BUILDERS: dict[str, PairBuilder] = {
+    "expert_over": expert_over,
+    "better_over_worse": better_over_worse,
+}
+IMITATION_BUILDERS: dict[str, ImitationBuilder] = {
+    "successes": successes,
+    "experts": experts,
+}
+BUILDERS: dict[str, Mapping[str, Callable[..., Iterable[Any]]]] = {
+    "pairs": PAIR_BUILDERS,
+    "imitate": IMITATION_BUILDERS,
+}
+
+
+def find_builder(table: str, name: str) -> Callable[..., Iterable[Any]]:
+    """The builder of a name in a table ("pairs" or "imitate"), or of `package.module:function`.
+
+    Raises:
+      LookupError: there is none, in words.
+    """
+    if ":" not in name:
+        if name not in BUILDERS[table]:
+            raise LookupError(f"unknown builder {name!r}")
+        return BUILDERS[table][name]
+    module_name, _, attribute = name.partition(":")
+    try:
+        function = vars(importlib.import_module(module_name)).get(attribute)
+    except (ImportError, ValueError, TypeError) as error:
+        raise LookupError(f"importing {module_name!r} failed: {error}") from error
+    if not callable(function):
+        raise LookupError(f"{module_name} has no function {attribute!r}")
+    return cast(Callable[..., Iterable[Any]], function)
+
+
+def builder_options(function: Callable[..., Any]) -> dict[str, tuple[Any, Any]]:
+    """The types and defaults of a builder's options, by name: its keyword-only parameters.
+
+    Raises:
+      LookupError: the function takes no material, or an option has no type.
+    """
+    parameters = list(inspect.signature(function, eval_str=True).parameters.values())
+    options = [one for one in parameters if one.kind is inspect.Parameter.KEYWORD_ONLY]
+    others = [one.name for one in parameters if one not in options]
+    if len(others) != 1:
+        raise LookupError(f"takes ({', '.join(others)}), expected one positional parameter, the material")
+    for option in options:
+        if option.annotation is inspect.Parameter.empty:
+            raise LookupError(f"option {option.name!r} has no type")
+    return {
+        one.name: (one.annotation, ... if one.default is inspect.Parameter.empty else one.default)
+        for one in options
+    }

@@ -1,0 +1,86 @@
+"""The phases of a run in order: the warm start and its evaluation, then the recipe's, round by round."""
+
+from dataclasses import dataclass
+
+from coevo_jax.config.options import Config
+from coevo_jax.config.recipe import (
+    ExplorePhase,
+    LearnOptions,
+    LearnPhase,
+    lead_of,
+    together_of,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    kind: str  # key of PHASES
+    name: str  # e.g. "round-01/learn_failure"
+    round: int  # 0 is the warm start
+    agent: str  # who plays or learns, by the recipe's name
+    index: int  # place in the schedule: part of every random key of the phase
+    collection: str = ""  # what a phase that plays is filling
+    learning: LearnOptions | None = None  # what a phase that learns learns from
+
+    def seed(self, root: int) -> int:
+        """Seed of the host's randomness in this phase."""
+        return root * 10_007 + self.index
+
+    @property
+    def stem(self) -> str:
+        """Name of the files that a learning writes, such as "round-01-target"."""
+        return f"round-{self.round:02d}-{self.name.rpartition('/')[2].partition('_')[2]}"
+
+
+def schedule(config: Config) -> tuple[Phase, ...]:
+    """Every phase of a run after `prepare`, in order."""
+    lead = lead_of(config.recipe)
+    opening = (
+        Phase(kind="warm_start", name="warm_start", round=0, agent=lead, index=0),
+        Phase(
+            kind="evaluate",
+            name=f"round-00/evaluate_{lead}",
+            round=0,
+            agent=lead,
+            index=1,
+            collection=f"eval-{lead}",
+        ),
+    )
+    rounds = []
+    for number in range(1, config.rounds + 1):
+        for phase in config.recipe:
+            kind, collection, learning = "evaluate", f"eval-{phase.agent}", None
+            if isinstance(phase, ExplorePhase):
+                kind, collection = "explore", phase.explore.collection
+            elif isinstance(phase, LearnPhase):
+                kind, collection, learning = "learn", "", phase.learn
+            rounds.append(
+                Phase(
+                    kind=kind,
+                    name=f"round-{number:02d}/{phase.name}",
+                    round=number,
+                    agent=phase.agent,
+                    index=len(opening) + len(rounds),
+                    collection=collection,
+                    learning=learning,
+                )
+            )
+    return (*opening, *rounds)
+
+
+def find_phase(config: Config, name: str) -> Phase:
+    """The phase of a name.
+
+    Raises:
+      KeyError: the config schedules no such phase.
+    """
+    phases = {phase.name: phase for phase in schedule(config)}
+    return phases[name]
+
+
+def explored_together(config: Config, phase: Phase) -> tuple[Phase, ...]:
+    """The explorations at a round's start, if `phase` is one of them and they are played side by side."""
+    names = [other.name for other in together_of(config.recipe)] if config.explore.together else []
+    if len(names) < 2 or phase.name.rpartition("/")[2] not in names:
+        return ()
+    return tuple(find_phase(config, f"round-{phase.round:02d}/{name}") for name in names)
