@@ -19,7 +19,7 @@ from coevo_jax.config.reading import load_config
 from coevo_jax.config.strict import ConfigError
 
 BATCH_ROWS = 512
-VERSION = 1
+FORMATS = (1, 2)  # of a run's folder
 ENDINGS = ("solved", "failed", "turn_limit", "token_limit", "fault")
 SHARD = re.compile(r"(?P<name>.+)-(?P<index>\d{5})-of-(?P<count>\d{5})\.parquet")
 WHO = ("task_id", "agent", "sample", "reward", "ending")
@@ -202,10 +202,10 @@ def open_files(folder: Path) -> RunFiles:
         raise ConfigError(f"{folder}: the folder {what}; expected the folder of a run")
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        version = manifest["version"]
+        number = manifest["format"] if "format" in manifest else manifest["version"]  # its name in format 1
         complete = isinstance(manifest["done"], list) and "running" in manifest
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path}: not a manifest of a run ({error})") from None
-    if version != VERSION or not complete:
-        raise ConfigError(f"{path}: version: found {version}, expected {VERSION}")
+    if number not in FORMATS or not complete:
+        raise ConfigError(f"{path}: format: found {number}, expected one of {FORMATS}")
     return RunFiles(folder=folder, config=load_config(folder / "config.yaml"), manifest=manifest)
