@@ -1,7 +1,7 @@
 """Configs of format 1, which had two agents and flags of their methods, in the words of today.
 
-Plain data in, plain data out: a whole config of that form becomes one of this form; what is of both is refused,
-with the new words for each old key.
+Plain data in, plain data out: a whole config of that form becomes one of this form; what is of both is
+refused, with the new words for each old key.
 """
 
 from collections.abc import Iterator, Mapping
@@ -28,11 +28,12 @@ def translated(data: dict[str, Any], origin: Mapping[str, str], source: str) -> 
     Raises:
       ConfigError: keys of both forms, each old one with its new words; or old options that never were.
     """
-    old = dict(old_keys(data))
-    if not old:
+    if not is_old(data):
         return data
     if any(key in data for key in NEW_KEYS):
-        words = (f"{origin.get(key, source)}: {key}: {new_words(key, value)}" for key, value in old.items())
+        words = (
+            f"{origin.get(key, source)}: {key}: {new_words(key, value)}" for key, value in old_keys(data)
+        )
         raise ConfigError("\n".join(words))
     return _translate(data, source)
 
@@ -73,7 +74,7 @@ def new_words(key: str, value: Any) -> str | None:
     if agent not in AGENTS:
         return None
     if not option:
-        return f"its options are now agents.{agent}, and what it learns from is the phase learn_{agent} of recipe"
+        return f"is now agents.{agent}; what it learns from is the phase learn_{agent} of the recipe"
     name, _, rest = option.partition(".")
     if name in FLAGS and agent == "failure":
         return _flag_words(name, value)
@@ -97,12 +98,8 @@ def new_words(key: str, value: Any) -> str | None:
 
 def _flag_words(name: str, value: Any) -> str:
     if name == "learn":
-        with_learning = "coevo (the failure agent learns)"
-        return (
-            f"is now a recipe: {with_learning if value else 'frozen-failure, or one without learn_failure'}"
-        )
-    without = "eto, or one without the failure agent's phases"
-    return f"is now a recipe: {'coevo, where the failure agent explores' if value else without}"
+        return f"is now a recipe: {'coevo' if value else 'frozen-failure'}, or another with its own phases"
+    return f"is now a recipe: {'coevo' if value else 'eto'}, or another with its own phases"
 
 
 def _translate(data: dict[str, Any], source: str) -> dict[str, Any]:
@@ -159,20 +156,16 @@ def _sources(agent: str, options: Mapping[str, Any], second: bool, source: str) 
     turns = None if alone else options.get("max_extra_turns", EXTRA_TURNS)
     found: list[dict[str, Any]] = []
     for kind in kinds:
-        builder, default = (
-            ("expert_over", EXTRA_TURNS) if kind != "failure_failure" else ("better_over_worse", None)
-        )
-        one = {"pairs": builder, "of": of[kind], "kind": kind}
+        failures = kind == "failure_failure"
+        one = {"pairs": "better_over_worse" if failures else "expert_over", "of": of[kind], "kind": kind}
         one |= _mapping(pairs[kind], f"{agent}.pairs.{kind}", source)
-        one |= {} if turns == default else {"max_extra_turns": turns}
-        one |= {"across": True} if kind == "failure_failure" and options.get("cross_agent_only") else {}
+        one |= {} if turns == (None if failures else EXTRA_TURNS) else {"max_extra_turns": turns}
+        one |= {"across": True} if failures and options.get("cross_agent_only") else {}
         found.append(one)
     for imitated in ("successes", "experts"):
         if weight := options.get(f"sft_{imitated}", 0):
             if agent == "failure":
-                raise ConfigError(
-                    f"{source}: failure.sft_{imitated}: the failure agent learns from pairs only"
-                )
+                raise ConfigError(f"{source}: failure.sft_{imitated}: the failure agent learns from pairs")
             found.append({"imitate": imitated, "of": "target", "weight": weight})
     return found
 

@@ -255,7 +255,7 @@ def _override(data: dict[str, Any], origin: dict[str, str], text: str) -> None:
     source = f"override '{text}'"
     if not equals or not key:
         raise ConfigError(f"{source}: expected key=value, such as rounds=1 or agents.target.beta=[0.1,0.5]")
-    if (words := new_words(key.strip(), value)) is not None:
+    if (words := new_words(key.strip(), _parse(value, source))) is not None:
         raise ConfigError(f"{source}: {key.strip()} {words}")
     parts = key.strip().split(".")
     if parts[0] == "recipe" and len(parts) > 1:

@@ -112,8 +112,8 @@ def checked_manifest(folder: Path) -> Manifest:
 
 def _begun_before(folder: Path) -> str:
     return (
-        "it was begun before recipes (format 1), whose phases are not resumed; report, evaluate, export, audit "
-        f"and fork read it; begin a new run, from the same warm start with --fork {folder}"
+        "it was begun before recipes (format 1); report, evaluate, export, audit and fork read it; begin a new "
+        f"run, with its warm start by --fork {folder}"
     )
 
 
@@ -126,9 +126,7 @@ def _existing(folder: Path, config: Config) -> str:
     if not (folder / MANIFEST).is_file():
         return f"{folder}: the folder exists and is not a run; choose another name=NAME or runs_dir=FOLDER"
     if read_manifest(folder).format < FORMAT:
-        return (
-            f"{folder}: holds a run that cannot be continued: {_begun_before(folder)}, and another name=NAME"
-        )
+        return f"{folder}: holds a run that cannot go on: {_begun_before(folder)} and another name=NAME"
     found = load_config(folder / CONFIG_FILE)
     difference = first_difference(config.model_dump(), found.model_dump())
     if difference is None:

@@ -34,9 +34,7 @@ class PhaseRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    config_sha256: (
-        str  # of the bytes of the run's config.yaml: what a later version makes of them is not in it
-    )
+    config_sha256: str  # of the bytes of the run's config.yaml, not of what a version makes of them
     format: int = FORMAT  # of the folder and its config
     checkpoints: str = "checkpoints"  # their folder: inside the run's, or elsewhere, such as on a bucket
     done: tuple[PhaseRecord, ...] = ()
@@ -142,8 +140,8 @@ def read_manifest(run_dir: Path) -> Manifest:
         raise ConfigError(f"{path}: not a manifest of a run ({error})") from None
     if manifest.format not in range(1, FORMAT + 1):
         raise ConfigError(
-            f"{path}: format: found {manifest.format!r}, expected at most {FORMAT}; the run was made by a later "
-            "version"
+            f"{path}: format: found {manifest.format!r}, expected at most {FORMAT}; the run was made by "
+            "another version"
         )
     return manifest
 
