@@ -167,6 +167,8 @@ def _sources(agent: str, options: Mapping[str, Any], second: bool, source: str) 
             if agent == "failure":
                 raise ConfigError(f"{source}: failure.sft_{imitated}: the failure agent learns from pairs")
             found.append({"imitate": imitated, "of": "target", "weight": weight})
+    if not found:
+        raise ConfigError(f"{source}: {agent}: nothing to learn from: expected a kind of {agent}.pairs")
     return found
 
 

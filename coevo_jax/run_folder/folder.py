@@ -112,8 +112,8 @@ def checked_manifest(folder: Path) -> Manifest:
 
 def _begun_before(folder: Path) -> str:
     return (
-        "it was begun before recipes (format 1); report, evaluate, export, audit and fork read it; begin a new "
-        f"run, with its warm start by --fork {folder}"
+        "it was begun before recipes (format 1); report, evaluate, export, audit and fork read it; begin a "
+        f"new run, with its warm start by --fork {folder}"
     )
 
 
