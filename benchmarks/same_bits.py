@@ -10,6 +10,7 @@ log and the results. Left out are times, speeds and memory, the environment, and
     --keep FOLDER        keep the runs there; one that is there already is not made again
     --override NEW=TEXT  an override for one side, NEW or OLD, to see that a difference is found
     --renamed OLD=NEW    a part of a name that is another on the new side
+    --added KIND:NAME    what the new side alone has, such as results:agents
 
 Exits with 1 where a case differs.
 """
@@ -222,10 +223,13 @@ def renamed(values: Values, names: dict[str, str]) -> Values:
     return values
 
 
-def compare(old: Path, new: Path, names: dict[str, str]) -> Iterator[tuple[str, int, str | None]]:
+def compare(
+    old: Path, new: Path, names: dict[str, str], added: Sequence[str] = ()
+) -> Iterator[tuple[str, int, str | None]]:
     """For each kind: how many values the old run has of it, and the first difference or None."""
     for kind, read in KINDS.items():
         ours, theirs = renamed(read(old), names), read(new)
+        theirs = {name: one for name, one in theirs.items() if name in ours or f"{kind}:{name}" not in added}
         yield kind, count(ours), difference(ours, theirs, "")
 
 
@@ -242,6 +246,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--keep", type=Path, metavar="FOLDER")
     parser.add_argument("--override", action="append", default=[], metavar="SIDE=TEXT")
     parser.add_argument("--renamed", action="append", default=[], metavar="OLD=NEW")
+    parser.add_argument("--added", action="append", default=[], metavar="KIND:NAME")
     return parser.parse_args(argv)
 
 
@@ -264,12 +269,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         command = ["git", "-C", str(checkout), "log", "-1", "--format=%h %s"]
         commit = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
         print(f"{side}: {commit} (configs of the {form_of(checkout)} form)")
-    print(f"names that may differ: {names or 'none'}", flush=True)
+    print(
+        f"names that may differ: {names or 'none'}; only new: {', '.join(args.added) or 'none'}", flush=True
+    )
     differing = 0
     with tempfile.TemporaryDirectory() as scratch:
         for name in args.config or CASES:
             old, new = run_both(name, args, args.keep or Path(scratch))
-            for kind, values, found in compare(old, new, names):
+            for kind, values, found in compare(old, new, names, args.added):
                 differing += found is not None
                 print(f"{name}: {kind}: {found or f'equal ({values:,} values)'}", flush=True)
     print("every value is equal" if not differing else f"{differing} kinds of values differ")
