@@ -2,7 +2,9 @@
 
 import difflib
 import re
+import sys
 from collections.abc import Hashable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import yaml
 
 from coevo_jax.config.architectures import complete_model
 from coevo_jax.config.check import check
+from coevo_jax.config.old_form import new_words, translated
 from coevo_jax.config.options import Config
 from coevo_jax.config.recipe_data import learners_in, override_recipe
 from coevo_jax.config.strict import ConfigError, inside, keys_of, nearest, validate
@@ -67,7 +70,10 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
     Raises ConfigError that names the file or override, the key, what was found and what was expected.
     """
-    data, origin, places = _read_extending(Path(path), ())
+    found, origin, places = _read_extending(Path(path), ())
+    data = translated(found, origin, str(path))
+    if data is not found:
+        _say_old(str(path))
     for text in overrides:
         _override(data, origin, text)
     name_recipe(data, origin.get("recipe", str(path)))
@@ -83,6 +89,13 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     config = validate(Config, data, str(path), source_of=source_of)
     check(config, " ".join([str(path), *overrides]))
     return config
+
+
+@cache
+def _say_old(path: str) -> None:
+    """Said once of a file."""
+    words = "was read as a config of format 1, without recipes; CHANGELOG.md has the new words of its keys"
+    print(f"{path}: {words}", file=sys.stderr, flush=True)
 
 
 def name_recipe(data: dict[str, Any], source: str) -> None:
@@ -238,7 +251,9 @@ def _override(data: dict[str, Any], origin: dict[str, str], text: str) -> None:
     key, equals, value = text.partition("=")
     source = f"override '{text}'"
     if not equals or not key:
-        raise ConfigError(f"{source}: expected key=value, such as rounds=1 or target.beta=[0.1,0.5]")
+        raise ConfigError(f"{source}: expected key=value, such as rounds=1 or agents.target.beta=[0.1,0.5]")
+    if (words := new_words(key.strip(), _parse(value, source))) is not None:
+        raise ConfigError(f"{source}: {key.strip()} {words}")
     parts = key.strip().split(".")
     if parts[0] == "recipe" and len(parts) > 1:
         name_recipe(data, source)
