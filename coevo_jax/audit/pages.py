@@ -126,14 +126,14 @@ def expected_tables(
     """The rows of each section's table; none where there is nothing to show."""
 
     def whose(entry: Entry) -> Row:
-        return {"Round": round_words(entry["round"]), "Agent": AGENTS[entry["agent"]]}
+        return {"Round": round_words(entry["round"]), "Agent": agent_words(entry["agent"])}
 
     def phase(entry: Entry) -> Row:
-        return {"Round": round_words(entry["round"]), "Phase": EXPLORATIONS[entry["phase"]]}
+        return {"Round": round_words(entry["round"]), "Phase": exploration_words(entry["phase"])}
 
     # By rounds, what was explored before what was evaluated.
-    played = [(e["round"], 0, EXPLORATIONS[e["phase"]], e) for e in explorations]
-    played += [(e["round"], 1, f"{AGENTS[e['agent']]}, {e['split']}", e) for e in evaluations]
+    played = [(e["round"], 0, exploration_words(e["phase"]), e) for e in explorations]
+    played += [(e["round"], 1, f"{agent_words(e['agent'])}, {e['split']}", e) for e in evaluations]
     played.sort(key=lambda one: one[:2])
     return {
         "rounds": [whose(e) | summary_cells(e) for e in evaluations],
@@ -146,7 +146,7 @@ def expected_tables(
         "pairs": [
             whose(p)
             | {
-                "Kind": KINDS[p["kind"]],
+                "Kind": kind_words(p["kind"]),
                 "Pairs": whole(p["count"]),
                 "Tasks": whole(p["tasks"]),
                 "Mean reward gap": fixed(p["mean_reward_gap"]),
@@ -161,14 +161,26 @@ def round_words(number: int) -> str:
     return "Warm start" if number == 0 else f"Round {number}"
 
 
-AGENTS = {"target": "Target", "failure": "Failure agent"}
-EXPLORATIONS = {
-    "explore_target": "Target explores",
-    "explore_failure": "Failure agent explores",
-    "explore_hard_negatives": "Hard negatives",
-}
-KINDS = {
-    "expert_target": "expert over target failure",
-    "expert_failure": "expert over failure-agent failure",
-    "failure_failure": "better over worse failure",
-}
+def agent_words(name: str) -> str:
+    """An agent as the page has it: by the recipe's name, but for those of the shipped recipes."""
+    return {"target": "Target", "failure": "Failure agent"}.get(name, name)
+
+
+def exploration_words(phase: str) -> str:
+    """An exploration as the page has it: by the name of its phase, but for those of the shipped recipes."""
+    shipped = {
+        "explore_target": "Target explores",
+        "explore_failure": "Failure agent explores",
+        "explore_hard_negatives": "Hard negatives",
+    }
+    return shipped.get(phase, phase.replace("_", " ").capitalize())
+
+
+def kind_words(kind: str) -> str:
+    """A kind of pair as the page has it: by the recipe's name, but for those of the shipped recipes."""
+    shipped = {
+        "expert_target": "expert over target failure",
+        "expert_failure": "expert over failure-agent failure",
+        "failure_failure": "better over worse failure",
+    }
+    return shipped.get(kind, kind)
