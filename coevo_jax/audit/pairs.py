@@ -190,8 +190,8 @@ def _preferences(
     for one, other in couples:
         worse, better = sorted((one, other), key=lambda side: side.episode.reward)
         if worse.episode.reward < better.episode.reward:
-            uncut = extra is None or expert is None
-            rejected = worse if uncut else cut(worse, expert.turns + extra)
+            most = None if extra is None or expert is None else expert.turns + extra
+            rejected = worse if most is None else cut(worse, most)
             yield Pair(kind=kind_of(source), chosen=better, rejected=rejected)
 
 

@@ -104,7 +104,7 @@ class Counted:
             yield from error_problems(files, phase, entry.get("after_error"))
 
     def evaluations(self, files: RunFiles) -> list[Entry]:
-        """All agents start as the same warm start: the evaluation of the lead, which it trained, is theirs."""
+        """All agents start as the same warm start: the evaluation of the lead is that of all."""
         listed = []
         for entry in self._evaluations:
             agents = agents_in(files.config) if entry["round"] == 0 else [entry["agent"]]
