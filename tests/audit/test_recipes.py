@@ -101,14 +101,12 @@ def second_learning_that_began_before_the_first(run: Path) -> None:
     edit_record(run, SECONDLY, lambda one: one["records"].update(began_with=number))
 
 
-@breaks(f"adam/{SECONDLY}")
-def moments_of_both_learnings(run: Path) -> None:
-    """The states that the helper's learning left, which has taken other steps."""
-    number, other = record(run, SECONDLY)["checkpoint"], record(run, FIRSTLY)["checkpoint"]
-    shutil.rmtree(run / "checkpoints" / str(number) / "student")
-    shutil.copytree(
-        run / "checkpoints" / str(other) / "helper", run / "checkpoints" / str(number) / "student"
-    )
+@breaks(f"adam/{FIRSTLY}", f"references/{SECONDLY}")
+def states_of_the_other_agent(run: Path) -> None:
+    """The helper's, after the first learning: it took fewer steps, and is not what the second one began with."""
+    place = run / "checkpoints" / str(record(run, FIRSTLY)["checkpoint"])
+    shutil.rmtree(place / "student")
+    shutil.copytree(place / "helper", place / "student")
 
 
 @breaks(f"loss/{SECONDLY}")
