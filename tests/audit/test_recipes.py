@@ -103,7 +103,7 @@ def second_learning_that_began_before_the_first(run: Path) -> None:
 
 @breaks(f"adam/{FIRSTLY}", f"references/{SECONDLY}")
 def states_of_the_other_agent(run: Path) -> None:
-    """The helper's, after the first learning: it took fewer steps, and is not what the second one began with."""
+    """The helper's, after the first learning: it took other steps, and the second did not begin with it."""
     place = run / "checkpoints" / str(record(run, FIRSTLY)["checkpoint"])
     shutil.rmtree(place / "student")
     shutil.copytree(place / "helper", place / "student")
