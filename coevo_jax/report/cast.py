@@ -70,13 +70,14 @@ class Cast:
         return TONES[self.place(agent) % len(TONES)]
 
     def collection_tone(self, collection: str) -> str:
-        """Its player's for a collection of the player's name; other collections have colours of their own."""
-        if self.is_own(collection):
-            return self.tone(collection)
+        """An agent's for the first collection that it plays; further ones have colours of their own."""
+        first = {agent: name for name, agent in reversed(list(self.collections.items()))}
+        others = [name for name, agent in self.collections.items() if name != first[agent]]
+        if collection not in others:
+            return self.tone(self.collections.get(collection, collection))
         taken = {self.tone(agent) for agent in self.agents}
         free = [tone for tone in (*TONES[3:], *TONES[:3]) if tone not in taken] or list(TONES)
-        others = [name for name in self.collections if not self.is_own(name)]
-        return free[(others.index(collection) if collection in others else len(others)) % len(free)]
+        return free[others.index(collection) % len(free)]
 
     def is_own(self, collection: str) -> bool:
         """Whether a collection has the name of the agent that plays it."""

@@ -11,7 +11,7 @@ from scipy import stats
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.episode_stats.summary import CONFIDENCE
 from coevo_jax.report.cast import agent_name, cast_of, the_agent
-from coevo_jax.run_folder.results import Evaluation, Results
+from coevo_jax.run_folder.results import Evaluation, Results, wall_time
 
 
 class Interval(TypedDict):
@@ -98,7 +98,7 @@ COSTS: dict[str, tuple[str, Callable[[Results], float | None]]] = {
         lambda r: float(sum(e["finished"] * (e["mean_agent_tokens"] or 0) for e in r["explorations"])),
     ),
     "pairs": ("Pairs learned from", lambda r: float(sum(p["count"] for p in r["pairs"]))),
-    "seconds": ("Wall time, s", lambda r: float(sum(p["seconds"] for p in r["phases"]))),
+    "seconds": ("Wall time, s", wall_time),
 }
 """What a method spent to get there: key -> (label, measure of a run)."""
 

@@ -11,6 +11,7 @@ from coevo_jax.report.charts import Series, histogram, line_chart
 from coevo_jax.report.comparison import best_evaluation, final_evaluation
 from coevo_jax.report.page import details, facts, note, section, table, tiles
 from coevo_jax.report.words import (
+    BETWEEN,
     bounds,
     count,
     duration,
@@ -21,7 +22,7 @@ from coevo_jax.report.words import (
     round_name,
     signed,
 )
-from coevo_jax.run_folder.results import Evaluation, Exploration, Results
+from coevo_jax.run_folder.results import Evaluation, Exploration, Results, time_between_phases, wall_time
 
 _SETTINGS = {
     "Tasks imitated": "warm_start.tasks",
@@ -44,7 +45,8 @@ _AGENT_SETTINGS = {
 
 def header(results: Results) -> str:
     """Title, key figures, collapses and the settings of the run."""
-    lead = f"{results['method']} on {results['env']}, seed {results['seed']}, {results['rounds']} rounds"
+    rounds = "1 round" if results["rounds"] == 1 else f"{results['rounds']} rounds"
+    lead = f"{results['method']} on {results['env']}, seed {results['seed']}, {rounds}"
     return "\n".join(
         [
             f"<h1>{escape(results['name'])}</h1>",
@@ -181,20 +183,21 @@ def pulls_section(results: Results) -> str:
 
 
 def time_section(results: Results) -> str:
-    """Wall time of every phase, and the peak memory."""
+    """Wall time of every phase and of what lies between them, and the peak memory."""
     cast = cast_of(results)
-    total = sum(p["seconds"] for p in results["phases"])
+    total = wall_time(results)
+    times = [(cast.phase_name(phase["name"]), phase["seconds"]) for phase in results["phases"]]
+    if between := time_between_phases(results):
+        times.append((BETWEEN, between))
     rows = []
-    for phase in results["phases"]:
-        share = phase["seconds"] / total if total else 0.0
+    for name, seconds in times:
+        share = seconds / total if total else 0.0
         meter = f'<span class="meter"><i style="width:{100 * share:.1f}%"></i></span>'
-        rows.append(
-            (escape(cast.phase_name(phase["name"])), duration(phase["seconds"]), percent(share), meter)
-        )
+        rows.append((escape(name), duration(seconds), percent(share), meter))
     peak = note(f"Peak memory: {memory(results['peak_memory_bytes'])}.")
     if not rows:
         return section("time", "Time and memory", peak)
-    footer = ("All phases", duration(total), "", "")
+    footer = ("All", duration(total), "", "")
     return section(
         "time", "Time and memory", peak, table(("Phase", "Wall time", "Share", ""), rows, footer=footer)
     )
@@ -221,7 +224,7 @@ def _key_figures(results: Results) -> list[tuple[str, str, str]]:
         figures.append(
             (number(best["mean_reward"]), "best round", f"{round_name(best['round'])}, optimistic")
         )
-    time = duration(sum(p["seconds"] for p in results["phases"]))
+    time = duration(wall_time(results))
     figures.append((time, "wall time", f"peak memory {memory(results['peak_memory_bytes'])}"))
     return figures
 

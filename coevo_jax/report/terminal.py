@@ -12,6 +12,7 @@ from coevo_jax.report.comparison import COSTS, Comparison, Interval, measures_of
 from coevo_jax.report.errors import errors_table
 from coevo_jax.report.paired import Paired, paired_cells
 from coevo_jax.report.words import (
+    BETWEEN,
     bounds,
     count,
     duration,
@@ -22,7 +23,7 @@ from coevo_jax.report.words import (
     round_name,
     signed,
 )
-from coevo_jax.run_folder.results import Results
+from coevo_jax.run_folder.results import Results, time_between_phases, wall_time
 
 
 def print_run(results: Results, console: Console) -> None:
@@ -168,17 +169,19 @@ def pulls_table(results: Results) -> Table:
 
 
 def phases_table(results: Results) -> Table:
-    """Wall time of every phase and their sum."""
+    """Wall time of every phase, of what lies between them, and their sum."""
     cast = cast_of(results)
-    total = sum(p["seconds"] for p in results["phases"])
+    total = wall_time(results)
     table = _table("Wall time")
     table.show_footer = True
     table.add_column("Phase", footer="all")
     table.add_column("time", footer=duration(total), justify="right")
     table.add_column("share", justify="right")
-    for phase in results["phases"]:
-        share = percent(phase["seconds"] / total) if total else "–"
-        table.add_row(cast.phase_name(phase["name"]), duration(phase["seconds"]), share)
+    rows = [(cast.phase_name(phase["name"]), phase["seconds"]) for phase in results["phases"]]
+    if between := time_between_phases(results):
+        rows.append((BETWEEN, between))
+    for name, seconds in rows:
+        table.add_row(name, duration(seconds), percent(seconds / total) if total else "–")
     return table
 
 

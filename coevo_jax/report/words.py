@@ -58,6 +58,9 @@ def pull_ratio(preference: float, sft: float) -> str:
     return "nothing pulls" if preference == sft else "imitation alone" if sft else "preferences alone"
 
 
+BETWEEN = "Between phases"  # building what plays and learns, commits, and results
+
+
 def round_name(number: int) -> str:
     """A round in words; round 0 is the warm start."""
     return "Warm start" if number == 0 else f"Round {number}"

@@ -44,6 +44,9 @@ class Manifest:
     base_files: dict[str, int] = field(default_factory=dict)  # path inside that checkpoint -> bytes
     metrics_offset: int = 0
     peak_memory_bytes: int = 0
+    seconds: float | None = (
+        0.0  # wall time with this folder open; None where an earlier version began the run
+    )
 
     def record(self, name: str) -> PhaseRecord | None:
         """The record of a finished phase, or None."""
@@ -108,7 +111,7 @@ def from_plain(data: dict[str, Any]) -> Manifest:
     Raises:
       KeyError, TypeError, AttributeError: these are not the values of a record.
     """
-    data = data.copy()
+    data = {"seconds": None} | data
     data.pop("version")
     done = tuple(PhaseRecord(**phase) for phase in data.pop("done"))
     running = data.pop("running")

@@ -160,6 +160,7 @@ def make_run(
                 played = [play(1000 + t, agent, rng, skill) for t in range(tasks)]
                 _evaluate(folder, results, number, agent, played)
     write_metrics(folder / "metrics.jsonl", rounds, recipe, rng)
+    results["seconds"] = 17.0 + sum(phase["seconds"] for phase in results["phases"])
     save_results(folder, results)
     return folder
 
@@ -210,6 +211,7 @@ def empty_results(name: str, method: str, seed: int, rounds: int, recipe: Any = 
         pulls=[],
         collapses=[],
         phases=[],
+        seconds=0.0,
         peak_memory_bytes=1_610_612_736,
         environment={"jax": "0.10.2", "devices": ["cpu:0"]},
     )
