@@ -224,8 +224,8 @@ def test_an_existing_run_is_never_overwritten(whole):
 
 @pytest.mark.slow
 def test_a_second_agent_learns_from_experts_over_its_own_failures_where_that_is_asked_for(tmp_path):
-    second = "{pairs: {expert_failure: {dpo: 0.5, sft: 0.5}, failure_failure: null}, epochs: 1}"
-    run = create_run(tiny_config(tmp_path, f"failure={second}", "target.epochs=1"))
+    short = ("agents.target.epochs=1", "agents.failure.epochs=1")
+    run = create_run(tiny_config(tmp_path, "recipe=positive-second-agent", *short))
     coevolve(run)
     run.close()
     path = run.folder / "pairs" / "round-01-failure.jsonl"

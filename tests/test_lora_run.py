@@ -37,7 +37,7 @@ from tests.tiny import coevolve_through_kills, kill_at_commits, tiny_config, wri
 
 pytestmark = pytest.mark.usefixtures("letters")
 
-SHORT = ("warm_start.epochs=4", "explore.tasks=['40:50']", "target.learning_rate=[1e-2]")
+SHORT = ("warm_start.epochs=4", "explore.tasks=['40:50']", "agents.target.learning_rate=[1e-2]")
 FULL = ("model.lora.rank=4", *SHORT)
 ADAPTER = ("model.lora={rank: 4, warm_start: adapter}", *SHORT)
 
@@ -249,7 +249,7 @@ def test_a_full_warm_start_is_the_base_and_an_adapters_base_is_the_initial_model
 @pytest.mark.parametrize("option", ["reference=warm_start", "reference_every=2", "keep_optimizer=true"])
 def test_references_and_moments_of_adapters_follow_their_options(option, tmp_path):
     """A pair's loss is ln 2 where the agent is its own reference: at a round's start, or at a refresh."""
-    run = finished(tmp_path, *FULL, f"target.{option}", "rounds=2", "target.beta=[0.5]")
+    run = finished(tmp_path, *FULL, f"target.{option}", "rounds=2", "agents.target.beta=[0.5]")
     lines = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
     pair_loss = {
         round: [

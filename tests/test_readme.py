@@ -27,11 +27,11 @@ def test_the_example_of_an_own_loss_trains(tmp_path, monkeypatch, letters):
     (tmp_path / command[2]).write_text(config)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    small = ["failure.explore=false", "target.pairs.expert_failure=null", "warm_start.epochs=3"]
+    small = ["recipe=eto", "warm_start.epochs=3"]
     main([command[2], *small, "model.num_layers=1"])
     sys.modules.pop("my_losses")
     results = json.loads((tmp_path / "runs" / "gap-hinge" / "results.json").read_text())
-    assert results["config"]["target"]["loss"] == "my_losses:gap_hinge"
+    assert results["config"]["agents"]["target"]["loss"] == "my_losses:gap_hinge"
     assert [e["round"] for e in results["evaluations"]] == [0, 1]
 
 

@@ -27,6 +27,8 @@ def check_recipe(config: Config) -> Iterator[str]:
     """Every fault of the recipe, each in one sentence that says where it is."""
     phases = config.recipe
     if not phases:
+        for agent in config.agents:
+            yield f"agents.{agent} does nothing: the recipe has no phases"
         if config.rounds > 0:
             yield (
                 f"recipe: found no phases, and rounds is {config.rounds}: expected the name of a recipe "

@@ -23,13 +23,22 @@ def describe(model: type[BaseModel], prefix: str = "") -> list[tuple[str, str, s
     for name, field in model.model_fields.items():
         key = f"{prefix}.{name}" if prefix else name
         record = field_model(model, name)
-        if record is None or not isinstance(field.annotation, type):
+        named = _record_of_names(field.annotation)
+        if named is not None:
+            rows.extend(describe(named, f"{key}.NAME"))
+        elif record is None or not isinstance(field.annotation, type):
             rows.append(
                 (key, _type_name(field), _default(field), " ".join((field.description or "").split()))
             )
         if record is not None:
             rows.extend(describe(record, key))
     return rows
+
+
+def _record_of_names(annotation: Any) -> type[BaseModel] | None:
+    """The record that a mapping has under every name, such as an agent's; None where it has none."""
+    values = typing.get_args(annotation)[1:] if typing.get_origin(annotation) is dict else ()
+    return next((one for one in values if isinstance(one, type) and issubclass(one, BaseModel)), None)
 
 
 def help_text(extra: Mapping[str, type[BaseModel]]) -> str:

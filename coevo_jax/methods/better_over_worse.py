@@ -28,7 +28,14 @@ def better_over_worse(
     """
     groups = [by_task(played) for played in material.played]
     for task_id in sorted({task_id for group in groups for task_id in group}):
-        sides = [[t for t in group.get(task_id, []) if only == "all" or t.failure] for group in groups]
+        sides = [
+            [
+                one
+                for one in group.get(task_id, [])
+                if one.agent != "expert" and (only == "all" or one.failure)
+            ]
+            for group in groups
+        ]
         expert = None if max_extra_turns is None else material.expert(task_id)
         for one, other in _couples(sides, across):
             preference = by_reward(one, other)

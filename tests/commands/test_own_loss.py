@@ -35,18 +35,18 @@ def raising(policy_chosen, policy_rejected, reference_chosen, reference_rejected
 """
 
 CASES = {
-    "target.loss=broken_ones:reduced": "target.loss: the loss 'broken_ones:reduced': returned float32 [], "
-    "expected one value per pair: float32 [3]",
-    "target.loss=broken_ones:counted": "returned int32 [3], expected one value per pair: float32 [3]",
-    "failure.loss=broken_ones:short": "failure.loss: the loss 'broken_ones:short': found the signature "
-    "(policy_chosen, policy_rejected, *, beta), expected (policy_chosen, policy_rejected, reference_chosen",
-    "target.loss=broken_ones:greedy": "the parameter 'tokens' is no array of a pair (chosen_tokens, ",
-    "target.loss=broken_ones:rooted": "its gradient is not finite where policy and reference agree",
-    "target.loss=broken_ones:raising": 'KeyError: "a bug of one\'s own"',
-    "target.loss=broken_ones:redused": "broken_ones has no function 'redused' (did you mean 'reduced'?)",
-    "target.loss={broken_ones:reduced: 1, sft: 1}": "target.loss: the loss 'broken_ones:reduced'",
-    "target.pairs.expert_target.loss=broken_ones:reduced": "target.pairs.expert_target.loss: the loss",
-    'target.loss_options={"broken_ones:reduced": {}}': "broken_ones:reduced: this loss is not in use; ",
+    "agents.target.loss=broken_ones:reduced": "agents.target.loss: the loss 'broken_ones:reduced': returned "
+    "float32 [], expected one value per pair: float32 [3]",
+    "agents.target.loss=broken_ones:counted": "returned int32 [3], expected one value per pair: float32 [3]",
+    "agents.failure.loss=broken_ones:short": "agents.failure.loss: the loss 'broken_ones:short': found the "
+    "signature (policy_chosen, policy_rejected, *, beta), expected (policy_chosen, policy_rejected, ",
+    "agents.target.loss=broken_ones:greedy": "the parameter 'tokens' is no array of a pair (chosen_tokens, ",
+    "agents.target.loss=broken_ones:rooted": "its gradient is not finite where policy and reference agree",
+    "agents.target.loss=broken_ones:raising": 'KeyError: "a bug of one\'s own"',
+    "agents.target.loss=broken_ones:redused": "has no function 'redused' (did you mean 'reduced'?)",
+    "agents.target.loss={broken_ones:reduced: 1, sft: 1}": "agents.target.loss: the loss 'broken_ones:redu",
+    "recipe.learn_target.expert_target.loss=broken_ones:reduced": "recipe: loss of expert_target: the loss",
+    'agents.target.loss_options={"broken_ones:reduced": {}}': "broken_ones:reduced: this loss is not in use",
 }
 
 
@@ -72,7 +72,7 @@ def test_python_m_finds_a_loss_in_the_current_directory(tmp_path):
     (tmp_path / "broken_ones.py").write_text(LOSSES)
     command = [sys.executable, "-m", "tests.letters_train", str(write_config(tmp_path))]
     done = subprocess.run(
-        [*command, "target.loss=broken_ones:reduced"],
+        [*command, "agents.target.loss=broken_ones:reduced"],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,

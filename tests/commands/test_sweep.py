@@ -29,8 +29,7 @@ from tests.tiny import tiny_config, write_config
 pytestmark = pytest.mark.usefixtures("letters")
 
 ETO = [
-    "failure.explore=false",
-    "target.pairs.expert_failure=null",
+    "recipe=eto",
     "warm_start.epochs=3",
     "model.num_layers=1",
 ]
@@ -73,8 +72,8 @@ def test_runs_have_telling_names_and_share_the_warm_start(swept):
     assert "forked" not in json.loads((first / "environment.json").read_text())
     count = len(forked["phases"])
     assert read_manifest(first).done[:count] == read_manifest(second).done[:count]
-    assert load_results(first)["config"]["target"]["loss"] == "sigmoid"
-    assert load_results(second)["config"]["target"]["loss"] == "ipo"
+    assert load_results(first)["config"]["agents"]["target"]["loss"] == "sigmoid"
+    assert load_results(second)["config"]["agents"]["target"]["loss"] == "ipo"
 
 
 @pytest.mark.slow
@@ -169,24 +168,23 @@ def plan(folder: Path, *overrides: str, agent="target", losses=("sigmoid",), bet
 
 def test_the_product_of_losses_betas_and_seeds(tmp_path):
     mixture = "sigmoid=0.8,sft=0.2"
-    options = "target.loss_options={sft: {average: sum}}"
-    cells = plan(tmp_path, options, agent="both", losses=("ipo", mixture), betas=(0.1, 2), seeds=(3, 4, 3))
+    options = "agents.target.loss_options={sft: {average: sum}}"
+    cells = plan(tmp_path, options, agent="all", losses=("ipo", mixture), betas=(0.1, 2), seeds=(3, 4, 3))
     assert [(cell.loss, cell.beta, cell.seed) for cell in cells] == [
         (loss, beta, seed) for seed in (3, 4) for loss in ("ipo", mixture) for beta in (0.1, 2)
     ]
     names = [cell.config.name for cell in cells]
     assert len(set(names)) == 8
-    assert (
-        names[0] == "tiny-both-ipo-beta0.1-seed3" and names[-1] == "tiny-both-sigmoid0.8+sft0.2-beta2-seed4"
-    )
+    assert names[0] == "tiny-all-ipo-beta0.1-seed3" and names[-1] == "tiny-all-sigmoid0.8+sft0.2-beta2-seed4"
     last = cells[-1].config
     assert last.seed == 4 and last.method == f"{mixture}, beta 2"
-    assert last.target.loss == last.failure.loss == {"sigmoid": 0.8, "sft": 0.2}
-    assert last.target.beta == (2,) and last.target.loss_options == {"sft": {"average": "sum"}}
-    assert cells[0].config.target.loss_options == {}
-    (alone,) = plan(tmp_path, "failure.beta=[0.3]", agent="failure", losses=("ipo",))
-    assert alone.config.failure.loss == "ipo" and alone.config.target.loss == "sigmoid"
-    assert alone.config.failure.beta == (0.3,)  # without --betas the config's own
+    target, failure = last.agents["target"], last.agents["failure"]
+    assert target.loss == failure.loss == {"sigmoid": 0.8, "sft": 0.2}
+    assert target.beta == (2,) and target.loss_options == {"sft": {"average": "sum"}}
+    assert cells[0].config.agents["target"].loss_options == {}
+    (alone,) = plan(tmp_path, "agents.failure.beta=[0.3]", agent="failure", losses=("ipo",))
+    assert alone.config.agents["failure"].loss == "ipo" and alone.config.agents["target"].loss == "sigmoid"
+    assert alone.config.agents["failure"].beta == (0.3,)  # without --betas the config's own
     assert not (tmp_path / "runs").exists()
 
 
@@ -201,10 +199,15 @@ REFUSED = {
 }
 REFUSED_BASE = {
     "no rounds": (["rounds=0"], "target", "rounds is 0"),
-    "no failure agent": (ETO, "both", "the failure agent learns from no pairs"),
-    "a kind's own loss": (["target.pairs.expert_target.loss=ipo"], "target", "expert_target.loss is 'ipo'"),
+    "no such agent": (ETO, "failure", "no such agent learns .valid: target, all"),
+    "no pairs": (["recipe=rft"], "target", "the target agent learns from no pairs"),
+    "a kind's own loss": (
+        ["recipe.learn_target.expert_target.loss=ipo"],
+        "target",
+        "loss of expert_target is 'ipo'",
+    ),
     "options of no loss": (
-        ["target.loss=simpo", "target.loss_options={simpo: {gamma: 1}}"],
+        ["agents.target.loss=simpo", "agents.target.loss_options={simpo: {gamma: 1}}"],
         "target",
         r"target\.loss_options\.simpo: no loss of the sweep \(sigmoid\)",
     ),

@@ -31,7 +31,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 BAD_INPUT = {
     "missing file": (["nowhere.yaml"], r"nowhere\.yaml"),
-    "unknown key": ([QUICKSTART, "target.bete=[0.1]"], r"target\.bete.*did you mean 'beta'"),
+    "unknown key": ([QUICKSTART, "agents.target.bete=[0.1]"], r"target\.bete.*did you mean 'beta'"),
     "wrong type": ([QUICKSTART, "rounds=many"], r"rounds: found \"many\""),
     "impossible": ([QUICKSTART, "model.num_kv_heads=3"], r"num_kv_heads"),
     "unknown environment": (
@@ -42,7 +42,7 @@ BAD_INPUT = {
         [QUICKSTART, "env.options.sead=1"],
         r"env\.options\.sead.*did you mean 'seed'",
     ),
-    "unknown loss": ([QUICKSTART, "target.loss=sigmoyd"], r"target\.loss.*did you mean 'sigmoid'"),
+    "unknown loss": ([QUICKSTART, "agents.target.loss=sigmoyd"], r"target\.loss.*did you mean 'sigmoid'"),
     "too many devices": ([QUICKSTART, "mesh.data=64", "batch.rows=64"], r"needs 64 devices, found 8"),
     "nothing given": ([], r"give either a config file or --resume"),
     "two ways to resume": (["--auto-resume", "--resume", "runs/x"], r"--auto-resume .* give a config file"),
@@ -94,7 +94,7 @@ def test_help_lists_every_option_with_its_doc(capsys):
         main(["--help"])
     assert stop.value.code == 0
     text = capsys.readouterr().out
-    for words in ("target.pairs.expert_target", "Root of all randomness", "env.options of scienceworld"):
+    for words in ("agents.NAME.beta", "Root of all randomness", "env.options of scienceworld"):
         assert words in text
 
 

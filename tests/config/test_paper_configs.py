@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from coevo_jax.config.reading import load_config
+from coevo_jax.config.recipe import learnings_of
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.machine.chips import GPU_COUNTS, TPU_SHAPES
 from coevo_jax.preflight.table import header_topology
@@ -36,10 +37,13 @@ def test_a_config_is_the_papers_and_its_mesh_is_its_headers_machine(path):
     assert (config.rounds, config.batch.step_pairs, config.batch.step_demonstrations) == (3, 32, 64)
     assert config.batch.row_length == config.rollout.max_tokens == 4096
     assert (config.warm_start.learning_rate, config.warm_start.warmup_fraction) == (2e-5, 0.03)
-    for agent in (config.target, config.failure):
+    assert sorted(config.agents) == ["failure", "target"]
+    for agent in config.agents.values():
         assert (agent.learning_rate, agent.beta) == ((1e-6, 5e-7), (0.1, 0.5))
         assert (agent.warmup_fraction, agent.epochs) == (0.1, 3)
-        assert agent.cross_agent_only and agent.pairs.failure_failure is not None
+    sources = [source for learning in learnings_of(config.recipe) for source in learning.pairs]
+    across = [source.options["across"] for source in sources if source.pairs == "better_over_worse"]
+    assert across == [True, True]
     assert config.optimizer.weight_decay == 0 and config.model.dtype == "bfloat16"
     assert f"configs/paper/{path.name} " in path.read_text()  # the command at its head
 

@@ -14,15 +14,24 @@ from coevo_jax.config.check import check, slice_bounds
 from coevo_jax.config.help import describe, help_text
 from coevo_jax.config.options import Config, EnvConfig
 from coevo_jax.config.reading import load_config, to_yaml
+from coevo_jax.config.recipe import learnings_of
 from coevo_jax.config.strict import ConfigError, StrictModel, validate
 
 CONFIGS = Path(__file__).resolve().parent.parent.parent / "configs"
 SHIPPED = sorted(CONFIGS.glob("*.yaml"))
 COEVO = """
-target:
-  pairs: {expert_target: {dpo: 0.5, sft: 0.5}}
-failure:
-  pairs: {failure_failure: {dpo: 1.0}}
+recipe:
+  - explore: {agent: target}
+  - explore: {agent: failure}
+  - learn:
+      agent: failure
+      sources: [{pairs: better_over_worse, of: [target, failure], kind: failure_failure}]
+  - explore: {agent: failure, into: hard_negatives}
+  - learn: {agent: target, sources: [{pairs: expert_over, of: target, kind: expert_target, sft: 0.5}]}
+  - evaluate: {agent: target}
+agents:
+  target:
+    epochs: 2
 """
 
 
@@ -48,18 +57,19 @@ def message_of(call, *arguments: Any) -> str:
 def test_values_and_defaults(write):
     config = load_config(write(COEVO + "rounds: 2\nseed: 7\n"))
     assert (config.rounds, config.seed, config.batch.rows) == (2, 7, Config().batch.rows)
-    assert config.target.pairs.expert_target is not None and config.target.pairs.expert_target.sft == 0.5
-    assert config.target.pairs.failure_failure is None
+    (source,) = learnings_of(config.recipe, "target")[0].pairs
+    assert (source.label, source.dpo, source.sft, source.of) == ("expert_target", 0.5, 0.5, ("target",))
+    assert list(config.agents) == ["target", "failure"] and config.agents["target"].epochs == 2
 
 
 def test_yaml_scalars_are_those_of_yaml_1_2(write):
     config = load_config(
         write(
-            COEVO.replace("target:\n", "target:\n  learning_rate: [1e-4, 1E3, 2, .5]\n")
+            COEVO.replace("  target:\n", "  target:\n    learning_rate: [1e-4, 1E3, 2, .5]\n")
             + "name: no\nevaluate: {tasks: 1:30}\nwarm_start: {tasks: 0:50, learning_rate: 1e-3}\n"
         )
     )
-    assert config.target.learning_rate == (1e-4, 1000.0, 2.0, 0.5)
+    assert config.agents["target"].learning_rate == (1e-4, 1000.0, 2.0, 0.5)
     assert config.warm_start.learning_rate == 1e-3
     assert (config.name, config.evaluate.tasks, config.warm_start.tasks) == ("no", "1:30", "0:50")
 
@@ -68,10 +78,12 @@ def test_extends_merges_mappings_and_the_child_wins(write, tmp_path):
     write(COEVO + "rounds: 5\nbatch: {rows: 4, pairs: 32}\n", "base.yaml")
     (tmp_path / "sub").mkdir()
     write("extends: ../base.yaml\nbatch: {rows: 2}\n", "sub/middle.yaml")
-    path = write("extends: sub/middle.yaml\ntarget: {pairs: {expert_target: null}, sft_experts: 1}\n")
+    path = write("extends: sub/middle.yaml\nrecipe: sft-more\n")
     config = load_config(path)
     assert (config.rounds, config.batch.rows, config.batch.pairs) == (5, 2, 32)
-    assert config.target.pairs.expert_target is None and config.target.sft_experts == 1.0
+    (learning,) = learnings_of(config.recipe)
+    assert [source.imitate for source in learning.imitations] == ["experts"] and not learning.pairs
+    assert list(config.agents) == ["target"]  # the failure agent's options came before the recipe
 
 
 def test_overrides_are_parsed_as_yaml_and_the_last_wins(write):
@@ -81,17 +93,17 @@ def test_overrides_are_parsed_as_yaml_and_the_last_wins(write):
         [
             "rounds=1",
             "rounds=2",
-            "target.beta=[0.2, 3e-1]",
-            "target.pairs.failure_failure.dpo=0.25",
-            "target.pairs.expert_target=null",
+            "agents.target.beta=[0.2, 3e-1]",
+            "recipe.learn_failure.failure_failure.dpo=0.25",
+            "recipe.learn_target.expert_target.sft=0",
             "env.options={databases: 3}",
             "env.options.seed=4",
             "tokenizer.path=a=b",
         ],
     )
-    assert config.rounds == 2 and config.target.beta == (0.2, 0.3)
-    assert config.target.pairs.failure_failure is not None and config.target.pairs.failure_failure.dpo == 0.25
-    assert config.target.pairs.expert_target is None
+    assert config.rounds == 2 and config.agents["target"].beta == (0.2, 0.3)
+    (failure,), (target,) = (learning.pairs for learning in learnings_of(config.recipe))
+    assert failure.dpo == 0.25 and target.sft == 0
     assert config.env.options == {"databases": 3, "seed": 4} and config.tokenizer.path == "a=b"
 
 
@@ -129,10 +141,10 @@ def test_any_text_survives_the_resolved_yaml(name, tmp_path_factory):
 
 @given(rate=st.floats(min_value=1e-300, max_value=1e300))
 def test_any_number_survives_the_resolved_yaml(rate, tmp_path_factory):
-    config = validate(Config, {"rounds": 0, "target": {"learning_rate": [rate]}}, "test")
+    config = validate(Config, {"rounds": 0, "warm_start": {"learning_rate": rate}}, "test")
     path = tmp_path_factory.mktemp("resolved") / "config.yaml"
     path.write_text(to_yaml(config))
-    assert load_config(path).target.learning_rate == (rate,)
+    assert load_config(path).warm_start.learning_rate == rate
 
 
 # Files that cannot be read
@@ -200,7 +212,7 @@ def test_extends_refuses_cycles_and_missing_parents(write):
     ("text", "expected"),
     [
         ("rouns: 1", "rouns: unknown key (did you mean 'rounds'?)"),
-        ("target: {pairs: {expert_targt: null}}", "target.pairs.expert_targt: unknown key (did you mean"),
+        ("agents: {target: {epoch: 1}}", "agents.target.epoch: unknown key (did you mean"),
         (
             "batch: {zzz: 1}",
             "batch.zzz: unknown key (valid: rows, row_length, views_per_row, pairs, step_pairs, ",
@@ -212,7 +224,7 @@ def test_extends_refuses_cycles_and_missing_parents(write):
         ("rounds: -1", "rounds: found -1 (integer), expected a value greater than or equal to 0"),
         ("name: 3", "name: found 3 (integer), expected a string"),
         ("batch: 3", "batch: found 3 (integer), expected a mapping of keys"),
-        ("failure: null", "failure: found null, expected a mapping of keys"),
+        ("agents: {target: null}", "agents.target: found null, expected a mapping of keys"),
         ("env: {options: [1]}", "env.options: found [1] (list), expected a mapping of keys"),
         ("model: {qk_norm: 1}", "model.qk_norm: found 1 (integer), expected true or false"),
         (
@@ -229,36 +241,48 @@ def test_extends_refuses_cycles_and_missing_parents(write):
             "warm_start.learning_rate: found NaN (number), expected a finite",
         ),
         ("explore: {tasks: [all]}", 'explore.tasks[0]: found "all" (string), expected a string that matches'),
-        ("target: {beta: 0.1}", "target.beta: found 0.1 (number), expected a list"),
-        ("target: {beta: [0.1, x]}", 'target.beta[1]: found "x" (string), expected a number'),
+        ("agents: {target: {beta: 0.1}}", "agents.target.beta: found 0.1 (number), expected a list"),
         (
-            "target: {loss: 3}",
-            "target.loss: found 3 (integer), expected a string (quote it if it looks like a ",
-        ),
-        ("target: {loss: 3}", "number) or a mapping of keys"),
-        ("target: {loss: {ipo: x}}", 'target.loss.ipo: found "x" (string), expected a number'),
-        ("target: {loss: {ipo: .nan}}", "target.loss.ipo: found NaN (number), expected a finite number"),
-        (
-            "target: {pairs: {expert_target: {loss: 3}}}",
-            "target.pairs.expert_target.loss: found 3 (integer), expected a string",
+            "agents: {target: {beta: [0.1, x]}}",
+            'agents.target.beta[1]: found "x" (string), expected a number',
         ),
         (
-            "target: {loss_options: {ipo: 3}}",
-            "target.loss_options.ipo: found 3 (integer), expected a mapping",
+            "agents: {target: {loss: 3}}",
+            "agents.target.loss: found 3 (integer), expected a string (quote it if it looks like a ",
+        ),
+        ("agents: {target: {loss: 3}}", "number) or a mapping of keys"),
+        (
+            "agents: {target: {loss: {ipo: x}}}",
+            'agents.target.loss.ipo: found "x" (string), expected a number',
         ),
         (
-            "target: {loss_options: {ipo: {average: [1]}}}",
-            "target.loss_options.ipo.average: found [1] (list), expected true or false or an integer or",
+            "agents: {target: {loss: {ipo: .nan}}}",
+            "agents.target.loss.ipo: found NaN (number), expected a finite number",
         ),
         (
-            "target: {loss_options: {simpo: {gamma: .inf}}}",
-            "target.loss_options.simpo.gamma: found Infinity (number), expected a finite number",
+            "recipe: [{learn: {agent: a, sources: [{pairs: expert_over, of: b, loss: 3}]}}]",
+            "recipe[0].learn.sources[0].loss: found 3 (integer), expected a string",
         ),
-        ("target: {ld_alpha: .nan}", "target.ld_alpha: found NaN (number), expected a finite number"),
-        ("target: {divergence: jss}", "(did you mean 'js'?)"),
         (
-            "target: {divergence_alpha: 1.5}",
-            "target.divergence_alpha: found 1.5 (number), expected a value les",
+            "agents: {target: {loss_options: {ipo: 3}}}",
+            "agents.target.loss_options.ipo: found 3 (integer), expected a mapping",
+        ),
+        (
+            "agents: {target: {loss_options: {ipo: {average: [1]}}}}",
+            "agents.target.loss_options.ipo.average: found [1] (list), expected true or false or an integer",
+        ),
+        (
+            "agents: {target: {loss_options: {simpo: {gamma: .inf}}}}",
+            "agents.target.loss_options.simpo.gamma: found Infinity (number), expected a finite number",
+        ),
+        (
+            "agents: {target: {ld_alpha: .nan}}",
+            "agents.target.ld_alpha: found NaN (number), expected a fin",
+        ),
+        ("agents: {target: {divergence: jss}}", "(did you mean 'js'?)"),
+        (
+            "agents: {target: {divergence_alpha: 1.5}}",
+            "agents.target.divergence_alpha: found 1.5 (number), expected a value les",
         ),
     ],
 )
@@ -269,7 +293,9 @@ def test_wrong_values_name_key_found_and_expected(write, text, expected):
 
 
 def test_a_value_of_several_types_is_one_problem(write):
-    message = message_of(load_config, write("target: {loss: 3, loss_options: {ipo: {average: [1]}}}"))
+    message = message_of(
+        load_config, write("agents: {target: {loss: 3, loss_options: {ipo: {average: [1]}}}}")
+    )
     assert len(message.splitlines()) == 2
 
 
@@ -281,17 +307,22 @@ def test_every_problem_is_listed_at_once(write):
 def test_a_problem_names_the_file_or_override_that_caused_it(write):
     base = write("batch: {rows: x}\n", "base.yaml")
     child = write("extends: base.yaml\nseed: x\n")
-    lines = message_of(load_config, child, ["target.beta=[0.1, x]"]).splitlines()
+    lines = message_of(load_config, child, ["agents.target.beta=[0.1, x]"]).splitlines()
     assert any(line.startswith(f"{base}: batch.rows") for line in lines)
     assert any(line.startswith(f"{child}: seed") for line in lines)
-    assert any(line.startswith("override 'target.beta=[0.1, x]': target.beta[1]") for line in lines)
+    assert any(
+        line.startswith("override 'agents.target.beta=[0.1, x]': agents.target.beta[1]") for line in lines
+    )
 
 
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
         ("rouns=1", "override 'rouns=1': unknown key 'rouns' (did you mean 'rounds'?)"),
-        ("target.bta=[1]", "override 'target.bta=[1]': unknown key 'bta' (did you mean 'beta'?)"),
+        (
+            "agents.target.bta=[1]",
+            "override 'agents.target.bta=[1]': unknown key 'bta' (did you mean 'beta'?)",
+        ),
         ("seed.x=1", "override 'seed.x=1': seed has no keys of its own"),
         ("rounds", "override 'rounds': expected key=value"),
         ("=1", "override '=1': expected key=value"),
@@ -330,7 +361,7 @@ def test_validate_is_for_any_record():
 
 # Combinations that cannot work
 
-NO_FAILURE = ["failure.explore=false"]
+ALONE = ["recipe=eto"]
 
 
 @pytest.mark.parametrize(
@@ -353,30 +384,14 @@ NO_FAILURE = ["failure.explore=false"]
         (["mesh.fsdp=3"], "model.hidden_size 128 cannot be split over mesh.fsdp 3"),
         (["mesh.tensor=2", "model.intermediate_size=33"], "model.intermediate_size 33 cannot be split"),
         (["mesh.tensor=2", "tokenizer.vocab_size=1025"], "tokenizer.vocab_size 1025 cannot be split"),
-        (["target.pairs.expert_target=null"], "the target agent has nothing to learn from"),
+        (["recipe.learn_target.expert_target.dpo=0", "recipe.learn_target.expert_target.sft=0"], "both 0"),
+        (["agents.target.beta=[]"], "agents.target.beta: the list is empty"),
+        (["agents.failure.learning_rate=[]"], "agents.failure.learning_rate: the list is empty"),
+        (["agents.target.beta=[0.1, 0]"], "agents.target.beta: found [0.1, 0.0], expected values above 0"),
         (
-            ["target.pairs.expert_failure={}", *NO_FAILURE],
-            "target.pairs.expert_failure needs a failure agent",
+            ["agents.target.learning_rate=[-1]"],
+            "agents.target.learning_rate: found [-1.0], expected values above 0",
         ),
-        (["target.pairs.failure_failure={}", *NO_FAILURE], "needs two failures of a task"),
-        (
-            ["target.pairs.failure_failure={}", "target.cross_agent_only=true", *NO_FAILURE],
-            "target.cross_agent_only needs a failure agent",
-        ),
-        (
-            ["failure.pairs.failure_failure=null"],
-            "failure.learn is true, but failure.pairs.failure_failure is null",
-        ),
-        (["failure.sft_successes=1"], "failure.sft_successes: the failure agent learns from pairs only"),
-        (["failure.sft_experts=1"], "failure.sft_experts: the failure agent learns from pairs only"),
-        (
-            ["target.pairs.expert_target={dpo: 0, sft: 0}"],
-            "target.pairs.expert_target: dpo and sft are both 0",
-        ),
-        (["target.beta=[]"], "target.beta: the list is empty"),
-        (["failure.learning_rate=[]"], "failure.learning_rate: the list is empty"),
-        (["target.beta=[0.1, 0]"], "target.beta: found [0.1, 0.0], expected values above 0"),
-        (["target.learning_rate=[-1]"], "target.learning_rate: found [-1.0], expected values above 0"),
         (["explore.tasks=['50:50']"], "explore.tasks[0]: the slice 50:50 is empty"),
         (["evaluate.tasks=':0'"], "evaluate.tasks: the slice :0 is empty"),
         (["name=a/b"], "name: found 'a/b', expected the name of a folder"),
@@ -387,7 +402,7 @@ NO_FAILURE = ["failure.explore=false"]
         ),
         (["budget.match=[pairs]"], "budget.match does nothing: budget.run names no run"),
         (
-            ["budget={run: x, match: [pairs], learned_tokens: [1, 2, 3]}", *NO_FAILURE],
+            ["budget={run: x, match: [pairs], learned_tokens: [1, 2, 3]}", *ALONE],
             "budget.run and budget.learned_tokens: expected a run or numbers, not both",
         ),
         (["budget.pairs=[5, 5]"], "budget.pairs: found 2 values, expected one for each of the 3 rounds"),
@@ -397,12 +412,12 @@ NO_FAILURE = ["failure.explore=false"]
         ),
         (
             ["budget.explored_tokens=[5, 5, 5]"],
-            "budget.explored_tokens is what both agents of a run take together, all for a target agent",
+            "budget.explored_tokens is what all agents of a run take together, all for one agent alone",
         ),
-        (["budget={run: x, match: [learned_tokens]}"], "budget.learned_tokens is what both agents of a run"),
+        (["budget={run: x, match: [learned_tokens]}"], "budget.learned_tokens is what all agents of a run"),
         (
-            ["budget.pairs=[5, 5, 5]", "target.pairs.expert_target=null", "target.sft_experts=1"],
-            "budget.pairs does nothing: no kind of target.pairs is learned from",
+            ["budget.pairs=[5, 5, 5]", "recipe=sft-more"],
+            "budget.pairs does nothing: the agent target learns from no pairs",
         ),
         (
             ["explore.samples=2", "explore.temperature=0"],
@@ -416,27 +431,27 @@ NO_FAILURE = ["failure.explore=false"]
             [
                 "batch.rows=1",
                 "batch.views_per_row=2",
-                "target.ld_alpha=0.5",
-                "target.pairs.expert_target={sft: 1}",
+                "agents.target.ld_alpha=0.5",
+                "recipe.learn_target.expert_target.sft=1",
             ],
             "= 2 views in a microbatch cannot hold the 3 that one pair of the target agent may take",
         ),
         (
-            ["target.divergence_alpha=0.3"],
-            "target.divergence_alpha 0.3 does nothing: target.divergence is re",
+            ["agents.target.divergence_alpha=0.3"],
+            "agents.target.divergence_alpha 0.3 does nothing: agents.target.divergence is re",
         ),
         (
-            ["target.pairs.expert_target={dpo: 0, sft: 1, loss: ipo}"],
-            "target.pairs.expert_target.loss does nothing: target.pairs.expert_target.dpo is 0",
+            ["recipe.learn_target.expert_target.dpo=0", "recipe.learn_target.expert_target.loss=ipo"],
+            "recipe.learn_target.expert_target.loss does nothing: dpo is 0",
         ),
         (
-            ["target.loss=ipo", "target.pairs.expert_target.loss=hinge"],
-            "target.loss does nothing: every kind of target.pairs has a loss of its own",
+            ["agents.target.loss=ipo", "recipe.learn_target.expert_target.loss=hinge"],
+            "agents.target.loss does nothing: every kind of pair that it learns from has a",
         ),
         *(
             (
-                [f"target.{option}", "target.pairs.expert_target=null", "target.sft_successes=1"],
-                f"target.{option.partition('=')[0]} does nothing: no kind of target.pairs has a dpo above 0",
+                [f"agents.target.{option}", "recipe=rft"],
+                f"agents.target.{option.partition('=')[0]} does nothing: no pairs that it learns from have a",
             )
             for option in (
                 "loss=ipo",
@@ -460,24 +475,26 @@ def test_impossible_combinations_are_refused(write, overrides, expected):
     "overrides",
     [
         ["warm_start.tasks='0:500'", "explore.tasks=['0:500']"],
-        ["target.pairs.failure_failure={}", "explore.samples=2", *NO_FAILURE],
-        ["rounds=0", "target.pairs.expert_target=null", "failure.pairs.failure_failure=null"],
-        ["failure.pairs.failure_failure=null", "failure.pairs.expert_failure={}"],
-        ["failure.pairs.failure_failure=null", "failure.pairs.expert_target={}", "target.pairs_kept=drawn"],
-        ["failure.learn=false", "failure.pairs.failure_failure=null"],
+        ["rounds=0", "recipe=sft"],
+        ["recipe=frozen-failure"],
+        ["recipe=positive-second-agent", "agents.failure.pairs_kept=drawn"],
         ["mesh.tensor=2", "tokenizer.path=x", "tokenizer.vocab_size=1025"],
-        ["explore.samples=4", "batch.pairs=1", "target.pairs.expert_failure={}"],
-        ["batch.step_pairs=1", "explore.samples=4", "target.loss=aot"],
-        ["batch.rows=1", "batch.views_per_row=2", "target.pairs.expert_target={sft: 1}"],
-        ["target.loss={sigmoid: 0.8, sft: 0.2}", "target.loss_options={sft: {average: sum}}"],
-        ["target.loss_options={ipo: {average: false}}", "target.loss=ipo"],
-        ["target.ld_alpha=0.5", "target.wpo=true", "target.divergence=js", "target.reference_every=10"],
-        ["target.divergence=alpha", "target.divergence_alpha=0.3"],
-        ["failure.divergence_alpha=0.3", "failure.learn=false"],  # an agent that is off keeps its options
-        ["target.loss=ipo", "rounds=0"],
+        ["explore.samples=4", "batch.pairs=1", "recipe=coevo"],
+        ["batch.step_pairs=1", "explore.samples=4", "agents.target.loss=aot"],
+        ["batch.rows=1", "batch.views_per_row=2", "recipe.learn_target.expert_target.sft=1"],
+        ["agents.target.loss={sigmoid: 0.8, sft: 0.2}", "agents.target.loss_options={sft: {average: sum}}"],
+        ["agents.target.loss_options={ipo: {average: false}}", "agents.target.loss=ipo"],
+        [
+            "agents.target.ld_alpha=0.5",
+            "agents.target.wpo=true",
+            "agents.target.divergence=js",
+            "agents.target.reference_every=10",
+        ],
+        ["agents.target.divergence=alpha", "agents.target.divergence_alpha=0.3"],
+        ["agents.target.loss=ipo", "rounds=0"],
         ["mesh.data=2", "mesh.fsdp=4"],
-        ["budget.pairs=[5, 5, 5]", "failure.learn=false"],
-        ["budget={explored_tokens: [5, 5, 5], learned_tokens: [5, 5, 5]}", *NO_FAILURE],
+        ["budget.pairs=[5, 5, 5]", "recipe=frozen-failure"],
+        ["budget={explored_tokens: [5, 5, 5], learned_tokens: [5, 5, 5]}", *ALONE],
         ["budget={run: x, match: [pairs]}"],
     ],
 )
@@ -503,12 +520,10 @@ def test_help_covers_every_option_with_its_doc():
     rows = describe(Config)
     keys = [row[0] for row in rows]
     assert len(set(keys)) == len(keys)
-    assert {"rounds", "target.pairs.expert_target", "target.pairs.expert_target.dpo", "failure.learn"} <= set(
-        keys
-    )
+    assert {"rounds", "recipe", "agents.NAME.beta", "agents.NAME.reference"} <= set(keys)
     undocumented = [key for key, _, _, doc in rows if not doc.endswith(".")]
     assert not undocumented
-    assert ("target.beta", "list of number", "[0.1, 0.5]") in [row[:3] for row in rows]
+    assert ("agents.NAME.beta", "list of number", "[0.1, 0.5]") in [row[:3] for row in rows]
     assert ("rounds", "integer >=0", "3") in [row[:3] for row in rows]
 
 
@@ -517,5 +532,5 @@ def test_help_text_is_aligned_and_names_environment_options():
     assert "env.options of toy:" in text
     line = next(line for line in text.splitlines() if "env.options.path" in line)
     assert re.fullmatch(r"  env\.options\.path +string +required +Where the data lies\.", line)
-    column = text.splitlines()[1].index("string")
+    column = text.splitlines()[2].index("string")
     assert line.index("string") == column

@@ -2,15 +2,17 @@
 
 import numpy as np
 
-from coevo_jax.config.options import BatchConfig, KindWeights, PairWeights
+from coevo_jax.config.options import BatchConfig
+from coevo_jax.config.recipe import KindWeights
 from coevo_jax.data.packing.plan import pack
 from coevo_jax.data.pairing import PairSet
-from coevo_jax.trajectory import PAIR_KINDS, Ending, PreferencePair, Trajectory
+from coevo_jax.trajectory import Ending, PreferencePair, Trajectory
 
 PAD = 9
 DPO = {"expert_target": 0.5, "expert_failure": 0.25, "failure_failure": 1.0}
 SFT = {"expert_target": 0.5, "expert_failure": 0.125, "failure_failure": 0.0}
-WEIGHTS = PairWeights(**{kind: KindWeights(dpo=DPO[kind], sft=SFT[kind]) for kind in PAIR_KINDS})
+PAIR_KINDS = ("expert_target", "expert_failure", "failure_failure")
+WEIGHTS = {kind: KindWeights(dpo=DPO[kind], sft=SFT[kind]) for kind in PAIR_KINDS}
 
 
 def trajectory(tokens, mask, *, task="t", agent="target", sample=0, reward=0.0):
@@ -39,7 +41,8 @@ def packed(
     return pack(
         PairSet(trajectories=tuple(trajectories), pairs=tuple(links)),
         batch=BatchConfig(**batch),
-        pair_weights=weights,
+        kinds=weights,
+        order=PAIR_KINDS,
         sft_extra=extra or {},
         sft_reduction=reduction,
         pad_id=PAD,

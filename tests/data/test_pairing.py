@@ -6,19 +6,45 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coevo_jax.data.pairing import (
-    KEPT,
-    Keep,
-    PairSet,
-    add_trajectories,
-    cut_turns,
-    failure_pairs,
-    keep_pairs,
-    round_pairs,
-)
+from coevo_jax.data.pairing import KEPT, Keep, PairSet, add_trajectories, collect_pairs, keep_pairs
+from coevo_jax.methods.better_over_worse import better_over_worse
+from coevo_jax.methods.expert_over import expert_over
+from coevo_jax.methods.material import Material, cut_turns
 from coevo_jax.trajectory import Ending, Trajectory, Turn
 
 TURN = Turn(response="r", action="a", observation="o")
+LARGEST = Keep()
+KINDS = ("expert_target", "expert_failure", "failure_failure")
+
+
+def round_pairs(
+    experts,
+    target,
+    failure,
+    *,
+    kinds=KINDS,
+    max_per_kind,
+    max_extra_turns=None,
+    cross_agent_only=False,
+    keep=LARGEST,
+):
+    """What the target agent of co-evolution learns from, by the builders of the recipe."""
+    ours, theirs, both = (
+        Material(played=played, experts={one.task_id: one for one in experts})
+        for played in ((list(target),), (list(failure),), (list(target), list(failure)))
+    )
+    found = {
+        "expert_target": expert_over(ours, max_extra_turns=max_extra_turns),
+        "expert_failure": expert_over(theirs, max_extra_turns=max_extra_turns),
+        "failure_failure": better_over_worse(both, across=cross_agent_only, max_extra_turns=max_extra_turns),
+    }
+    return collect_pairs({kind: found[kind] for kind in kinds}, max_per_kind=max_per_kind, keep=keep)
+
+
+def failure_pairs(target, failure, *, cross_agent_only, max_per_kind, keep=LARGEST):
+    """What the failure agent learns from: no expert is at hand."""
+    limits = {"max_per_kind": max_per_kind, "cross_agent_only": cross_agent_only, "keep": keep}
+    return round_pairs([], target, failure, kinds=("failure_failure",), **limits)
 
 
 def trajectory(agent, sample, reward, *, task="t", turns=1, ids=None, ending=None):

@@ -19,10 +19,9 @@ TINY = [
     "model.num_layers=1",
     "warm_start={tasks: '0:24', epochs: 4, learning_rate: 2e-2}",
     "explore={tasks: ['40:49'], samples: 2, block_tasks: 6}",
-    "evaluate={split: dev, tasks: ':6', failure_agent: false}",
-    "failure={learn: false}",
-    "failure.pairs.failure_failure=null",
-    "target.epochs=1",
+    "evaluate={split: dev, tasks: ':6'}",
+    "recipe=frozen-failure",
+    "agents.target.epochs=1",
     "rounds=2",
     "checkpoint={every_steps: 2, keep: 100}",
 ]

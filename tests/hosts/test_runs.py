@@ -239,10 +239,9 @@ def test_where_process_0_is_killed_the_others_end_at_once(tmp_path):
 def test_a_budget_of_tokens_ends_the_exploration_at_the_same_block_for_two_processes(tmp_path):
     alone = [
         "rounds=1",
-        "failure.explore=false",
-        "target.pairs.expert_failure=null",
+        "recipe=eto",
         "explore={samples: 6, block_tasks: 4}",
-        "target.max_pairs_per_kind=6",
+        "agents.target.max_pairs_per_kind=6",
         "budget={explored_tokens: [330], learned_tokens: [900]}",
     ]
     runs = []

@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent.parent
 LAUNCH = ROOT / "launch"
 
-TRAIN = ["configs/quickstart.yaml", 'name=it\'s a "b" $HOME {{NAME}}', "target.beta=[0.1,0.2]"]
+TRAIN = ["configs/quickstart.yaml", 'name=it\'s a "b" $HOME {{NAME}}', "agents.target.beta=[0.1,0.2]"]
 
 # Every way to start launch.train: the script and options enough for it to start.
 STARTS = {

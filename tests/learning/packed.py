@@ -5,17 +5,19 @@ from dataclasses import replace
 import numpy as np
 
 from coevo_jax.batch import PreferenceBatch
-from coevo_jax.config.options import BatchConfig, KindWeights, PairWeights
+from coevo_jax.config.options import BatchConfig
+from coevo_jax.config.recipe import KindWeights
 from coevo_jax.data.packing.plan import BatchPlan, pack
 from coevo_jax.data.pairing import PairSet
-from coevo_jax.trajectory import PAIR_KINDS, Ending, PreferencePair, Trajectory
+from coevo_jax.trajectory import Ending, PreferencePair, Trajectory
 
 VOCAB = 64
-WEIGHTS = PairWeights(
-    expert_target=KindWeights(dpo=0.5, sft=0.5),
-    expert_failure=KindWeights(dpo=0.25, sft=0.125),
-    failure_failure=KindWeights(dpo=1.0, sft=0.0),
-)
+PAIR_KINDS = ("expert_target", "expert_failure", "failure_failure")
+WEIGHTS = {
+    "expert_target": KindWeights(dpo=0.5, sft=0.5),
+    "expert_failure": KindWeights(dpo=0.25, sft=0.125),
+    "failure_failure": KindWeights(dpo=1.0, sft=0.0),
+}
 
 
 def random_pairs(seed: int, *, tasks: int = 4, failures: int = 3) -> PairSet:
@@ -62,7 +64,8 @@ def packed(
     return pack(
         pair_set,
         batch=BatchConfig(**settings),
-        pair_weights=WEIGHTS,
+        kinds=WEIGHTS,
+        order=PAIR_KINDS,
         sft_extra={},
         sft_reduction=reduction,
         pad_id=0,

@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from coevo_jax.config.options import LearnConfig, MeshConfig, ModelConfig, OptimizerConfig
+from coevo_jax.config.agents import AgentConfig
+from coevo_jax.config.options import MeshConfig, ModelConfig, OptimizerConfig
+from coevo_jax.config.recipe import KindWeights
 from coevo_jax.config.strict import ConfigError, validate
 from coevo_jax.learning.agent_loss import agent_loss
 from coevo_jax.learning.loss_calls import call_loss
@@ -37,12 +39,14 @@ def reduced(policy_chosen, policy_rejected, reference_chosen, reference_rejected
 """
 
 
-def options(**values) -> LearnConfig:
-    return validate(LearnConfig, {"pairs": EVERY_KIND, **values}, "test")
+def loss_of(name: str, pairs: dict = EVERY_KIND, **values):
+    options = validate(AgentConfig, values, "test")
+    kinds = {kind: validate(KindWeights, weights, "test") for kind, weights in pairs.items()}
+    return agent_loss(options, kinds, tuple(EVERY_KIND), f"agents.{name}")
 
 
 def of(**values) -> AgentLoss:
-    return agent_loss(options(**values), "target")
+    return loss_of("target", **values)
 
 
 @pytest.fixture(scope="module")
@@ -133,22 +137,22 @@ def test_equal_options_give_equal_losses():
 
 
 REFUSED = {
-    "WPO beside sorted pairs": ({"loss": "aot", "wpo": True}, r"^target\.wpo: found true beside aot"),
+    "WPO beside sorted pairs": ({"loss": "aot", "wpo": True}, r"^agents\.target\.wpo: found true beside aot"),
     "a name": (
         {"loss": "sigmoyd"},
-        r"^target\.loss: found the loss 'sigmoyd' \(did you mean 'sigmoid'\?\), expected your own as .* odpo",
+        r"^agents\.target\.loss: found the loss 'sigmoyd' \(did you mean 'sigmoid'\?\), expected .* odpo",
     ),
     "a name that is like none": ({"loss": "zzz"}, r"'zzz', expected .* one of sigmoid, hinge, ipo, "),
     "a part of a mixture": ({"loss": {"sigmoid": 1, "hing": 1}}, r"'hing' \(did you mean 'hinge'\?\)"),
-    "a weight": ({"loss": {"sigmoid": 0}}, r"^target\.loss: found \{'sigmoid': 0\.0\}, .*above 0"),
-    "no part": ({"loss": {}}, r"^target\.loss: found \{\}, expected"),
+    "a weight": ({"loss": {"sigmoid": 0}}, r"^agents\.target\.loss: found \{'sigmoid': 0\.0\}, .*above 0"),
+    "no part": ({"loss": {}}, r"^agents\.target\.loss: found \{\}, expected"),
     "a kind's name": (
         {"pairs": EVERY_KIND | {"failure_failure": {"loss": "ipoo"}}},
-        r"^target\.pairs\.failure_failure\.loss: .*did you mean 'ipo'",
+        r"^recipe: loss of failure_failure: .*did you mean 'ipo'",
     ),
     "an option": (
         {"loss_options": {"sigmoid": {"label_smothing": 0.1}}},
-        r"^target\.loss: the loss 'sigmoid': no option 'label_smothing' \(did you mean 'label_smoothing'\?\)",
+        r"^agents\.target\.loss: the loss 'sigmoid': no option 'label_smothing' .*'label_smoothing'",
     ),
     "an option's type": (
         {"loss_options": {"sigmoid": {"label_smoothing": True}}},
@@ -160,7 +164,7 @@ REFUSED = {
     ),
     "options of another loss": (
         {"loss": "ipo", "loss_options": {"sigmoid": {}}},
-        r"^target\.loss_options\.sigmoid: this loss is not in use; in use: ipo",
+        r"^agents\.target\.loss_options\.sigmoid: this loss is not in use; in use: ipo",
     ),
     "options of a loss that only a kind without preference names": (
         {"pairs": {"expert_target": {}}, "loss_options": {"kto": {}}},
@@ -168,15 +172,15 @@ REFUSED = {
     ),
     "a divergence of a loss without": (
         {"loss": "kto", "divergence": "js"},
-        r"^target\.loss: .*'kto' has no form",
+        r"^agents\.target\.loss: .*'kto' has no form",
     ),
     "a divergence of nothing": (
         {"loss": "sft", "divergence": "js"},
-        r"^target\.divergence does nothing: sft re",
+        r"^agents\.target\.divergence does nothing: sft re",
     ),
     "a refreshed reference that nothing reads": (
         {"loss": {"simpo": 0.5, "sft": 0.5}, "reference_every": 5},
-        r"^target\.reference_every does nothing: sft, simpo reads no reference",
+        r"^agents\.target\.reference_every does nothing: sft, simpo reads no reference",
     ),
     "a module": ({"loss": "nowhere_at_all:f"}, r"importing 'nowhere_at_all' failed"),
 }
@@ -191,9 +195,9 @@ def test_what_is_wrong_or_would_do_nothing_is_refused(case):
 
 def test_an_own_loss_of_another_shape_is_refused_by_its_key(own_package):
     with pytest.raises(
-        ConfigError, match=r"^failure\.loss: .*returned float32 \[\], expected .*float32 \[3\]"
+        ConfigError, match=r"^agents\.failure\.loss: .*returned float32 \[\], expected .*float32 \[3\]"
     ):
-        agent_loss(options(loss=f"{own_package}:reduced"), "failure")
+        loss_of("failure", loss=f"{own_package}:reduced")
 
 
 @pytest.mark.parametrize("name", sorted(PREFERENCE_LOSSES))

@@ -9,7 +9,7 @@ import pytest
 from coevo_jax.learning.objective import one_loss
 from coevo_jax.learning.preference_losses import PREFERENCE_LOSSES
 from coevo_jax.learning.pull import pulls
-from tests.learning.packed import one_batch
+from tests.learning.packed import PAIR_KINDS, one_batch
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,9 @@ def batch():
 )
 def test_preferences_pull_with_the_losses_slope_at_no_margin(batch, name, slope):
     beta = 0.3
-    found, _ = jax.jit(lambda batch: pulls(batch, beta=beta, loss=one_loss(PREFERENCE_LOSSES[name])))(batch)
+    found, _ = jax.jit(
+        lambda batch: pulls(batch, beta=beta, loss=one_loss(PREFERENCE_LOSSES[name], PAIR_KINDS))
+    )(batch)
     if slope is None:
         tokens = batch.token_count[batch.chosen]
         expected = np.sum(batch.weight / np.maximum(tokens, 1) / beta)  # |d (x - 1 / (2 beta)) ** 2|
@@ -39,6 +41,6 @@ def test_preferences_pull_with_the_losses_slope_at_no_margin(batch, name, slope)
 
 
 def test_imitation_pulls_with_its_weights(batch):
-    _, found = pulls(batch, beta=np.float32(0.1), loss=one_loss(PREFERENCE_LOSSES["sigmoid"]))
+    _, found = pulls(batch, beta=np.float32(0.1), loss=one_loss(PREFERENCE_LOSSES["sigmoid"], PAIR_KINDS))
     assert found == pytest.approx(np.sum(batch.sft_weight), rel=1e-6)
     assert found > 0

@@ -24,14 +24,14 @@ from coevo_jax.models.attention_kinds import choose_attention
 from coevo_jax.models.transformer import Transformer, output_logits
 from coevo_jax.sharding import make_mesh
 from tests.fresh import fresh_params
-from tests.learning.packed import VOCAB, one_batch, packed, random_pairs
+from tests.learning.packed import PAIR_KINDS, VOCAB, one_batch, packed, random_pairs
 
 CONFIG = ModelConfig(
     hidden_size=32, num_layers=2, num_heads=4, num_kv_heads=4, head_dim=8, intermediate_size=64
 )
 OPTIMIZER = make_optimizer(OptimizerConfig())
 PLAIN = optax.identity()  # Adam's quotient of tiny numbers turns 1e-9 of noise into 1e-4
-SIGMOID = one_loss(PREFERENCE_LOSSES["sigmoid"])
+SIGMOID = one_loss(PREFERENCE_LOSSES["sigmoid"], PAIR_KINDS)
 BETA, RATE = np.float32(0.1), np.float32(1e-3)
 
 
@@ -236,7 +236,7 @@ def step_over(plan, batches, optimizer=PLAIN, loss=SIGMOID, rate=0.1):
 )
 def test_a_step_of_several_microbatches_equals_one(name):
     """Uncoupled losses add gradients up; coupled ones take two passes. Parameters and metrics agree."""
-    loss = one_loss(PREFERENCE_LOSSES[name])
+    loss = one_loss(PREFERENCE_LOSSES[name], PAIR_KINDS)
     assert loss.coupled == (name != "sigmoid")
     pair_set = random_pairs(6)
     count = len(pair_set.pairs)
@@ -251,7 +251,7 @@ def test_a_step_of_several_microbatches_equals_one(name):
 def test_wpo_weighs_pairs_by_the_policys_confidence(model, params):
     """By hand: the mean over scored tokens of log p - log sum p^2, both sides, exponentiated, at most 1."""
     batch = one_batch(7)
-    loss = AgentLoss(by_kind=SIGMOID.by_kind, wpo=True)
+    loss = AgentLoss(kinds=PAIR_KINDS, by_kind=SIGMOID.by_kind, wpo=True)
     logps, confidence = logps_of(model, params, batch, confidence=True)
     _, metrics = objective(logps, confidence, batch, beta=BETA, loss=loss)
     margin = (logps - batch.reference_logps)[batch.chosen] - (logps - batch.reference_logps)[batch.rejected]
@@ -283,10 +283,12 @@ def test_every_kind_of_pair_has_a_loss_of_its_own(model, params):
     batch = one_batch(8)
     logps, _ = logps_of(model, params, batch)
     names = ("sigmoid", "ipo", "hinge")
-    mixed = AgentLoss(by_kind=tuple(PREFERENCE_LOSSES[name] for name in names))
+    mixed = AgentLoss(kinds=PAIR_KINDS, by_kind=tuple(PREFERENCE_LOSSES[name] for name in names))
     _, metrics = objective(logps, None, batch, beta=BETA, loss=mixed)
     for name, kind in zip(names, ("expert_target", "expert_failure", "failure_failure"), strict=True):
-        _, alone = objective(logps, None, batch, beta=BETA, loss=one_loss(PREFERENCE_LOSSES[name]))
+        _, alone = objective(
+            logps, None, batch, beta=BETA, loss=one_loss(PREFERENCE_LOSSES[name], PAIR_KINDS)
+        )
         assert float(metrics[f"loss/pair/{kind}"][0]) == pytest.approx(float(alone[f"loss/pair/{kind}"][0]))
 
 

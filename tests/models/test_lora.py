@@ -23,7 +23,7 @@ from coevo_jax.models.lora import merge, model_variables, plain
 from coevo_jax.models.transformer import Transformer
 from coevo_jax.sharding import make_mesh
 from tests.fresh import fresh_adapters, fresh_params
-from tests.learning.packed import VOCAB, one_batch
+from tests.learning.packed import PAIR_KINDS, VOCAB, one_batch
 
 LORA = LoraConfig(rank=3, alpha=6.0)
 CONFIG = ModelConfig(
@@ -35,7 +35,7 @@ CONFIG = ModelConfig(
     intermediate_size=64,
     lora=LORA,
 )
-SIGMOID = one_loss(PREFERENCE_LOSSES["sigmoid"])
+SIGMOID = one_loss(PREFERENCE_LOSSES["sigmoid"], PAIR_KINDS)
 PLAIN = optax.identity()
 BETA, RATE = np.float32(0.1), np.float32(1e-2)
 

@@ -19,6 +19,7 @@ from coevo_jax.config.reading import load_config
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.chat.tokenizer import load_tokenizer, save_tokenizer
 from coevo_jax.data.parquet import read_trajectories
+from coevo_jax.learning.train_state import Agents
 from coevo_jax.models.lora import init_trained, whole_params
 from coevo_jax.models.transformer import Transformer
 from coevo_jax.phases.serving import FOLDER, check_server, serve
@@ -83,11 +84,11 @@ def at_a_phase(config: Config, home: Path, folder: Path, base, seed: int):
         rng = np.random.default_rng(number)
         return jax.tree.map(lambda x: 0.1 * rng.normal(size=x.shape).astype(np.float32), shapes)
 
-    agents = {name: SimpleNamespace(params=agent(seed + i)) for i, name in enumerate(("target", "failure"))}
-    run = SimpleNamespace(
-        config=config, folder=home, manifest=SimpleNamespace(checkpoint=3), agents=agents, frozen=base
-    )
-    return run, SimpleNamespace(learner=SimpleNamespace(model=model))
+    states: Any = {
+        name: SimpleNamespace(params=agent(seed + i)) for i, name in enumerate(("target", "failure"))
+    }
+    run = SimpleNamespace(config=config, folder=home, manifest=SimpleNamespace(checkpoint=3))
+    return run, SimpleNamespace(learner=SimpleNamespace(model=model)), Agents(states=states, frozen=base)
 
 
 @pytest.fixture
@@ -98,8 +99,8 @@ def without_export(monkeypatch):
     )
 
 
-def whole(run, agent: str):
-    return whole_params(run.agents[agent].params, run.frozen, run.config.model)
+def whole(config, agents: Agents, agent: str):
+    return whole_params(agents[agent].params, agents.frozen, config.model)
 
 
 def assert_close(found, expected):
@@ -112,11 +113,11 @@ def test_vllm_gets_adapters_beside_each_other_and_lets_go_of_the_last_phases(ser
     check_server(config)
     stub: Stub = server.stub
     for seed in (1, 5):  # two phases
-        run, world = at_a_phase(config, tmp_path / "run", folder, base, seed)
-        names = [serve(run, world, agent).model for agent in ("target", "failure")]
+        run, world, agents = at_a_phase(config, tmp_path / "run", folder, base, seed)
+        names = [serve(run, world, agents, agent).model for agent in ("target", "failure")]
         assert set(stub.adapters) == set(names) and names[0].startswith("tiny-target-")
         for name, agent in zip(names, ("target", "failure"), strict=True):
-            assert_close(stub.adapters[name]["layers"], whole(run, agent)["layers"])
+            assert_close(stub.adapters[name]["layers"], whole(config, agents, agent)["layers"])
         assert len(list((tmp_path / "run" / FOLDER).iterdir())) == 2
     posted = [path for path, _ in stub.posted]
     assert posted.count("/v1/load_lora_adapter") == 4 and posted.count("/v1/unload_lora_adapter") == 2
@@ -128,10 +129,10 @@ def test_vllm_gets_adapters_beside_each_other_and_lets_go_of_the_last_phases(ser
 def test_a_server_gets_all_weights_in_the_models_type(load, server, folder, tmp_path):
     alone = "explore.together=false"
     config = config_on(tmp_path, folder, LORA, alone, *through(load, server.url))
-    run, world = at_a_phase(config, tmp_path / "run", folder, server.stub.params, 1)
+    run, world, agents = at_a_phase(config, tmp_path / "run", folder, server.stub.params, 1)
     for agent in ("target", "failure"):
-        served = serve(run, world, agent)
-        assert_close(server.stub.params, whole(run, agent))
+        served = serve(run, world, agents, agent)
+        assert_close(server.stub.params, whole(config, agents, agent))
         if load == "sglang":  # serves the weights under the folder's name from then on
             assert Path(served.model).parent == tmp_path / "run" / FOLDER
     posted = {"vllm": ["/collective_rpc", "/reset_prefix_cache"], "sglang": ["/update_weights_from_disk"]}
@@ -152,9 +153,9 @@ def test_a_server_that_cannot_load_is_told_what_it_needs(
     server.stub.dynamic = False
     alone = "explore.together=false"
     config = config_on(tmp_path, folder, LORA, alone, *through(load, server.url))
-    run, world = at_a_phase(config, tmp_path / "run", folder, {}, 1)
+    run, world, agents = at_a_phase(config, tmp_path / "run", folder, {}, 1)
     with pytest.raises(ConfigError, match=words):
-        serve(run, world, "target")
+        serve(run, world, agents, "target")
 
 
 def test_a_load_that_did_not_happen_is_noticed(server, folder, tmp_path, without_export, monkeypatch):
@@ -163,9 +164,9 @@ def test_a_load_that_did_not_happen_is_noticed(server, folder, tmp_path, without
         monkeypatch.setattr(Stub, "post", lambda self, path, body, answer=answer: answer)
         alone = "explore.together=false"
         config = config_on(tmp_path, folder, LORA, alone, *through(load, server.url))
-        run, world = at_a_phase(config, tmp_path / "run", folder, {}, 1)
+        run, world, agents = at_a_phase(config, tmp_path / "run", folder, {}, 1)
         with pytest.raises(ConfigError, match=r"out of memory|serves only base"):
-            serve(run, world, "target")
+            serve(run, world, agents, "target")
 
 
 def test_the_servers_are_asked_before_a_run_is_made(server, folder, tmp_path, monkeypatch, capsys):
@@ -188,7 +189,7 @@ def test_the_servers_are_asked_before_a_run_is_made(server, folder, tmp_path, mo
     server.stub.edit = lambda answer: {"choices": [{**answer["choices"][0], "token_ids": None}]}
     assert "return_token_ids" in refusal(*through("vllm_lora", server.url))
     server.stub.edit = lambda answer: answer
-    dead = "failure_url: 'http://127.0.0.1:9/v1'"
+    dead = "urls: {failure: 'http://127.0.0.1:9/v1'}"
     assert "127.0.0.1:9/v1/models: no answer" in refusal(*through("vllm_lora", server.url, dead))
 
 
@@ -203,7 +204,7 @@ def test_the_servers_are_asked_before_a_run_is_made(server, folder, tmp_path, mo
         (["model.lora.warm_start=full", "model.lora.base_dtype=float32"], "vllm_lora: expected model.lora"),
         (["rollout.server.load=vllm"], "with explore.together: one server has the weights of one agent"),
         (
-            ["rollout.server.load=sglang", "rollout.server.failure_url=http://127.0.0.1:8000/v1"],
+            ["rollout.server.load=sglang", "rollout.server.urls.failure=http://127.0.0.1:8000/v1"],
             "with explore.together: one server",
         ),
         (["rounds=0"], "rollout.server does nothing: rounds is 0"),
@@ -212,12 +213,11 @@ def test_the_servers_are_asked_before_a_run_is_made(server, folder, tmp_path, mo
         (["rollout.server.adress=x"], "unknown key 'adress'|unknown key"),
         (
             [
-                "failure.explore=false",
-                "target.pairs.expert_failure=null",
+                "recipe=eto",
                 "explore.samples=2",
-                "rollout.server.failure_url=http://h/v1",
+                "rollout.server.urls.failure=http://h/v1",
             ],
-            "rollout.server.failure_url does nothing: failure.explore is false",
+            "rollout.server.urls.failure does nothing: no such agent explores",
         ),
     ],
 )
@@ -233,7 +233,7 @@ def test_shipped_configs_use_every_option_of_servers():
     )
     assert adapters and whole_weights and two
     assert [one.load for one in (adapters, whole_weights, two)] == ["vllm_lora", "vllm", "sglang"]
-    assert two.failure_url and adapters.timeout != whole_weights.timeout
+    assert two.urls and adapters.timeout != whole_weights.timeout
 
 
 SMALL = ("warm_start.epochs=4", "explore.tasks=['40:48']", "explore.temperature=0", "explore.samples=1")
@@ -266,7 +266,7 @@ def test_a_greedy_run_through_two_servers_ends_in_the_numbers_of_one_without(tmp
     local = finished(tiny_config(tmp_path, *SMALL, "rollout.joining=as_ready", "name=local"))
     stubs = [scratch_stub(local) for _ in range(2)]
     with StubServer(stubs[0]) as one, StubServer(stubs[1]) as other:
-        more = f"failure_url: '{other.url}'"
+        more = f"urls: {{failure: '{other.url}'}}"
         config = tiny_config(tmp_path, *SMALL, *through("sglang", one.url, more), "name=served")
         run = finished(config)
     assert explored(run) == explored(local) and len(explored(run)) > 20
@@ -284,7 +284,7 @@ def test_a_greedy_run_through_two_servers_ends_in_the_numbers_of_one_without(tmp
 
 @pytest.mark.slow
 def test_a_greedy_run_of_adapters_through_a_server_explores_what_one_without_does(folder, server, tmp_path):
-    greedy = ["explore.temperature=0", "explore.samples=1", "failure.learn=false", "evaluate.tasks=':1'"]
+    greedy = ["explore.temperature=0", "explore.samples=1", "recipe=frozen-failure", "evaluate.tasks=':1'"]
     local = finished(config_on(tmp_path, folder, LORA, *greedy, "rollout.joining=as_ready", "name=local"))
     served = finished(config_on(tmp_path, folder, LORA, *greedy, *through("vllm_lora", server.url)))
     assert explored(served) == explored(local) and len(explored(served)) == 12 + 2  # evaluated

@@ -9,8 +9,9 @@ import pytest
 from rich.console import Console
 
 from coevo_jax.commands.compile import check_one, parse
-from coevo_jax.config.options import BudgetConfig, KindWeights, LoraConfig, ModelConfig, PairWeights
-from coevo_jax.config.strict import ConfigError
+from coevo_jax.config.options import BudgetConfig, Config, LoraConfig, ModelConfig
+from coevo_jax.config.reading import load_config
+from coevo_jax.config.strict import ConfigError, validate
 from coevo_jax.machine.chips import BY_NAME, find_machine
 from coevo_jax.machine.costs import adapter_weights, cost_of, whole_weights
 from coevo_jax.models.lora import init_trained, plain
@@ -29,6 +30,7 @@ MESH = (
     *("model.num_layers=1", "model.attention=dense"),  # quick to compile
 )
 PLAYED = ("roll-out copy", "slots (KV cache)", "kept prefix")
+CONFIGS = Path(__file__).parent.parent.parent / "configs"
 BOUNDED = ("evaluate.tasks=0:10",)
 
 
@@ -65,7 +67,7 @@ def test_every_phase_has_its_programs_and_holds_both_agents(checked):
     held = checked.phases[1].phase.resident
     assert set(held) == {
         *(f"{agent}: {part}" for agent in ("target", "failure") for part in ("parameters", "Adam's moments")),
-        *(f"{lane}{part}" for lane in ("", "second agent: ") for part in PLAYED),
+        *(f"{lane}{part}" for lane in ("", "agent 2: ") for part in PLAYED),
     }
 
 
@@ -138,12 +140,9 @@ def test_time_is_estimated_from_the_rates_of_a_known_chip(checked, tmp_path):
 def test_a_run_without_a_failure_agent_costs_what_is_left(checked):
     config = checked.plan.config
     both = estimate_run(checked)
-    pairs = config.target.pairs.model_copy(update={"expert_failure": None, "failure_failure": None})
-    alone = {
-        "failure": config.failure.model_copy(update={"explore": False}),
-        "target": config.target.model_copy(update={"pairs": pairs}),
-    }
-    eto = estimate_run(checked.of(config.model_copy(update=alone)))
+    eto = estimate_run(
+        checked.of(config.model_copy(update={"recipe": load_config(CONFIGS / "quickstart-eto.yaml").recipe}))
+    )
     assert set(both.agents) == {"target", "failure"} and set(eto.agents) == {"target"}
     assert eto.agents["target"].roll_outs == both.agents["target"].roll_outs
     assert 0 < eto.agents["target"].learning < both.agents["target"].learning
@@ -152,17 +151,20 @@ def test_a_run_without_a_failure_agent_costs_what_is_left(checked):
 
 
 def test_a_second_agent_costs_by_the_kinds_of_pairs_it_learns_from(checked):
-    config, weights = checked.plan.config, KindWeights()
+    config = checked.plan.config
 
-    def learning(**kinds: KindWeights | None) -> float:
-        pairs = PairWeights(**kinds)
-        failure = config.failure.model_copy(update={"pairs": pairs})
-        run = estimate_run(checked.of(config.model_copy(update={"failure": failure})))
+    def learning(*sources: dict[str, Any]) -> float:
+        phases = [{"explore": {"agent": "target"}}, {"explore": {"agent": "failure"}}]
+        phases += [{"learn": {"agent": name, "sources": sources}} for name in ("failure", "target")]
+        recipe = validate(Config, {"recipe": phases}, "test").recipe
+        run = estimate_run(checked.of(config.model_copy(update={"recipe": recipe})))
         assert run is not None
         return run.agents["failure"].learning
 
-    assert learning(expert_failure=weights) == learning(failure_failure=weights) > 0  # a pair of two each
-    assert learning(expert_failure=weights, failure_failure=weights) > learning(failure_failure=weights)
+    over = {"pairs": "expert_over", "of": "failure"}
+    among = {"pairs": "better_over_worse", "of": ["target", "failure"]}
+    assert learning(over) == learning(among) > 0  # a pair of two each
+    assert learning(over, among) > learning(among)
 
 
 def test_a_run_that_a_budget_ends_has_no_estimate(checked):

@@ -27,16 +27,12 @@ SMALL = (
     "model.num_layers=1",
     "warm_start={tasks: '0:24', epochs: 4, learning_rate: 2e-2}",
     "explore={tasks: ['40:50'], samples: 1, block_tasks: 4}",
-    "evaluate={split: dev, tasks: ':4', failure_agent: false}",
-    "target.epochs=1",
-    "failure.epochs=1",
+    "evaluate={split: dev, tasks: ':4'}",
+    "agents.target.epochs=1",
+    "agents.failure.epochs=1",
 )
-ALONE = (
-    "failure.explore=false",
-    "target.pairs.expert_failure=null",
-    "target.pairs.failure_failure=null",
-)
-PAIRS = (*SMALL, *ALONE, "explore.samples=8", "target.max_pairs_per_kind=8", "name=pairs")
+ALONE = ("recipe=eto",)
+PAIRS = (*SMALL, *ALONE, "explore.samples=8", "agents.target.max_pairs_per_kind=8", "name=pairs")
 COMPUTE = (*PAIRS, "name=compute")
 KINDS = {"pairs": PAIRS, "compute": COMPUTE}
 MATCH = {"pairs": "[pairs]", "compute": "[explored_tokens, learned_tokens]"}

@@ -14,6 +14,7 @@ import pytest
 import coevo_jax.training.optimize as optimize_module
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.learning.programs import make_learning
+from coevo_jax.learning.train_state import Agents
 from coevo_jax.learning.train_step import take_step
 from coevo_jax.recipe import Phase
 from coevo_jax.run_folder.checkpoint import Checkpointer
@@ -37,8 +38,7 @@ def scene(tmp_path_factory):
     config = tiny_config(
         tmp_path_factory.mktemp("scene"),
         "model.num_layers=1",
-        "failure.explore=false",
-        "target.pairs.expert_failure=null",
+        "recipe=eto",
         "checkpoint={every_steps: 2, keep: 1}",
     )
     plan = packed(random_pairs(3), rows=2, row_length=96, views_per_row=6, pairs=8)
@@ -47,23 +47,21 @@ def scene(tmp_path_factory):
 
 
 def begin(scene, folder: Path) -> Run:
-    config, learning, _ = scene
-    run = create_run(config.model_copy(update={"runs_dir": str(folder)}))
-    run.agents["target"] = learning.learner.init(0)
-    return run
+    return create_run(scene[0].model_copy(update={"runs_dir": str(folder)}))
 
 
-def go_on(scene, folder: Path) -> Run:
-    run = open_run(folder)
-    number = run.manifest.checkpoint
-    assert number is not None
-    run.agents |= run.checkpoints.restore(number, {"target": scene[1].learner.abstract()})
-    return run
+def agents_of(scene, run: Run) -> Agents:
+    """As of the last commit, or fresh ones."""
+    learner, number = scene[1].learner, run.manifest.checkpoint
+    if number is None:
+        return Agents(states={"target": learner.init(0)})
+    return Agents(states=run.checkpoints.restore(number, {"target": learner.abstract()}))
 
 
-def learn(scene, run: Run) -> None:
+def learn(scene, run: Run) -> Agents:
     """The phase, with the commit that ends it."""
     _, learning, plan = scene
+    agents = agents_of(scene, run)
     course = StepPlan(
         plan=plan,
         batches_at=lambda _position, _state: plan.batches,
@@ -74,17 +72,19 @@ def learn(scene, run: Run) -> None:
     )
     pace = Pace(learning.learner, plan, learning.mesh)
     record = run.begin(PHASE.name)
-    record = optimize(run, learning, learning.programs["target"], PHASE, record, course, pace)
-    run.commit(record, files=[], states_changed=True, finished=True)
+    programs = learning.programs["target"]
+    record, agents = optimize(run, learning, programs, agents, PHASE, record, course, pace)
+    run.commit(record, files=[], agents=agents, finished=True)
+    return agents
 
 
 @pytest.fixture(scope="module")
 def whole(scene, tmp_path_factory):
-    """A phase that nobody stopped."""
+    """A phase that nobody stopped, and the agents that it ends with."""
     run = begin(scene, tmp_path_factory.mktemp("whole"))
-    learn(scene, run)
+    agents = learn(scene, run)
     run.close()
-    return run
+    return run, agents
 
 
 def during_steps(monkeypatch, act) -> None:
@@ -120,7 +120,7 @@ def test_a_commit_counts_once_its_states_are_final_and_learning_goes_on(scene, w
     assert seen == [0, 0, 0, 0, 2, 2, 4, 4, 6]
     assert read_manifest(run.folder) == run.manifest and run.manifest.record(PHASE.name)
     assert run.checkpoints.steps() == [run.manifest.checkpoint]
-    assert curve(run.folder) == curve(whole.folder)
+    assert curve(run.folder) == curve(whole[0].folder)
     run.close()
 
 
@@ -137,9 +137,10 @@ def test_states_are_those_of_the_commit_whatever_is_learned_while_they_are_writt
     """Steps donate the very buffers that are being saved, at once and several times."""
     _, learning, plan = scene
     run = begin(scene, tmp_path)
-    expected = jax.tree.map(np.array, run.agents["target"])
-    run.checkpoints.begin_save(0, run.agents, {})
-    state = run.agents["target"]
+    agents = agents_of(scene, run)
+    state = agents["target"]
+    expected = jax.tree.map(np.array, state)
+    run.checkpoints.begin_save(0, agents.states, {})
     for _ in range(5):
         own = [plan.batches[0]]
         state, _ = take_step(learning.programs["target"], state, {}, own, np.float32(0.1), np.float32(0.1))
@@ -173,7 +174,7 @@ def test_a_signal_ends_learning_after_the_step_and_the_run_goes_on_in_the_same_b
                 learn(scene, run)
             assert stop.value.signum == signum
         else:  # the phase ends anyway, and the run before the next one
-            learn(scene, run)
+            agents = learn(scene, run)
             with pytest.raises(Stopped):
                 run.stop.end_if_asked()
         assert [signal.getsignal(one) for one in SIGNALS] == [signal.SIG_DFL] * 2  # a second one kills
@@ -182,11 +183,12 @@ def test_a_signal_ends_learning_after_the_step_and_the_run_goes_on_in_the_same_b
     run.close()
     if at < STEPS:
         assert manifest.running is not None and manifest.running.position == at
-        run = go_on(scene, run.folder)
-        learn(scene, run)
+        run = open_run(run.folder)
+        agents = learn(scene, run)
         run.close()
-    assert curve(run.folder) == curve(whole.folder)
-    jax.tree.map(np.testing.assert_array_equal, run.agents["target"], whole.agents["target"])
+    expected, states = whole
+    assert curve(run.folder) == curve(expected.folder)
+    jax.tree.map(np.testing.assert_array_equal, agents["target"], states["target"])
 
 
 def test_checkpoints_lie_where_the_config_says_and_are_read_from_there(scene, whole, tmp_path, monkeypatch):
@@ -208,10 +210,10 @@ def test_checkpoints_lie_where_the_config_says_and_are_read_from_there(scene, wh
     with pytest.raises(ConfigError, match=r"checkpoint.folder: .*elsewhere/tiny holds checkpoints already"):
         create_run(config.model_copy(update={"runs_dir": str(tmp_path / "other")}))
     monkeypatch.chdir("/")
-    run = go_on(scene, run.folder)
+    run = open_run(run.folder)
     learn(scene, run)
     run.close()
-    assert curve(run.folder) == curve(whole.folder)
+    assert curve(run.folder) == curve(whole[0].folder)
     victim = (
         tmp_path
         / "elsewhere"

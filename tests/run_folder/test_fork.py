@@ -9,6 +9,7 @@ import pytest
 from coevo_jax.coevolution import coevolve
 from coevo_jax.commands.train import main
 from coevo_jax.config.reading import load_config
+from coevo_jax.config.recipe import agents_of
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.phases import table
 from coevo_jax.phases.agents import restore_agents
@@ -25,7 +26,7 @@ from tests.tiny import Killed, tiny_config, write_config
 pytestmark = pytest.mark.usefixtures("letters")
 
 COEVO = ("warm_start.epochs=3", "model.num_layers=1")
-ETO = (*COEVO, "failure.explore=false", "target.pairs.expert_failure=null")
+ETO = (*COEVO, "recipe=eto")
 BEGIN = ["prepare", "warm_start", "round-00/evaluate_target"]
 EXPLORATIONS = ["round-01/explore_target", "round-01/explore_failure"]
 
@@ -62,7 +63,7 @@ def test_alike_up_to_the_first_learning_it_takes_over_the_explorations_and_leave
     source, tmp_path
 ):
     before = contents(source)
-    config = tiny_config(tmp_path, *COEVO, "target.epochs=1", "checkpoint.keep=1")
+    config = tiny_config(tmp_path, *COEVO, "agents.target.epochs=1", "checkpoint.keep=1")
     run = fork_run(source, config)
     assert taken_over(run) == [*BEGIN, *EXPLORATIONS]
     assert run.checkpoints.steps() == [run.manifest.record("warm_start").records["checkpoint"]]
@@ -84,11 +85,11 @@ def test_what_it_takes_over_depends_on_how_it_explores(source, own, taken, tmp_p
     assert taken_over(run) == taken
     world = build_world(config, run.folder)
     try:
-        restore_agents(run, world)
+        agents = restore_agents(run, world)
     finally:
         world.close()
-    assert set(run.agents) == ({"target", "failure"} if config.failure.explore else {"target"})
-    first, *others = [jax.device_get(agent.params) for agent in run.agents.values()]
+    assert tuple(agents.states) == agents_of(config.recipe)
+    first, *others = [jax.device_get(agent.params) for agent in agents.states.values()]
     for other in others:
         jax.tree.map(np.testing.assert_array_equal, first, other)
     run.close()
@@ -155,7 +156,7 @@ def test_what_a_killed_fork_left_is_prepared_again_without_touching_its_source(s
 
 def test_from_the_command_line_it_starts_once_and_then_resumes(source, tmp_path, monkeypatch, capsys):
     command = ["--auto-resume", "--fork", str(source), str(write_config(tmp_path)), *COEVO]
-    command += [f"runs_dir={tmp_path / 'runs'}", "target.epochs=1"]
+    command += [f"runs_dir={tmp_path / 'runs'}", "agents.target.epochs=1"]
     monkeypatch.setitem(table.PHASES, "learn", die)
     for _ in range(2):
         with pytest.raises(Killed):

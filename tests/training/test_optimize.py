@@ -14,6 +14,7 @@ import coevo_jax.training.optimize as optimize_module
 import coevo_jax.training.pace as pace_module
 from coevo_jax.config.options import ModelConfig
 from coevo_jax.learning.programs import make_learning
+from coevo_jax.learning.train_state import Agents
 from coevo_jax.learning.train_step import take_step
 from coevo_jax.machine.chips import BY_NAME
 from coevo_jax.machine.costs import rows_flops
@@ -53,9 +54,8 @@ def scenes(tmp_path_factory):
             config = tiny_config(
                 tmp_path_factory.mktemp(kind),
                 "model.num_layers=1",
-                "failure.explore=false",
-                "target.pairs.expert_failure=null",
-                *(["target.loss=aot"] if kind == "coupled" else []),
+                "recipe=eto",
+                *(["agents.target.loss=aot"] if kind == "coupled" else []),
             )
             learning = make_learning(config, VOCAB, make_mesh(config.mesh))
             several: dict[str, Any] = {} if kind == "whole" else {"step_pairs": 16}
@@ -66,19 +66,20 @@ def scenes(tmp_path_factory):
 
 
 def learn(scene, folder, plan=None, **options):
-    """The phase's steps in a run of their own; returns the run."""
+    """The phase's steps in a run of their own; returns the run and the agents."""
     config, learning, own = scene
     run = create_run(config.model_copy(update={"runs_dir": str(folder)}))
     run.traced_steps = options.get("traced", range(0))
-    run.agents["target"] = learning.learner.init(0)
+    agents = Agents(states={"target": learning.learner.init(0)})
     plan = plan or own
     course, pace = course_of(plan), Pace(learning.learner, plan, learning.mesh)
     programs = learning.programs["target"]
     try:
-        optimize(run, learning, programs, PHASE, PhaseRecord(name=PHASE.name), course, pace)
+        record = PhaseRecord(name=PHASE.name)
+        _, agents = optimize(run, learning, programs, agents, PHASE, record, course, pace)
     finally:
         run.close()
-    return run
+    return run, agents
 
 
 @pytest.mark.parametrize(
@@ -88,7 +89,7 @@ def test_the_loop_gives_the_numbers_of_plain_steps(kind, scenes, tmp_path):
     """Steps of host arrays one after the other, each fetched at once, against the loop: the same bits."""
     _, learning, plan = scenes(kind)
     assert (len(plan.steps[0]) > 1) == (kind != "whole")
-    run = learn(scenes(kind), tmp_path)
+    run, agents = learn(scenes(kind), tmp_path)
     state, expected = learning.learner.init(0), []
     for position in range(EPOCHS * len(plan.steps)):
         epoch, place = divmod(position, len(plan.steps))
@@ -102,7 +103,7 @@ def test_the_loop_gives_the_numbers_of_plain_steps(kind, scenes, tmp_path):
     for line, values in zip(lines, expected, strict=True):
         assert {name: line["values"][name] for name in values} == values
         assert line["values"]["target/steps_per_second"] > 0 and "target/mfu" not in line["values"]
-    jax.tree.map(np.testing.assert_array_equal, run.agents["target"], state)
+    jax.tree.map(np.testing.assert_array_equal, agents["target"], state)
 
 
 def test_a_step_is_dispatched_before_the_one_before_it_is_fetched(scenes, tmp_path, monkeypatch):
@@ -151,7 +152,7 @@ def test_a_hidden_transfer_is_refused(hidden, scenes, tmp_path, monkeypatch):
 
 
 def test_chosen_steps_are_traced(scenes, tmp_path):
-    run = learn(scenes("whole"), tmp_path, traced=range(2, 4))
+    run, _ = learn(scenes("whole"), tmp_path, traced=range(2, 4))
     [trace] = (run.folder / "profile" / PHASE.name).rglob("*.trace.json.gz")
     events = json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]
     steps = {event["args"]["step_num"] for event in events if event.get("name") == "train"}
@@ -159,7 +160,8 @@ def test_chosen_steps_are_traced(scenes, tmp_path):
 
 
 def test_no_step_asked_for_leaves_no_trace(scenes, tmp_path):
-    assert not (learn(scenes("whole"), tmp_path, traced=range(90, 95)).folder / "profile").exists()
+    run, _ = learn(scenes("whole"), tmp_path, traced=range(90, 95))
+    assert not (run.folder / "profile").exists()
 
 
 def test_the_pace_by_hand(monkeypatch):

@@ -22,9 +22,8 @@ from tests.tiny import coevolve_through_kills, kill_at_commits, tiny_config
 pytestmark = pytest.mark.usefixtures("letters")
 
 ETO = [
-    "failure.explore=false",
-    "target.pairs.expert_failure=null",
-    "target.reference_every=2",
+    "recipe=eto",
+    "agents.target.reference_every=2",
     "warm_start.epochs=3",
     "model.num_layers=1",
     "checkpoint={every_steps: 2, keep: 100}",

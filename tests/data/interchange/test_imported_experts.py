@@ -67,8 +67,10 @@ def test_the_warm_start_learns_from_the_imported_set_alone(tmp_path):
     run = prepared(tmp_path)
     world = build_world(run.config, run.folder)
     try:
-        restore_agents(run, world)
-        warm_start(run, world, next(phase for phase in schedule(run.config) if phase.name == "warm_start"))
+        agents = restore_agents(run, world)
+        warm_start(
+            run, world, agents, next(phase for phase in schedule(run.config) if phase.name == "warm_start")
+        )
     finally:
         world.close()
         run.close()

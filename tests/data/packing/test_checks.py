@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from coevo_jax.config.options import BatchConfig, KindWeights, PairWeights
+from coevo_jax.config.options import BatchConfig
+from coevo_jax.config.recipe import KindWeights
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.packing.plan import pack_sft
 from tests.data.packed import HAND, HAND_PAIRS, HAND_SHAPE, PAD, packed, pair, trajectory
@@ -83,7 +84,7 @@ def test_a_broken_trajectory_is_refused_by_name(problem):
     ],
 )
 def test_a_broken_pair_is_refused_by_name(broken, problem):
-    weights = PairWeights(expert_target=KindWeights())
+    weights = {"expert_target": KindWeights()}
     with pytest.raises(ConfigError, match=rf"pair 1 \(.* of task .\): {problem}"):
         packed(HAND, [HAND_PAIRS[0], broken], weights=weights, **HAND_SHAPE)
     with pytest.raises(ConfigError, match="sft_extra: found trajectory 7"):

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from coevo_jax.config.options import BatchConfig
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.packing.plan import epoch_order, pack_sft, with_reference
-from coevo_jax.trajectory import PAIR_KINDS
 from tests.data.packed import (
     DPO,
     HAND,
     HAND_PAIRS,
     HAND_SHAPE,
     PAD,
+    PAIR_KINDS,
     SFT,
     corpus,
     packed,
