@@ -155,14 +155,14 @@ def _evaluation_words(run_dir: Path, name: str) -> str:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         agent, split, tasks, temperature = (record[k] for k in ("agent", "split", "tasks", "temperature"))
+        warm = f", temperature {temperature:g}" if temperature else ""
+        return f"{agent_name(agent)} on {split}, {tasks} tasks{warm}"
     except FileNotFoundError:  # it is written last: what played on was interrupted
         return name
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"{path}: expected a JSON object with agent, split, tasks and temperature ({error!r})"
         ) from error
-    warm = f", temperature {temperature:g}" if temperature else ""
-    return f"{agent_name(agent)} on {split}, tasks {tasks}{warm}"
 
 
 def _place(path: Path) -> tuple[int, str]:

@@ -110,6 +110,7 @@ def _browser(identifier: str, tools: list[str]) -> str:
     return (
         f'<div id="{identifier}" class="interactive"><div class="bar-tools">{"".join(tools)}</div>'
         '<p class="note" aria-live="polite"></p>'
+        '<p class="note keys">Arrow keys: up and down in the list, left and right in what it has opened.</p>'
         '<div class="browser"><div class="list"></div><div class="detail" tabindex="0"></div></div></div>'
         "<noscript><p>This part needs JavaScript; the data stand in the page's JSON.</p></noscript>"
     )

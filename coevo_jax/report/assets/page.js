@@ -242,8 +242,6 @@ function controls(root, ...names) {
   return names.map((name) => root.querySelector(`[name=${name}]`));
 }
 
-const KEYS = "Arrow keys: up and down in the list, left and right in what it has opened.";
-
 function startTrajectories(root, data) {
   const [round, source, outcome, search] = controls(root, "round", "source", "outcome", "search");
   fillRounds(round, data.groups);
@@ -258,7 +256,7 @@ function startTrajectories(root, data) {
     const listed = items.length;
     if (wanted && !items.includes(wanted)) items.unshift(wanted); // a pair has brought it to the page
     root.querySelector(".note").textContent =
-      `${listed} listed; this page holds ${group.items.length} of the ${group.total} trajectories of this phase. ${KEYS}`;
+      `${listed} listed; this page holds ${group.items.length} of the ${group.total} trajectories of this phase.`;
     fillList(root, items, wanted,
       (t) => [t.task, t.ending === "fault" ? "–" : t.reward.toFixed(2), `${ENDINGS[t.ending] || t.ending} · ${turnCount(t)}`],
       (t) => trajectoryLink(data, t),
@@ -290,7 +288,7 @@ function startPairs(root, data) {
     const items = group.items.filter((p) => (kind.value === "all" || p.kind === kind.value)
       && (!words || sides(p).some((t) => searchText(data, t).includes(words))));
     root.querySelector(".note").textContent =
-      `${items.length} listed; this page holds ${group.items.length} of the ${group.total} pairs of this learner and round. ${KEYS}`;
+      `${items.length} listed; this page holds ${group.items.length} of the ${group.total} pairs of this learner and round.`;
     fillList(root, items, wanted,
       (p) => { const [c, r] = sides(p); return [p.task, `${c.reward.toFixed(2)} › ${r.reward.toFixed(2)}`, group.kinds[p.kind]]; },
       (p) => pairLink(data, group, p),
