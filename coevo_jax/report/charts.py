@@ -120,8 +120,8 @@ def dot_chart(title: str, rows: Sequence[DotRow], *, percent: bool = False, zero
     values = [v for r in rows for v in (*r.values.values(), r.low, r.high) if v is not None] + [0.0] * zero
     pad = 0.08 * (max(values) - min(values)) or 0.05
     low, high = min(values) - pad, max(values) + pad
-    if percent and not zero:  # a share; a difference of two may be below 0
-        low, high = max(low, 0.0), min(high, 1.0)
+    if percent and not zero:  # shares end at 0 and 1; an interval of Student's may go beyond
+        low, high = max(low, min(0.0, *values)), min(high, max(1.0, *values))
     ticks = _ticks(low, high, most=6)
     left = 22 + 6.4 * min(max(len(row.name) for row in rows), 24)
     frame = Frame(x=(ticks[0], ticks[-1]), y=(0, 1), left=left, height=TOP + BOTTOM + 34 * len(rows))

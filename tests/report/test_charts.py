@@ -34,6 +34,13 @@ def test_no_axis_of_shares_leaves_0_to_100(low, high):
     assert len(shown) > 1 and min(shown) >= 0 and max(shown) <= 100
 
 
+def test_an_interval_beyond_all_shares_stays_on_the_axis():
+    rows = [DotRow(name="a", mean=0.5, low=-0.4, high=1.3, values={0: 0.3, 1: 0.7})]
+    found = ticks(dot_chart("Share", rows, percent=True), "x")
+    shown = [float(tick.removesuffix(" %").replace("−", "-")) for tick in found]
+    assert min(shown) <= -40 and max(shown) >= 130
+
+
 def test_agents_differ_by_shape_too():
     series = [
         Series(name=t, tone=t, points=[(0, 1.0), (1, 2.0)], dots=True) for t in ("c1", "c2", "c3", "c4")
