@@ -18,7 +18,7 @@ from coevo_jax.envs.env import Env, EnvFault, StepResult, Task, parse_response
 from coevo_jax.rollout.bar import ProgressBar
 from coevo_jax.rollout.device_clock import DeviceClock
 from coevo_jax.rollout.lockstep import Environments
-from coevo_jax.rollout.slots import Block, SlotEngine
+from coevo_jax.rollout.slots import DecodeBlock, SlotEngine
 from coevo_jax.sampling.engine import Request, Sampling, Written
 from coevo_jax.trajectory import SOLVED_REWARD, Ending, Trajectory, Turn
 
@@ -103,7 +103,7 @@ class Lane:
     unread: dict[int, list[int]] = field(default_factory=dict)
     then: dict[int, Callable[[int, Any], None]] = field(default_factory=dict)
     done: dict[tuple[int, int], Trajectory] = field(default_factory=dict)
-    decoding: Block | None = None
+    decoding: DecodeBlock | None = None
     decoded_tokens: int = 0
     env_wait: float = 0.0
 
