@@ -23,7 +23,7 @@ from coevo_jax.sampling.action_line import never_stop
 from coevo_jax.sampling.decode import Prefill, Weights, init_state
 from coevo_jax.sampling.draw import filters
 from coevo_jax.sampling.engine import CHUNKS, cache_lengths
-from coevo_jax.sampling.programs import EnginePrograms, jit_engine
+from coevo_jax.sampling.engine_programs import EnginePrograms, jit_engine
 
 # The warm start where it is the reference: restored, with its moments, to be scored.
 REFERENCE = ("reference: parameters", "reference: Adam's moments")

@@ -14,7 +14,7 @@ from coevo_jax.config.reading import load_config
 from coevo_jax.machine.chips import GIB, Machine, find_machine, shape_of
 from coevo_jax.machine.costs import WIDTH, whole_weights
 from coevo_jax.preflight.arrays import bytes_per_device
-from coevo_jax.preflight.check import Compiled, Preflight, Seconds, check_program, preflight, prepare_compiler
+from coevo_jax.preflight.fits import Compiled, Preflight, Seconds, check_program, preflight, prepare_compiler
 from coevo_jax.preflight.plan import plan_programs, vocabulary
 from coevo_jax.preflight.run_time import RunTime, estimate_run
 

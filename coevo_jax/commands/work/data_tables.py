@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from coevo_jax.data.interchange.records import Conversation, Message, Record, Speaker, TextPair
-from coevo_jax.data.interchange.summary import SetSummary, learned_words, solved_share
+from coevo_jax.data.interchange.set_summary import SetSummary, learned_words, solved_share
 from coevo_jax.trajectory import Trajectory
 
 MOST_ROWS = 20

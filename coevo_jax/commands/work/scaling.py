@@ -8,7 +8,7 @@ from pathlib import Path
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.files import write_whole
 from coevo_jax.machine.chips import find_machine
-from coevo_jax.preflight.check import Compiled
+from coevo_jax.preflight.fits import Compiled
 from coevo_jax.preflight.scaling import (
     CHIPS,
     ROW_LENGTHS,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from coevo_jax.envs.intercode_sql.lexicon import INTEGER_CONCEPTS, INTEGER_RANGE, NAMES, TEXT_CONCEPTS, Domain
-from coevo_jax.envs.intercode_sql.sandbox import Database
+from coevo_jax.envs.intercode_sql.sqlite_sandbox import Database
 
 VALUES_PER_COLUMN = 5
 """Different values of a text column: few, so that a filter on one leaves several rows."""

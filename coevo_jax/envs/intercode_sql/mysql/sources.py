@@ -11,7 +11,7 @@ from coevo_jax.envs.intercode_sql.mysql.planner import PlanItem
 from coevo_jax.envs.intercode_sql.mysql.schema import SqlType
 from coevo_jax.envs.intercode_sql.mysql.tables import StoredDatabase
 from coevo_jax.envs.intercode_sql.mysql.terms import Scope, Source, Term
-from coevo_jax.envs.intercode_sql.sandbox import SqlError
+from coevo_jax.envs.intercode_sql.sqlite_sandbox import SqlError
 
 Information = Callable[[str], "tuple[list[tuple[str, SqlType]], Callable[[], Sequence[tuple]]] | None"]
 NULL_REJECTING = frozenset(
