@@ -208,9 +208,13 @@ def learners_of(recipe: Recipe) -> tuple[str, ...]:
 
 
 def weights_of(recipe: Recipe, agent: str) -> dict[str, KindWeights]:
-    """The weights of every kind of pair that an agent learns from."""
-    learnings = learnings_of(recipe, agent)
-    return {kind: weights for one in learnings for kind, weights in one.kinds.items()}
+    """The weights of every kind of pair that an agent learns from, of the last learning that prefers it."""
+    found: dict[str, KindWeights] = {}
+    for learning in learnings_of(recipe, agent):
+        for kind, weights in learning.kinds.items():
+            if kind not in found or weights.dpo > 0:
+                found[kind] = weights
+    return found
 
 
 def kinds_of(recipe: Recipe) -> tuple[str, ...]:

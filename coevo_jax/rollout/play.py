@@ -149,11 +149,13 @@ def play_together(
         DeviceClock() as clock,
     ):
         lanes: list[Lane] = []
+        own = engine
         for number, group in enumerate(by_weights.values()):
+            own = own.twin() if number else engine
             queues = [cast.episodes(index) for index, cast in group]
             lanes.append(
                 Lane(
-                    engine=engine if number == 0 else engine.twin(),
+                    engine=own,
                     weights=group[0][1].weights,
                     adapters=1 + max(cast.adapter for _, cast in group),
                     prefix=prefix,
