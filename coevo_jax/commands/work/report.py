@@ -44,5 +44,9 @@ def show(options: argparse.Namespace, results: Sequence[Results]) -> None:
     """Report as the command line asks."""
     width = None if sys.stdout.isatty() else FILE_WIDTH
     console = Screen(markup=False, highlight=False, width=width)
-    path = report(options.runs, results, options.out, options.baseline, console)
+    try:
+        path = report(options.runs, results, options.out, options.baseline, console)
+    except OSError as error:
+        error.add_note("--out FILE names another place for the page")
+        raise
     print(f"Page: {path}")
