@@ -24,7 +24,9 @@ from coevo_jax.run_folder.manifest import (
     write_manifest,
 )
 from coevo_jax.run_folder.metrics import MetricsLog
+from coevo_jax.run_folder.results import Results, save_results
 from coevo_jax.run_folder.stopping import StopRequest
+from coevo_jax.run_folder.tensorboard import EventFile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +58,9 @@ class Run:
         self.checkpoints.prune(set(self.checkpoints.steps()), newest)
         self.log = (MetricsLog if self.leads else MetricsLog.discarded)(folder / "metrics.jsonl")
         self.log.truncate(manifest.metrics_offset)
+        self.events = EventFile(folder) if self.leads else None
+        if self.events is not None:
+            self.log.followers.append(self.events.write)
         self.stop = StopRequest()
         self.traced_steps = range(0)  # optimizer steps that are profiled, by their numbers in the metrics log
         self._begun: _Begun | None = None
@@ -169,12 +174,20 @@ class Run:
         self.checkpoints.prune(kept, newest)
         self._unpruned = False
 
+    def show(self, results: Results) -> None:
+        """Store the results so far, where whoever looks on finds them."""
+        if self.events is not None:
+            save_results(self.folder, results)
+            self.events.show(results)
+
     def close(self) -> None:
         """Make a commit that has begun permanent, and give the folder free."""
         try:
             self.settle()
         finally:
             self.log.close()
+            if self.events is not None:
+                self.events.close()
             self.checkpoints.close()
             if self._lock is not None:
                 self._lock.close()
