@@ -26,8 +26,9 @@ def refusal(error: OSError) -> str | None:
     number, path = error.errno, error.filename
     if number is None or not (number in _WRITING or (number in _LOOKED_AT and path is not None)):
         return None
-    where = "" if path is None else f" {os.fsdecode(path)}"
-    operation = "write" if number in _WRITING else _operation(os.fsdecode(path))
+    name = "" if path is None else os.fsdecode(path)
+    where = name and f" {name}"
+    operation = "write" if number in _WRITING else _operation(name)
     advice = _WRITING.get(number) or _LOOKED_AT.get(number)
     words = f"cannot {operation}{where}: {os.strerror(number)}"
     return f"{words}; {advice}" if advice else words

@@ -174,7 +174,7 @@ def test_the_pace_by_hand(monkeypatch):
     chip = SimpleNamespace(device_kind="TPU v5 lite")
     learner = SimpleNamespace(model=SimpleNamespace(config=None, vocab_size=9), frozen_shardings={})
     plan, mesh = (
-        SimpleNamespace(batches=[None] * 3, tokens=(10, 18, 12)),
+        SimpleNamespace(batches=[None] * 3, tokens=(10, 18, 12), steps=((0, 1), (2,))),
         SimpleNamespace(devices=np.array([chip] * 4)),
     )
     pace = Pace(learner, plan, mesh)  # pyright: ignore[reportArgumentType]
