@@ -10,6 +10,7 @@ import re
 import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
 from tensorboardX.proto.summary_pb2 import Summary as EventSummary  # pyright: ignore[reportAttributeAccessIssue]
@@ -27,32 +28,42 @@ class EventFile:
     """The event file that this process writes: training metrics at their step, results at their round."""
 
     def __init__(self, run_dir: Path | str) -> None:
-        """Begin a file from a metrics log that ends with what is committed; `show` adds the results."""
-        folder = Path(run_dir) / FOLDER
-        folder.mkdir(parents=True, exist_ok=True)
-        before = sorted(folder.glob("events.out.tfevents.*"))
-        numbers = [int(found[1]) for path in before if (found := _NUMBERED.fullmatch(path.name))]
-        self.path = folder / _NAME.format(max(numbers, default=-1) + 1)
+        """Take over a metrics log that ends with what is committed. The file is begun when there is more."""
+        self._folder = Path(run_dir) / FOLDER
+        self._committed = read_metrics(Path(run_dir) / METRICS_FILE)
         self._axis = Axis()
         self._shown: set[tuple[str, int]] = set()  # results: tag and round
-        self._file = open(self.path, "wb")  # noqa: SIM115 (held until close)
+        self._file: BinaryIO | None = None
+
+    def _begun(self) -> BinaryIO:
+        """The file; where this is the first that is asked of it, with all that is committed."""
+        if self._file is not None:
+            return self._file
+        self._folder.mkdir(parents=True, exist_ok=True)
+        before = sorted(self._folder.glob("events.out.tfevents.*"))
+        numbers = [int(found[1]) for path in before if (found := _NUMBERED.fullmatch(path.name))]
+        self._file = open(self._folder / _NAME.format(max(numbers, default=-1) + 1), "wb")  # noqa: SIM115
         self._append(Event(file_version="brain.Event:2"))
         self._append(Event(step=0, session_log=SessionLog(status=SessionLog.START)))
-        for line in read_metrics(Path(run_dir) / METRICS_FILE):
+        for line in self._committed:
             self._append_line(line["step"], line["phase"], line["values"])
+        self._committed = []
         self._file.flush()
         for path in before[:-1]:
             path.unlink()
         for path in before[-1:]:  # a TensorBoard that reads it would never look beyond it, were it gone
             os.truncate(path, 0)
+        return self._file
 
     def write(self, step: int, phase: str, values: Mapping[str, float]) -> None:
         """Append a line of the metrics log."""
+        file = self._begun()
         self._append_line(step, phase, values)
-        self._file.flush()
+        file.flush()
 
     def show(self, results: Results) -> None:
         """Append what of the results is not in the file yet."""
+        file = self._begun()
         by_round: dict[int, dict[str, float]] = {}
         for tag, number, value in round_scalars(results):
             if (tag, number) not in self._shown:
@@ -60,10 +71,11 @@ class EventFile:
                 by_round.setdefault(number, {})[tag] = value
         for number, scalars in by_round.items():
             self._append_scalars(number, scalars)
-        self._file.flush()
+        file.flush()
 
     def close(self) -> None:
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
     def _append_line(self, step: int, phase: str, values: Mapping[str, float]) -> None:
         by_x: dict[int, dict[str, float]] = {}
@@ -80,7 +92,7 @@ class EventFile:
         data = event.SerializeToString()
         length = struct.pack("<Q", len(data))
         sums = (struct.pack("<I", masked_crc32c(part)) for part in (length, data))
-        self._file.write(b"".join((length, next(sums), data, next(sums))))
+        self._begun().write(b"".join((length, next(sums), data, next(sums))))
 
 
 def round_scalars(results: Results) -> Iterator[tuple[str, int, float]]:

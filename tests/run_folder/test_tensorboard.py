@@ -76,7 +76,7 @@ def test_steps_that_were_never_committed_leave_no_trace(tmp_path, opened):
     version, start, *_ = read_events(second)
     assert version.file_version == "brain.Event:2"
     assert (start.step, start.session_log.status) == (0, SessionLog.START)  # and forgets all from step 0 on
-    opened()
+    write(opened()[0], [9])
     assert [path.stat().st_size > 0 for path in files(tmp_path)] == [False, True]
 
 
@@ -86,8 +86,14 @@ def test_what_is_appended_is_what_a_later_process_begins_with(tmp_path, opened):
     write(log, [1, 2])  # counted anew: placed after the warm start's
     appended = scalars(tmp_path)
     assert [step for tag, step, _ in appended if tag == "target/loss"] == [1, 2, 3, 4]
-    opened()
-    assert scalars(tmp_path) == appended
+    opened()  # a process that only looks at the run writes nothing
+    assert len(files(tmp_path)) == 1
+    write(opened()[0], [3])
+    assert scalars(tmp_path)[: len(appended)] == appended
+    assert scalars(tmp_path)[len(appended) :] == [
+        ("target/loss", 5, pytest.approx(1 / 3)),
+        ("target/beta", 5, 0.5),
+    ]
 
 
 def test_results_are_shown_once(tmp_path, opened):
@@ -107,5 +113,5 @@ def test_results_are_shown_once(tmp_path, opened):
 
 def test_other_files_of_the_folder_stay(tmp_path, opened):
     (tmp_path / "tensorboard" / "plugins").mkdir(parents=True)
-    opened()
+    write(opened()[0], [1])
     assert (tmp_path / "tensorboard" / "plugins").is_dir()
