@@ -294,6 +294,21 @@ class CheckpointConfig(StrictModel):
     (requirements-bucket.txt). null is the run's own folder."""
 
 
+class WandbConfig(StrictModel):
+    """Weights & Biases, which shows the metrics of runs side by side (requirements-wandb.txt)."""
+
+    project: str = Field(min_length=1)
+    """Project that the run belongs to."""
+    mode: Literal["offline", "online"] = "offline"
+    """offline writes into the run's folder, for `wandb sync`; online sends to the server that the machine is
+    logged in to."""
+
+
+class LogConfig(StrictModel):
+    wandb: WandbConfig | None = None
+    """Log the metrics there, too; null does not."""
+
+
 class Config(StrictModel):
     format: Literal[2] = FORMAT
     """Form of this file; 1, which had no such key, is translated."""
@@ -324,3 +339,4 @@ class Config(StrictModel):
     budget: BudgetConfig = BudgetConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+    log: LogConfig = LogConfig()

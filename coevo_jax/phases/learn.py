@@ -292,4 +292,4 @@ def _reference_params(run: Run, world: World, agents: Agents, phase: Phase, conf
     assert record is not None  # the schedule puts the warm start first
     number = record.records["checkpoint"]
     name = run.checkpoints.agents(number)[0]  # all of them agree there
-    return run.checkpoints.restore(number, {name: world.learner.abstract()})[name].params
+    return run.checkpoints.restore_params(number, name, world.learner.abstract().params)

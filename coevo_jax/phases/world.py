@@ -22,6 +22,7 @@ from coevo_jax.learning.programs import Learning, make_learning
 from coevo_jax.models.huggingface.shards import check_checkpoint
 from coevo_jax.rollout.placement import RolloutPlacement, place_rollouts
 from coevo_jax.rollout.server_engine import ServerEngine
+from coevo_jax.run_folder.wandb_log import check_wandb
 from coevo_jax.sampling.action_line import stop_table
 from coevo_jax.sampling.engine import Engine
 from coevo_jax.sharding import make_mesh
@@ -73,11 +74,13 @@ def tasks_of(env: Env, split: str, where: str, key: str) -> Sequence[Task]:
 
 
 def check_world(config: Config) -> None:
-    """Check what the schema cannot: environment and its options, tokenizer, losses, devices. Writes nothing.
+    """Check what the schema cannot: environment and its options, tokenizer, losses, devices, logger. Writes
+    nothing.
 
     Raises:
       ConfigError: the first thing that cannot be used.
     """
+    check_wandb(config)
     agent_losses(config)
     make_mesh(config.mesh, config.model.num_kv_heads)
     open_env(config)().close()

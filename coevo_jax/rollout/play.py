@@ -84,7 +84,7 @@ def play(
         does not depend on its slot, on its neighbours or on the number of slots.
       script: tokens of the agent's turns by task id, written instead of drawn; their log-probabilities are
         recorded as if they had been drawn. Such turns know no `max_turn_tokens`.
-      progress: where to show progress: a bar on a terminal, one line at the end elsewhere.
+      progress: where to show it: a bar on a terminal, elsewhere a line every few seconds and at the end.
       label: what the bar calls the work.
       watch: called when an episode has begun, and after each of its turns that the environment answered.
 

@@ -37,7 +37,7 @@ from coevo_jax.run_folder.manifest import (
 from coevo_jax.run_folder.metrics import METRICS_FILE
 from coevo_jax.run_folder.run import Run, open_run
 
-NAMING = ("name", "runs_dir", "method", "checkpoint")  # these change no number
+NAMING = ("name", "runs_dir", "method", "checkpoint", "log")  # these change no number
 LATER = ("recipe", "agents", "explore", "budget", "rounds")  # what comes after the warm start
 
 
