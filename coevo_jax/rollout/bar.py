@@ -10,7 +10,7 @@ from coevo_jax.trajectory import Ending, Trajectory
 
 
 class ProgressBar:
-    """Episodes, turns/s, tokens/s, reward, busy slots: a bar on a terminal, one line at the end elsewhere."""
+    """Shows episodes, turns/s, tokens/s, reward, busy slots: a bar on a terminal, else a line at the end."""
 
     def __init__(self, console: Console | None, *, label: str, total: int, slots: int):
         self._console, self._label, self._total, self._slots = console, label, total, slots
@@ -47,7 +47,7 @@ class ProgressBar:
             )
 
     def show_slots(self, busy: int) -> None:
-        """How many slots play an episode now."""
+        """Show how many slots play an episode now."""
         self._busy = busy
         if self._live is not None:
             words = f"{self._rates()}, {busy}/{self._slots} slots"
