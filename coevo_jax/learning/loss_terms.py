@@ -80,7 +80,7 @@ def smoothed_logistic(logits: jax.Array, label_smoothing: float) -> jax.Array:
 
 
 def at_least_one(tokens: jax.Array) -> jax.Array:
-    """Token counts as divisors: a padding pair has none, and must not become 0 / 0."""
+    """The token counts as divisors: a padding pair has none, and must not become 0 / 0."""
     return jnp.maximum(tokens, 1.0)
 
 

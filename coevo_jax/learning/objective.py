@@ -37,7 +37,7 @@ class AgentLoss:
 
 
 def one_loss(loss: PreferenceLoss, kinds: Sequence[str]) -> AgentLoss:
-    """The same loss for every kind of pair."""
+    """An agent's loss that treats every kind of pair with the same loss."""
     return AgentLoss(kinds=tuple(kinds), by_kind=(loss,) * len(kinds))
 
 

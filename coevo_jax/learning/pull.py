@@ -1,4 +1,4 @@
-"""How hard the two terms of the objective pull on the chosen sides before the first step."""
+"""The gradient of each of the two terms of the objective on the chosen sides before the first step."""
 
 import jax
 import jax.numpy as jnp

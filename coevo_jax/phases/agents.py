@@ -70,7 +70,7 @@ def restore_base(checkpoints: Checkpointer, number: int, learner: Learner) -> Pa
 
 
 def leave_warm_start(run: Run, world: World, agents: Agents) -> Agents:
-    """What the rounds begin with: a full warm start becomes the base of fresh adapters; all agents agree."""
+    """The agents that the rounds begin with: fresh adapters on a full warm start, and all agents equal."""
     lead, *others = agents_of(run.config.recipe)
     trained, frozen = agents[lead], agents.frozen
     if world.learner.frozen_shardings and not world.warm_learner.frozen_shardings:

@@ -1,4 +1,4 @@
-"""A round's learning: which pairs, which references, and the optimizer steps (METHOD, steps 3 and 5)."""
+"""The learning of a round: its pairs, references and optimizer steps (METHOD, steps 3 and 5)."""
 
 import json
 from collections.abc import Iterable
@@ -67,7 +67,7 @@ class _Lesson:
 
 
 def learn(run: Run, world: World, agents: Agents, phase: Phase) -> Agents:
-    """One round's learning of one agent: pairs, references once, then the optimizer steps."""
+    """Train one agent for one round: collect pairs, score the references once, take the optimizer steps."""
     config = run.config.agents[phase.agent]
     record = run.begin(phase.name)
     lesson = _lesson(run, world, phase, config)

@@ -53,8 +53,10 @@ _OUTCOMES = {
 def write_report(run_dir: Path | str, out: Path | None = None) -> Path:
     """Write `report.html` of a run from its results, metrics, trajectories and pairs; returns its path.
 
-    Only results.json is needed: what a young run does not have yet is left out. Raises ConfigError when
-    results.json is missing, or when any of the files is broken.
+    Only results.json is needed: what a young run does not have yet is left out.
+
+    Raises:
+      ConfigError: results.json is missing, or any of the files is broken.
     """
     run_dir = Path(run_dir)
     results = load_results(run_dir)

@@ -11,7 +11,7 @@ from coevo_jax.trajectory import Ending, Trajectory
 
 
 class ProgressBar:
-    """Episodes, rates, reward, busy slots: a bar on a terminal, elsewhere lines on the way and at the end."""
+    """Shows episodes, rates, reward, busy slots: a bar on a terminal, else lines on the way and at the end."""
 
     def __init__(self, console: Console | None, *, label: str, total: int, slots: int):
         self._console, self._label, self._total, self._slots = console, label, total, slots
@@ -45,7 +45,7 @@ class ProgressBar:
             self._print(self._rates())
 
     def show_slots(self, busy: int) -> None:
-        """How many slots play an episode now."""
+        """Show how many slots play an episode now."""
         self._busy = busy
         if self._live is not None:
             words = f"{self._rates()}, {busy}/{self._slots} slots"

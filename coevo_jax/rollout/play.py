@@ -1,4 +1,4 @@
-"""Plays episodes: one agent's, or two agents', of which one decodes while the other's environments step."""
+"""Plays the episodes of one agent, or of two: while one decodes, the environments of the other step."""
 
 import functools
 import operator
@@ -28,7 +28,7 @@ Played = tuple[list[Trajectory], RolloutStats]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EpisodeSet:
-    """Who plays what."""
+    """The episodes that one agent plays: its weights, the tasks, and the number of samples of each."""
 
     agent: str  # name recorded in the trajectories
     weights: Any  # of the engine's `load`; agents whose adapters share a base name the same ones
@@ -225,8 +225,10 @@ def _run(
     bar: ProgressBar,
     between_blocks: Callable[[], None],
 ) -> None:
-    """Play until every episode has its ending. Lanes take turns: while the host serves one, the device has
-    the other's block."""
+    """Play until every episode has its ending.
+
+    Lanes take turns: while the host serves one, the device has the other's block.
+    """
     for lane in lanes:
         lane.open()
     while any(lane.live for lane in lanes):
