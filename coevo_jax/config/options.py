@@ -325,6 +325,8 @@ class WandbConfig(StrictModel):
 
 
 class LogConfig(StrictModel):
+    """Second places for what the metrics log has."""
+
     wandb: WandbConfig | None = None
     """Log the metrics there, too; null does not."""
 

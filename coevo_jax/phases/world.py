@@ -76,8 +76,7 @@ def tasks_of(env: Env, split: str, where: str, key: str) -> Sequence[Task]:
 
 
 def check_world(config: Config) -> None:
-    """Check what the schema cannot: environment and its options, tokenizer, losses, devices, logger. Writes
-    nothing.
+    """Check what the schema cannot: environment, tokenizer, losses, devices and logger; writes nothing.
 
     Raises:
       ConfigError: the first thing that cannot be used.

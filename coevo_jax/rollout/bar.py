@@ -11,7 +11,7 @@ from coevo_jax.trajectory import Ending, Trajectory
 
 
 class ProgressBar:
-    """Shows episodes, rates, reward, busy slots: a bar on a terminal, else lines on the way and at the end."""
+    """Shows episodes, rates, reward, busy slots: a bar on a terminal, else lines on the way."""
 
     def __init__(self, console: Console | None, *, label: str, total: int, slots: int):
         self._console, self._label, self._total, self._slots = console, label, total, slots
