@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from coevo_jax.config.reading import load_config
+from coevo_jax.config.reading import load_resolved
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.parquet import write_trajectories
 from coevo_jax.envs.env import error_test
@@ -33,7 +33,7 @@ def evaluate_stored(
     if not re.fullmatch(r"\d*:\d*", tasks):
         raise ConfigError(f"--tasks: found {tasks!r}, expected a slice START:STOP such as :100")
     manifest = read_manifest(folder)
-    config = load_config(folder / CONFIG_FILE)
+    config = load_resolved(folder / CONFIG_FILE)
     verify_files(folder, manifest)
     newest_agents(folder, manifest)
     world = build_world(config, folder)
