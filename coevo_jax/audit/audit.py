@@ -9,7 +9,7 @@ from coevo_jax.audit.forward import Agents
 from coevo_jax.audit.numbers import number_checks
 from coevo_jax.audit.opening import SCORED
 from coevo_jax.audit.order import Phase, finished
-from coevo_jax.audit.pairs import counts, derive, pair_check
+from coevo_jax.audit.pairs import counts, derive_pairs, pair_check
 from coevo_jax.audit.plans import plan_check
 from coevo_jax.audit.reading import RunFiles, open_files
 from coevo_jax.audit.report import Entry, report_checks
@@ -46,7 +46,7 @@ def run_audit(folder: Path, scored: int | None = SCORED) -> Iterator[Check]:
 def _counts(files: RunFiles, phase: Phase) -> list[Entry]:
     """The numbers of a phase's derived pairs; those it recorded where its files cannot be read."""
     try:
-        rows = counts(derive(files, phase).pairs)
+        rows = counts(derive_pairs(files, phase), phase)
     except NO_DERIVATION:
         rows = files.record(phase.name)["pairs"]
     return [{"round": phase.round, "agent": phase.agent} | row for row in rows]

@@ -11,7 +11,7 @@ from typing import Any
 
 from coevo_jax.audit.check import Check, NotCheckable, differs, judge
 from coevo_jax.audit.order import Phase, asked_of
-from coevo_jax.audit.pairs import derive
+from coevo_jax.audit.pairs import derive_pairs
 from coevo_jax.audit.plans import tokens_in_order
 from coevo_jax.audit.reading import RunFiles, rows_of, written
 
@@ -76,7 +76,7 @@ def _paired(files: RunFiles, phase: Phase) -> tuple[list[int], bool]:
     """A 1 for each stored pair, and whether more can be made."""
     lines = (files.folder / phase.pairs).read_text(encoding="utf-8").splitlines()
     try:
-        most = len(derive(files, phase).pairs)
+        most = len(derive_pairs(files, phase))
     except NotCheckable:
         most = len(lines)  # the check of the pairs says why
     return [1] * len(lines), len(lines) < most

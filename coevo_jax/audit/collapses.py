@@ -8,15 +8,18 @@ Sign = tuple[int, str, str, int]  # round, agent, where, number of signs
 FEW = 20  # fewer failures say nothing of their reward or diversity
 
 
-def collapses(*series: Sequence[Entry]) -> list[Sign]:
-    """The signs in evaluations and explorations, each agent against its first and its last entry."""
+def collapses(lead: str, *series: Sequence[Entry]) -> list[Sign]:
+    """The signs in evaluations and explorations, each agent against its first and its last entry.
+
+    All agents but the lead are there to fail: one with nothing left to fail is of no use any more.
+    """
     found: list[Sign] = []
     for entries in series:
         first: dict[str, Entry] = {}
         last: dict[str, Entry] = {}
         for entry in entries:
             agent = entry["agent"]
-            count = signs(entry, last.get(agent), first.get(agent))
+            count = signs(entry, last.get(agent), first.get(agent), fails=agent != lead)
             where = entry.get("phase", f"evaluation on {entry.get('split')}").replace("_", " ")
             found += [(entry["round"], agent, where, count)] if count else []
             first.setdefault(agent, entry)
@@ -29,8 +32,12 @@ def told(listed: Sequence[Entry]) -> list[Sign]:
     return [(c["round"], c["agent"], c["why"].partition(": ")[0], c["why"].count("; ") + 1) for c in listed]
 
 
-def signs(entry: Entry, before: Entry | None, first: Entry | None) -> int:
-    """How many of the signs of a collapse a set of roll-outs shows."""
+def signs(entry: Entry, before: Entry | None, first: Entry | None, *, fails: bool) -> int:
+    """How many of the signs of a collapse a set of roll-outs shows.
+
+    Args:
+      fails: the agent is there to fail.
+    """
     if not entry["finished"]:
         return 0
     failing = entry["failure_count"] >= FEW and first is not None
@@ -39,7 +46,7 @@ def signs(entry: Entry, before: Entry | None, first: Entry | None) -> int:
         _fell(entry, first),
         _fell(entry, before),
         failing and _defined(first, "mean_failure_reward") >= 0.05 and entry["mean_failure_reward"] < 0.01,
-        entry["agent"] == "failure" and entry["success_rate"] > 0.95,
+        fails and entry["success_rate"] > 0.95,
         entry["endings"]["token_limit"] / entry["finished"] > 0.25,
         failing and distinct < 0.05 and _defined(first and first["diversity"], "distinct_sequences") >= 0.15,
     )

@@ -29,6 +29,7 @@ SHORTEST = 64  # lengths are padded to this or a power of two above: few program
 CHUNK = 64  # places whose logits are in memory at a time
 LOGITS = 1 << 24  # numbers among those
 ROWS = 16
+BASE = "base"  # what a checkpoint holds beside agents, under adapters
 COUNTS = ("step", "count")  # of an agent's state: its optimizer steps, and those of Adam
 
 T = TypeVar("T")
@@ -77,10 +78,17 @@ class Agents:
         return values["step"], values["count"]
 
     def _stored(self, number: int, agent: str) -> str:
-        """The name under which a checkpoint holds an agent: the warm start may stand once for both."""
+        """The name under which a checkpoint holds an agent.
+
+        The warm start's may be that of another recipe, which the run was forked from: all agents agree there,
+        whatever they are called.
+        """
         folder = checkpoint_folder(self.files, number)
         shared = self.files.records.get("warm_start", {}).get("records", {}).get("checkpoint")
-        return "target" if number == shared and not (folder / agent).is_dir() else agent
+        if number != shared or not folder.is_dir() or (folder / agent).is_dir():
+            return agent
+        names = sorted(path.name for path in folder.iterdir() if path.is_dir())
+        return next((name for name in names if name != BASE and name[0] not in "._"), agent)
 
     def has(self, number: int) -> bool:
         return (checkpoint_folder(self.files, number)).is_dir()
@@ -108,7 +116,7 @@ class Agents:
     @cached_property
     def _base(self) -> Any:
         number = self.files.manifest["base"]
-        return self._whole(number, "base", self._metadata(number, "base"))
+        return self._whole(number, BASE, self._metadata(number, BASE))
 
     @cached_property
     def _initial(self) -> Any:

@@ -9,15 +9,15 @@ import numpy as np
 
 from coevo_jax.audit.check import Check, NotCheckable, differs, far, judge
 from coevo_jax.audit.forward import Agents, Scored, per_token, sample
-from coevo_jax.audit.order import Phase, finished, learn_options
-from coevo_jax.audit.pairs import KINDS
+from coevo_jax.audit.order import Phase, lead_in, learn_options, learned_before
 from coevo_jax.audit.plans import StepPlan, Weighed, course_of, warm_start_sides
 from coevo_jax.audit.pulls import pull_check
 from coevo_jax.audit.reading import RunFiles
 from coevo_jax.audit.rows import fit_rows, trained_places
 from coevo_jax.audit.steps import Place, pair_losses, pairs_of, views_of
 from coevo_jax.audit.whose import Tasks
-from coevo_jax.config.options import LearnConfig, of_round
+from coevo_jax.config.agents import AgentConfig
+from coevo_jax.config.options import of_round
 
 RATE_ROUNDING = 1e-6  # relative: rates and betas are float32
 
@@ -52,7 +52,7 @@ def _rate_words(files: RunFiles, phase: Phase) -> str:
 
 
 def rate_problems(files: RunFiles, phase: Phase) -> Iterator[str]:
-    """A learning rate, and a beta, of METHOD's schedule at every step; the steps follow each other."""
+    """A learning rate, and a beta, of the config's schedule at every step; the steps follow each other."""
     steps, total = files.steps(phase.name, _prefix(phase)), files.records[phase.name]["position"]
     yield from differs(f"metrics.jsonl: steps of {phase.name}", len(steps), total)
     if steps and "learning_rate" not in steps[0][2]:
@@ -73,10 +73,10 @@ def rate_problems(files: RunFiles, phase: Phase) -> Iterator[str]:
 
 
 def expected_rate(files: RunFiles, phase: Phase, position: int, steps: int) -> float:
-    """Linear warm-up; then a cosine to zero in the warm start, the peak in a round (METHOD, the table)."""
+    """Linear warm-up; then a cosine to zero in the warm start, the peak in a round."""
     config = files.config.warm_start if phase.kind == "warm_start" else learn_options(files.config, phase)
     warm = warmup_steps(steps, config.warmup_fraction)
-    if isinstance(config, LearnConfig):
+    if isinstance(config, AgentConfig):
         peak = of_round(config.learning_rate, phase.round)
         return peak * min(1.0, (position + 1) / warm) if warm else peak
     if position < warm:
@@ -91,11 +91,10 @@ def warmup_steps(steps: int, fraction: float) -> int:
 
 
 def adam_problems(files: RunFiles, phase: Phase, agents: Agents) -> Iterator[str]:
-    """Moments are fresh every round, unless they are kept; then they are of the agent's rounds alone."""
+    """Moments are fresh in every learning; where they are kept, those of the agent's earlier learnings."""
     number = files.recorded(phase.name, "checkpoint")
     taken, counted = agents.steps_taken(number, phase.agent)
-    own = [p for p in finished(files, "learn") if p.agent == phase.agent and p.round <= phase.round]
-    before = sum(files.records[p.name]["position"] for p in own if p.round < phase.round)
+    before = sum(files.records[p.name]["position"] for p in learned_before(files, phase))
     position = files.records[phase.name]["position"]
     if phase.kind == "warm_start":
         lora = files.config.model.lora
@@ -130,7 +129,7 @@ def tokens_of(course: StepPlan, view: Weighed) -> np.ndarray:
 def reference_problems(
     files: RunFiles, phase: Phase, agents: Agents, scored: int | None, told: dict[str, str]
 ) -> Iterator[str]:
-    """The stored references are those of the checkpoint that METHOD names, at every refresh."""
+    """The stored references are those of the checkpoint that the method names, at every refresh."""
     course = course_of(files, phase)
     weighed, steps = views_of(course)
     every = course.config.reference_every
@@ -164,11 +163,11 @@ def reference_problems(
 
 
 def reference_checkpoint(files: RunFiles, phase: Phase, position: int, agents: Agents) -> tuple[int, str]:
-    """The checkpoint and agent that is the reference from a step on (METHOD, below eq. 7)."""
+    """The checkpoint and agent that is the reference from a step on."""
     began = files.recorded(phase.name, "began_with")
     if position == 0:
         if learn_options(files.config, phase).reference == "warm_start":
-            return files.recorded("warm_start", "checkpoint"), "target"
+            return files.recorded("warm_start", "checkpoint"), lead_in(files.config)
         return began, phase.agent
     first, _ = agents.steps_taken(began, phase.agent)
     for number in range(began + 1, files.recorded(phase.name, "checkpoint")):
@@ -223,7 +222,7 @@ def expected_metrics(
     kinds = np.array([course.links[one["pair"]].kind for _, one in real])
     weights = np.array([course.kind(one["pair"]).dpo / len(listed) for _, one in real])
     pairs = pairs_of(course, real, weights, weighed, policy, reference)
-    values = pair_losses(course.config, kinds, pairs, beta)
+    values = pair_losses(course.config, course.kinds, kinds, pairs, beta)
     if course.config.wpo:
         values = values * _wpo_weights(course, real, weighed, scored)
     imitated = {(m, v["n"]): v["sft_weight"] for m, content in step.items() for v in content["views"]}
@@ -241,7 +240,7 @@ def expected_metrics(
         "logps/chosen": pairs.policy_chosen,
         "logps/rejected": pairs.policy_rejected,
     }
-    for suffix, mask in ({"": kinds == kinds} | {f"/{kind}": kinds == kind for kind in KINDS}).items():
+    for suffix, mask in ({"": kinds == kinds} | {f"/{kind}": kinds == kind for kind in course.kinds}).items():
         found |= {name + suffix: float(np.mean(v[mask])) for name, v in measured.items() if np.any(mask)}
     return found
 

@@ -8,7 +8,7 @@ from coevo_jax.config.options import Config
 from coevo_jax.config.reading import load_resolved
 from coevo_jax.config.strict import ConfigError
 
-VERSION = 1
+FORMATS = (1, 2)  # of a run's folder
 SCORED = 64  # trajectories that are scored again in each phase, unless more are asked for
 
 
@@ -24,10 +24,10 @@ def open_run(folder: Path) -> tuple[dict[str, Any], Config]:
         raise ConfigError(f"{folder}: the folder {what}; expected the folder of a run")
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        version = manifest["version"]
+        number = manifest["format"] if "format" in manifest else manifest["version"]  # its name in format 1
         complete = isinstance(manifest["done"], list) and "running" in manifest
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path}: not a manifest of a run ({error})") from None
-    if version != VERSION or not complete:
-        raise ConfigError(f"{path}: version: found {version}, expected {VERSION}")
+    if number not in FORMATS or not complete:
+        raise ConfigError(f"{path}: format: found {number}, expected one of {FORMATS}")
     return manifest, load_resolved(folder / "config.yaml")

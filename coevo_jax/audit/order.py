@@ -1,19 +1,40 @@
-"""The phases that a config asks for, by METHOD's loop: who plays and learns, when, under which name."""
+"""The phases that a config asks for: who plays and learns what, when, under which name.
 
-from dataclasses import dataclass
+    the opening     prepare, the warm start, and the evaluation of the agent that it trained
+    every round     the recipe's phases, in its order
+
+The agent that a recipe names first is the one that the run is about. All names come from the recipe: a phase
+is called by its collection, its learning or its agent, the files of a learning by its round and itself.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 from coevo_jax.audit.reading import RunFiles
-from coevo_jax.config.options import Config, LearnConfig
+from coevo_jax.config.agents import AgentConfig
+from coevo_jax.config.options import Config
+from coevo_jax.config.recipe import (
+    ExplorePhase,
+    ImitationSource,
+    KindWeights,
+    LearnPhase,
+    PairSource,
+    RecipePhase,
+)
+
+ALONE = "target"  # who a run is about whose recipe names nobody
 
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
     name: str
     kind: Literal["prepare", "warm_start", "explore", "learn", "evaluate"]
+    agent: str
     round: int = 0
-    agent: str = "target"
     collection: str = ""  # what the shards of a phase that plays are called
+    learning: str = ""  # what the files of a learning are called, beside its round
+    sources: tuple[PairSource | ImitationSource, ...] = field(default=(), compare=False)  # of what is learned
 
     @property
     def plan(self) -> str:
@@ -26,27 +47,62 @@ class Phase:
 
     @property
     def stem(self) -> str:
-        return f"round-{self.round:02d}-{self.agent}"
+        return f"round-{self.round:02d}-{self.learning}"
+
+    @property
+    def kinds(self) -> Mapping[str, KindWeights]:
+        """The weights of each kind of pair that is learned from, in the order of the sources."""
+        return {
+            kind_of(source): KindWeights(dpo=source.dpo, sft=source.sft, loss=source.loss)
+            for source in self.sources
+            if isinstance(source, PairSource)
+        }
+
+
+def kind_of(source: PairSource) -> str:
+    """What a source's pairs are called: as the recipe says, or as the function that makes them."""
+    return source.kind or source.pairs.split(":")[-1]
+
+
+def agents_in(config: Config) -> Sequence[str]:
+    """Everybody whom the recipe names, in its order."""
+    named = [phase.agent for phase in (_in_round(1, one) for one in config.recipe)]
+    return list(dict.fromkeys(named)) or [ALONE]
+
+
+def lead_in(config: Config) -> str:
+    """The agent that the run is about: it learns in the warm start, and budgets are its own."""
+    return agents_in(config)[0]
 
 
 def expected_phases(config: Config) -> list[Phase]:
-    """METHOD, "The loop", steps 1 to 6."""
+    """Every phase of a run, in its order."""
+    lead = lead_in(config)
     phases = [
-        Phase(name="prepare", kind="prepare"),
-        Phase(name="warm_start", kind="warm_start"),
-        _plays("evaluate", 0, "target"),
+        Phase(name="prepare", kind="prepare", agent=lead),
+        Phase(name="warm_start", kind="warm_start", agent=lead),
+        _evaluates(0, lead),
     ]
-    second = config.failure.explore
     for number in range(1, config.rounds + 1):
-        phases.append(_plays("explore", number, "target"))
-        if second:
-            phases.append(_plays("explore", number, "failure"))
-            phases += [_learns(number, "failure")] if config.failure.learn else []
-            phases.append(_plays("explore", number, "failure", "hard_negatives"))
-        phases += [_learns(number, "target"), _plays("evaluate", number, "target")]
-        if second and config.evaluate.failure_agent:
-            phases.append(_plays("evaluate", number, "failure"))
+        phases += [_in_round(number, phase) for phase in config.recipe]
     return phases
+
+
+def _in_round(number: int, phase: RecipePhase) -> Phase:
+    if isinstance(phase, ExplorePhase):
+        agent, collection = phase.explore.agent, phase.explore.into or phase.explore.agent
+        name = f"round-{number:02d}/explore_{collection}"
+        return Phase(name=name, kind="explore", round=number, agent=agent, collection=collection)
+    if isinstance(phase, LearnPhase):
+        agent, learning = phase.learn.agent, phase.learn.name or phase.learn.agent
+        name, sources = f"round-{number:02d}/learn_{learning}", phase.learn.sources
+        return Phase(name=name, kind="learn", round=number, agent=agent, learning=learning, sources=sources)
+    return _evaluates(number, phase.evaluate.agent)
+
+
+def _evaluates(number: int, agent: str) -> Phase:
+    name = f"round-{number:02d}/evaluate_{agent}"
+    return Phase(name=name, kind="evaluate", round=number, agent=agent, collection=f"eval-{agent}")
 
 
 def finished(files: RunFiles, *kinds: str) -> list[Phase]:
@@ -54,21 +110,19 @@ def finished(files: RunFiles, *kinds: str) -> list[Phase]:
     return [p for p in expected_phases(files.config) if p.kind in kinds and p.name in files.records]
 
 
-def learn_options(config: Config, phase: Phase) -> LearnConfig:
-    return config.target if phase.agent == "target" else config.failure
+def learned_before(files: RunFiles, phase: Phase) -> list[Phase]:
+    """The finished learnings of a phase's agent that came before it, of its round or an earlier one."""
+    names = [p.name for p in expected_phases(files.config)]
+    own = [p for p in finished(files, "learn") if p.agent == phase.agent]
+    return [p for p in own if names.index(p.name) < names.index(phase.name)]
+
+
+def learn_options(config: Config, phase: Phase) -> AgentConfig:
+    """How a phase's agent learns."""
+    return config.agents[phase.agent]
 
 
 def asked_of(config: Config, phase: Phase, name: str) -> int | None:
     """The total of pairs, explored_tokens or learned_tokens that a phase has to reach; None without one."""
     totals = dict(config.budget)[name]
-    return totals[phase.round - 1] if phase.agent == "target" and phase.round and totals else None
-
-
-def _plays(kind: Literal["explore", "evaluate"], number: int, agent: str, what: str = "") -> Phase:
-    collection = f"eval-{agent}" if kind == "evaluate" else what or agent
-    name = f"round-{number:02d}/{kind}_{what or agent}"
-    return Phase(name=name, kind=kind, round=number, agent=agent, collection=collection)
-
-
-def _learns(number: int, agent: str) -> Phase:
-    return Phase(name=f"round-{number:02d}/learn_{agent}", kind="learn", round=number, agent=agent)
+    return totals[phase.round - 1] if phase.agent == lead_in(config) and phase.round and totals else None

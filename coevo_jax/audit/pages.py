@@ -126,14 +126,14 @@ def expected_tables(
     """The rows of each section's table; none where there is nothing to show."""
 
     def whose(entry: Entry) -> Row:
-        return {"Round": round_words(entry["round"]), "Agent": AGENTS[entry["agent"]]}
+        return {"Round": round_words(entry["round"]), "Agent": agent_words(entry["agent"])}
 
     def phase(entry: Entry) -> Row:
-        return {"Round": round_words(entry["round"]), "Phase": EXPLORATIONS[entry["phase"]]}
+        return {"Round": round_words(entry["round"]), "Phase": exploration_words(entry)}
 
     # By rounds, what was explored before what was evaluated.
-    played = [(e["round"], 0, EXPLORATIONS[e["phase"]], e) for e in explorations]
-    played += [(e["round"], 1, f"{AGENTS[e['agent']]}, {e['split']}", e) for e in evaluations]
+    played = [(e["round"], 0, exploration_words(e), e) for e in explorations]
+    played += [(e["round"], 1, f"{agent_words(e['agent'])}, {e['split']}", e) for e in evaluations]
     played.sort(key=lambda one: one[:2])
     return {
         "rounds": [whose(e) | summary_cells(e) for e in evaluations],
@@ -146,7 +146,7 @@ def expected_tables(
         "pairs": [
             whose(p)
             | {
-                "Kind": KINDS[p["kind"]],
+                "Kind": kind_words(p["kind"]),
                 "Pairs": whole(p["count"]),
                 "Tasks": whole(p["tasks"]),
                 "Mean reward gap": fixed(p["mean_reward_gap"]),
@@ -161,14 +161,29 @@ def round_words(number: int) -> str:
     return "Warm start" if number == 0 else f"Round {number}"
 
 
-AGENTS = {"target": "Target", "failure": "Failure agent"}
-EXPLORATIONS = {
-    "explore_target": "Target explores",
-    "explore_failure": "Failure agent explores",
-    "explore_hard_negatives": "Hard negatives",
-}
-KINDS = {
-    "expert_target": "expert over target failure",
-    "expert_failure": "expert over failure-agent failure",
-    "failure_failure": "better over worse failure",
-}
+def plain(name: str) -> str:
+    """A name of a recipe as a line begins with it."""
+    words = name.replace("_", " ")
+    return words[0].upper() + words[1:]
+
+
+def agent_words(name: str) -> str:
+    """An agent as the page has it."""
+    return "Failure agent" if name == "failure" else plain(name)
+
+
+def exploration_words(entry: Entry) -> str:
+    """An exploration as the page has it: who explores, or a collection with a name of its own."""
+    collection = entry["phase"].removeprefix("explore_")
+    return f"{agent_words(collection)} explores" if collection == entry["agent"] else plain(collection)
+
+
+def kind_words(kind: str) -> str:
+    """A kind of pair as the page has it."""
+    told = {
+        "expert_target": "expert over target failure",
+        "expert_failure": "expert over failure-agent failure",
+        "failure_failure": "better over worse failure",
+        "expert_over": "expert over failure",
+    }
+    return told.get(kind, kind.replace("_", " "))

@@ -1,33 +1,40 @@
-"""METHOD's pairs, derived again: which trajectory is preferred over which, of every kind, and in which order.
+"""The pairs of a recipe, derived again: which trajectory is preferred over which, and in which order.
 
-    expert_target    a failure of the target and its task's expert      (METHOD, step 5 a)
-    expert_failure   the same with what the failure agent re-rolled     (METHOD, step 5 b)
-    failure_failure  two failures of one task, the better one chosen    (METHOD, steps 3 and 5 c)
+A source of a learning names who makes its pairs, out of which collections of the round:
 
-Where an agent earned more than the expert it is the chosen side; ties teach nothing. What the rejected side
-did beyond the expert's turns and `max_extra_turns` is cut off. The same tokens stand in a pair once, under
-the name of the first trajectory that has them. The failure agent knows no expert, unless its config names a
-kind with one: then its pairs are made as the target's are, of what it played before it learns.
+    expert_over         a task's expert and every trajectory of it, the one with more reward preferred
+    better_over_worse   two trajectories of one task, failures or all, the one with more reward preferred;
+                        `across` never takes both out of one collection
+
+Ties teach nothing. With `max_extra_turns`, what the rejected side did beyond the turns of its task's expert
+and as many more is cut off. Of each kind and task as many pairs are kept as the agent's options say, by their
+order. The same tokens stand in a pair once, under the kind that comes first and the name of the first
+trajectory that has them. Beside the pairs stand what is imitated: `successes`, or `experts` of what was
+played. What a function of the user's own makes is not derived here.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from itertools import combinations, product
+from itertools import chain, combinations, product
 from typing import Any
 
 import numpy as np
 
 from coevo_jax.audit.check import Check, NotCheckable, differs, judge, same
 from coevo_jax.audit.keeping import order, spread
-from coevo_jax.audit.order import Phase, asked_of, learn_options
+from coevo_jax.audit.order import Phase, asked_of, kind_of, learn_options
 from coevo_jax.audit.reading import Episode, RunFiles, read_episodes
 from coevo_jax.audit.rows import teachable
 from coevo_jax.audit.sides import Pair, Side, by_task, cut
-from coevo_jax.config.options import Config, LearnConfig
+from coevo_jax.config.agents import AgentConfig
+from coevo_jax.config.options import Config
+from coevo_jax.config.recipe import ImitationSource, PairSource
 
-KINDS = ("expert_target", "expert_failure", "failure_failure")
+Key = tuple[str, bytes]  # of a side
+EXTRA_TURNS = {"expert_over": 5, "better_over_worse": None}  # where a source does not say
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -36,44 +43,86 @@ class Lesson:
 
     pairs: list[Pair] = field(default_factory=list)
     sides: list[Side] = field(default_factory=list)  # each once, in the order in which they come up
-    extras: dict[tuple[str, bytes], float] = field(default_factory=dict)  # by key, in order
+    extras: dict[Key, float] = field(default_factory=dict)  # by key, in order
 
     @cached_property
-    def places(self) -> dict[tuple[str, bytes], int]:
+    def places(self) -> dict[Key, int]:
         return {side.key: place for place, side in enumerate(self.sides)}
+
+
+class Round:
+    """What was played in a phase's round, and the experts; each file is read once."""
+
+    def __init__(self, files: RunFiles, number: int) -> None:
+        self._files, self._number = files, number
+        self._played: dict[str, list[Side]] = {}
+
+    @cached_property
+    def experts(self) -> list[Side]:
+        path = self._files.folder / "trajectories/experts.parquet"
+        episodes: Iterator[Episode] = read_episodes(path, ("tokens", "agent_mask"))
+        return [Side(source="expert", episode=e, length=len(e.tokens)) for e in episodes]
+
+    @cached_property
+    def expert_of(self) -> dict[str, Side]:
+        """The expert of each task, if it wrote anything."""
+        return {side.episode.task_id: side for side in self.experts if len(side.episode.run_ends)}
+
+    def played(self, source: PairSource | ImitationSource) -> list[list[Side]]:
+        """The collections that a source names, in its order."""
+        return [self._collection(name) for name in source.of]
+
+    def _collection(self, name: str) -> list[Side]:
+        if name not in self._played:
+            paths = self._files.collection(self._number, name)
+            if not paths:
+                raise NotCheckable(f"no committed shards of {name} in round {self._number}")
+            episodes = (e for path in paths for e in read_episodes(path, ("tokens", "agent_mask")))
+            self._played[name] = [Side(source=name, episode=e, length=len(e.tokens)) for e in episodes]
+        return self._played[name]
 
 
 @lru_cache(maxsize=1)  # the checks of a phase follow each other
 def derive(files: RunFiles, phase: Phase) -> Lesson:
-    """What METHOD lets a learning phase learn from, out of the run's trajectories.
+    """What a recipe lets a learning phase learn from, out of the run's trajectories.
 
     Raises:
-      NotCheckable: under a budget, where it is not known which pairs fit a microbatch.
+      NotCheckable: a function of the user's own makes it; or under a budget, where it is not known which
+        pairs fit a microbatch.
     """
+    pairs = derive_pairs(files, phase)
+    found, imitations = _round_of(files, phase), []
+    for source in phase.sources:
+        if isinstance(source, ImitationSource):
+            name = source.imitate
+            if name not in IMITATED:
+                raise NotCheckable(f"no independent derivation of what {name} imitates")
+            imitations.append((source.weight, IMITATED[name](source, found)))
+    return lesson(pairs, imitations)
+
+
+@lru_cache(maxsize=1)
+def derive_pairs(files: RunFiles, phase: Phase) -> list[Pair]:
+    """The pairs alone, after cuts, limits and budget; raises NotCheckable as `derive` does."""
     config = learn_options(files.config, phase)
-    target = _played(files, phase, "target")
-    others = _others(files, phase)
-    kinds = [kind for kind in KINDS if dict(config.pairs)[kind] is not None]
-    alone = phase.agent == "failure" and kinds == ["failure_failure"]
-    experts = [Side(source="expert", episode=e, length=len(e.tokens)) for e in _experts(files)]
-    pairs = _lessons([] if alone else experts, target, others, config, files.config.seed)
+    sources = [source for source in phase.sources if isinstance(source, PairSource)]
+    own = [source for source in sources if source.pairs not in PAIRED]
+    if own:
+        raise NotCheckable(f"no independent derivation of the pairs of {own[0].pairs} ({kind_of(own[0])})")
+    found = _round_of(files, phase)
+    pairs = _kept([PAIRED[source.pairs](source, found) for source in sources], config, files.config.seed)
     asked = asked_of(files.config, phase, "pairs")
     if asked is not None:
         pairs = _within_budget(lesson(pairs, []), asked, config, files.config)
-    explored = {side.episode.task_id for side in target}
-    successes = [side for side in target if side.episode.success]
-    imitated = [side for side in experts if side.episode.task_id in explored]
-    return lesson(pairs, [(config.sft_successes, successes), (config.sft_experts, imitated)])
+    return lesson(pairs, []).pairs
 
 
-def _others(files: RunFiles, phase: Phase) -> list[Side]:
-    """What the failure agent played last before a phase learns."""
-    if not files.config.failure.explore:
-        return []
-    return _played(files, phase, "failure" if phase.agent == "failure" else "hard_negatives")
+@lru_cache(maxsize=1)
+def _round_of(files: RunFiles, phase: Phase) -> Round:
+    return Round(files, phase.round)
 
 
-def _within_budget(made: Lesson, asked: int, config: LearnConfig, run: Config) -> list[Pair]:
+def _within_budget(made: Lesson, asked: int, config: AgentConfig, run: Config) -> list[Pair]:
     usable = teachable(made.pairs, made.sides, run.batch, config.ld_alpha < 1)
     if usable is None:
         raise NotCheckable(
@@ -84,7 +133,7 @@ def _within_budget(made: Lesson, asked: int, config: LearnConfig, run: Config) -
 
 def lesson(pairs: list[Pair], imitations: Sequence[tuple[float, Sequence[Side]]]) -> Lesson:
     """Give every side one place; a side imitated for two reasons has the sum of both weights."""
-    found: dict[tuple[str, bytes], Side] = {}
+    found: dict[Key, Side] = {}
     for pair in pairs:
         for side in (pair.chosen, pair.rejected):
             found.setdefault(side.key, side)
@@ -92,10 +141,10 @@ def lesson(pairs: list[Pair], imitations: Sequence[tuple[float, Sequence[Side]]]
         Pair(kind=pair.kind, chosen=found[pair.chosen.key], rejected=found[pair.rejected.key])
         for pair in pairs
     ]
-    extras: dict[tuple[str, bytes], float] = {}
+    extras: dict[Key, float] = {}
     for weight, sides in imitations:
-        wanted: dict[tuple[str, bytes], Side] = {}
-        for side in sides if weight > 0 else ():
+        wanted: dict[Key, Side] = {}
+        for side in sides:
             if len(side.episode.run_ends):
                 wanted.setdefault(side.key, side)
         for key, side in wanted.items():
@@ -104,81 +153,86 @@ def lesson(pairs: list[Pair], imitations: Sequence[tuple[float, Sequence[Side]]]
     return Lesson(pairs=pairs, sides=list(found.values()), extras=extras)
 
 
-def _experts(files: RunFiles) -> list[Episode]:
-    path = files.folder / "trajectories/experts.parquet"
-    return list(read_episodes(path, ("tokens", "agent_mask")))
+def _expert_over(source: PairSource, found: Round) -> list[Pair]:
+    pairs: list[Pair] = []
+    for played in found.played(source):
+        for task, sides in by_task(played).items():
+            expert = found.expert_of.get(task)
+            couples = [] if expert is None else [(expert, side) for side in sides]
+            pairs += _preferences(source, couples, expert)
+    return pairs
 
 
-def _played(files: RunFiles, phase: Phase, source: str) -> list[Side]:
-    """What one agent played in one exploration of the phase's round."""
-    paths = files.collection(phase.round, source)
-    if not paths:
-        raise NotCheckable(f"no committed shards of {source} in round {phase.round}")
-    episodes = (e for path in paths for e in read_episodes(path, ("tokens", "agent_mask")))
-    return [Side(source=source, episode=e, length=len(e.tokens)) for e in episodes]
+def _better_over_worse(source: PairSource, found: Round) -> list[Pair]:
+    options = source.options
+    collections = [by_task(played) for played in found.played(source)]
+    pairs: list[Pair] = []
+    for task in sorted(set(chain(*collections))):
+        able = [[side for side in own.get(task, []) if _counts(side, options)] for own in collections]
+        if options.get("across", False):
+            couples = [couple for one, other in combinations(able, 2) for couple in product(one, other)]
+        else:
+            couples = list(combinations(chain(*able), 2))
+        pairs += _preferences(source, couples, found.expert_of.get(task))
+    return pairs
 
 
-def _lessons(
-    experts: Sequence[Side],
-    target: Sequence[Side],
-    others: Sequence[Side],
-    config: LearnConfig,
-    seed: int,
-) -> list[Pair]:
-    expert_of = {side.episode.task_id: side for side in experts if len(side.episode.run_ends)}
-    ours, theirs = by_task(target), by_task(others)
+def _counts(side: Side, options: Mapping[str, Any]) -> bool:
+    """Whether a trajectory may stand in a pair: any of them may where a source says all."""
+    return side.episode.failure or options.get("only", "failures") == "all"
+
+
+def _preferences(
+    source: PairSource, couples: Sequence[tuple[Side, Side]], expert: Side | None
+) -> Iterator[Pair]:
+    """The couples as pairs, the rejected side cut where the source says so and the task has an expert."""
+    extra = source.options.get("max_extra_turns", EXTRA_TURNS[source.pairs])
+    for one, other in couples:
+        worse, better = sorted((one, other), key=lambda side: side.episode.reward)
+        if worse.episode.reward < better.episode.reward:
+            most = None if extra is None or expert is None else expert.turns + extra
+            rejected = worse if most is None else cut(worse, most)
+            yield Pair(kind=kind_of(source), chosen=better, rejected=rejected)
+
+
+def _kept(kinds: Sequence[Sequence[Pair]], config: AgentConfig, seed: int) -> list[Pair]:
+    """Task by task, the first pairs of every kind; none that repeats another of its task."""
+    tasks: dict[str, list[list[Pair]]] = defaultdict(lambda: [[] for _ in kinds])
+    for place, pairs in enumerate(kinds):
+        for pair in pairs:
+            tasks[pair.chosen.episode.task_id][place].append(pair)
     kept: list[Pair] = []
-    for task in sorted({*ours, *theirs}):
-        expert, own, other = expert_of.get(task), ours.get(task, []), theirs.get(task, [])
-        found = {
-            "expert_target": _against("expert_target", expert, own),
-            "expert_failure": _against("expert_failure", expert, other),
-            "failure_failure": _among(own, other, config.cross_agent_only),
-        }
-        most = None
-        if expert is not None and config.max_extra_turns is not None:
-            most = expert.turns + config.max_extra_turns
-        own_pairs: list[Pair] = []
-        for kind in KINDS:
-            if dict(config.pairs)[kind] is not None:
-                ordered = order(config.pairs_kept, seed)(found[kind])
-                own_pairs += _kept(ordered, own_pairs, most, config.max_pairs_per_kind)
-        kept += own_pairs
+    for task in sorted(tasks):
+        seen: set[tuple[Key, Key]] = set()
+        for pairs in tasks[task]:
+            left = config.max_pairs_per_kind
+            for pair in order(config.pairs_kept, seed)(pairs):
+                keys = pair.chosen.key, pair.rejected.key
+                if left and keys[0] != keys[1] and keys not in seen:
+                    seen.add(keys)
+                    kept.append(pair)
+                    left -= 1
     return kept
 
 
-def _against(kind: str, expert: Side | None, others: Sequence[Side]) -> list[Pair]:
-    if expert is None:
-        return []
-    return [pair for other in others for pair in _better_over_worse(kind, expert, other)]
+def _successes(source: ImitationSource, found: Round) -> list[Side]:
+    return [side for played in found.played(source) for side in played if side.episode.success]
 
 
-def _among(ours: Sequence[Side], theirs: Sequence[Side], cross_only: bool) -> list[Pair]:
-    ours = [side for side in ours if side.episode.failure]
-    theirs = [side for side in theirs if side.episode.failure]
-    couples = product(ours, theirs) if cross_only else combinations([*ours, *theirs], 2)
-    return [pair for one, other in couples for pair in _better_over_worse("failure_failure", one, other)]
+def _experts(source: ImitationSource, found: Round) -> list[Side]:
+    """The experts of every task that was played, whatever came of it."""
+    tasks = {side.episode.task_id for played in found.played(source) for side in played}
+    return [side for side in found.experts if side.episode.task_id in tasks]
 
 
-def _better_over_worse(kind: str, one: Side, other: Side) -> list[Pair]:
-    rewards = one.episode.reward, other.episode.reward
-    if rewards[0] == rewards[1]:
-        return []
-    chosen, rejected = (one, other) if rewards[0] > rewards[1] else (other, one)
-    return [Pair(kind=kind, chosen=chosen, rejected=rejected)]
-
-
-def _kept(ordered: Sequence[Pair], taken: Sequence[Pair], most_turns: int | None, count: int) -> list[Pair]:
-    """The first `count` pairs, after cuts; none that repeats another of its task."""
-    seen = {(pair.chosen.key, pair.rejected.key) for pair in taken}
-    kept: list[Pair] = []
-    for pair in ordered:
-        rejected = pair.rejected if most_turns is None else cut(pair.rejected, most_turns)
-        keys = (pair.chosen.key, rejected.key)
-        if len(kept) < count and keys[0] != keys[1] and keys not in seen:
-            seen.add(keys)
-            kept.append(Pair(kind=pair.kind, chosen=pair.chosen, rejected=rejected))
-    return kept
+PAIRED: dict[str, Callable[[PairSource, Round], list[Pair]]] = {
+    "expert_over": _expert_over,
+    "better_over_worse": _better_over_worse,
+}
+IMITATED: dict[str, Callable[[ImitationSource, Round], list[Side]]] = {
+    "successes": _successes,
+    "experts": _experts,
+}
 
 
 def pair_check(files: RunFiles, phase: Phase) -> Check:
@@ -193,12 +247,12 @@ def _words(told: Mapping[str, int]) -> str:
 
 def pair_problems(files: RunFiles, phase: Phase, told: dict[str, int]) -> Iterator[str]:
     """The file has the derived pairs in their order, and the record their numbers by kind."""
-    derived = derive(files, phase)
+    derived = derive_pairs(files, phase)
     if phase.pairs not in files.files:
         raise NotCheckable(f"{phase.pairs} is not among the committed files")
     stored = (files.folder / phase.pairs).read_text(encoding="utf-8").splitlines()
-    names = [_named(pair) for pair in derived.pairs]
-    told |= {kind: sum(pair.kind == kind for pair in derived.pairs) for kind in KINDS}
+    names = [_named(pair) for pair in derived]
+    told |= {kind: sum(pair.kind == kind for pair in derived) for kind in phase.kinds}
     for unused in [kind for kind, count in told.items() if not count]:
         del told[unused]
     found = [json.loads(line) for line in stored]
@@ -206,7 +260,7 @@ def pair_problems(files: RunFiles, phase: Phase, told: dict[str, int]) -> Iterat
         if one != wanted:
             yield f"{phase.pairs}:{number}: found {_short(one)}, expected {_short(wanted)}"
     yield from differs(f"{phase.pairs}: pairs", len(found), len(names))
-    recorded, wanted = files.record(phase.name)["pairs"], counts(derived.pairs)
+    recorded, wanted = files.record(phase.name)["pairs"], counts(derived, phase)
     if not same(recorded, wanted):
         yield f"{phase.name}: recorded pairs: found {recorded}, expected {wanted}"
 
@@ -225,10 +279,10 @@ def _short(line: Mapping[str, Any]) -> str:
     return f"{line['kind']} of {line['task_id']}: {' over '.join(sides)}"
 
 
-def counts(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
-    """Pairs, tasks and the mean gap of the rewards by kind."""
+def counts(pairs: Sequence[Pair], phase: Phase) -> list[dict[str, Any]]:
+    """Pairs, tasks and the mean gap of the rewards by the kinds of a learning."""
     rows = []
-    for kind in KINDS:
+    for kind in phase.kinds:
         own = [pair for pair in pairs if pair.kind == kind]
         if own:
             gaps = [pair.chosen.episode.reward - pair.rejected.episode.reward for pair in own]

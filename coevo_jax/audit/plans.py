@@ -1,9 +1,9 @@
-"""What the steps of a phase learn from: every pair once, every weight by METHOD's formula.
+"""What the steps of a phase learn from: every pair once, every weight by the method's formula.
 
-METHOD, step 5, with k pairs in an optimizer step and e trajectories imitated without one:
+With k pairs in an optimizer step and e trajectories imitated without one:
 
-    weight of a pair             lambda_dpo of its kind / k
-    weight of an imitated side   (sum of lambda_sft over its pairs / k + own weight / e) / tokens
+    weight of a pair             dpo of its source / k
+    weight of an imitated side   (sum of sft over its pairs' sources / k + own weight / e) / tokens
 
 by tokens for the mean over a trajectory's trained tokens, and without for the sum. The trained tokens are the
 agent's, but never the first token of a row: nothing predicts it. A token with weight 0 counts among them.
@@ -25,7 +25,9 @@ from coevo_jax.audit.reading import RunFiles, read_episodes
 from coevo_jax.audit.rows import can_teach, fit_rows, surely_fits, trained_places
 from coevo_jax.audit.sides import Side
 from coevo_jax.audit.whose import Tasks
-from coevo_jax.config.options import BatchConfig, KindWeights, LearnConfig
+from coevo_jax.config.agents import AgentConfig
+from coevo_jax.config.options import BatchConfig
+from coevo_jax.config.recipe import KindWeights
 
 ROUNDING = 1e-5  # relative: weights are float32
 
@@ -76,7 +78,8 @@ class StepPlan:
     links: list[Link]  # the pairs, by the lines of their file
     extras: dict[int, float]  # own weight of imitation by side
     cut: int
-    config: LearnConfig
+    config: AgentConfig
+    kinds: Mapping[str, KindWeights]  # of pairs, by their names
     batch: BatchConfig
 
     @cached_property
@@ -99,14 +102,12 @@ class StepPlan:
         )
 
     def kind(self, pair: int) -> KindWeights:
-        weights = dict(self.config.pairs)[self.links[pair].kind]
-        assert weights is not None  # no pair is made of a kind that is left out
-        return weights
+        return self.kinds[self.links[pair].kind]
 
 
 @lru_cache(maxsize=1)  # the checks of a phase follow each other
 def course_of(files: RunFiles, phase: Phase) -> StepPlan:
-    """The plan of a learning phase with the sides and pairs that METHOD gives it."""
+    """The plan of a learning phase with the sides and pairs that the recipe gives it."""
     lesson = derive(files, phase)
     sides, count = fit_rows(lesson.sides, files.config.batch)
     numbers = lesson.places
@@ -120,6 +121,7 @@ def course_of(files: RunFiles, phase: Phase) -> StepPlan:
         extras={numbers[key]: weight for key, weight in lesson.extras.items()},
         cut=count,
         config=learn_options(files.config, phase),
+        kinds=phase.kinds,
         batch=files.config.batch,
     )
 
@@ -181,7 +183,7 @@ def log_problems(files: RunFiles, phase: Phase, course: StepPlan) -> Iterator[st
 
 
 def idle_problems(files: RunFiles, phase: Phase, told: dict[str, int]) -> Iterator[str]:
-    """A phase took no step because nothing that METHOD gives it fits a row."""
+    """A phase took no step because nothing that the recipe gives it fits a row."""
     lesson = derive(files, phase)
     sides, _ = fit_rows(lesson.sides, files.config.batch)
     able = sum(side.length <= files.config.batch.row_length for side in sides)

@@ -2,12 +2,12 @@
 
 With the policy at the reference, the pull of the preferences is the mean over steps of
 
-    sum over pairs of |d (weight * loss) / d log pi(chosen)|          lambda_dpo * beta / 2 for DPO, by kind
+    sum over pairs of |d (weight * loss) / d log pi(chosen)|          dpo * beta / 2 for DPO, by source
 
 and that of imitation the mean of the sum of the views' weights. Slopes are central differences in float64.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -18,7 +18,9 @@ from coevo_jax.audit.order import Phase
 from coevo_jax.audit.plans import StepPlan, course_of
 from coevo_jax.audit.reading import RunFiles
 from coevo_jax.audit.steps import Place, loss_terms, pair_losses, pairs_of, views_of
-from coevo_jax.config.options import LearnConfig, of_round
+from coevo_jax.config.agents import AgentConfig
+from coevo_jax.config.options import of_round
+from coevo_jax.config.recipe import KindWeights
 
 STEP = 1e-4  # nats
 ROUNDING = 1e-4  # relative: what is recorded is a sum of float32
@@ -47,7 +49,9 @@ def pull_problems(files: RunFiles, phase: Phase, told: list[str]) -> Iterator[st
     steps = course.plan["steps"]
     weights = [view["sft_weight"] for step in steps for micro in step for view in micro["views"]]
     wanted = {"sft": sum(weights) / len(steps)}
-    edges = sorted({name for terms in loss_terms(course.config) for name, _ in terms} & WITHOUT_SLOPE)
+    edges = sorted(
+        {name for terms in loss_terms(course.config, course.kinds) for name, _ in terms} & WITHOUT_SLOPE
+    )
     if edges:
         told.append(f"preferences as recorded, for {edges[0]} has no slope of a pair's own there")
     else:
@@ -73,14 +77,21 @@ def preference_pull(course: StepPlan, reference: np.ndarray, beta: float) -> flo
                 kinds = np.array([course.links[one["pair"]].kind for _, one in real])
                 weights = np.array([course.kind(one["pair"]).dpo / count for _, one in real])
                 pairs = pairs_of(course, real, weights, weighed, policy, reference)
-                total += float(np.sum(weights * np.abs(slopes(course.config, kinds, pairs, beta))))
+                steep = np.abs(slopes(course.config, course.kinds, kinds, pairs, beta))
+                total += float(np.sum(weights * steep))
     return total / len(steps)
 
 
-def slopes(config: LearnConfig, kinds: np.ndarray, pairs: Pairs, beta: float) -> np.ndarray:
+def slopes(
+    config: AgentConfig,
+    weights_of: Mapping[str, KindWeights],
+    kinds: np.ndarray,
+    pairs: Pairs,
+    beta: float,
+) -> np.ndarray:
     """Each pair's loss, derived by its own chosen side's log-probability."""
     ends = [
-        pair_losses(config, kinds, replace(pairs, policy_chosen=pairs.policy_chosen + step), beta)
+        pair_losses(config, weights_of, kinds, replace(pairs, policy_chosen=pairs.policy_chosen + step), beta)
         for step in (STEP, -STEP)
     ]
     return (ends[0] - ends[1]) / (2 * STEP)

@@ -50,7 +50,7 @@ class Episode:
 
     @property
     def failure(self) -> bool:
-        """METHOD: a failure is any finished trajectory with reward below 1."""
+        """A failure is any finished trajectory with reward below 1."""
         return self.finished and self.reward < 1
 
     @property

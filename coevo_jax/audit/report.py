@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from coevo_jax.audit.after_errors import IsError
 from coevo_jax.audit.check import Check, NotCheckable, differs, judge, same
 from coevo_jax.audit.collapses import collapses, told
-from coevo_jax.audit.order import Phase, finished
+from coevo_jax.audit.order import Phase, agents_in, finished
 from coevo_jax.audit.pages import Row, expected_tables, read_tables
 from coevo_jax.audit.reading import ENDINGS, RunFiles, read_episodes
 from coevo_jax.audit.statistics import Outcome, outcome, summary
@@ -105,12 +105,11 @@ class Counted:
             yield from error_problems(files, phase, entry.get("after_error"))
 
     def evaluations(self, files: RunFiles) -> list[Entry]:
-        """Both agents start as the same warm start: where there are two, its evaluation stands for both."""
+        """All agents start as the same warm start: the evaluation of the lead is that of all."""
         listed = []
         for entry in self._evaluations:
-            listed.append(entry)
-            if entry["round"] == 0 and files.config.failure.explore:
-                listed.append(entry | {"agent": "failure"})
+            agents = agents_in(files.config) if entry["round"] == 0 else [entry["agent"]]
+            listed += [entry | {"agent": agent} for agent in agents]
         return listed
 
 
@@ -168,7 +167,10 @@ def result_problems(files: RunFiles, entries: Entries) -> Iterator[str]:
     yield from differs(f"{RESULTS}: rounds", results["rounds"], config.rounds)
     times = [{"name": one["name"], "seconds": one["seconds"]} for one in files.manifest["done"]]
     yield from differs(f"{RESULTS}: phases", results["phases"], times)
-    listed, derived = told(results["collapses"]), collapses(entries.evaluations, entries.explorations)
+    agents = agents_in(config)
+    yield from differs(f"{RESULTS}: agents", results.get("agents", agents), agents)
+    listed = told(results["collapses"])
+    derived = collapses(agents[0], entries.evaluations, entries.explorations)
     yield from differs(f"{RESULTS}: collapses", listed, derived)
     for part, expected in entries._asdict().items():
         parts = results.get(part, [])

@@ -9,7 +9,8 @@ import numpy as np
 from coevo_jax.audit.check import NotCheckable
 from coevo_jax.audit.losses import Pairs, losses_of
 from coevo_jax.audit.plans import StepPlan, Weighed, side_problems
-from coevo_jax.config.options import LearnConfig
+from coevo_jax.config.agents import AgentConfig
+from coevo_jax.config.recipe import KindWeights
 
 Place = tuple[int, int]  # microbatch, n
 
@@ -23,7 +24,7 @@ def views_of(course: StepPlan) -> tuple[dict[Place, Weighed], list[list[int]]]:
     """
     other = next(side_problems("the plan", course.plan, course.sides), None)
     if other is not None:
-        raise NotCheckable(f"the phase learned from other trajectories than METHOD's: {other}")
+        raise NotCheckable(f"the phase learned from other trajectories than the recipe's: {other}")
     weighed: dict[Place, Weighed] = {}
     steps: list[list[int]] = []
     number = 0
@@ -66,21 +67,34 @@ def pairs_of(
     )
 
 
-def loss_terms(config: LearnConfig) -> dict[tuple[tuple[str, float], ...], list[str]]:
+def loss_terms(
+    config: AgentConfig, weights_of: Mapping[str, KindWeights]
+) -> dict[tuple[tuple[str, float], ...], list[str]]:
     """The losses in use, as mixtures, and the kinds of pairs that have them."""
     by_terms: dict[tuple[tuple[str, float], ...], list[str]] = {}
-    for kind, weights in dict(config.pairs).items():
-        if weights is not None and weights.dpo > 0:
+    for kind, weights in weights_of.items():
+        if weights.dpo > 0:
             terms = weights.loss or config.loss
             mixture = {terms: 1.0} if isinstance(terms, str) else terms
             by_terms.setdefault(tuple(sorted(mixture.items())), []).append(kind)
     return by_terms
 
 
-def pair_losses(config: LearnConfig, kinds: np.ndarray, pairs: Pairs, beta: float) -> np.ndarray:
-    """Each pair's loss; kinds with the same loss are one step's pairs to a loss that couples them."""
+def pair_losses(
+    config: AgentConfig,
+    weights_of: Mapping[str, KindWeights],
+    kinds: np.ndarray,
+    pairs: Pairs,
+    beta: float,
+) -> np.ndarray:
+    """Each pair's loss; kinds with the same loss are one step's pairs to a loss that couples them.
+
+    Args:
+      weights_of: every kind that is learned from.
+      kinds: of the pairs.
+    """
     values = np.zeros(len(kinds))
-    for terms, own in loss_terms(config).items():
+    for terms, own in loss_terms(config, weights_of).items():
         mask = np.isin(kinds, own)
         if mask.any():
             seen = Pairs(**{name: array[mask] for name, array in vars(pairs).items()})

@@ -25,7 +25,7 @@ def whose_checks(files: RunFiles, tasks: "Tasks") -> Iterator[Check]:
     """Files, phases, tasks and each collection of trajectories."""
     yield judge("whose/files", file_problems(files), lambda: f"{len(files.files)} committed files")
     yield judge(
-        "whose/phases", phase_problems(files), lambda: f"{len(files.records)} phases in METHOD's order"
+        "whose/phases", phase_problems(files), lambda: f"{len(files.records)} phases in the recipe's order"
     )
     yield judge("whose/checkpoints", chain_problems(files), lambda: "each phase began where the last ended")
     yield judge("whose/splits", tasks.split_problems(), tasks.words)

@@ -2,13 +2,16 @@
 
 import difflib
 import re
+import sys
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from coevo_jax.config.architectures import complete_model
 from coevo_jax.config.check import check
 from coevo_jax.config.idle import Origin, idle_options
+from coevo_jax.config.old_form import new_words, translated
 from coevo_jax.config.options import Config
 from coevo_jax.config.recipe_data import learners_in, override_recipe
 from coevo_jax.config.strict import ConfigError, inside, keys_of, nearest, validate
@@ -36,7 +39,10 @@ def load_resolved(path: str | Path) -> Config:
 
 
 def _load(path: Path, overrides: Sequence[str]) -> tuple[Config, Origin]:
-    data, origin, places = _read_extending(path, ())
+    found, origin, places = _read_extending(path, ())
+    data = translated(found, origin, str(path))
+    if data is not found:
+        _say_old(str(path))
     # Who sets every option, as the config of a run's folder does, chose none of them.
     chose_all = all(origin.get(name) == str(path) for name in Config.model_fields)
     for text in overrides:
@@ -55,6 +61,13 @@ def _load(path: Path, overrides: Sequence[str]) -> tuple[Config, Origin]:
     check(config, " ".join([str(path), *overrides]))
     own = None if chose_all else str(path)
     return config, Origin(origin, own, frozenset(f"override '{text}'" for text in overrides))
+
+
+@cache
+def _say_old(path: str) -> None:
+    """Said once of a file."""
+    words = "was read as a config of format 1, without recipes; CHANGELOG.md has the new words of its keys"
+    print(f"{path}: {words}", file=sys.stderr, flush=True)
 
 
 def name_recipe(data: dict[str, Any], source: str) -> None:
@@ -197,7 +210,9 @@ def _override(data: dict[str, Any], origin: dict[str, str], text: str) -> None:
     key, equals, value = text.partition("=")
     source = f"override '{text}'"
     if not equals or not key:
-        raise ConfigError(f"{source}: expected key=value, such as rounds=1 or target.beta=[0.1,0.5]")
+        raise ConfigError(f"{source}: expected key=value, such as rounds=1 or agents.target.beta=[0.1,0.5]")
+    if (words := new_words(key.strip(), parse_yaml(value, source))) is not None:
+        raise ConfigError(f"{source}: {key.strip()} {words}")
     parts = key.strip().split(".")
     if parts[0] == "recipe" and len(parts) > 1:
         name_recipe(data, source)

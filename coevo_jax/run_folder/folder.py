@@ -13,7 +13,7 @@ from typing import Any
 
 from etils import epath
 
-from coevo_jax.config.options import Config
+from coevo_jax.config.options import FORMAT, Config
 from coevo_jax.config.reading import load_resolved, to_yaml
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.files import CODE_ROOT, as_called, write_whole
@@ -42,6 +42,7 @@ PACKAGES = (
 
 
 def config_digest(config: Config) -> str:
+    """The sha256 of the config.yaml that a new run of this config gets."""
     return hashlib.sha256(to_yaml(config).encode()).hexdigest()
 
 
@@ -89,15 +90,30 @@ def read_config(folder: Path) -> Config:
     return load_resolved(folder / CONFIG_FILE)
 
 
-def checked_manifest(folder: Path, config: Config) -> Manifest:
+def checked_manifest(folder: Path) -> Manifest:
+    """The commit record of a run that is to go on.
+
+    Raises:
+      ConfigError: not a run, one that cannot go on, its config was edited, or a committed file is missing or
+        changed.
+    """
     manifest = read_manifest(folder)
-    if config_digest(config) != manifest.config_sha256:
+    if manifest.format < FORMAT:
+        raise ConfigError(f"{folder}: cannot be resumed: {_begun_before(folder)}")
+    if hashlib.sha256((folder / CONFIG_FILE).read_bytes()).hexdigest() != manifest.config_sha256:
         raise ConfigError(
             f"{folder / CONFIG_FILE}: differs from the config this run was started with; a run keeps its "
             "config (start another one with name=NEW_NAME)"
         )
     verify_files(folder, manifest)
     return manifest
+
+
+def _begun_before(folder: Path) -> str:
+    return (
+        "it was begun before recipes (format 1); report, evaluate, export, audit and fork read it; begin a "
+        f"new run, with its warm start by --fork {folder}"
+    )
 
 
 def is_run_of(folder: Path, config: Config) -> bool:
@@ -108,6 +124,8 @@ def is_run_of(folder: Path, config: Config) -> bool:
 def _existing(folder: Path, config: Config) -> str:
     if not (folder / MANIFEST).is_file():
         return f"{folder}: the folder exists and is not a run; choose another name=NAME or runs_dir=FOLDER"
+    if read_manifest(folder).format < FORMAT:
+        return f"{folder}: holds a run that cannot go on: {_begun_before(folder)} and another name=NAME"
     found = load_resolved(folder / CONFIG_FILE)
     difference = first_difference(config.model_dump(), found.model_dump())
     if difference is None:

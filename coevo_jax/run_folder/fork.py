@@ -10,7 +10,7 @@ from typing import Any
 
 from etils import epath
 
-from coevo_jax.config.options import Config
+from coevo_jax.config.options import FORMAT, Config
 from coevo_jax.config.reading import load_resolved
 from coevo_jax.config.recipe import together_of
 from coevo_jax.config.strict import ConfigError
@@ -92,6 +92,7 @@ def _fork(source: Path, config: Config) -> None:
     forked = replace(
         manifest,
         config_sha256=config_digest(config),
+        format=FORMAT,
         checkpoints=checkpoints,
         done=shared,
         running=None,

@@ -7,17 +7,17 @@ it does not list never happened.
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from etils import epath
 
+from coevo_jax.config.options import FORMAT
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.files import write_whole
 
 MANIFEST = "manifest.json"
-VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,8 @@ class PhaseRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    config_sha256: str
+    config_sha256: str  # of the bytes of the run's config.yaml, not of what a version makes of them
+    format: int = FORMAT  # of the folder and its config
     checkpoints: str = "checkpoints"  # their folder: inside the run's, or elsewhere, such as on a bucket
     done: tuple[PhaseRecord, ...] = ()
     running: PhaseRecord | None = None
@@ -99,39 +100,50 @@ def write_manifest(run_dir: Path, manifest: Manifest) -> None:
 
 def to_plain(manifest: Manifest) -> dict[str, Any]:
     """The record as values that JSON can hold."""
-    return {"version": VERSION, **asdict(manifest)}
+    return asdict(manifest)
+
+
+R = TypeVar("R", PhaseRecord, Manifest)
+
+
+def _known(kind: type[R], data: dict[str, Any], **own: Any) -> R:
+    """A record of the fields that this version knows; a later one may have added others."""
+    names = {one.name for one in fields(kind)}
+    return kind(**{name: value for name, value in (data | own).items() if name in names})
 
 
 def from_plain(data: dict[str, Any]) -> Manifest:
-    """What `to_plain` was given.
+    """What `to_plain` was given, or what another version's was.
 
     Raises:
       KeyError, TypeError, AttributeError: these are not the values of a record.
     """
-    data = data.copy()
-    data.pop("version")
-    done = tuple(PhaseRecord(**phase) for phase in data.pop("done"))
-    running = data.pop("running")
-    return Manifest(done=done, running=PhaseRecord(**running) if running else None, **data)
+    number = data["format"] if "format" in data else data["version"]  # its name in format 1
+    done = tuple(_known(PhaseRecord, phase) for phase in data["done"])
+    running = _known(PhaseRecord, data["running"]) if data["running"] else None
+    return _known(Manifest, data, format=number, done=done, running=running)
 
 
 def read_manifest(run_dir: Path) -> Manifest:
     """Read the commit record of a run.
 
     Raises:
-      ConfigError: no such folder, no record in it, or a record this version does not understand.
+      ConfigError: no such folder, no record in it, or one of a format that came after this version.
     """
     path = run_dir / MANIFEST
     if not path.is_file():
         what = "holds no manifest.json" if run_dir.is_dir() else "does not exist"
         raise ConfigError(f"{run_dir}: the folder {what}; expected the folder of a run")
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        if data["version"] != VERSION:
-            raise ConfigError(f"{path}: version: expected {VERSION}; the run was made by another version")
-        return from_plain(data)
+        manifest = from_plain(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path}: not a manifest of a run ({error})") from None
+    if manifest.format not in range(1, FORMAT + 1):
+        raise ConfigError(
+            f"{path}: format: found {manifest.format!r}, expected at most {FORMAT}; the run was made by "
+            "another version"
+        )
+    return manifest
 
 
 def verify_files(run_dir: Path, manifest: Manifest) -> None:

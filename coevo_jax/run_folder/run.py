@@ -207,5 +207,5 @@ def open_run(folder: Path, processes: Processes | None = None) -> Run:
     """
     processes = processes or Processes()
     config = read_config(folder)
-    manifest = processes.once("open the run", lambda: to_plain(checked_manifest(folder, config)))
+    manifest = processes.once("open the run", lambda: to_plain(checked_manifest(folder)))
     return Run(config, folder, from_plain(manifest), processes)

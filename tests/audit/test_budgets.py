@@ -19,14 +19,16 @@ from tests.audit.breaking import (
     manifest,
     states,
 )
+from tests.audit.recipes import AMONG, FIRST, alone, better_over_worse, imitate
 
 pytestmark = [pytest.mark.usefixtures("letters"), pytest.mark.slow]
 
 BUDGETED = (
-    *("warm_start.epochs=4", "model.num_layers=1", "evaluate.tasks=':5'", "failure.explore=false"),
+    *("warm_start.epochs=4", "model.num_layers=1", "evaluate.tasks=':5'"),
     "explore={tasks: ['40:52'], samples: 9, block_tasks: 5, temperature: 1.0}",
-    *("target.pairs.expert_failure=null", "target.sft_experts=0.3", "target.max_pairs_per_kind=5"),
-    *("target.pairs_kept=drawn", "target.ld_alpha=0", "target.turn_discount=0.5", "batch.step_pairs=8"),
+    alone(FIRST, better_over_worse("target", **AMONG), imitate("experts", "target", weight=0.3)),
+    *("agents.target.max_pairs_per_kind=5", "agents.target.pairs_kept=drawn", "agents.target.ld_alpha=0"),
+    *("agents.target.turn_discount=0.5", "batch.step_pairs=8"),
     "budget={pairs: [20], explored_tokens: [900], learned_tokens: [3000]}",
 )
 EXPLORE, LEARN = "round-01/explore_target", "round-01/learn_target"

@@ -19,14 +19,18 @@ from coevo_jax.audit.reading import Episode
 from coevo_jax.audit.sides import Pair, Side
 from coevo_jax.audit.statistics import outcome, summary
 from coevo_jax.coevolution import collapses as detected
-from coevo_jax.config.options import KindWeights, LearnConfig, PairWeights
-from coevo_jax.data.pairing import Keep, draw, keep_pairs, round_pairs
+from coevo_jax.config.agents import AgentConfig
+from coevo_jax.config.recipe import KindWeights
+from coevo_jax.data.pairing import Keep, collect_pairs, draw, keep_pairs
 from coevo_jax.envs.env import says_invalid
 from coevo_jax.episode_stats.after_error import sum_up_errors
 from coevo_jax.episode_stats.summary import summarize
 from coevo_jax.learning.loss_calls import call_loss
 from coevo_jax.learning.loss_options import WITH_DIVERGENCE, resolve_loss, with_divergence
 from coevo_jax.learning.preference_losses import PREFERENCE_LOSSES
+from coevo_jax.methods.better_over_worse import better_over_worse
+from coevo_jax.methods.expert_over import expert_over
+from coevo_jax.methods.material import Material
 from coevo_jax.trajectory import Ending, Trajectory, Turn
 from tests.report.made_run import play
 
@@ -118,9 +122,21 @@ def test_signs_of_collapse_agree():
     ]
     entries[2]["mean_reward"] = 0.01
     entries[1]["endings"]["token_limit"], entries[2]["endings"]["token_limit"] = 20, 0
-    found = collapses(entries)
-    assert [sign[0] for sign in found] == [1, 2, 3] and found == told(detected(entries))
+    found = collapses("target", entries)
+    assert [sign[0] for sign in found] == [1, 2, 3] and found == told(detected(entries, "target"))
     assert found[1][3] == 2  # below half of the warm start's, and of the last round's
+
+
+def test_nothing_left_to_fail_is_no_sign_of_the_lead():
+    rng = np.random.default_rng([7])
+    entries: list[Any] = [
+        {"round": number, "agent": "student", "split": "dev"}
+        | summarize([play(n, "student", rng, 0.99) for n in range(60)], hard_negative_threshold=0.6, seed=7)
+        for number in range(2)
+    ]
+    for lead, signs in (("student", 0), ("helper", 2)):
+        found = collapses(lead, entries)
+        assert len(found) == signs and found == told(detected(entries, lead))
 
 
 def test_statistics_agree():
@@ -205,12 +221,9 @@ def test_pulls_of_preferences_agree(name):
     def total(chosen):
         return jnp.sum(value(loss, arrays | {"policy_chosen": chosen}))
 
-    config = LearnConfig(
-        loss=name,
-        loss_options={name: OPTIONS[name]} if name in OPTIONS else {},
-        pairs=PairWeights(expert_target=KindWeights(dpo=1.0)),
-    )
-    ours = slopes(config, np.array(["expert_target"] * len(pairs.weight)), pairs, BETA)
+    config = AgentConfig(loss=name, loss_options={name: OPTIONS[name]} if name in OPTIONS else {})
+    kinds = np.array(["expert_target"] * len(pairs.weight))
+    ours = slopes(config, {"expert_target": KindWeights(dpo=1.0)}, kinds, pairs, BETA)
     np.testing.assert_allclose(ours, jax.grad(total)(arrays["policy_chosen"]), rtol=1e-3, atol=1e-5)
     if name == "sigmoid":
         np.testing.assert_allclose(ours, -BETA / 2, rtol=1e-6)
@@ -230,7 +243,9 @@ def test_the_witness_draws_lots_and_spreads_budgets_as_a_run_does():
         )
         for n in range(36)
     ]
-    everything = round_pairs(experts, played, [], max_per_kind=99)
+    material = Material(played=(played,), experts={one.task_id: one for one in experts})
+    found = {"expert_over": expert_over(material), "better_over_worse": better_over_worse(material)}
+    everything = collect_pairs(found, max_per_kind=99)
     sides = [side_of(one) for one in everything.trajectories]
     pairs = [Pair(kind=p.kind, chosen=sides[p.chosen], rejected=sides[p.rejected]) for p in everything.pairs]
     for by in ("largest_gap", "smallest_gap", "drawn"):

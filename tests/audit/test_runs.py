@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from coevo_jax.audit.order import expected_phases
+from coevo_jax.audit.reading import open_files
 from coevo_jax.config.reading import load_config
 from coevo_jax.phases import learn as learn_phase
 from coevo_jax.recipe import find_phase
@@ -12,6 +14,7 @@ from coevo_jax.run_folder.collection import read_collection
 from coevo_jax.run_folder.fork import fork_run
 from coevo_jax.run_folder.run import create_run
 from tests.audit.breaking import broken, edit_lines, end, finished, states
+from tests.audit.recipes import ALONE, RECIPES, SUCCESSES, alone, mixed, override
 from tests.hosts.runs import TINY, launch
 from tests.tiny import coevolve_through_kills, kill_at_commits, tiny_config, write_config
 
@@ -20,12 +23,6 @@ pytestmark = [pytest.mark.usefixtures("letters"), pytest.mark.slow]
 CONFIGS = Path(__file__).parents[2] / "configs"
 METHODS = sorted(path.name for path in CONFIGS.glob("quickstart*.yaml"))
 SHORT = ("warm_start.epochs=5", "explore.tasks=['40:50']", "evaluate.tasks=':9'")
-NO_PAIRS = (
-    "target.pairs={expert_target: null, expert_failure: null, failure_failure: null}",
-    "failure.explore=false",
-)
-
-
 SOLVES = "warm_start.epochs=30"  # so that there are successes to imitate
 TOTALS = {"pairs": [9], "explored_tokens": [500], "learned_tokens": [1500]}
 
@@ -33,31 +30,21 @@ TOTALS = {"pairs": [9], "explored_tokens": [500], "learned_tokens": [1500]}
 def method(name: str) -> tuple[str, ...]:
     """What makes a shipped config's method, as options of the tiny run."""
     config = load_config(CONFIGS / name)
-    keys = ("pairs", "pairs_kept", "max_pairs_per_kind", "cross_agent_only", "sft_successes", "sft_experts")
-    keys += ("sft_reduction", "loss", "reference")
-    agents = {
-        "target": config.target.model_dump(mode="json", include=set(keys)),
-        "failure": config.failure.model_dump(mode="json", include={*keys, "explore", "learn"}),
-    }
-    options = [f"{agent}.{key}={_text(value)}" for agent, one in agents.items() for key, value in one.items()]
+    keys = {"pairs_kept", "max_pairs_per_kind", "sft_reduction", "loss", "reference"}
+    options = [override("recipe", config.model_dump(mode="json")["recipe"])]
+    for agent, one in config.agents.items():
+        values = one.model_dump(mode="json", include=keys)
+        options += [override(f"agents.{agent}.{key}", value) for key, value in values.items()]
     options += [f"method={config.method}", f"rounds={min(config.rounds, 1)}"]
     options += [f"explore.samples={config.explore.samples}"]
-    options += [SOLVES] if config.target.sft_successes else []
+    options += [SOLVES] if "successes" in options[0] else []
     if config.budget.match:  # of a run that is not here: numbers in its place
-        totals = {name: TOTALS[name] for name in config.budget.match}
-        options.append(f"budget={_text(totals)}")
+        options.append(override("budget", {name: TOTALS[name] for name in config.budget.match}))
     if config.model.lora is not None:
         options.append("model.lora.rank=4")
     if config.batch.step_pairs is not None:
         options += ["batch.step_pairs=12", "batch.step_demonstrations=9"]
     return tuple(options)
-
-
-def _text(value: object) -> str:
-    """A value as an override has it."""
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {_text(one)}" for key, one in value.items()) + "}"
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def assert_holds(run: Path) -> None:
@@ -70,44 +57,45 @@ def test_every_shipped_method_holds(name, tmp_path):
     run = finished(tmp_path, *SHORT, *method(name))
     assert_holds(run)
     config = load_config(CONFIGS / name)
-    learns = {"target": config.rounds > 0}
-    learns["failure"] = learns["target"] and config.failure.explore and config.failure.learn
-    for agent, one in learns.items():  # an agent that had nothing to learn from would show nothing
-        assert (run / f"plans/round-01-{agent}.json").exists() == one
+    for agent in ("target", "failure"):  # one that had nothing to learn from would show nothing
+        assert (run / f"plans/round-01-{agent}.json").exists() == (agent in config.agents)
 
 
 OPTIONS = {
     "references": (
-        *(
-            "rounds=2",
-            "target.reference=warm_start",
-            "target.reference_every=3",
-            "failure.keep_optimizer=true",
-        ),
-        *(
-            "target.loss=aot",
-            "failure.loss=kto",
-            "failure.max_pairs_per_kind=1",
-            "batch.share_prefixes=false",
-        ),
+        *("rounds=2", "agents.target.reference=warm_start", "agents.target.reference_every=3"),
+        *("agents.failure.keep_optimizer=true", "agents.target.loss=aot", "agents.failure.loss=kto"),
+        *("agents.failure.max_pairs_per_kind=1", "batch.share_prefixes=false"),
     ),
     "weights": (
-        *("target.ld_alpha=0.5", "target.turn_discount=0.9", "target.max_extra_turns=0", "target.wpo=true"),
-        *("target.sft_experts=0.3", "target.sft_successes=0.2", "target.loss={ipo: 0.5, simpo: 0.5}"),
-        *("batch.step_pairs=20", "target.sft_reduction=sum", "failure.cross_agent_only=true"),
+        mixed(extra=0, across=True),
+        *("agents.target.ld_alpha=0.5", "agents.target.turn_discount=0.9", "agents.target.wpo=true"),
+        *("agents.target.loss={ipo: 0.5, simpo: 0.5}", "batch.step_pairs=20"),
+        "agents.target.sft_reduction=sum",
     ),
     "other pairs": (
-        *("target.pairs_kept=drawn", "target.max_pairs_per_kind=1", "target.warmup_fraction=0.07"),
-        *("failure.pairs_kept=smallest_gap", "failure.max_pairs_per_kind=1", "target.turn_discount=0.5"),
-        *("target.ld_alpha=0", "target.loss={sigmoid: 0.5, ipo: 0.5}", "budget.pairs=[7]"),
+        *("agents.target.pairs_kept=drawn", "agents.target.max_pairs_per_kind=1"),
+        *("agents.failure.pairs_kept=smallest_gap", "agents.failure.max_pairs_per_kind=1"),
+        *(
+            "agents.target.warmup_fraction=0.07",
+            "agents.target.turn_discount=0.5",
+            "agents.target.ld_alpha=0",
+        ),
+        *("agents.target.loss={sigmoid: 0.5, ipo: 0.5}", "budget.pairs=[7]"),
     ),
-    "the shorter side alone": ("target.ld_alpha=0",),
+    "the shorter side alone": ("agents.target.ld_alpha=0",),
+    "a loss of a source's own": (
+        *("recipe.learn_target.expert_failure.loss=hinge", "recipe.learn_target.failure_failure.loss=kto"),
+        "recipe.learn_failure.failure_failure.sft=0.3",
+    ),
     "bfloat16": ("model.dtype=bfloat16",),
-    "adapters of the initial model": ("model.lora={rank: 4, warm_start: adapter}", "target.divergence=js"),
+    "adapters of the initial model": (
+        *("model.lora={rank: 4, warm_start: adapter}", "agents.target.divergence=js"),
+    ),
     "apart": ("explore.together=false",),
     "one block": ("explore.block_tasks=50",),
-    "imitation by steps": (*NO_PAIRS, SOLVES, "target.sft_successes=1.0", "batch.step_demonstrations=3"),
-    "nothing to learn": (*NO_PAIRS, "target.sft_successes=1.0", "warm_start.learning_rate=1e-9"),
+    "imitation by steps": (alone(SUCCESSES), SOLVES, "batch.step_demonstrations=3"),
+    "nothing to learn": (alone(SUCCESSES), "warm_start.learning_rate=1e-9"),
 }
 
 
@@ -123,13 +111,27 @@ def test_a_run_that_was_killed_and_resumed_holds(tmp_path, monkeypatch):
     assert_holds(end(run))
 
 
-ALONE = ("failure.explore=false", "target.pairs.expert_failure=null")
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_of_other_names_hold(name, tmp_path):
+    run = finished(tmp_path, *SHORT, *RECIPES[name])
+    assert_holds(run)
+    learned = [phase for phase in expected_phases(open_files(run).config) if phase.kind == "learn"]
+    assert learned and all((run / phase.plan).exists() for phase in learned)
 
 
-@pytest.mark.parametrize("begun", [(), ALONE], ids=["alike", "by one agent alone"])
-def test_a_fork_holds(begun, tmp_path):
+@pytest.mark.parametrize(
+    "begun, options",
+    [
+        ((), ("agents.target.epochs=1",)),
+        ((ALONE,), ("agents.target.epochs=1",)),
+        (RECIPES["other names"], ("agents.target.epochs=1",)),
+        ((), RECIPES["other names"]),
+    ],
+    ids=["alike", "by one agent alone", "by agents of other names", "of agents of other names"],
+)
+def test_a_fork_holds(begun, options, tmp_path):
     source = finished(tmp_path / "source", *SHORT, *begun)
-    config = tiny_config(tmp_path / "fork", *SHORT, "checkpoint.keep=all", "target.epochs=1", "name=fork")
+    config = tiny_config(tmp_path / "fork", *SHORT, "checkpoint.keep=all", "name=fork", *options)
     assert_holds(end(fork_run(source, config)))
 
 

@@ -16,7 +16,7 @@ def record(task: str, reward: float, ending: Ending | None = None, actions=("loo
     ending = ending or (Ending.SOLVED if reward >= 1 else Ending.FAILED)
     return Trajectory(
         task_id=task,
-        makes_negatives=False,
+        agent="target",
         sample=sample,
         prompt="",
         turns=tuple(Turn(response=a, action=a, observation="") for a in actions),
@@ -153,7 +153,7 @@ def test_a_fall_since_the_last_round_is_told():
 def test_solving_everything_is_no_collapse_of_the_target():
     solved = healthy(success_rate=0.99)
     assert detect_collapse(solved, None, healthy(), makes_negatives=False) is None
-    assert detect_collapse(solved, None, healthy(), agent="failure") is not None
+    assert detect_collapse(solved, None, healthy(), makes_negatives=True) is not None
 
 
 def test_rewards_that_were_always_zero_are_no_collapse():
