@@ -211,7 +211,7 @@ def test_impossible_adapters_are_refused(lora, tmp_path):
 
 
 def test_adapters_that_would_never_learn_are_refused(tmp_path):
-    with pytest.raises(ConfigError, match="does nothing when rounds is 0"):
+    with pytest.raises(ConfigError, match="does nothing: rounds is 0"):
         load_config(write_config(tmp_path), ["model.lora.rank=4", "rounds=0"])
     assert load_config(write_config(tmp_path), [*ADAPTER, "rounds=0"]).model.lora is not None
 

@@ -44,7 +44,7 @@ def _load(path: Path, overrides: Sequence[str]) -> tuple[Config, Origin]:
     if data is not found:
         _say_old(str(path))
     # Who sets every option, as the config of a run's folder does, chose none of them.
-    chose_all = all(origin.get(name) == str(path) for name in Config.model_fields)
+    whole = data is not found or all(origin.get(name) == str(path) for name in Config.model_fields)
     for text in overrides:
         _override(data, origin, text)
     name_recipe(data, origin.get("recipe", str(path)))
@@ -59,7 +59,7 @@ def _load(path: Path, overrides: Sequence[str]) -> tuple[Config, Origin]:
 
     config = validate(Config, data, str(path), source_of=source_of)
     check(config, " ".join([str(path), *overrides]))
-    own = None if chose_all else str(path)
+    own = None if whole else str(path)
     return config, Origin(origin, own, frozenset(f"override '{text}'" for text in overrides))
 
 
