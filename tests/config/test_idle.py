@@ -46,7 +46,7 @@ SITUATIONS: dict[str, dict[str, Any]] = {
     "_no_match": {},
     "_no_run": {},
     "_no_pairs_of_lead": {"recipe": "rft"},
-    "_match_without_pairs": {"recipe": "rft", "budget": {"run": "x"}},
+    "_match_without_pairs": {"recipe": "rft", "budget": {"run": "x", "match": ["explored_tokens"]}},
     "_no_pairs_of_one": {"recipe": "rft"},
     "_no_preference": {"recipe": "rft"},
     "_own_losses": {"recipe": eto("loss=hinge")},
@@ -149,12 +149,9 @@ def test_an_idle_option_is_refused_of_who_sets_it_and_passes_for_who_inherits_it
     load_config(alone)
     assert refusal(alone, [override]).startswith(f"override '{override}': {key}: found ")
     inherits = write(tmp_path / "inherits.yaml", {"extends": "whole.yaml", "seed": 3})
-    config = load_config(inherits)
+    load_config(inherits)
     write(tmp_path / "base.yaml", nested | {"recipe": "eto"} if "server" not in key else whole)
     load_config(write(tmp_path / "child.yaml", {"extends": "base.yaml"} | situation))
-    resolved = tmp_path / "config.yaml"
-    resolved.write_text(to_yaml(config))
-    assert load_resolved(resolved) == load_config(resolved, ["seed=3"]) == config
 
 
 def test_every_option_says_when_it_is_idle_or_that_it_never_is():
@@ -164,6 +161,22 @@ def test_every_option_says_when_it_is_idle_or_that_it_never_is():
     assert in_rules | NEVER_IDLE == options
     assert {key for _, key in CASES} == set(VALUES)
     assert {rule.why.__name__ for rule in RULES} == set(SITUATIONS)
+
+
+def test_the_config_of_a_run_is_read_with_whatever_is_idle_in_it(tmp_path):
+    write(tmp_path / "base.yaml", {"explore": {"top_p": 0.9}, "env": {"process_memory_mib": 99}})
+    path = write(
+        tmp_path / "run.yaml", {"extends": "base.yaml", "recipe": "rft", "explore": {"temperature": 0}}
+    )
+    config, resolved = load_config(path), tmp_path / "config.yaml"
+    resolved.write_text(to_yaml(config))
+    assert load_resolved(resolved) == load_config(resolved) == config
+    assert "override 'explore.min_p=0.1'" in refusal(resolved, ["explore.min_p=0.1"])
+    of_an_earlier_version = [line for line in resolved.read_text().splitlines() if "seed: " not in line]
+    resolved.write_text("\n".join(of_an_earlier_version))
+    assert load_resolved(resolved) == config
+    with pytest.raises(ConfigError, match="which does nothing"):
+        load_config(resolved)
 
 
 def test_an_option_that_a_later_word_makes_idle_passes(tmp_path):

@@ -172,8 +172,8 @@ def test_a_folder_or_binary_file_is_refused(tmp_path):
             "rounds: 1\nseed: [1,\nname: x\n",
             r"line 4, column 1: expected ',' or '\]', .*flow sequence of line 2",
         ),
-        ("rounds: 1\nbatch: {rows: 4}\nrounds: 2\n", r"line 3, column 1: found duplicate key "rounds" with value "2" .original"),
-        ("batch:\n  rows: 1\n  rows: 1\n", r"line 3, column 3: found duplicate key "rows""),
+        ("rounds: 1\nbatch: {rows: 4}\nrounds: 2\n", r"line 3, column 1: found duplicate key .rounds. with"),
+        ("batch:\n  rows: 1\n  rows: 1\n", r"line 3, column 3: found duplicate key .rows. with"),
         ("rounds: 1\n2: 3\n", r"line 2, column 1: key 2 is not a string"),
         ("name: !!python/object:os.system {}\n", r"line 1, column 7: could not determine a constructor"),
         ("- rounds\n", r"found a list at the top level, expected a mapping"),
@@ -399,9 +399,9 @@ ALONE = ["recipe=eto"]
         (["name=''"], "name: found '', expected the name of a folder"),
         (
             ["budget.run=x"],
-            "budget.run: found \"x\", which does nothing: budget.match is empty, expected some of pairs",
+            'budget.run: found "x", which does nothing: budget.match is empty, expected some of pairs',
         ),
-        (["budget.match=[pairs]"], "budget.match: found [\"pairs\"], which does nothing: budget.run names no run"),
+        (["budget.match=[pairs]"], 'found ["pairs"], which does nothing: budget.run names no run'),
         (
             ["budget={run: x, match: [pairs], learned_tokens: [1, 2, 3]}", *ALONE],
             "budget.run and budget.learned_tokens: expected a run or numbers, not both",
@@ -409,7 +409,7 @@ ALONE = ["recipe=eto"]
         (["budget.pairs=[5, 5]"], "budget.pairs: found 2 values, expected one for each of the 3 rounds"),
         (
             ["rounds=0", "budget={run: x, match: [learned_tokens]}"],
-            "budget.run: found \"x\", which does nothing: rounds is 0, so nothing is explored",
+            'budget.run: found "x", which does nothing: rounds is 0, so nothing is explored',
         ),
         (
             ["budget.explored_tokens=[5, 5, 5]"],
@@ -447,7 +447,7 @@ ALONE = ["recipe=eto"]
         ),
         (
             ["agents.target.loss=ipo", "recipe.learn_target.expert_target.loss=hinge"],
-            "agents.target.loss: found \"ipo\", which does nothing: every kind of pair that it learns from has a",
+            'agents.target.loss: found "ipo", which does nothing: every kind of pair that it',
         ),
         *(
             (

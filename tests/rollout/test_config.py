@@ -21,7 +21,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
         (["explore.temperature=0", "explore.min_p=0.1"], "explore.min_p: found 0.1, which does nothing"),
         (
             ["env.process_memory_mib=99"],
-            "env.process_memory_mib: found 99, which does nothing: env.processes is false",
+            "env.process_memory_mib: found 99, .* env.processes is false",
         ),
         (["rollout.joining=at_onse"], "did you mean 'at_once'|at_once"),
     ],
