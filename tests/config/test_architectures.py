@@ -171,6 +171,6 @@ IDLE = {
 @pytest.mark.parametrize("option", IDLE)
 def test_options_that_contradict_each_other(option, tmp_path):
     path = tmp_path / "run.yaml"
-    path.write_text(f"model: {{{option}}}\n")
+    path.write_text(f"rounds: 0\nmodel: {{{option}}}\n")
     with pytest.raises(ConfigError, match=IDLE[option]):
         load_config(path)

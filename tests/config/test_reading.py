@@ -469,7 +469,7 @@ def test_impossible_combinations_are_refused(write, overrides, expected):
     path = write(COEVO)
     load_config(path)
     message = message_of(load_config, path, overrides)
-    assert expected in message and str(path) in message
+    assert expected in message and any(who in message for who in (str(path), *overrides))
 
 
 @pytest.mark.parametrize(
