@@ -91,6 +91,7 @@ def parse_yaml(text: str, source: str) -> Any:
     """
     reader = YAML(typ="safe", pure=True)
     reader.Constructor, reader.Resolver = _Constructor, _Resolver
+    reader.composer.warn_double_anchors = False  # YAML lets an anchor's name be used again
     try:
         data = reader.load(text)
     except MarkedYAMLError as error:
