@@ -19,6 +19,7 @@ from coevo_jax.config.recipe import (
 )
 from coevo_jax.config.strict import ConfigError
 
+LARGEST_SEED = 2**32 - 1  # jax.random.key drops the bits beyond without a word: 2**32 would be 0
 LONGEST_NAME = 200  # bytes; a file system takes 255, and names made of it are longer
 
 
@@ -50,6 +51,8 @@ def _names_and_slices(config: Config) -> Iterator[str]:
             f"name: found {name[:20]!r}… of {len(os.fsencode(name))} bytes, expected at most {LONGEST_NAME}, "
             "for a folder"
         )
+    if config.seed > LARGEST_SEED:
+        yield f"seed: found {config.seed}, expected at most {LARGEST_SEED}: JAX's random keys have 32 bits"
     slices = {
         "warm_start.tasks": config.warm_start.tasks,
         "evaluate.tasks": config.evaluate.tasks,
@@ -64,6 +67,12 @@ def _names_and_slices(config: Config) -> Iterator[str]:
 
 
 def _places(config: Config) -> Iterator[str]:
+    paths = {"runs_dir": config.runs_dir, "checkpoint.folder": config.checkpoint.folder}
+    paths |= {"tokenizer.path": config.tokenizer.path, "budget.run": config.budget.run}
+    paths |= {"warm_start.data": config.warm_start.data}
+    for key, path in paths.items():
+        if "\0" in (path or ""):
+            yield f"{key}: found {path!r}, expected a name without the character 0"
     if "://" in config.runs_dir:
         yield (
             f"runs_dir: found '{config.runs_dir}', expected a folder: a run's logs are appended to and "

@@ -118,6 +118,10 @@ def _read_extending(
 
     Of several, a later one is merged over those before it.
     """
+    if "\0" in str(path):
+        raise ConfigError(
+            f"{parents[-1] if parents else 'config'}: extends: no file has the name {path.name!r}"
+        )
     if path.resolve() in parents:
         chain = " -> ".join(p.name for p in (*parents, path))
         raise ConfigError(f"{path}: extends itself ({chain})")

@@ -127,6 +127,8 @@ def _check_size(data: Any, source: str) -> None:
         if values > MOST_VALUES:
             raise ConfigError(f"{source}: stands for more than {MOST_VALUES:,} values, aliases counted")
         for key, value in level:
+            if isinstance(value, str) and not _is_text(value):
+                raise ConfigError(f"{source}: {key or 'text'}: found half of a character ({value[:20]!a})")
             if isinstance(value, int) and value.bit_length() > MOST_BITS:
                 raise ConfigError(
                     f"{source}: {f'{key}: ' if key else ''}found an integer of {value.bit_length()} bits, "
@@ -137,9 +139,15 @@ def _check_size(data: Any, source: str) -> None:
         raise ConfigError(f"{source}: {_too_deep()}")
 
 
+def _is_text(value: str) -> bool:
+    """Whether a string can be written: an escape such as "\\ud800" is half of a pair."""
+    return not any(0xD800 <= ord(one) <= 0xDFFF for one in value)
+
+
 def _inside(key: str, value: Any) -> list[tuple[str, Any]]:
     if isinstance(value, dict):
-        return [(f"{key}.{name}" if key else name, one) for name, one in value.items()]
+        named = [(f"{key}.{name}" if key else name, one) for name, one in value.items()]
+        return [*named, *(("a key", name) for name in value if not _is_text(name))]
     return [(f"{key}[{index}]", one) for index, one in enumerate(value)] if isinstance(value, list) else []
 
 

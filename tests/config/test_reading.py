@@ -341,6 +341,52 @@ def test_wrong_overrides_name_themselves(write, override, expected):
     assert expected in message_of(load_config, write(COEVO), [override])
 
 
+ODD = {
+    'extends: "\\0"': "extends: no file has the name",
+    f"seed: {2**32}": "seed: found 4294967296, expected at most 4294967295",
+    f"seed: {2**64}": "seed: found an integer of 65 bits, expected one within 64",
+    f"seed: {'9' * 5000}": r"line 1, column 7: 9+\.\.\. cannot be read as a number",
+    "env: {options: {seed: -99999999999999999999}}": r"env\.options\.seed: found an integer of 67 bits",
+    f"name: {'x' * 300}": "name: found 'xxx.* of 300 bytes, expected at most 200, for a folder",
+    f"name: {'ä' * 101}": "of 202 bytes",
+    'name: "a\\tb"': "expected the name of a folder",
+    'name: "\\ud800"': r"name: found half of a character \('\\ud800'\)",
+    '"\\ud800": 1': "a key: found half of a character",
+    'runs_dir: "\\0"': r"runs_dir: found '\\x00', expected a name without",
+    'model: {path: "\\0"}': "embedded null byte",
+    f"model: {{path: {'x' * 300}}}": "model.path: File name too long",
+    "seed: &a [*a]": "an alias stands inside its own anchor",
+    "recipe: &r [{explore: {agent: *r}}]": "an alias stands inside its own anchor",
+    f"seed: {'[' * 500}": "nested more than 40 levels deep",
+    "env: {options: {a: &a [1, 1, 1, 1], b: &b [*a, *a, *a, *a], c: &c [*b, *b, *b, *b], "
+    "d: &d [*c, *c, *c, *c], e: &e [*d, *d, *d, *d], f: &f [*e, *e, *e, *e], g: &g [*f, *f, *f, *f], "
+    "h: [*g, *g, *g, *g]}}": "stands for more than 100,000 values",
+    "recipe: [3]": r"recipe\[0\]: found 3",
+    "recipe: [{explore: 3}]": r"recipe\[0\]\.explore: found 3",
+    "recipe: [{learn: {agent: a, sources: [{pairs: expert_over, of: [[a]]}]}}]": r"of\[0\]: found \[\"a\"\]",
+}
+
+
+@pytest.mark.parametrize("text", ODD, ids=range(len(ODD)))
+def test_odd_texts_are_refused_in_words(text, write):
+    path = write(text)
+    message = message_of(load_config, path)
+    assert re.search(ODD[text], message) and "run.yaml" in message, message
+
+
+def test_an_override_of_a_recipe_that_is_not_there_is_refused(write):
+    expected = "override 'recipe.learn_a.x.dpo=1': recipe: unknown name 'learn_a'"
+    assert message_of(load_config, write(""), ["recipe.learn_a.x.dpo=1"]).startswith(expected)
+
+
+def test_scalars_that_yaml_1_2_and_its_core_schema_know(write):
+    text = "rounds: 0\nseed: 0o17\nmethod: 2026-01-31\nname: =\ncheckpoint: {keep: 0x10}\n"
+    config = load_config(write(text))
+    assert (config.seed, config.method, config.name, config.checkpoint.keep) == (15, "2026-01-31", "=", 16)
+    text = "%YAML 1.1\n---\nrounds: 0\nmethod: no\nwarm_start: {learning_rate: 1e-3}\n"
+    assert load_config(write(text)).warm_start.learning_rate == 1e-3
+
+
 class Options(StrictModel):
     databases: int = Field(default=8, ge=1)
     """How many databases."""
