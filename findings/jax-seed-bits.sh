@@ -3,7 +3,6 @@
 # warning.
 #
 # Behaviour seen: jax.random.key(2**32 + 7) is jax.random.key(7), and jax.random.key(2**40) is jax.random.key(0).
-# From 2**63 on it raises OverflowError.
 #
 # Why it matters here: two runs with seeds such as a clock's nanoseconds may be one and the same run in all that JAX
 # draws, and their spread over seeds too small. A config's seed is refused from 2**32 on.

@@ -2,7 +2,7 @@
 # ruamel.yaml 0.19.1 writes the character U+0085 (NEL, a line break of Unicode) so that neither it nor PyYAML reads the
 # same text back; and it reads dates as dates although YAML 1.2's core schema has none.
 #
-# Behaviour seen: the text "\x85" is dumped as a single-quoted scalar over several lines and loads as other text;
+# Behaviour seen: the text "\x85" is dumped raw between single quotes and loads as a space, in both readers;
 # `day: 2026-01-31` loads as datetime.date.
 #
 # Why it matters here: a resolved config must be read back unchanged, whatever text is in it. So text with characters
