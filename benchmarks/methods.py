@@ -15,7 +15,8 @@ from pathlib import Path
 
 from coevo_jax.config.reading import load_config
 from coevo_jax.config.strict import ConfigError
-from coevo_jax.report.comparison import Comparison, compare
+from coevo_jax.report.cast import agent_words
+from coevo_jax.report.comparison import Comparison, compare, reward_of
 from coevo_jax.report.markdown import (
     cell,
     cpu,
@@ -38,7 +39,6 @@ COLUMNS = {
     "success": "final_success",
     "hard neg. of roll-outs": "final_hard",
     "of failures": "final_hard_of_failures",
-    "failure agent's reward": "failure_reward",
 }
 
 
@@ -65,14 +65,16 @@ def markdown(comparison: Comparison, runs: Sequence[Results], paired: Paired) ->
     """The table of methods by rounds, differences paired by seed and by task, and where it was measured."""
     rounds = sorted({number for row in comparison["methods"] for number in row["rounds"]})
     names = ["warm start" if number == 0 else f"round {number}" for number in rounds]
-    header = ["method", "seeds", *names, *COLUMNS, "minutes"]
+    others = {f"{agent_words(agent)}'s reward": reward_of(agent) for agent in comparison["others"]}
+    columns = COLUMNS | others
+    header = ["method", "seeds", *names, *columns, "minutes"]
     rows = []
     for row in comparison["methods"]:
         measures = row["measures"]
         seconds = measures["seconds"]["mean"]
         cells = [row["method"], str(len(row["seeds"]))]
         cells += [cell(row["rounds"].get(number)) for number in rounds]
-        cells += [cell(measures[key]) for key in COLUMNS.values()]
+        cells += [cell(measures[key]) for key in columns.values()]
         rows.append([*cells, "–" if seconds is None else f"{seconds / 60:.1f}"])
     lines = [table(header, rows), *([""] if comparison["differences"] else []), *differences(comparison)]
     lines += ["", paired_table(paired)] if paired["rows"] else []

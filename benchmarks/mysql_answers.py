@@ -29,7 +29,7 @@ import pymysql
 from benchmarks.methods import ROOT, write_table
 from benchmarks.mysql_statements import make_statements
 from coevo_jax.envs.intercode_sql.mysql import Dump, Rules, as_valid_mysql, open_dump
-from coevo_jax.envs.intercode_sql.sandbox import QueryLimits, SqlError
+from coevo_jax.envs.intercode_sql.sqlite_sandbox import QueryLimits, SqlError
 
 LIMITS = QueryLimits(rows=1_000_000, instructions=2_000_000_000, seconds=60.0)
 DEFAULT, LOOSE = "mysql_default_mode", "mysql_without_full_group_by"

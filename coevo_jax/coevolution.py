@@ -89,6 +89,7 @@ def collect_results(run: Run) -> Results:
         pulls=pulls,
         collapses=collapses(evaluations, agents[0]) + collapses(explorations, agents[0]),
         phases=[{"name": record.name, "seconds": record.seconds} for record in manifest.done],
+        seconds=manifest.seconds,
         peak_memory_bytes=manifest.peak_memory_bytes or None,
         environment=run.environment(),
     )

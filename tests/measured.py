@@ -11,7 +11,7 @@ TIMED = ("per_second", "share", "seconds", "mfu")  # endings of the names of met
 
 def results(folder: Path) -> dict[str, Any]:
     """results.json of a finished run."""
-    elsewhere = {"name", "config", "phases", "peak_memory_bytes", "environment"}
+    elsewhere = {"name", "config", "phases", "seconds", "peak_memory_bytes", "environment"}
     return {key: value for key, value in load_results(folder).items() if key not in elsewhere}
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from coevo_jax.config.options import Config
 from coevo_jax.config.reading import load_config
+from coevo_jax.config.recipe import agents_of
 from coevo_jax.config.strict import ConfigError, nearest
 from coevo_jax.envs.registry import check_options
 from coevo_jax.files import shipped
@@ -36,6 +37,18 @@ def config_file(text: str) -> Path:
     if path.exists():
         return path
     raise ConfigError(f"{text}: no such file, and no config of that name{nearest(text, list(names))}")
+
+
+def agent_of(config: Config, name: str | None) -> str:
+    """The agent that a command line names: one of the recipe's, or the first that it names.
+
+    Raises:
+      ConfigError: the recipe has no such agent.
+    """
+    agents = agents_of(config.recipe)
+    if name is not None and name not in agents:
+        raise ConfigError(f"--agent {name}: the run has no such agent{nearest(name, agents)}")
+    return name or agents[0]
 
 
 def read_config(text: str, overrides: Sequence[str]) -> Config:

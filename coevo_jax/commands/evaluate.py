@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from coevo_jax.commands.configs import agent_of
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.files import as_called
 from coevo_jax.run_folder.folder import read_config
@@ -14,7 +15,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         prog=as_called("python -m launch.evaluate"), description=as_called(__doc__ or "")
     )
     parser.add_argument("run", type=Path, help="folder of a run")
-    parser.add_argument("--agent", choices=("target", "failure"), default="target")
+    parser.add_argument(
+        "--agent", metavar="NAME", help="by the recipe's name (default: the first that it names)"
+    )
     parser.add_argument("--split", choices=("train", "dev", "test"), default="test")
     parser.add_argument(
         "--tasks", default=":", metavar="START:STOP", help="slice of the split (default: all)"
@@ -28,7 +31,7 @@ def main(argv: Sequence[str]) -> None:
     args = parse(argv)
     if args.samples < 1 or args.temperature < 0:
         raise ConfigError("--samples: expected at least 1; --temperature: expected at least 0")
-    read_config(args.run)
+    args.agent = agent_of(read_config(args.run), args.agent)
     from coevo_jax.commands.work.evaluate import evaluate
 
     evaluate(args)

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from coevo_jax.commands.configs import agent_of
 from coevo_jax.files import as_called
 from coevo_jax.run_folder.folder import read_config
 
@@ -13,7 +14,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         prog=as_called("python -m launch.export"), description=as_called(__doc__ or "")
     )
     parser.add_argument("run", type=Path, help="folder of a run")
-    parser.add_argument("--agent", choices=("target", "failure"), default="target")
+    parser.add_argument(
+        "--agent", metavar="NAME", help="by the recipe's name (default: the first that it names)"
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="new folder to write to")
     form = parser.add_mutually_exclusive_group()
     form.add_argument(
@@ -42,7 +45,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def main(argv: Sequence[str]) -> None:
     args = parse(argv)
-    read_config(args.run)
+    args.agent = agent_of(read_config(args.run), args.agent)
     from coevo_jax.commands.work.export import export
 
     export(args)

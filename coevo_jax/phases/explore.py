@@ -34,7 +34,7 @@ from coevo_jax.trajectory import Trajectory
 
 
 @dataclass(frozen=True, kw_only=True)
-class Block:
+class TaskBlock:
     """What is played between two commits, and makes a shard: some samples of some tasks."""
 
     tasks: Sequence[Task]
@@ -42,16 +42,16 @@ class Block:
     samples: int
 
 
-def task_blocks(tasks: Sequence[Task], samples: int, size: int) -> list[Block]:
+def task_blocks(tasks: Sequence[Task], samples: int, size: int) -> list[TaskBlock]:
     """All samples of the first `size` tasks, then of the next ones."""
     starts = range(0, len(tasks), size)
-    return [Block(tasks=tasks[start : start + size], first_sample=0, samples=samples) for start in starts]
+    return [TaskBlock(tasks=tasks[start : start + size], first_sample=0, samples=samples) for start in starts]
 
 
-def sample_blocks(tasks: Sequence[Task], samples: int, size: int) -> list[Block]:
+def sample_blocks(tasks: Sequence[Task], samples: int, size: int) -> list[TaskBlock]:
     """The first sample of all tasks, then the second: wherever this ends, no task is two ahead of another."""
     return [
-        Block(tasks=tasks[start : start + size], first_sample=sample, samples=1)
+        TaskBlock(tasks=tasks[start : start + size], first_sample=sample, samples=1)
         for sample in range(samples)
         for start in range(0, len(tasks), size)
     ]
@@ -62,7 +62,7 @@ def roll_out(
     world: World,
     agents: Agents,
     phases: Sequence[Phase],
-    blocks: Sequence[Block],
+    blocks: Sequence[TaskBlock],
     *,
     sampling: Sampling,
     by_server: bool = False,
@@ -114,7 +114,7 @@ def _player(
     phases: Sequence[Phase],
     sampling: Sampling,
     by_server: bool,
-) -> Callable[[Block, Sequence[Path], str], int]:
+) -> Callable[[TaskBlock, Sequence[Path], str], int]:
     """What plays a block, writes its shards and metrics, and returns the tokens that the agents wrote."""
     engine, weights = _players(run, world, agents, phases, by_server)
     prefix = world.chat.shared_ids(world.env.system_prompt)
@@ -122,7 +122,7 @@ def _player(
     pool = world.pool if hosts == 1 else LockstepPool(world.pool, run.processes.group(hosts))
     label = " and ".join([phases[0].name, *(phase.name.rpartition("/")[2] for phase in phases[1:])])
 
-    def play_block(block: Block, files: Sequence[Path], place: str) -> int:
+    def play_block(block: TaskBlock, files: Sequence[Path], place: str) -> int:
         casts = [
             EpisodeSet(
                 agent=phase.agent,

@@ -21,7 +21,7 @@ from coevo_jax.learning.agent_loss import agent_losses
 from coevo_jax.learning.programs import Learning, make_learning
 from coevo_jax.models.huggingface.shards import check_checkpoint
 from coevo_jax.rollout.placement import RolloutPlacement, place_rollouts
-from coevo_jax.rollout.server import ServerEngine
+from coevo_jax.rollout.server_engine import ServerEngine
 from coevo_jax.sampling.action_line import stop_table
 from coevo_jax.sampling.engine import Engine
 from coevo_jax.sharding import make_mesh

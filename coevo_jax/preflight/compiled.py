@@ -23,7 +23,7 @@ from coevo_jax.sampling.action_line import never_stop
 from coevo_jax.sampling.decode import Prefill, Weights, init_state
 from coevo_jax.sampling.draw import filters
 from coevo_jax.sampling.engine import CHUNKS, cache_lengths
-from coevo_jax.sampling.programs import EnginePrograms, jit_engine
+from coevo_jax.sampling.engine_programs import EnginePrograms, jit_engine
 
 # The warm start where it is the reference: restored, with its moments, to be scored.
 REFERENCE = ("reference: parameters", "reference: Adam's moments")
@@ -47,7 +47,7 @@ class Program:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Phase:
+class CompiledPhase:
     """A part of the run with what is resident in it, by name, and its programs."""
 
     name: str
@@ -64,7 +64,7 @@ class Programs:
     placement: RolloutPlacement
     prefill_rows: int
 
-    def warm_start(self) -> Phase:
+    def warm_start(self) -> CompiledPhase:
         learner = self.run.warm_learner
         resident = self._agent(self.agents[0], learner) | self._base(learner)
         resident |= {"short slots": self._slots(0)}
@@ -77,9 +77,9 @@ class Programs:
             accumulated=demonstrations is not None,
             resident=resident,
         )
-        return Phase(name="warm start", resident=resident, programs=tuple(steps))
+        return CompiledPhase(name="warm start", resident=resident, programs=tuple(steps))
 
-    def roll_outs(self) -> Phase:
+    def roll_outs(self) -> CompiledPhase:
         resident = self._all_agents()
         own = tuple(resident)
         engine = jit_engine(self.run.learner.model, self.config.rollout.slots, self.placement.slots)
@@ -133,7 +133,7 @@ class Programs:
                     yields=(SLOTS,),
                 )
             )
-        return Phase(name="roll-outs", resident=resident, programs=tuple(programs))
+        return CompiledPhase(name="roll-outs", resident=resident, programs=tuple(programs))
 
     @property
     def agents(self) -> tuple[str, ...]:
@@ -145,7 +145,7 @@ class Programs:
         together = config.rounds > 0 and config.explore.together
         return max(1, len(together_of(config.recipe))) if together else 1
 
-    def learning_phase(self) -> Phase:
+    def learning_phase(self) -> CompiledPhase:
         learner, batch = self.run.learner, abstract_batch(self.config.batch, self.run.mesh)
         resident = self._all_agents() | {"short slots": self._slots(0)}
         agent, base = learner.abstract(), learner.abstract_frozen() if learner.frozen_shardings else {}
@@ -169,7 +169,7 @@ class Programs:
                 done.append(own)
         if any(self.config.agents[name].reference == "warm_start" for name in learners):
             resident |= dict(zip(REFERENCE, (agent.params, agent.opt_state), strict=True))
-        return Phase(name="learning", resident=resident, programs=tuple(programs))
+        return CompiledPhase(name="learning", resident=resident, programs=tuple(programs))
 
     def _steps(
         self,

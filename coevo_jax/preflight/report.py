@@ -9,7 +9,7 @@ from rich.text import Text
 
 from coevo_jax.machine.chips import GIB, Machine
 from coevo_jax.preflight.arrays import array_bytes, bytes_per_device
-from coevo_jax.preflight.check import PhaseResult, Preflight, Result, largest_arrays, leaf_name
+from coevo_jax.preflight.fits import PhaseResult, Preflight, Result, largest_arrays, leaf_name
 from coevo_jax.preflight.plan import Plan
 from coevo_jax.preflight.run_time import ASSUMPTIONS, RunTime, estimate_run
 

@@ -12,7 +12,7 @@ from coevo_jax.config.agents import AgentConfig
 from coevo_jax.config.check import slice_bounds
 from coevo_jax.config.options import BudgetConfig, Config, of_round
 from coevo_jax.config.recipe import LearnOptions, lead_of, learnings_of
-from coevo_jax.preflight.check import Preflight, Result
+from coevo_jax.preflight.fits import Preflight, Result
 from coevo_jax.recipe import Phase, schedule
 from coevo_jax.sampling.engine import CHUNKS
 

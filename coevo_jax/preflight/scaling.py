@@ -14,7 +14,7 @@ from coevo_jax.config.reading import load_config
 from coevo_jax.machine.chips import GIB, Machine, find_machine, shape_of
 from coevo_jax.machine.costs import WIDTH, whole_weights
 from coevo_jax.preflight.arrays import bytes_per_device
-from coevo_jax.preflight.check import Compiled, Preflight, Seconds, check_program, preflight, prepare_compiler
+from coevo_jax.preflight.fits import Compiled, Preflight, Seconds, check_program, preflight, prepare_compiler
 from coevo_jax.preflight.plan import plan_programs, vocabulary
 from coevo_jax.preflight.run_time import RunTime, estimate_run
 
@@ -39,7 +39,7 @@ ETO = ("method=eto", "recipe=eto")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
+class GridCell:
     """One point of the grid."""
 
     config: Path
@@ -73,7 +73,7 @@ def slice_of(chip: str, chips: int) -> str:
     return f"{chip}:{shape_of(chip, chips)}"
 
 
-def cell_config(cell: Cell, machine: Machine, *overrides: str) -> Config:
+def cell_config(cell: GridCell, machine: Machine, *overrides: str) -> Config:
     """The run of a cell: the paper's step, FSDP up to a row a chip, tensor parallelism beyond."""
     fsdp = min(cell.chips, ROWS)
     lora = ADAPTERS if cell.trained == "adapters" else "null"
@@ -105,7 +105,7 @@ def roll_out_size(config: Config, machine: Machine) -> tuple[int, int]:
     return tensor, slots
 
 
-def measure(cell: Cell, played: MutableMapping[str, Compiled], say: Say) -> Figures:
+def measure(cell: GridCell, played: MutableMapping[str, Compiled], say: Say) -> Figures:
     """The figures of a cell.
 
     Args:
@@ -164,7 +164,7 @@ def model_name(config: Path) -> str:
     return "-".join(config.stem.split("-")[:2])
 
 
-def _head(cell: Cell, config: Config, machine: Machine) -> Figures:
+def _head(cell: GridCell, config: Config, machine: Machine) -> Figures:
     mesh = config.mesh
     return {
         "model": model_name(cell.config),
@@ -196,7 +196,7 @@ def _seconds_record(seconds: Seconds) -> dict[str, float]:
     return {"compute": seconds.compute, "memory": seconds.memory, "links": seconds.links}
 
 
-def _costs(cell: Cell, result: Preflight, tasks: int, evaluated: int) -> dict[str, dict[str, float]]:
+def _costs(cell: GridCell, result: Preflight, tasks: int, evaluated: int) -> dict[str, dict[str, float]]:
     """Chip-hours of a whole run over a benchmark's tasks: co-evolution by agent, and ETO."""
     slices = (f"warm_start.tasks=0:{tasks}", f"explore.tasks=[0:{tasks}]", f"evaluate.tasks=0:{evaluated}")
     costs = {}

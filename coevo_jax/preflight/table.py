@@ -8,7 +8,7 @@ from coevo_jax.config.options import Config
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.files import write_whole
 from coevo_jax.machine.chips import CHIPS, GIB
-from coevo_jax.preflight.check import Preflight
+from coevo_jax.preflight.fits import Preflight
 from coevo_jax.preflight.run_time import ASSUMPTIONS, estimate_run
 from coevo_jax.report.markdown import has_table, replace_table, require_table, table
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.parquet import read_trajectories
-from coevo_jax.report.words import KIND_NAMES
+from coevo_jax.report.cast import EXPERT, Cast, agent_name, kind_name
+from coevo_jax.report.words import round_name
 from coevo_jax.trajectory import Trajectory
 
 MOST_TRAJECTORIES = 150  # per round and phase
@@ -17,8 +18,10 @@ MOST_PAIRS = 25  # per round, agent and kind
 PAGE_BYTES = 5_500_000  # of text, shared evenly by the rounds and phases; a fifth of it is kept for pairs
 LONGEST_TEXT = 3000  # characters of one response, observation or prompt
 
-_SHARD = re.compile(r"(?P<name>[a-z_-]+)-\d{5}-of-\d{5}\.parquet")
-_ORDER = ("expert", "target", "failure", "hard_negatives", "eval-target", "eval-failure")
+AFTERWARDS = -1  # stands for the round of evaluations of the stored run
+
+_SHARD = re.compile(r"(?P<name>.+)-\d{5}-of-\d{5}\.parquet")
+Group = tuple[int, str]  # round and source: a collection, eval-AGENT, expert, or the file of an evaluation
 Key = tuple[int, str, str, int]  # round, source, task, sample; experts stand in round 0
 
 
@@ -30,8 +33,8 @@ class _Payload:
         self.prompts: dict[str, int] = {}
         self.index: dict[Key, int] = {}
 
-    def add(self, key: Key, trajectory: Trajectory) -> tuple[int, int]:
-        """Add a trajectory unless it is there; returns its index and the bytes of text it added."""
+    def add(self, key: Key, group: int, trajectory: Trajectory) -> tuple[int, int]:
+        """Add a trajectory of a group unless it is there; returns its index and the bytes it added."""
         if key in self.index:
             return self.index[key], 0
         prompt = _cut(trajectory.prompt)
@@ -43,6 +46,7 @@ class _Payload:
         self.index[key] = len(self.trajectories)
         self.trajectories.append(
             {
+                "group": group,
                 "task": trajectory.task_id,
                 "sample": trajectory.sample,
                 "prompt": self.prompts.setdefault(prompt, len(self.prompts)),
@@ -55,45 +59,53 @@ class _Payload:
         return self.index[key], size
 
 
-def browser_payload(run_dir: Path, hard_negative_threshold: float) -> dict[str, Any]:
+def browser_payload(run_dir: Path, cast: Cast, hard_negative_threshold: float) -> dict[str, Any]:
     """Sample trajectories and pairs of a run for the page.
 
     Tasks are taken in an order drawn by a hash of their id, the same in every round and phase, so that
     what different agents did on one task can be compared. Raises ConfigError when a pair file is broken.
     """
-    groups = find_groups(run_dir)
-    pair_files = sorted((run_dir / "pairs").glob("round-*-*.jsonl"), key=_shown_order)
+    groups = dict(sorted(find_groups(run_dir).items(), key=lambda item: _shown_place(cast, item[0])))
+    pair_files = sorted(
+        (run_dir / "pairs").glob("round-*-*.jsonl"), key=lambda path: _shown_order(cast, path)
+    )
     wanted = {path: read_pairs(path) for path in pair_files}
     payload = _Payload()
-    shown_groups = []
+    shown_groups: list[dict[str, Any]] = []
     needed = _needed(wanted)
     budget = PAGE_BYTES / max(len(groups), 1)
-    for (number, source), paths in groups.items():
+    for index, (group, paths) in enumerate(groups.items()):
         records = sorted(read_trajectories(paths), key=lambda t: (_draw(t.task_id), t.sample))
-        shown_groups.append(_add_group(payload, number, source, records, budget * 0.8))
-        paired = (t for t in records if (number, source, t.task_id, t.sample) in needed)
-        _add_until(payload, number, source, paired, budget * 0.2)
+        items = _add_until(payload, group, index, records[:MOST_TRAJECTORIES], budget * 0.8)
+        items.sort(key=lambda i: (payload.trajectories[i]["task"], payload.trajectories[i]["sample"]))
+        words = _group_words(run_dir, cast, group, records[0].agent if records else "")
+        place = {"round": group[0], "source": group[1]}
+        shown_groups.append({**place, **words, "total": len(records), "items": items})
+        paired = (t for t in records if (*group, t.task_id, t.sample) in needed)
+        _add_until(payload, group, index, paired, budget * 0.2)
     return {
         "threshold": hard_negative_threshold,
-        "kinds": KIND_NAMES,
         "groups": shown_groups,
-        "pairs": [_pair_group(payload, path, lines) for path, lines in wanted.items()],
+        "pairs": [_pair_group(payload, cast, path, lines) for path, lines in wanted.items()],
         "trajectories": payload.trajectories,
         "prompts": list(payload.prompts),
     }
 
 
-def find_groups(run_dir: Path) -> dict[tuple[int, str], list[Path]]:
-    """Parquet shards of a run by (round, source); experts come first, as round 0."""
+def find_groups(run_dir: Path) -> dict[Group, list[Path]]:
+    """The files of a run's trajectories by round and source: experts as round 0, evaluations of the stored
+    run as AFTERWARDS."""
     folder = run_dir / "trajectories"
-    groups: dict[tuple[int, str], list[Path]] = {}
+    groups: dict[Group, list[Path]] = {}
     if (folder / "experts.parquet").exists():
-        groups[(0, "expert")] = [folder / "experts.parquet"]
+        groups[(0, EXPERT)] = [folder / "experts.parquet"]
     for path in sorted(folder.glob("round-*/*.parquet")):
         name = _SHARD.fullmatch(path.name)
-        if name and name["name"] in _ORDER and path.parent.name[6:].isdigit():
+        if name and path.parent.name[6:].isdigit():
             groups.setdefault((int(path.parent.name[6:]), name["name"]), []).append(path)
-    return dict(sorted(groups.items(), key=lambda item: (item[0][0], _ORDER.index(item[0][1]))))
+    for path in sorted((run_dir / "evaluations").glob("*.parquet")):
+        groups[(AFTERWARDS, path.stem)] = [path]
+    return groups
 
 
 def read_pairs(path: Path) -> list[dict[str, Any]]:
@@ -123,17 +135,50 @@ def embed_json(value: Any) -> str:
     return text
 
 
+def _shown_place(cast: Cast, group: Group) -> tuple[Any, ...]:
+    """Rounds in order, and those of a round as the recipe has them; last, what was evaluated afterwards."""
+    number, source = group
+    return (True, 0, source) if number == AFTERWARDS else (False, number, cast.source_order(source), source)
+
+
+def _group_words(run_dir: Path, cast: Cast, group: Group, agent: str) -> dict[str, str]:
+    """What a group is called, and the round it stands in."""
+    number, source = group
+    if number != AFTERWARDS:
+        return {"place": round_name(number), "name": cast.source_name(source, agent)}
+    return {"place": "Evaluated afterwards", "name": _evaluation_words(run_dir, source)}
+
+
+def _evaluation_words(run_dir: Path, name: str) -> str:
+    """What an evaluation of the stored run played, from the record beside its trajectories."""
+    path = run_dir / "evaluations" / f"{name}.json"
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        agent, split, tasks, temperature = (record[k] for k in ("agent", "split", "tasks", "temperature"))
+        warm = f", temperature {temperature:g}" if temperature else ""
+        return f"{agent_name(agent)} on {split}, {tasks} tasks{warm}"
+    except FileNotFoundError:  # it is written last: what played on was interrupted
+        return name
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{path}: expected a JSON object with agent, split, tasks and temperature ({error!r})"
+        ) from error
+
+
 def _place(path: Path) -> tuple[int, str]:
-    """Round and agent of a pair file, from its name round-RR-AGENT.jsonl."""
-    _, number, agent = path.stem.split("-", 2)
+    """Round and learning of a pair file, from its name round-RR-LEARNING.jsonl."""
+    _, number, learning = path.stem.split("-", 2)
     if not number.isdigit():
         raise ConfigError(f"{path}: expected a name such as round-01-target.jsonl")
-    return int(number), agent
+    return int(number), learning
 
 
-def _shown_order(path: Path) -> tuple[int, bool]:
-    number, agent = _place(path)
-    return number, agent != "target"
+def _shown_order(cast: Cast, path: Path) -> tuple[int, int, int, str]:
+    """By rounds; of one, the lead's learnings first, and those of an agent in the recipe's order."""
+    number, learning = _place(path)
+    order = list(cast.learnings)
+    place = order.index(learning) if learning in order else len(order)
+    return number, cast.place(cast.learnings.get(learning, learning)), place, learning
 
 
 def _sample_pairs(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -144,7 +189,7 @@ def _sample_pairs(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _key(number: int, task: str, side: dict[str, Any]) -> Key:
-    return (0 if side["source"] == "expert" else number, side["source"], task, side["sample"])
+    return (0 if side["source"] == EXPERT else number, side["source"], task, side["sample"])
 
 
 def _needed(wanted: dict[Path, list[dict[str, Any]]]) -> set[Key]:
@@ -156,8 +201,8 @@ def _needed(wanted: dict[Path, list[dict[str, Any]]]) -> set[Key]:
     }
 
 
-def _pair_group(payload: _Payload, path: Path, lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    number, agent = _place(path)
+def _pair_group(payload: _Payload, cast: Cast, path: Path, lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    number, learning = _place(path)
     items = []
     for pair in _sample_pairs(lines):
         sides = [payload.index.get(_key(number, pair["task_id"], pair[s])) for s in ("chosen", "rejected")]
@@ -168,28 +213,21 @@ def _pair_group(payload: _Payload, path: Path, lines: Sequence[dict[str, Any]]) 
                     "kind": pair["kind"],
                     "chosen": sides[0],
                     "rejected": sides[1],
-                    "chosenSource": pair["chosen"]["source"],
-                    "rejectedSource": pair["rejected"]["source"],
                 }
             )
-    return {"round": number, "agent": agent, "total": len(lines), "items": items}
-
-
-def _add_group(
-    payload: _Payload, number: int, source: str, records: Sequence[Trajectory], budget: float
-) -> dict[str, Any]:
-    items = _add_until(payload, number, source, records[:MOST_TRAJECTORIES], budget)
-    items.sort(key=lambda i: (payload.trajectories[i]["task"], payload.trajectories[i]["sample"]))
-    return {"round": number, "source": source, "total": len(records), "items": items}
+    kinds = {kind: kind_name(kind) for kind in dict.fromkeys(item["kind"] for item in items)}
+    words = {"place": round_name(number), "name": cast.learning_name(learning)}
+    place = {"round": number, "learning": learning}
+    return {**place, **words, "kinds": kinds, "total": len(lines), "items": items}
 
 
 def _add_until(
-    payload: _Payload, number: int, source: str, records: Iterable[Trajectory], budget: float
+    payload: _Payload, group: Group, index: int, records: Iterable[Trajectory], budget: float
 ) -> list[int]:
     items = []
     for trajectory in records:
-        index, size = payload.add((number, source, trajectory.task_id, trajectory.sample), trajectory)
-        items.append(index)
+        item, size = payload.add((*group, trajectory.task_id, trajectory.sample), index, trajectory)
+        items.append(item)
         budget -= size
         if budget < 0:
             break

@@ -10,12 +10,17 @@ WIDTH, HEIGHT = 420, 220
 LEFT, RIGHT, TOP, BOTTOM = 46, 14, 10, 34
 MOST_POINTS = 240  # points of a drawn curve; longer ones show the mean of equal stretches
 
+_SQUARE = ((-3.6, -3.6), (3.6, -3.6), (3.6, 3.6), (-3.6, 3.6))
+_TRIANGLE = ((0.0, -4.8), (4.6, 3.4), (-4.6, 3.4))
+_DIAMOND = ((0.0, -5.0), (5.0, 0.0), (0.0, 5.0), (-5.0, 0.0))
+_SHAPES = {"c2": _SQUARE, "c3": _TRIANGLE, "c4": _DIAMOND, "c6": _SQUARE}  # other tones have circles
+
 Point = tuple[float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """One curve. `tone` names a colour of the page: target, failure, or c1 to c6."""
+    """One curve. `tone` names a colour of the page, c1 to c6."""
 
     name: str
     tone: str
@@ -49,7 +54,6 @@ def line_chart(
     *,
     x_label: str,
     percent: bool = False,
-    y_range: tuple[float, float] | None = None,
     x_ticks: Sequence[tuple[float, str]] | None = None,
     marks: Sequence[tuple[float, str]] = (),
 ) -> str:
@@ -59,7 +63,7 @@ def line_chart(
         return _figure(title, "", '<p class="empty">Nothing measured yet.</p>')
     xs = [x for s in series for x, _ in s.points]
     pad = 0.06 * (max(xs) - min(xs)) if x_ticks else 0.0
-    ticks = _ticks(*(y_range or _value_range(series)))
+    ticks = _ticks(*_value_range(series, percent))
     x_range = (min(xs) - pad, max(xs) + pad) if max(xs) > min(xs) else (min(xs) - 0.5, min(xs) + 0.5)
     frame = Frame(x=x_range, y=(ticks[0], ticks[-1]))
     labels = list(x_ticks or [(x, _short(x)) for x in _ticks(*frame.x) if frame.x[0] <= x <= frame.x[1]])
@@ -115,7 +119,10 @@ def dot_chart(title: str, rows: Sequence[DotRow], *, percent: bool = False, zero
         return _figure(title, "", '<p class="empty">Nothing measured yet.</p>')
     values = [v for r in rows for v in (*r.values.values(), r.low, r.high) if v is not None] + [0.0] * zero
     pad = 0.08 * (max(values) - min(values)) or 0.05
-    ticks = _ticks(min(values) - pad, max(values) + pad, most=6)
+    low, high = min(values) - pad, max(values) + pad
+    if percent and not zero:  # shares end at 0 and 1; an interval of Student's may go beyond
+        low, high = max(low, min(0.0, *values)), min(high, max(1.0, *values))
+    ticks = _ticks(low, high, most=6)
     left = 22 + 6.4 * min(max(len(row.name) for row in rows), 24)
     frame = Frame(x=(ticks[0], ticks[-1]), y=(0, 1), left=left, height=TOP + BOTTOM + 34 * len(rows))
     labels = [(x, _tick_text(x, ticks, percent)) for x in ticks]
@@ -158,11 +165,14 @@ def _thin(series: Series) -> Series:
     return Series(name=series.name, tone=series.tone, points=points, dashed=series.dashed, dots=series.dots)
 
 
-def _value_range(series: Sequence[Series]) -> tuple[float, float]:
+def _value_range(series: Sequence[Series], share: bool) -> tuple[float, float]:
+    """From the least to the largest value; around a constant one, which as a share has the whole axis."""
     values = [y for s in series for _, y in s.points]
     values += [v for s in series for pair in s.band or () if pair for v in pair]
     low, high = min(values), max(values)
-    return (low, high) if high > low else (low - 0.05 * abs(low or 1), high + 0.05 * abs(high or 1))
+    if high > low:
+        return low, high
+    return (0.0, 1.0) if share else (low - 0.05 * abs(low or 1), high + 0.05 * abs(high or 1))
 
 
 def _ticks(low: float, high: float, most: int = 5) -> list[float]:
@@ -253,10 +263,11 @@ def _curve(frame: Frame, series: Series) -> str:
 
 
 def _marker(series: Series, x: float, y: float) -> str:
-    """Circles, and squares for the failure agent: agents differ by shape too, not by colour alone."""
-    if series.tone == "failure":
-        return f'<rect class="dot failure" x="{x - 3.6:.1f}" y="{y - 3.6:.1f}" width="7.2" height="7.2"/>'
-    return f'<circle class="dot {series.tone}" cx="{x:.1f}" cy="{y:.1f}" r="4"/>'
+    """Tones differ by shape too, not by colour alone: circles, squares, triangles and diamonds in turn."""
+    if (corners := _SHAPES.get(series.tone)) is None:
+        return f'<circle class="dot {series.tone}" cx="{x:.1f}" cy="{y:.1f}" r="4"/>'
+    path = "L".join(f"{x + dx:.1f},{y + dy:.1f}" for dx, dy in corners)
+    return f'<path class="dot {series.tone}" d="M{path}Z"/>'
 
 
 def _legend(series: Sequence[Series], block: bool = False) -> str:

@@ -2,14 +2,16 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import TypedDict
+from pathlib import Path
+from typing import TypedDict, cast
 
 import numpy as np
 from scipy import stats
 
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.episode_stats.summary import CONFIDENCE
-from coevo_jax.run_folder.results import Evaluation, Results
+from coevo_jax.report.cast import agent_name, cast_of, the_agent
+from coevo_jax.run_folder.results import Evaluation, Results, wall_time
 
 
 class Interval(TypedDict):
@@ -26,12 +28,12 @@ class MethodRow(TypedDict):
 
     method: str
     seeds: list[int]
-    measures: dict[str, Interval]  # key of MEASURES or COSTS -> interval
-    rounds: dict[int, Interval]  # round -> mean reward of the target agent
+    measures: dict[str, Interval]  # key of MEASURES, COSTS or another agent's reward -> interval
+    rounds: dict[int, Interval]  # round -> mean reward of the lead
 
 
 class DifferenceRow(TypedDict):
-    """`method` minus `other` in the mean reward of the target agent, over the seeds they share."""
+    """`method` minus `other` in the mean reward of their leads, over the seeds they share."""
 
     method: str
     other: str
@@ -44,23 +46,27 @@ class Comparison(TypedDict):
 
     env: str
     split: str
+    leads: list[str]  # the agent that each run is about; one name where that is the same in all
+    others: list[str]  # further agents that some run has evaluated
     methods: list[MethodRow]
     differences: list[DifferenceRow]
 
 
-def final_evaluation(results: Results, agent: str = "target") -> Evaluation | None:
-    """The evaluation of an agent after the last round that has one."""
+def final_evaluation(results: Results, agent: str | None = None) -> Evaluation | None:
+    """The evaluation of an agent, the lead where none is named, after the last round that has one."""
+    agent = agent or results["agents"][0]
     own = [e for e in results["evaluations"] if e["agent"] == agent]
     return max(own, key=lambda e: e["round"], default=None)
 
 
 def best_evaluation(results: Results) -> Evaluation | None:
-    """The target's evaluation with the highest mean reward: picked on the split it reports, so optimistic."""
-    own = [e for e in results["evaluations"] if e["agent"] == "target" and e["mean_reward"] is not None]
+    """The lead's evaluation with the highest mean reward: picked on the split it reports, so optimistic."""
+    lead = results["agents"][0]
+    own = [e for e in results["evaluations"] if e["agent"] == lead and e["mean_reward"] is not None]
     return max(own, key=lambda e: e["mean_reward"] or 0.0, default=None)
 
 
-def _final(key: str, agent: str = "target") -> Callable[[Results], float | None]:
+def _final(key: str, agent: str | None = None) -> Callable[[Results], float | None]:
     def measure(results: Results) -> float | None:
         evaluation = final_evaluation(results, agent)
         return evaluation[key] if evaluation else None
@@ -82,9 +88,8 @@ MEASURES: dict[str, tuple[str, Callable[[Results], float | None]]] = {
         "Hard negatives, share of failures",
         _final("hard_negative_share_of_failures"),
     ),
-    "failure_reward": ("Failure agent: mean reward, last round", _final("mean_reward", "failure")),
 }
-"""What methods are compared by: key -> (label, measure of a run)."""
+"""What methods are compared by: key -> (label, measure of a run's lead)."""
 
 COSTS: dict[str, tuple[str, Callable[[Results], float | None]]] = {
     "rollouts": ("Roll-outs explored", lambda r: float(sum(e["n"] for e in r["explorations"]))),
@@ -93,9 +98,45 @@ COSTS: dict[str, tuple[str, Callable[[Results], float | None]]] = {
         lambda r: float(sum(e["finished"] * (e["mean_agent_tokens"] or 0) for e in r["explorations"])),
     ),
     "pairs": ("Pairs learned from", lambda r: float(sum(p["count"] for p in r["pairs"]))),
-    "seconds": ("Wall time, s", lambda r: float(sum(p["seconds"] for p in r["phases"]))),
+    "seconds": ("Wall time, s", wall_time),
 }
 """What a method spent to get there: key -> (label, measure of a run)."""
+
+
+def reward_of(agent: str) -> str:
+    """The key of a further agent's mean reward after the last round."""
+    return f"reward_of_{agent}"
+
+
+def measures_of(comparison: Comparison) -> dict[str, str]:
+    """What methods are compared by: the lead's measures, then the reward of every further agent, in order."""
+    others = {
+        reward_of(agent): f"{agent_name(agent)}: mean reward, last round" for agent in comparison["others"]
+    }
+    return {key: label for key, (label, _) in MEASURES.items()} | others
+
+
+def lead_words(comparison: Comparison) -> str:
+    """Whose reward is compared: "the target agent"."""
+    leads = comparison["leads"]
+    return the_agent(leads[0]) if len(leads) == 1 else f"each run's lead ({', '.join(leads)})"
+
+
+def told_apart(results: Sequence[Results], folders: Sequence[Path]) -> list[Results]:
+    """The same results, each run of a method that has a seed twice as a method of its own: by its name.
+
+    By its folder where another run or method has that name.
+    """
+    counts = Counter((run["method"], run["seed"]) for run in results)
+    repeated = {method for (method, _), count in counts.items() if count > 1}
+    names = Counter(run["name"] if run["method"] in repeated else run["method"] for run in results)
+    apart = []
+    for run, folder in zip(results, folders, strict=True):
+        if run["method"] in repeated:
+            own = run["name"] if names[run["name"]] == 1 else str(folder)
+            run = cast(Results, run | {"method": own})
+        apart.append(run)
+    return apart
 
 
 def compare(results: Sequence[Results], *, subject: str | None = None) -> Comparison:
@@ -108,14 +149,21 @@ def compare(results: Sequence[Results], *, subject: str | None = None) -> Compar
     groups: dict[str, list[Results]] = {}
     for run in sorted(results, key=lambda r: r["seed"]):
         groups.setdefault(run["method"], []).append(run)
-    rows = [_method_row(method, runs) for method, runs in groups.items()]
+    leads = list(dict.fromkeys(run["agents"][0] for run in results))
+    others = _others(results)
+    rows = [_method_row(method, runs, others) for method, runs in groups.items()]
     rows.sort(key=lambda row: -(row["measures"]["final_reward"]["mean"] or 0.0))
     if subject is None and rows:
         subject = "coevo" if "coevo" in groups else rows[0]["method"]
     own = next((row for row in rows if row["method"] == subject), None)
     differences = [_difference(own, row) for row in rows if row is not own] if own else []
     return Comparison(
-        env=results[0]["env"] if results else "", split=split, methods=rows, differences=differences
+        env=results[0]["env"] if results else "",
+        split=split,
+        leads=leads,
+        others=others,
+        methods=rows,
+        differences=differences,
     )
 
 
@@ -132,7 +180,16 @@ def interval(values: dict[int, float]) -> Interval:
     return Interval(mean=mean, low=mean - half, high=mean + half, values=values)
 
 
-def _method_row(method: str, runs: list[Results]) -> MethodRow:
+def _others(results: Sequence[Results]) -> list[str]:
+    """Agents beyond the leads that have been evaluated, in the order of the runs' recipes."""
+    found: dict[str, None] = {}
+    for run in results:
+        evaluated = {entry["agent"] for entry in run["evaluations"]}
+        found |= dict.fromkeys(agent for agent in cast_of(run).agents[1:] if agent in evaluated)
+    return list(found)
+
+
+def _method_row(method: str, runs: list[Results], others: Sequence[str]) -> MethodRow:
     def over_seeds(measure: Callable[[Results], float | None]) -> Interval:
         measured = {run["seed"]: measure(run) for run in runs}
         return interval({seed: value for seed, value in measured.items() if value is not None})
@@ -140,13 +197,14 @@ def _method_row(method: str, runs: list[Results]) -> MethodRow:
     rounds: dict[int, dict[int, float]] = {}
     for run in runs:
         for entry in run["evaluations"]:
-            if entry["agent"] == "target" and entry["mean_reward"] is not None:
+            if entry["agent"] == run["agents"][0] and entry["mean_reward"] is not None:
                 rounds.setdefault(entry["round"], {})[run["seed"]] = entry["mean_reward"]
-    measures = MEASURES | COSTS
+    measures = {key: measure for key, (_, measure) in (MEASURES | COSTS).items()}
+    measures |= {reward_of(agent): _final("mean_reward", agent) for agent in others}
     return MethodRow(
         method=method,
         seeds=[run["seed"] for run in runs],
-        measures={key: over_seeds(measure) for key, (_, measure) in measures.items()},
+        measures={key: over_seeds(measure) for key, measure in measures.items()},
         rounds={number: interval(values) for number, values in sorted(rounds.items())},
     )
 

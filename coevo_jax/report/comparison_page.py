@@ -2,15 +2,15 @@
 
 from html import escape
 
+from coevo_jax.report.cast import TONES
 from coevo_jax.report.charts import DotRow, Series, dot_chart, line_chart
-from coevo_jax.report.comparison import COSTS, MEASURES, Comparison, Interval
+from coevo_jax.report.comparison import COSTS, Comparison, Interval, lead_words, measures_of
 from coevo_jax.report.page import note, page, section, table
 from coevo_jax.report.paired import Paired, paired_cells
 from coevo_jax.report.terminal import interval_text
 from coevo_jax.report.words import bounds, count, duration, signed
 
 _PERCENT = ("final_success", "final_hard", "final_hard_of_failures")
-_TONES = ("c1", "c2", "c3", "c4", "c5", "c6")
 
 
 def comparison_page(comparison: Comparison, paired: Paired) -> str:
@@ -26,7 +26,7 @@ def comparison_page(comparison: Comparison, paired: Paired) -> str:
         f'<p class="lead">{escape(lead)}</p>',
         _measures(comparison),
         _differences(comparison),
-        _paired(paired),
+        _paired(paired, lead_words(comparison)),
         _rounds(comparison),
         _costs(comparison),
         "<footer>Written by coevo_jax. Intervals are 95 % t-intervals over seeds, but for those over tasks."
@@ -41,6 +41,7 @@ def _measures(comparison: Comparison) -> str:
         "The best round is picked on the split it is reported on, so it is optimistic."
     )
     subject = comparison["differences"][0]["method"] if comparison["differences"] else ""
+    measures = measures_of(comparison)
     charts = "".join(
         dot_chart(
             label,
@@ -50,14 +51,14 @@ def _measures(comparison: Comparison) -> str:
             ],
             percent=key in _PERCENT,
         )
-        for key, (label, _) in MEASURES.items()
+        for key, label in measures.items()
     )
     rows = [
-        (escape(row["method"]), str(len(row["seeds"])), *(_cell(row["measures"][k], k) for k in MEASURES))
+        (escape(row["method"]), str(len(row["seeds"])), *(_cell(row["measures"][k], k) for k in measures))
         for row in comparison["methods"]
     ]
     strong = [i for i, row in enumerate(comparison["methods"]) if row["method"] == subject]
-    columns = ("Method", "Seeds", *(label for label, _ in MEASURES.values()))
+    columns = ("Method", "Seeds", *measures.values())
     grid = f'<div class="charts wide">{charts}</div>'
     return section("methods", "Methods", note(text), grid, table(columns, rows, strong=strong))
 
@@ -68,7 +69,7 @@ def _differences(comparison: Comparison) -> str:
         return ""
     subject = differences[0]["method"]
     text = (
-        f"{subject} minus each other method, seed by seed, in mean reward of the target agent. "
+        f"{subject} minus each other method, seed by seed, in mean reward of {lead_words(comparison)}. "
         "An interval that holds zero shows no difference at this number of seeds."
     )
     charts = "".join(
@@ -89,13 +90,13 @@ def _differences(comparison: Comparison) -> str:
     return section("differences", "Differences, paired by seed", note(text), grid, table(columns, rows))
 
 
-def _paired(paired: Paired) -> str:
+def _paired(paired: Paired, whose: str) -> str:
     """Differences from the baseline, with the interval over seeds beside that over tasks."""
     if not paired["rows"]:
         return ""
     baseline = paired["baseline"]
     text = (
-        f"Each method minus {baseline}, task by task: what the target agent earned in its last evaluation. "
+        f"Each method minus {baseline}, task by task: what {whose} earned in its last evaluation. "
         "The interval over seeds keeps the tasks and asks whether the method would show it, trained again. "
         "That over tasks keeps the trained agents and asks whether other tasks would show it; what all seeds "
         "earned in one task is one cluster."
@@ -136,15 +137,15 @@ def _rounds(comparison: Comparison) -> str:
     """Mean reward per round: methods share a chart as long as their colours differ."""
     methods = comparison["methods"]
     charts = []
-    for start in range(0, len(methods), len(_TONES)):
+    for start in range(0, len(methods), len(TONES)):
         series = [
             Series(
                 name=row["method"],
-                tone=_TONES[i],
+                tone=TONES[i],
                 points=[(n, v["mean"]) for n, v in row["rounds"].items() if v["mean"] is not None],
                 dots=True,
             )
-            for i, row in enumerate(methods[start : start + len(_TONES)])
+            for i, row in enumerate(methods[start : start + len(TONES)])
         ]
         numbers = sorted({n for row in methods for n in row["rounds"]})
         ticks = [(float(n), "warm start" if n == 0 else str(n)) for n in numbers]

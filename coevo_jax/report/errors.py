@@ -8,8 +8,9 @@ from rich.table import Table
 
 from coevo_jax.episode_stats.after_error import FOLLOWED, AfterError
 from coevo_jax.episode_stats.summary import Summary
+from coevo_jax.report.cast import agent_name, cast_of, plain
 from coevo_jax.report.page import note, section, table
-from coevo_jax.report.words import AGENT_NAMES, count, percent, phase_name, round_name
+from coevo_jax.report.words import count, percent, round_name
 from coevo_jax.run_folder.results import Results
 
 _TITLE = "After the first error"
@@ -58,7 +59,7 @@ def errors_table(results: Results) -> Table | None:
     for number, who, summary, errors in _entries(results):
         shown.add_row(
             str(number) if number != last else "",
-            who.replace("Failure agent", "Failure"),
+            who.replace(agent_name("failure"), plain("failure")),
             f"{count(errors['episodes'])} of {count(summary['finished'])}",
             *(count(errors[key]) for key in FOLLOWED),
             f"{count(errors['successes'])} ({percent(errors['success_rate'])})",
@@ -70,11 +71,11 @@ def errors_table(results: Results) -> Table | None:
 
 def _entries(results: Results) -> Iterator[tuple[int, str, Summary, AfterError]]:
     """Round, whose roll-outs, and their summary, in the order of a run."""
+    cast = cast_of(results)
     every: list[tuple[int, bool, str, Summary]] = [
-        (e["round"], True, f"{AGENT_NAMES.get(e['agent'], e['agent'])}, {e['split']}", e)
-        for e in results["evaluations"]
+        (e["round"], True, f"{agent_name(e['agent'])}, {e['split']}", e) for e in results["evaluations"]
     ]
-    every += [(e["round"], False, phase_name(e["phase"]), e) for e in results["explorations"]]
+    every += [(e["round"], False, cast.phase_name(e["phase"]), e) for e in results["explorations"]]
     for number, _, who, summary in sorted(every, key=lambda one: one[:2]):
         if summary["after_error"] is not None:
             yield number, who, summary, summary["after_error"]

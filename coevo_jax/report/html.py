@@ -5,6 +5,7 @@ from typing import Any
 
 from coevo_jax.files import write_whole
 from coevo_jax.report.browser import browser_payload, embed_json
+from coevo_jax.report.cast import cast_of
 from coevo_jax.report.comparison import Comparison
 from coevo_jax.report.comparison_page import comparison_page
 from coevo_jax.report.errors import errors_section
@@ -55,8 +56,9 @@ def write_report(run_dir: Path | str, out: Path | None = None) -> Path:
     run_dir = Path(run_dir)
     results = load_results(run_dir)
     threshold = next((e["hard_negative_threshold"] for e in results["evaluations"]), 0.6)
-    payload = browser_payload(run_dir, threshold)
-    text = run_page(results, training_section(read_metrics(run_dir / METRICS_FILE)), payload)
+    cast = cast_of(results)
+    payload = browser_payload(run_dir, cast, threshold)
+    text = run_page(results, training_section(read_metrics(run_dir / METRICS_FILE), cast), payload)
     return write_whole(out or run_dir / "report.html", text)
 
 
@@ -100,7 +102,7 @@ def _trajectories(payload: dict[str, Any]) -> str:
 def _pairs(payload: dict[str, Any]) -> str:
     if not payload["pairs"]:
         return ""
-    tools = [_select("round", "Round"), _select("agent", "Learner"), _select("kind", "Kind"), _search()]
+    tools = [_select("round", "Round"), _select("learning", "Learner"), _select("kind", "Kind"), _search()]
     return section("pair-texts", "Pairs in full", _browser("pair-browser", tools))
 
 
@@ -108,6 +110,7 @@ def _browser(identifier: str, tools: list[str]) -> str:
     return (
         f'<div id="{identifier}" class="interactive"><div class="bar-tools">{"".join(tools)}</div>'
         '<p class="note" aria-live="polite"></p>'
+        '<p class="note keys">Arrow keys: up and down in the list, left and right in what it has opened.</p>'
         '<div class="browser"><div class="list"></div><div class="detail" tabindex="0"></div></div></div>'
         "<noscript><p>This part needs JavaScript; the data stand in the page's JSON.</p></noscript>"
     )

@@ -2,7 +2,7 @@
 
 Two runs are paired where they share the seed, the environment with its options, the split and the tasks of
 their last evaluation. For task i of G and seed s of S, d[s, i] is the difference of the two runs' rewards (of
-the target agent, greedy; the mean of a task's finished episodes). The difference is the mean of all
+their leads, greedy; the mean of a task's finished episodes). The difference is the mean of all
 d, which is that of the seeds' means where no fault left a task out. Its two intervals answer two questions,
 and neither answers the other's:
 
@@ -37,7 +37,7 @@ USUAL_BASELINE = "sft-more"
 
 @dataclass(frozen=True, kw_only=True)
 class TaskRewards:
-    """A run, and what its target agent earned in every task of its last evaluation."""
+    """A run, and what its lead earned in every task of its last evaluation."""
 
     results: Results
     rewards: Mapping[str, float | None]  # by task id; None where every episode was a fault; empty: not stored
@@ -70,9 +70,9 @@ class Paired(TypedDict):
 
 
 def read_task_rewards(run_dir: Path, results: Results) -> TaskRewards:
-    """Read what the target agent earned, task by task, in the last evaluation that the results hold."""
+    """Read what the lead earned, task by task, in the last evaluation that the results hold."""
     last = final_evaluation(results)
-    paths = find_groups(run_dir).get((last["round"], "eval-target"), []) if last else []
+    paths = find_groups(run_dir).get((last["round"], f"eval-{last['agent']}"), []) if last else []
     found: dict[str, list[float]] = {}
     for one in read_trajectories(paths):
         earned = found.setdefault(one.task_id, [])

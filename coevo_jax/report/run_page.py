@@ -6,45 +6,47 @@ from html import escape
 from typing import Any
 
 from coevo_jax.episode_stats.summary import Summary
+from coevo_jax.report.cast import Cast, agent_name, agent_words, cast_of, kind_name
 from coevo_jax.report.charts import Series, histogram, line_chart
 from coevo_jax.report.comparison import best_evaluation, final_evaluation
 from coevo_jax.report.page import details, facts, note, section, table, tiles
 from coevo_jax.report.words import (
-    AGENT_NAMES,
-    KIND_NAMES,
+    BETWEEN,
     bounds,
     count,
     duration,
     memory,
     number,
     percent,
-    phase_name,
     pull_ratio,
     round_name,
     signed,
 )
-from coevo_jax.run_folder.results import Evaluation, Exploration, Results
+from coevo_jax.run_folder.results import Evaluation, Exploration, Results, time_between_phases, wall_time
 
-EXPLORATION_TONES = {"explore_target": "target", "explore_failure": "failure", "explore_hard_negatives": "c4"}
 _SETTINGS = {
     "Tasks imitated": "warm_start.tasks",
     "Tasks explored": "explore.tasks",
     "Roll-outs per task": "explore.samples",
     "Temperature": "explore.temperature",
-    "Preference loss": "target.loss",
-    "Beta per round": "target.beta",
-    "Learning rate, target": "target.learning_rate",
-    "Learning rate, failure agent": "failure.learning_rate",
-    "Reference policy": "target.reference",
+}
+_MODEL_SETTINGS = {
     "Layers": "model.num_layers",
     "Width": "model.hidden_size",
     "Compute type": "model.dtype",
+}
+_AGENT_SETTINGS = {
+    "Preference loss": "loss",
+    "Beta per round": "beta",
+    "Learning rate": "learning_rate",
+    "Reference policy": "reference",
 }
 
 
 def header(results: Results) -> str:
     """Title, key figures, collapses and the settings of the run."""
-    lead = f"{results['method']} on {results['env']}, seed {results['seed']}, {results['rounds']} rounds"
+    rounds = "1 round" if results["rounds"] == 1 else f"{results['rounds']} rounds"
+    lead = f"{results['method']} on {results['env']}, seed {results['seed']}, {rounds}"
     return "\n".join(
         [
             f"<h1>{escape(results['name'])}</h1>",
@@ -67,32 +69,36 @@ def rounds_section(results: Results) -> str:
         f"Evaluation on the {evaluations[0]['split']} split. Bands are 95 % bootstrap intervals over tasks. "
         "Environment faults are counted but enter no mean."
     )
+    cast = cast_of(results)
     threshold = evaluations[0]["hard_negative_threshold"]
     hard = (
         f"A hard negative is a failure with reward of at least {threshold:g}: a measure, not a filter. "
         "Its two shares can move apart, because an agent that fails less also leaves fewer hard negatives."
     )
     charts = [
-        _rounds_chart(evaluations, "Mean reward", "mean_reward", "mean_reward_ci", False),
-        _rounds_chart(evaluations, "Success rate", "success_rate", "success_rate_ci", True),
-        _rounds_chart(evaluations, "Failures' mean reward", "mean_failure_reward", None, False),
-        _rounds_chart(evaluations, "Hard negatives of all roll-outs", "hard_negative_share", None, True),
+        _rounds_chart(cast, evaluations, "Mean reward", "mean_reward", "mean_reward_ci", False),
+        _rounds_chart(cast, evaluations, "Success rate", "success_rate", "success_rate_ci", True),
+        _rounds_chart(cast, evaluations, "Failures' mean reward", "mean_failure_reward", None, False),
         _rounds_chart(
-            evaluations, "Hard negatives of failures", "hard_negative_share_of_failures", None, True
+            cast, evaluations, "Hard negatives of all roll-outs", "hard_negative_share", None, True
         ),
-        _rounds_chart(evaluations, "Turns per episode", "mean_turns", None, False),
+        _rounds_chart(
+            cast, evaluations, "Hard negatives of failures", "hard_negative_share_of_failures", None, True
+        ),
+        _rounds_chart(cast, evaluations, "Turns per episode", "mean_turns", None, False),
     ]
-    places = [(f"{round_name(e['round'])}", AGENT_NAMES.get(e["agent"], e["agent"])) for e in evaluations]
+    places = [(f"{round_name(e['round'])}", agent_name(e["agent"])) for e in evaluations]
     grid = f'<div class="charts">{"".join(charts)}</div>'
     rows = _summary_table(("Round", "Agent"), places, evaluations)
     return section("rounds", "Rounds", note(explanation), grid, note(hard), rows)
 
 
 def histograms_section(results: Results) -> str:
-    """Reward histograms of both agents after every round."""
+    """Reward histograms of all agents after every round."""
+    cast = cast_of(results)
     by_round: dict[int, list[tuple[str, str, Sequence[int]]]] = {}
     for e in results["evaluations"]:
-        side = (AGENT_NAMES.get(e["agent"], e["agent"]), _tone(e["agent"]), e["histogram"])
+        side = (agent_name(e["agent"]), cast.tone(e["agent"]), e["histogram"])
         by_round.setdefault(e["round"], []).append(side)
     if not by_round:
         return ""
@@ -106,25 +112,28 @@ def explorations_section(results: Results) -> str:
     explorations = results["explorations"]
     if not explorations:
         return ""
+    cast = cast_of(results)
     text = (
         "Roll-outs on the training tasks, from which pairs are made. Distinct sequences: different action "
         "sequences per failure. Duplicates: failures that repeat another failure of the same task."
     )
     charts = [
-        _exploration_chart(explorations, "Success rate", lambda e: e["success_rate"]),
-        _exploration_chart(explorations, "Failures' mean reward", lambda e: e["mean_failure_reward"], False),
+        _exploration_chart(cast, explorations, "Success rate", lambda e: e["success_rate"]),
         _exploration_chart(
-            explorations, "Hard negatives of failures", lambda e: e["hard_negative_share_of_failures"]
+            cast, explorations, "Failures' mean reward", lambda e: e["mean_failure_reward"], False
         ),
         _exploration_chart(
-            explorations, "Distinct action sequences", lambda e: e["diversity"]["distinct_sequences"]
+            cast, explorations, "Hard negatives of failures", lambda e: e["hard_negative_share_of_failures"]
         ),
         _exploration_chart(
-            explorations, "Distinct word pairs in actions", lambda e: e["diversity"]["distinct_bigrams"]
+            cast, explorations, "Distinct action sequences", lambda e: e["diversity"]["distinct_sequences"]
         ),
-        _exploration_chart(explorations, "Duplicate failures", lambda e: e["diversity"]["duplicates"]),
+        _exploration_chart(
+            cast, explorations, "Distinct word pairs in actions", lambda e: e["diversity"]["distinct_bigrams"]
+        ),
+        _exploration_chart(cast, explorations, "Duplicate failures", lambda e: e["diversity"]["duplicates"]),
     ]
-    places = [(round_name(e["round"]), phase_name(e["phase"])) for e in explorations]
+    places = [(round_name(e["round"]), cast.phase_name(e["phase"])) for e in explorations]
     grid = f'<div class="charts">{"".join(charts)}</div>'
     rows = _summary_table(("Round", "Phase"), places, explorations)
     return section("exploration", "Exploration", note(text), grid, rows)
@@ -138,8 +147,8 @@ def pairs_section(results: Results) -> str:
     rows = [
         (
             round_name(p["round"]),
-            escape(AGENT_NAMES.get(p["agent"], p["agent"])),
-            escape(KIND_NAMES.get(p["kind"], p["kind"])),
+            escape(agent_name(p["agent"])),
+            escape(kind_name(p["kind"])),
             count(p["count"]),
             count(p["tasks"]),
             number(p["mean_reward_gap"]),
@@ -162,7 +171,7 @@ def pulls_section(results: Results) -> str:
     rows = [
         (
             round_name(p["round"]),
-            escape(AGENT_NAMES.get(p["agent"], p["agent"])),
+            escape(agent_name(p["agent"])),
             f"{p['preference']:.2g}",
             f"{p['sft']:.2g}",
             pull_ratio(p["preference"], p["sft"]),
@@ -174,25 +183,29 @@ def pulls_section(results: Results) -> str:
 
 
 def time_section(results: Results) -> str:
-    """Wall time of every phase, and the peak memory."""
-    total = sum(p["seconds"] for p in results["phases"])
+    """Wall time of every phase and of what lies between them, and the peak memory."""
+    cast = cast_of(results)
+    total = wall_time(results)
+    times = [(cast.phase_name(phase["name"]), phase["seconds"]) for phase in results["phases"]]
+    if between := time_between_phases(results):
+        times.append((BETWEEN, between))
     rows = []
-    for phase in results["phases"]:
-        share = phase["seconds"] / total if total else 0.0
+    for name, seconds in times:
+        share = seconds / total if total else 0.0
         meter = f'<span class="meter"><i style="width:{100 * share:.1f}%"></i></span>'
-        rows.append((escape(phase_name(phase["name"])), duration(phase["seconds"]), percent(share), meter))
+        rows.append((escape(name), duration(seconds), percent(share), meter))
     peak = note(f"Peak memory: {memory(results['peak_memory_bytes'])}.")
     if not rows:
         return section("time", "Time and memory", peak)
-    footer = ("All phases", duration(total), "", "")
+    footer = ("All", duration(total), "", "")
     return section(
         "time", "Time and memory", peak, table(("Phase", "Wall time", "Share", ""), rows, footer=footer)
     )
 
 
 def _key_figures(results: Results) -> list[tuple[str, str, str]]:
-    last, best = final_evaluation(results), best_evaluation(results)
-    first = next((e for e in results["evaluations"] if e["round"] == 0 and e["agent"] == "target"), None)
+    last, best, lead = final_evaluation(results), best_evaluation(results), results["agents"][0]
+    first = next((e for e in results["evaluations"] if e["round"] == 0 and e["agent"] == lead), None)
     figures = []
     if last:
         figures.append(
@@ -211,14 +224,14 @@ def _key_figures(results: Results) -> list[tuple[str, str, str]]:
         figures.append(
             (number(best["mean_reward"]), "best round", f"{round_name(best['round'])}, optimistic")
         )
-    time = duration(sum(p["seconds"] for p in results["phases"]))
+    time = duration(wall_time(results))
     figures.append((time, "wall time", f"peak memory {memory(results['peak_memory_bytes'])}"))
     return figures
 
 
 def _collapses(results: Results) -> str:
     lines = [
-        f"<p><b>{escape(round_name(c['round']))}, {escape(AGENT_NAMES.get(c['agent'], c['agent']))}:</b> "
+        f"<p><b>{escape(round_name(c['round']))}, {escape(agent_name(c['agent']))}:</b> "
         f"{escape(c['why'])}.</p>"
         for c in results["collapses"]
     ]
@@ -227,40 +240,69 @@ def _collapses(results: Results) -> str:
 
 def _settings(results: Results) -> list[tuple[str, str]]:
     shown = [("Environment", results["env"]), ("Parameters", count(results["parameters"]))]
-    for label, key in _SETTINGS.items():
-        value: Any = results["config"]
-        for part in key.split("."):
-            value = value.get(part) if isinstance(value, dict) else None
-        if value is not None:
-            values = value if isinstance(value, list | tuple) else [value]
+    config = results["config"]
+    shown += _found({label: _at(config, *key.split(".")) for label, key in _SETTINGS.items()})
+    shown += _found(_agent_settings(config, results["agents"]))
+    return shown + _found({label: _at(config, *key.split(".")) for label, key in _MODEL_SETTINGS.items()})
+
+
+def _agent_settings(config: dict[str, Any], agents: Sequence[str]) -> dict[str, Any]:
+    """Options of the agents that learn: one line where they agree, else one for each agent.
+
+    Before recipes, agents stood at the top of a config.
+    """
+    places = {agent: _at(config, "agents", agent) or _at(config, agent) for agent in agents}
+    found: dict[str, Any] = {}
+    for label, key in _AGENT_SETTINGS.items():
+        values = {agent: _at(place, key) for agent, place in places.items()}
+        values = {agent: value for agent, value in values.items() if value is not None}
+        if any(value != next(iter(values.values())) for value in values.values()):
+            found |= {f"{label}, {agent_words(agent)}": value for agent, value in values.items()}
+        else:
+            found[label] = next(iter(values.values()), None)
+    return found
+
+
+def _at(value: Any, *keys: str) -> Any:
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def _found(settings: dict[str, Any]) -> list[tuple[str, str]]:
+    """The settings that a config has, as text."""
+    shown = []
+    for label, value in settings.items():
+        values = value if isinstance(value, list | tuple) else [] if value is None else [value]
+        if values:
             shown.append((label, ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in values)))
     return shown
 
 
 def _rounds_chart(
-    evaluations: Sequence[Evaluation], title: str, key: str, interval: str | None, share: bool
+    cast: Cast, evaluations: Sequence[Evaluation], title: str, key: str, interval: str | None, share: bool
 ) -> str:
     series = []
-    for agent in ("target", "failure"):
+    for agent in cast.agents:
         own = [e for e in evaluations if e["agent"] == agent and e[key] is not None]
         band = [tuple(e[interval]) if e[interval] else None for e in own] if interval else None
         points = [(e["round"], e[key]) for e in own]
-        name = AGENT_NAMES[agent]
-        series.append(Series(name=name, tone=agent, points=points, band=band, dots=True))
+        tone = cast.tone(agent)
+        series.append(Series(name=agent_name(agent), tone=tone, points=points, band=band, dots=True))
     ticks = _round_ticks(e["round"] for e in evaluations)
     return line_chart(title, series, x_label="round", percent=share, x_ticks=ticks)
 
 
 def _exploration_chart(
-    explorations: Sequence[Exploration], title: str, value: Any, share: bool = True
+    cast: Cast, explorations: Sequence[Exploration], title: str, value: Any, share: bool = True
 ) -> str:
     series = []
     for phase in dict.fromkeys(e["phase"] for e in explorations):
         points = [
             (e["round"], value(e)) for e in explorations if e["phase"] == phase and value(e) is not None
         ]
-        tone = EXPLORATION_TONES.get(phase, "c5")
-        name = {"explore_target": "Target", "explore_failure": "Failure agent"}.get(phase, phase_name(phase))
+        collection = phase.removeprefix("explore_")
+        name, tone = cast.collection_name(collection), cast.collection_tone(collection)
         series.append(Series(name=name, tone=tone, points=points, dots=True))
     ticks = _round_ticks(e["round"] for e in explorations)
     return line_chart(title, series, x_label="round", percent=share, x_ticks=ticks)
@@ -306,7 +348,3 @@ def _round_ticks(rounds: Any) -> list[tuple[float, str]]:
     numbers = sorted(set(rounds))
     step = max(1, len(numbers) // 8)
     return [(float(n), "warm start" if n == 0 else str(n)) for n in numbers[::step]]
-
-
-def _tone(agent: str) -> str:
-    return agent if agent in ("target", "failure") else "c5"

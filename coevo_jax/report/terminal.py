@@ -7,23 +7,23 @@ from rich.text import Text
 
 from coevo_jax.episode_stats.after_error import FOLLOWED
 from coevo_jax.episode_stats.summary import Summary
-from coevo_jax.report.comparison import COSTS, MEASURES, Comparison, Interval
+from coevo_jax.report.cast import agent_name, cast_of
+from coevo_jax.report.comparison import COSTS, Comparison, Interval, measures_of
 from coevo_jax.report.errors import errors_table
 from coevo_jax.report.paired import Paired, paired_cells
 from coevo_jax.report.words import (
-    AGENT_NAMES,
+    BETWEEN,
     bounds,
     count,
     duration,
     memory,
     number,
     percent,
-    phase_name,
     pull_ratio,
     round_name,
     signed,
 )
-from coevo_jax.run_folder.results import Results
+from coevo_jax.run_folder.results import Results, time_between_phases, wall_time
 
 
 def print_run(results: Results, console: Console) -> None:
@@ -35,7 +35,7 @@ def print_run(results: Results, console: Console) -> None:
     else:
         console.print("No evaluation yet.")
     for collapse in results["collapses"]:
-        agent = AGENT_NAMES.get(collapse["agent"], collapse["agent"])
+        agent = agent_name(collapse["agent"])
         console.print(
             Text(f"Collapse in round {collapse['round']}, {agent}: {collapse['why']}.", style="red")
         )
@@ -70,13 +70,14 @@ def print_comparison(comparison: Comparison, paired: Paired, console: Console) -
 
 
 def rounds_table(results: Results) -> Table:
-    """Mean reward with interval, success and hard negatives of both agents after every round."""
+    """Mean reward with interval, success and hard negatives of all agents after every round."""
+    cast = cast_of(results)
     split = results["evaluations"][0]["split"]
     table = _table(f"Evaluation on the {split} split; hard negatives of all | of failures")
     for column in ("Round", "Agent", "reward", "95 % CI", "success", "hard neg.", "| fail."):
         table.add_column(column, justify="left" if column in ("Round", "Agent") else "right")
     last = None
-    for e in sorted(results["evaluations"], key=lambda e: (e["round"], e["agent"] != "target")):
+    for e in sorted(results["evaluations"], key=lambda e: (e["round"], cast.place(e["agent"]))):
         table.add_row(
             round_name(e["round"]) if e["round"] != last else "",
             e["agent"],
@@ -116,8 +117,9 @@ def summary_table(summary: Summary, title: str) -> Table:
 
 def exploration_table(results: Results) -> Table:
     """What each exploration found on the training tasks, and how diverse its failures are."""
-    table = _table("Exploration; the last four columns are about failures only")
-    columns = ("Round", "Phase", "n", "faults", "success", "reward", "hard neg.", "distinct", "doubles")
+    table = _table("Exploration; behind the bar: of failures alone")
+    measures = ("n", "faults", "success", "reward", "| reward", "hard neg.", "distinct", "doubles")
+    columns = ("Round", "Phase", *measures)
     for column in columns:
         table.add_column(column, justify="left" if column in ("Round", "Phase") else "right")
     last = None
@@ -128,6 +130,7 @@ def exploration_table(results: Results) -> Table:
             count(e["n"]),
             count(e["faults"]),
             percent(e["success_rate"]),
+            number(e["mean_reward"]),
             number(e["mean_failure_reward"]),
             percent(e["hard_negative_share_of_failures"]),
             percent(e["diversity"]["distinct_sequences"]),
@@ -145,7 +148,7 @@ def pairs_table(results: Results) -> Table:
     for column in ("pairs", "tasks", "mean reward gap"):
         table.add_column(column, justify="right")
     for p in results["pairs"]:
-        agent = AGENT_NAMES.get(p["agent"], p["agent"])
+        agent = agent_name(p["agent"])
         gap = number(p["mean_reward_gap"])
         table.add_row(str(p["round"]), agent, p["kind"], count(p["count"]), count(p["tasks"]), gap)
     return table
@@ -160,22 +163,25 @@ def pulls_table(results: Results) -> Table:
         table.add_column(column, justify="right")
     for p in results["pulls"]:
         pulls = p["preference"], p["sft"]
-        agent = AGENT_NAMES.get(p["agent"], p["agent"])
+        agent = agent_name(p["agent"])
         table.add_row(str(p["round"]), agent, *(f"{pull:.2g}" for pull in pulls), pull_ratio(*pulls))
     return table
 
 
 def phases_table(results: Results) -> Table:
-    """Wall time of every phase and their sum."""
-    total = sum(p["seconds"] for p in results["phases"])
+    """Wall time of every phase, of what lies between them, and their sum."""
+    cast = cast_of(results)
+    total = wall_time(results)
     table = _table("Wall time")
     table.show_footer = True
     table.add_column("Phase", footer="all")
     table.add_column("time", footer=duration(total), justify="right")
     table.add_column("share", justify="right")
-    for phase in results["phases"]:
-        share = percent(phase["seconds"] / total) if total else "–"
-        table.add_row(phase_name(phase["name"]), duration(phase["seconds"]), share)
+    rows = [(cast.phase_name(phase["name"]), phase["seconds"]) for phase in results["phases"]]
+    if between := time_between_phases(results):
+        rows.append((BETWEEN, between))
+    for name, seconds in rows:
+        table.add_row(name, duration(seconds), percent(seconds / total) if total else "–")
     return table
 
 
@@ -190,10 +196,11 @@ def _methods_table(comparison: Comparison) -> Table:
     table = _table("Methods")
     table.add_column("Method")
     table.add_column("seeds", justify="right")
-    for label, _ in MEASURES.values():
+    measures = measures_of(comparison)
+    for label in measures.values():
         table.add_column(label, justify="right")
     for row in comparison["methods"]:
-        cells = (interval_text(row["measures"][key]) for key in MEASURES)
+        cells = (interval_text(row["measures"][key]) for key in measures)
         table.add_row(row["method"], str(len(row["seeds"])), *cells)
     return table
 

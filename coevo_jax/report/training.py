@@ -1,10 +1,11 @@
 """Curves of learning, from metrics.jsonl: one group of charts per agent."""
 
 from collections.abc import Sequence
+from html import escape
 
+from coevo_jax.report.cast import TONES, Cast, agent_name, kind_name
 from coevo_jax.report.charts import Series, line_chart
 from coevo_jax.report.page import note, section
-from coevo_jax.report.words import AGENT_NAMES, KIND_NAMES
 from coevo_jax.run_folder.metrics import MetricsLine, metric_series
 
 Points = list[tuple[int, float, str]]
@@ -19,11 +20,10 @@ _BY_KIND = {
     "Pairs ranked right": "rewards/accuracies",
     "Loss per pair": "loss/pair",
 }
-_TONES = ("c1", "c2", "c3", "c4", "c5", "c6")
 _SHARES = ("rewards/accuracies",)
 
 
-def training_section(lines: Sequence[MetricsLine]) -> str:
+def training_section(lines: Sequence[MetricsLine], cast: Cast) -> str:
     """Losses, margins, accuracies and log-probabilities over optimizer steps; everything else folded away."""
     if not lines:
         return section("learning", "Learning", '<p class="empty">No training metrics yet.</p>')
@@ -35,7 +35,7 @@ def training_section(lines: Sequence[MetricsLine]) -> str:
         "Over optimizer steps; long curves show means of equal stretches. Rewards are beta times the "
         "change of a trajectory's log-probability since the reference, in nats."
     )
-    order = sorted(agents, key=lambda a: (["target", "failure"].index(a) if a in AGENT_NAMES else 2, a))
+    order = sorted(agents, key=lambda a: (cast.place(a), a))
     return section("learning", "Learning", note(text), *(_agent(a, agents[a]) for a in order))
 
 
@@ -56,17 +56,16 @@ def _agent(agent: str, metrics: dict[str, Points]) -> str:
     more = [
         _chart(base, _kinds(base, metrics), False) for base in dict.fromkeys(_base(name) for name in rest)
     ]
-    title = AGENT_NAMES.get(agent, agent.replace("_", " ").capitalize())
     grid_more = f'<div class="charts">{"".join(more)}</div>'
     folded = f"<details><summary>More curves ({len(more)})</summary>{grid_more}</details>"
     grid = f'<div class="charts">{"".join(charts)}</div>' if charts else ""
-    return f"<h3>{title}</h3>{grid}{folded if more else ''}"
+    return f"<h3>{escape(agent_name(agent))}</h3>{grid}{folded if more else ''}"
 
 
 def _kinds(base: str, metrics: dict[str, Points]) -> list[tuple[str, Points]]:
     """The curve over all pairs, and one per kind where there are several kinds."""
     own = {name.removeprefix(f"{base}/"): points for name, points in metrics.items() if _base(name) == base}
-    kinds = [(KIND_NAMES.get(kind, kind), points) for kind, points in own.items() if kind != base]
+    kinds = [(kind_name(kind), points) for kind, points in own.items() if kind != base]
     every = [("all", metrics[base])] if base in metrics else []
     return every if len(kinds) == 1 and every else every + kinds
 
@@ -80,7 +79,7 @@ def _chart(title: str, curves: Sequence[tuple[str, Points]], share: bool) -> str
     series = [
         Series(
             name=label if several else "",
-            tone=_TONES[i % len(_TONES)],
+            tone=TONES[i % len(TONES)],
             points=[(x, y) for x, y, _ in points],
             dashed=label in ("rejected", "SFT"),
         )

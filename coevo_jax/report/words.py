@@ -58,34 +58,9 @@ def pull_ratio(preference: float, sft: float) -> str:
     return "nothing pulls" if preference == sft else "imitation alone" if sft else "preferences alone"
 
 
-PHASE_NAMES = {
-    "explore_target": "Target explores",
-    "explore_failure": "Failure agent explores",
-    "explore_hard_negatives": "Hard negatives",
-    "learn_target": "Target learns",
-    "learn_failure": "Failure agent learns",
-    "warm_start": "Warm start",
-    "evaluate": "Evaluation",
-}
+BETWEEN = "Between phases"  # building what plays and learns, commits, and results
 
 
 def round_name(number: int) -> str:
     """A round in words; round 0 is the warm start."""
     return "Warm start" if number == 0 else f"Round {number}"
-
-
-def phase_name(name: str) -> str:
-    """A phase such as "round-01/learn_target" in words: "Round 1 · Target learns"."""
-    place, _, phase = name.rpartition("/")
-    words = PHASE_NAMES.get(phase, phase.replace("_", " ").capitalize())
-    if place.startswith("round-") and place[6:].isdigit():
-        return f"{round_name(int(place[6:]))} · {words}"
-    return f"{place} · {words}" if place else words
-
-
-AGENT_NAMES = {"target": "Target", "failure": "Failure agent", "expert": "Expert"}
-KIND_NAMES = {
-    "expert_target": "expert over target failure",
-    "expert_failure": "expert over failure-agent failure",
-    "failure_failure": "better over worse failure",
-}

@@ -18,7 +18,7 @@ from coevo_jax.envs.env import Env, EnvFault, StepResult, Task, parse_response
 from coevo_jax.rollout.bar import ProgressBar
 from coevo_jax.rollout.device_clock import DeviceClock
 from coevo_jax.rollout.lockstep import Environments
-from coevo_jax.rollout.slots import Block, SlotEngine
+from coevo_jax.rollout.slots import DecodeBlock, SlotEngine
 from coevo_jax.sampling.engine import Request, Sampling, Written
 from coevo_jax.trajectory import SOLVED_REWARD, Ending, Trajectory, Turn
 
@@ -97,12 +97,13 @@ class Lane:
     waiting: deque[Episode]
     bar: ProgressBar
     clock: DeviceClock
+    watch: Callable[[Episode], None] = lambda episode: None  # called when one has begun, and after its turns
     live: dict[int, Episode] = field(default_factory=dict)
     writing: set[int] = field(default_factory=set)
     unread: dict[int, list[int]] = field(default_factory=dict)
     then: dict[int, Callable[[int, Any], None]] = field(default_factory=dict)
     done: dict[tuple[int, int], Trajectory] = field(default_factory=dict)
-    decoding: Block | None = None
+    decoding: DecodeBlock | None = None
     decoded_tokens: int = 0
     env_wait: float = 0.0
 
@@ -186,6 +187,7 @@ class Lane:
     def _begun(self, slot: int, start: _Start) -> None:
         episode = self.live[slot]
         episode.prompt, episode.max_turns = start.prompt, start.max_turns
+        self.watch(episode)
         ids = self.chat.prompt_ids(start.system_prompt, start.prompt)
         if len(ids) >= self.engine.config.max_tokens:
             self._cut(slot, Ending.TOKEN_LIMIT)
@@ -250,6 +252,7 @@ class Lane:
     def _answer(self, slot: int, observation: str) -> None:
         turns = self.live[slot].turns
         turns[-1] = replace(turns[-1], observation=observation)
+        self.watch(self.live[slot])
 
     def _cut(self, slot: int, ending: Ending) -> None:
         """End an episode at a limit, with the reward the environment gives it now."""

@@ -71,6 +71,7 @@ def play(
     script: Mapping[str, Sequence[Sequence[int]]] | None = None,
     progress: Console | None = None,
     label: str = "roll-outs",
+    watch: Callable[[Episode], None] = lambda episode: None,
 ) -> Played:
     """Play `samples` episodes of every task.
 
@@ -85,6 +86,7 @@ def play(
         recorded as if they had been drawn. Such turns know no `max_turn_tokens`.
       progress: where to show progress: a bar on a terminal, one line at the end elsewhere.
       label: what the bar calls the work.
+      watch: called when an episode has begun, and after each of its turns that the environment answered.
 
     Returns:
       One trajectory per episode, ordered by task, then sample, and the counts of this call. An episode that
@@ -95,7 +97,15 @@ def play(
         root=jax.random.key(seed), temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p
     )
     [played] = play_together(
-        engine, pool, chat, [cast], sampling=sampling, script=script, progress=progress, label=label
+        engine,
+        pool,
+        chat,
+        [cast],
+        sampling=sampling,
+        script=script,
+        progress=progress,
+        label=label,
+        watch=watch,
     )
     return played
 
@@ -112,6 +122,7 @@ def play_together(
     progress: Console | None = None,
     label: str = "roll-outs",
     between_blocks: Callable[[], None] = lambda: None,
+    watch: Callable[[Episode], None] = lambda episode: None,
 ) -> list[Played]:
     """Play the episodes of several agents side by side; an episode is the one its agent would play alone.
 
@@ -122,6 +133,7 @@ def play_together(
       prefix: tokens that all prompts begin with. The engine keeps what it computes of them for the next call
         with the same weights.
       between_blocks: called after each block of tokens; what it raises ends the playing.
+      watch: as in `play`.
 
     Returns:
       What `play` returns, for each cast. Costs that cannot be told apart stand in the counts of each.
@@ -153,6 +165,7 @@ def play_together(
                     waiting=deque(one for one in chain(*zip_longest(*queues)) if one is not None),
                     bar=bar,
                     clock=clock,
+                    watch=watch,
                 )
             )
         _run(lanes, _joining(engine.config.joining), bar, between_blocks)

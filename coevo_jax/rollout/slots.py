@@ -11,7 +11,7 @@ from coevo_jax.rollout.stats import ServerCounts
 from coevo_jax.sampling.engine import EngineCounts, Request, Sampling, Written
 
 
-class Block(Protocol):
+class DecodeBlock(Protocol):
     """Slots that write."""
 
     @property
@@ -74,6 +74,6 @@ class SlotEngine(Protocol):
 
     def decode(
         self, weights: Any, requests: Mapping[int, Request], sampling: Sampling, /, *, quota: int
-    ) -> Block:
+    ) -> DecodeBlock:
         """Let slots write, and return at once."""
         ...

@@ -99,6 +99,7 @@ def _fork(source: Path, config: Config) -> None:
         checkpoint=number,
         checkpoint_files=file_sizes(place / str(number)),
         metrics_offset=len(log),
+        seconds=sum(record.seconds for record in shared),
     )
     write_manifest(folder, forked)
 

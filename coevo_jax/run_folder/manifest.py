@@ -45,6 +45,9 @@ class Manifest:
     base_files: dict[str, int] = field(default_factory=dict)  # path inside that checkpoint -> bytes
     metrics_offset: int = 0
     peak_memory_bytes: int = 0
+    seconds: float | None = (
+        0.0  # wall time with this folder open; None where an earlier version began the run
+    )
 
     def record(self, name: str) -> PhaseRecord | None:
         """The record of a finished phase, or None."""
@@ -121,7 +124,7 @@ def from_plain(data: dict[str, Any]) -> Manifest:
     number = data["format"] if "format" in data else data["version"]  # its name in format 1
     done = tuple(_known(PhaseRecord, phase) for phase in data["done"])
     running = _known(PhaseRecord, data["running"]) if data["running"] else None
-    return _known(Manifest, data, format=number, done=done, running=running)
+    return _known(Manifest, {"seconds": None} | data, format=number, done=done, running=running)
 
 
 def read_manifest(run_dir: Path) -> Manifest:

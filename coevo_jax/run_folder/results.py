@@ -86,6 +86,7 @@ class Results(TypedDict):
     pulls: list[Pull]
     collapses: list[Collapse]
     phases: list[PhaseTime]
+    seconds: float | None  # wall time: phases and what lies between them; None where that was not measured
     peak_memory_bytes: int | None  # None where the platform does not tell
     environment: dict[str, Any]  # versions, devices
 
@@ -109,14 +110,28 @@ def load_results(run_dir: Path | str) -> Results:
 
 
 def _add_what_was_not_measured(found: dict[str, Any]) -> None:
-    """Put signs of it into the results of an earlier version: no pulls, None for what followed errors."""
+    """Put signs of it into the results of an earlier version: no pulls, None for what followed errors and
+    for the time between phases."""
     found.setdefault("pulls", [])
+    found.setdefault("seconds", None)
     found.setdefault("agents", ["target", "failure"])  # the two that there were before recipes
     for key in ("evaluations", "explorations"):
         entries = found.get(key)
         for entry in entries if isinstance(entries, list) else ():
             if isinstance(entry, dict):
                 entry.setdefault("after_error", None)
+
+
+def wall_time(results: Results) -> float:
+    """Seconds that a run took so far: its phases alone where no more was measured."""
+    return sum(phase["seconds"] for phase in results["phases"]) + time_between_phases(results)
+
+
+def time_between_phases(results: Results) -> float:
+    """Seconds of a run that stand in no phase: building its world, compiling ahead of one, commits."""
+    if results["seconds"] is None:
+        return 0.0
+    return max(results["seconds"] - sum(phase["seconds"] for phase in results["phases"]), 0.0)
 
 
 def save_results(run_dir: Path | str, results: Results) -> Path:

@@ -10,6 +10,7 @@ from typing import Any
 from coevo_jax.config.options import Config
 from coevo_jax.hosts.processes import Processes
 from coevo_jax.learning.train_state import Agents
+from coevo_jax.progress import Stopwatch
 from coevo_jax.run_folder.checkpoint import Checkpointer
 from coevo_jax.run_folder.folder import checked_manifest, create_folder, read_config, run_folder
 from coevo_jax.run_folder.lock import hold
@@ -50,6 +51,7 @@ class Run:
         self.config = config
         self.folder = folder
         self.manifest = manifest
+        self._watch = Stopwatch(manifest.seconds or 0.0)
         self._lock = hold(folder, self.processes)
         self.checkpoints = Checkpointer(checkpoint_root(folder, manifest), owner=True)
         newest = -1 if manifest.checkpoint is None else manifest.checkpoint
@@ -107,6 +109,7 @@ class Run:
             running=record,
             metrics_offset=self.log.offset(),
             peak_memory_bytes=max(self.manifest.peak_memory_bytes, peak_memory()),
+            seconds=None if self.manifest.seconds is None else self._watch.seconds,
         )
         if agents is None:
             self.follow(manifest.finish(record) if finished else manifest)

@@ -17,8 +17,8 @@ from coevo_jax.models.transformer import Params, Transformer
 from coevo_jax.sampling.action_line import never_stop
 from coevo_jax.sampling.decode import Decoded, Prefill, Weights
 from coevo_jax.sampling.draw import Filters, filters
+from coevo_jax.sampling.engine_programs import EnginePrograms, jit_engine
 from coevo_jax.sampling.prefixes import Held, common_length, worth_waiting
-from coevo_jax.sampling.programs import EnginePrograms, jit_engine
 
 CHUNKS = (32, 64, 128)  # tokens of a row of a prefill call
 PREFILL_ROWS = {"cpu": 1}  # slots of a prefill call; a CPU is as fast with one, and then no row is padding

@@ -68,7 +68,7 @@ def evaluate_stored(
     record: dict[str, Any] = {
         "agent": agent,
         "split": split,
-        "tasks": tasks,
+        "slice": tasks,
         "temperature": temperature,
         "samples": samples,
         "checkpoint": stored.checkpoint,

@@ -135,4 +135,28 @@ RECIPES: dict[str, tuple[str, ...]] = {
         override("agents.student.reference", "warm_start"),
         *(override("rounds", 2), override("agents.student.epochs", 2)),
     ),
+    "moments kept over learnings with names": (
+        recipe(
+            explore("student"),
+            learn("student", expert_over("student"), name="first"),
+            explore("student", "again"),
+            learn("student", expert_over("again"), name="second"),
+            evaluate("student"),
+        ),
+        *(override("agents.student.keep_optimizer", True), override("rounds", 2)),
+    ),
+    "a kind that a later learning imitates alone": (
+        recipe(
+            explore("student"),
+            learn("student", expert_over("student"), name="first"),
+            explore("student", "again"),
+            learn(
+                "student",
+                expert_over("again", kind="other", loss="ipo"),
+                expert_over("student", dpo=0.0),
+                name="second",
+            ),
+            evaluate("student"),
+        ),
+    ),
 }

@@ -6,6 +6,7 @@ from coevo_jax.audit.audit import run_audit
 from tests.old_run import unpack
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("letters")
 def test_a_run_from_before_recipes_holds(tmp_path):
     states = {one.name: one.state for one in run_audit(unpack(tmp_path))}

@@ -14,7 +14,19 @@ from coevo_jax.run_folder.collection import read_collection
 from coevo_jax.run_folder.fork import fork_run
 from coevo_jax.run_folder.run import create_run
 from tests.audit.breaking import broken, edit_lines, end, finished, states
-from tests.audit.recipes import ALONE, RECIPES, SUCCESSES, alone, mixed, override
+from tests.audit.recipes import (
+    ALONE,
+    RECIPES,
+    SUCCESSES,
+    alone,
+    evaluate,
+    expert_over,
+    explore,
+    learn,
+    mixed,
+    override,
+    recipe,
+)
 from tests.hosts.runs import TINY, launch
 from tests.tiny import coevolve_through_kills, kill_at_commits, tiny_config, write_config
 
@@ -96,6 +108,16 @@ OPTIONS = {
     "one block": ("explore.block_tasks=50",),
     "imitation by steps": (alone(SUCCESSES), SOLVES, "batch.step_demonstrations=3"),
     "nothing to learn": (alone(SUCCESSES), "warm_start.learning_rate=1e-9"),
+    "moments kept after a learning of nothing": (
+        recipe(
+            explore("target"),
+            learn("target", SUCCESSES),
+            explore("target", "again"),
+            learn("target", expert_over("again"), name="second"),
+            evaluate("target"),
+        ),
+        *("agents.target.keep_optimizer=true", "warm_start.learning_rate=1e-9"),
+    ),
 }
 
 

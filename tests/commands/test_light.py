@@ -17,12 +17,12 @@ HEAVY = (
 )
 QUICKSTART = str(ROOT / "configs" / "quickstart.yaml")
 BAD_CONFIG = {
-    "unknown key": [QUICKSTART, "target.bete=[0.1]"],
+    "unknown key": [QUICKSTART, "agents.target.bete=[0.1]"],
     "wrong value": [QUICKSTART, "rounds=many"],
     "impossible": [QUICKSTART, "model.num_kv_heads=3"],
     "no such file": ["nowhere.yaml"],
     "no such name": ["quickstarts"],
-    "unknown loss": [QUICKSTART, "target.loss=sigmoyd"],
+    "unknown loss": [QUICKSTART, "agents.target.loss=sigmoyd"],
 }
 BAD_ENVIRONMENT = {
     "unknown environment": [QUICKSTART, "env.name=intercode_sqll"],
@@ -33,6 +33,7 @@ NO_RUN = {"no run": ["nowhere"]}
 REFUSED: dict[str, dict[str, list[str]]] = {
     "train": BAD_CONFIG | BAD_ENVIRONMENT | {"no run": ["--resume", "nowhere"], "nothing": []},
     "evaluate": NO_RUN,
+    "play": NO_RUN,
     "report": NO_RUN,
     "compile": BAD_CONFIG,
     "export": {"no run": ["nowhere", "--out", "x"]},

@@ -15,7 +15,7 @@ from coevo_jax.config.reading import load_config
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.learning.loss_table import loss_entries, loss_markdown
 from coevo_jax.learning.preference_losses import PREFERENCE_LOSSES
-from coevo_jax.report.sweep import LEARNED
+from coevo_jax.report.sweep_table import LEARNED
 from coevo_jax.run_folder.manifest import read_manifest
 from coevo_jax.run_folder.metrics import read_metrics
 from coevo_jax.run_folder.results import load_results

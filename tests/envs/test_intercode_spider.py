@@ -15,8 +15,8 @@ from coevo_jax.envs.intercode_sql.environment import make_intercode_sql
 from coevo_jax.envs.intercode_sql.mysql import LENIENT, STRICT, MySqlSandbox, Rules, open_dump
 from coevo_jax.envs.intercode_sql.options import InterCodeSqlOptions
 from coevo_jax.envs.intercode_sql.reward import intercode_reward
-from coevo_jax.envs.intercode_sql.sandbox import QueryLimits, SqlError
 from coevo_jax.envs.intercode_sql.spider import split_databases
+from coevo_jax.envs.intercode_sql.sqlite_sandbox import QueryLimits, SqlError
 from tests.envs.mysql_rules import REFUSALS, RULES
 from tests.envs.mysql_speech import SPEECH
 from tests.envs.spider_files import write_spider

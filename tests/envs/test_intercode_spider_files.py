@@ -12,7 +12,7 @@ from coevo_jax.config.strict import ConfigError
 from coevo_jax.envs.intercode_sql.environment import generate_intercode_sql, make_intercode_sql
 from coevo_jax.envs.intercode_sql.mysql import MySqlSandbox, open_dump
 from coevo_jax.envs.intercode_sql.options import InterCodeSqlOptions
-from coevo_jax.envs.intercode_sql.sandbox import QueryLimits
+from coevo_jax.envs.intercode_sql.sqlite_sandbox import QueryLimits
 from tests.envs.spider_files import DUMP, spider_rows, write_spider
 
 LIMITS = QueryLimits(rows=100, instructions=2_000_000, seconds=2.0)

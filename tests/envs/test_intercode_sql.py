@@ -15,7 +15,7 @@ from coevo_jax.envs.intercode_sql.environment import (
 )
 from coevo_jax.envs.intercode_sql.options import InterCodeSqlOptions
 from coevo_jax.envs.intercode_sql.reward import intercode_reward, kendall_tau
-from coevo_jax.envs.intercode_sql.sandbox import Database, QueryLimits, Sandbox, SqlError
+from coevo_jax.envs.intercode_sql.sqlite_sandbox import Database, QueryLimits, Sandbox, SqlError
 
 SMALL = InterCodeSqlOptions(
     train_databases=6, dev_databases=2, test_databases=4, train_tasks=120, dev_tasks=20, test_tasks=40

@@ -15,7 +15,7 @@ from coevo_jax.envs.env import SPLITS, format_response
 from coevo_jax.envs.intercode_sql.environment import InterCodeSqlEnv, make_intercode_sql
 from coevo_jax.envs.intercode_sql.options import InterCodeSqlOptions
 from coevo_jax.envs.intercode_sql.questions import FORMS, UNSEEN_FORMS
-from coevo_jax.envs.intercode_sql.sandbox import QueryLimits
+from coevo_jax.envs.intercode_sql.sqlite_sandbox import QueryLimits
 from coevo_jax.envs.intercode_sql.task_file import read_tasks, write_tasks
 from coevo_jax.envs.intercode_sql.tasks import UNSEEN_FORM_PREFIX, generate_tasks, query_limits
 

@@ -295,7 +295,7 @@ class Rehearsed:
 
     def step(self, action):
         observation, score, done = self.replays.pop(0)
-        return simulator.Outcome(observation=observation, score=score, done=done)
+        return simulator.SimulatorStep(observation=observation, score=score, done=done)
 
 
 def test_an_expert_is_accepted_only_when_a_second_replay_agrees():

@@ -7,7 +7,7 @@ from coevo_jax.envs.intercode_sql.environment import make_intercode_sql
 from coevo_jax.envs.intercode_sql.mysql import parse_dsn
 from coevo_jax.envs.intercode_sql.mysql.guard import check_statement
 from coevo_jax.envs.intercode_sql.options import InterCodeSqlOptions
-from coevo_jax.envs.intercode_sql.sandbox import SqlError
+from coevo_jax.envs.intercode_sql.sqlite_sandbox import SqlError
 from tests.envs.spider_files import write_spider
 
 

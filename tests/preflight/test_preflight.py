@@ -19,7 +19,7 @@ from coevo_jax.machine.costs import adapter_weights, cost_of, whole_weights
 from coevo_jax.models.lora import init_trained, plain
 from coevo_jax.models.transformer import Transformer, init_params
 from coevo_jax.preflight.arrays import bytes_per_device
-from coevo_jax.preflight.check import largest_arrays, preflight, set_effort
+from coevo_jax.preflight.fits import largest_arrays, preflight, set_effort
 from coevo_jax.preflight.plan import plan_programs
 from coevo_jax.preflight.report import print_preflight, record, sharding_table
 from coevo_jax.preflight.run_time import estimate_run

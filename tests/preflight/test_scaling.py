@@ -12,7 +12,7 @@ from coevo_jax.commands.work.scaling import MODELS, cells, config_of, fsdp_cells
 from coevo_jax.config.reading import load_config
 from coevo_jax.machine.chips import BY_NAME
 from coevo_jax.machine.costs import whole_weights
-from coevo_jax.preflight.scaling import ROW_LENGTHS, SLICES, Cell, cell_config, roll_out_size, slice_of
+from coevo_jax.preflight.scaling import ROW_LENGTHS, SLICES, GridCell, cell_config, roll_out_size, slice_of
 from coevo_jax.preflight.scaling_tables import tables
 from tests.peers import libtpu_folder
 
@@ -38,7 +38,7 @@ def machine_of(chip: str, chips: int):
 @pytest.mark.parametrize("chips", [4, 16, 64, 256])
 @pytest.mark.parametrize("trained", SLICES)
 def test_a_cell_is_the_papers_step_over_all_chips(trained, chips):
-    cell = Cell(config=config_of("llama31-8b"), trained=trained, chips=chips)
+    cell = GridCell(config=config_of("llama31-8b"), trained=trained, chips=chips)
     config = cell_config(cell, machine_of(SLICES[trained], chips))
     mesh = config.mesh
     assert mesh.data * mesh.fsdp * mesh.tensor == chips and config.batch.rows % mesh.fsdp == 0

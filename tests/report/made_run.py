@@ -1,7 +1,8 @@
-"""A small, realistic run folder: two agents, three rounds, metrics, trajectories, experts and pairs."""
+"""Small, realistic run folders: agents of a recipe, rounds, metrics, trajectories, experts and pairs."""
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,8 +12,73 @@ from coevo_jax.run_folder.metrics import MetricsLog
 from coevo_jax.run_folder.results import Results, save_results
 from coevo_jax.trajectory import Ending, Trajectory, Turn
 
-SOURCES = {"target": "target", "failure": "failure", "hard_negatives": "failure"}
-KINDS = ("expert_target", "expert_failure", "failure_failure")
+BETTER = {"pairs": "better_over_worse", "kind": "failure_failure"}
+COEVO = [
+    {"explore": {"agent": "target", "into": None}},
+    {"explore": {"agent": "failure", "into": None}},
+    {"learn": {"agent": "failure", "name": None, "sources": [{**BETTER, "of": ["target", "failure"]}]}},
+    {"explore": {"agent": "failure", "into": "hard_negatives"}},
+    {
+        "learn": {
+            "agent": "target",
+            "name": None,
+            "sources": [
+                {"pairs": "expert_over", "kind": "expert_target", "of": ["target"]},
+                {"pairs": "expert_over", "kind": "expert_failure", "of": ["hard_negatives"]},
+                {**BETTER, "of": ["target", "hard_negatives"]},
+            ],
+        }
+    },
+    {"evaluate": {"agent": "target"}},
+    {"evaluate": {"agent": "failure"}},
+]
+ALONE = [
+    {"explore": {"agent": "target", "into": None}},
+    {
+        "learn": {
+            "agent": "target",
+            "name": None,
+            "sources": [{"pairs": "expert_over", "kind": "expert_target", "of": ["target"]}],
+        }
+    },
+    {"evaluate": {"agent": "target"}},
+]
+"""What the runs of every other method than coevo do."""
+THREE = [
+    {"explore": {"agent": "student", "into": "first_tries"}},
+    {"explore": {"agent": "helper", "into": None}},
+    {"explore": {"agent": "second_critic", "into": "near_misses"}},
+    {
+        "learn": {
+            "agent": "second_critic",
+            "name": None,
+            "sources": [
+                {"pairs": "better_over_worse", "kind": "less_wrong", "of": ["helper", "near_misses"]}
+            ],
+        }
+    },
+    {
+        "learn": {
+            "agent": "student",
+            "name": "from_experts",
+            "sources": [{"pairs": "expert_over", "kind": None, "of": ["first_tries"]}],
+        }
+    },
+    {
+        "learn": {
+            "agent": "student",
+            "name": None,
+            "sources": [{"pairs": "expert_over", "kind": "expert_near", "of": ["near_misses"]}],
+        }
+    },
+    {"evaluate": {"agent": "student"}},
+    {"evaluate": {"agent": "helper"}},
+    {"evaluate": {"agent": "second_critic"}},
+]
+"""Agents, collections, a learning and kinds with names of their own; one kind has its builder's."""
+
+
+_OPTIONS = {"loss": "sigmoid", "learning_rate": [1e-4], "reference": "round_start"}
 
 
 def play(task: int, agent: str, rng: np.random.Generator, skill: float) -> Trajectory:
@@ -55,62 +121,80 @@ def play(task: int, agent: str, rng: np.random.Generator, skill: float) -> Traje
     )
 
 
-def make_run(folder: Path, *, seed: int = 0, method: str = "coevo", rounds: int = 3, tasks: int = 60) -> Path:
-    """Write a whole run folder; only method coevo has a failure agent."""
+def make_run(
+    folder: Path,
+    *,
+    seed: int = 0,
+    method: str = "coevo",
+    rounds: int = 3,
+    tasks: int = 60,
+    recipe: Any = None,
+) -> Path:
+    """Write a whole run folder; only method coevo has a failure agent, unless a recipe is given."""
+    recipe = recipe or (COEVO if method == "coevo" else ALONE)
     rng = np.random.default_rng([seed, len(method)])
     gain = {"coevo": 0.13, "eto": 0.1}.get(method, 0.05)
-    agents = ("target", "failure") if method == "coevo" else ("target",)
-    sources = SOURCES if method == "coevo" else {"target": "target"}
-    results = empty_results(folder.name, method, seed, rounds)
+    results = empty_results(folder.name, method, seed, rounds, recipe)
     experts = [play(task, "expert", rng, 1.0) for task in range(tasks)]
     write_trajectories(folder / "trajectories/experts.parquet", experts)
-    start = None
-    for number in range(rounds + 1):
-        place = folder / f"trajectories/round-{number:02d}"
-        if number:
-            explored = {}
-            for name, agent in sources.items():
+    for agent in results["agents"]:
+        _evaluate(folder, results, 0, agent, [play(1000 + t, agent, rng, 0.3) for t in range(tasks)])
+    for number in range(1, rounds + 1):
+        explored: dict[str, list[Trajectory]] = {}
+        for kind, options in (item for phase in recipe for item in phase.items()):
+            agent = options["agent"]
+            if kind == "explore":
+                name = options["into"] or agent
                 explored[name] = [play(t, agent, rng, 0.3 + gain * number * 0.8) for t in range(tasks)]
-                write_trajectories(place / shard_name(name, 0, 1), explored[name])
-                phase = f"explore_{name}"
-                summary = summarize(explored[name], hard_negative_threshold=0.6, seed=seed)
-                results["explorations"].append({"round": number, "phase": phase, "agent": agent, **summary})
-                results["phases"].append(
-                    {"name": f"round-{number:02d}/{phase}", "seconds": 41.0 + 3 * number}
-                )
-            for agent in agents:
-                write_pairs(folder, results, number, agent, explored)
-                pull = {"preference": 0.25, "sft": 1.0 if agent == "target" else 0.0}
+                _explore(folder, results, number, name, explored[name])
+            elif kind == "learn":
+                write_pairs(folder, results, number, options, explored)
+                pull = {"preference": 0.25, "sft": 1.0 if agent == results["agents"][0] else 0.0}
                 results["pulls"].append({"round": number, "agent": agent, **pull})
-                results["phases"].append({"name": f"round-{number:02d}/learn_{agent}", "seconds": 120.5})
-        for agent in agents:
-            noise = 0.03 * rng.standard_normal()
-            skill = 0.3 + gain * number + noise if agent == "target" else 0.3 - 0.09 * number
-            records = [play(1000 + t, agent, rng, skill) for t in range(tasks)]
-            write_trajectories(place / shard_name(f"eval-{agent}", 0, 1), records)
-            summary = summarize(records, hard_negative_threshold=0.6, seed=seed)
-            start = start or summary
-            results["evaluations"].append({"round": number, "agent": agent, "split": "test", **summary})
-            why = detect_collapse(summary, None, start, agent=agent)
-            if why:
-                results["collapses"].append({"round": number, "agent": agent, "why": why})
-        results["phases"].append({"name": f"round-{number:02d}/evaluate", "seconds": 63.0})
-    write_metrics(folder / "metrics.jsonl", rounds, agents, rng)
+                name = f"round-{number:02d}/learn_{options['name'] or agent}"
+                results["phases"].append({"name": name, "seconds": 120.5})
+            else:
+                noise = 0.03 * rng.standard_normal()
+                leads = agent == results["agents"][0]
+                skill = 0.3 + gain * number + noise if leads else 0.3 - 0.09 * number
+                played = [play(1000 + t, agent, rng, skill) for t in range(tasks)]
+                _evaluate(folder, results, number, agent, played)
+    write_metrics(folder / "metrics.jsonl", rounds, recipe, rng)
+    results["seconds"] = 17.0 + sum(phase["seconds"] for phase in results["phases"])
     save_results(folder, results)
     return folder
 
 
-def empty_results(name: str, method: str, seed: int, rounds: int) -> Results:
+def _explore(folder: Path, results: Results, number: int, name: str, played: list[Trajectory]) -> None:
+    place = f"round-{number:02d}"
+    write_trajectories(folder / "trajectories" / place / shard_name(name, 0, 1), played)
+    summary = summarize(played, hard_negative_threshold=0.6, seed=results["seed"])
+    entry = {"round": number, "phase": f"explore_{name}", "agent": played[0].agent}
+    results["explorations"].append({**entry, **summary})
+    results["phases"].append({"name": f"{place}/explore_{name}", "seconds": 41.0 + 3 * number})
+
+
+def _evaluate(folder: Path, results: Results, number: int, agent: str, played: list[Trajectory]) -> None:
+    place = f"round-{number:02d}"
+    write_trajectories(folder / "trajectories" / place / shard_name(f"eval-{agent}", 0, 1), played)
+    summary = summarize(played, hard_negative_threshold=0.6, seed=results["seed"])
+    results["evaluations"].append({"round": number, "agent": agent, "split": "test", **summary})
+    start = next(e for e in results["evaluations"] if e["agent"] == agent)
+    leads = agent == results["agents"][0]
+    if why := detect_collapse(summary, None, start, makes_negatives=not leads):
+        results["collapses"].append({"round": number, "agent": agent, "why": why})
+    if number or leads:
+        results["phases"].append({"name": f"{place}/evaluate_{agent}", "seconds": 63.0})
+
+
+def empty_results(name: str, method: str, seed: int, rounds: int, recipe: Any = None) -> Results:
     """The record of a run that has done nothing yet."""
+    agents = list(dict.fromkeys(options["agent"] for phase in recipe or COEVO for options in phase.values()))
     config = {
         "name": name,
         "explore": {"tasks": "300:900", "samples": 1, "temperature": 1.0},
-        "target": {
-            "loss": "sigmoid",
-            "beta": [0.1, 0.5],
-            "learning_rate": [1e-4],
-            "reference": "round_start",
-        },
+        "recipe": recipe or COEVO,
+        "agents": {agent: _OPTIONS | {"beta": [0.1, 0.5 + i]} for i, agent in enumerate(agents)},
     }
     return Results(
         name=name,
@@ -118,6 +202,7 @@ def empty_results(name: str, method: str, seed: int, rounds: int) -> Results:
         seed=seed,
         env="intercode_sql",
         config=config,
+        agents=agents,
         parameters=1_183_872,
         rounds=rounds,
         evaluations=[],
@@ -126,23 +211,25 @@ def empty_results(name: str, method: str, seed: int, rounds: int) -> Results:
         pulls=[],
         collapses=[],
         phases=[],
+        seconds=0.0,
         peak_memory_bytes=1_610_612_736,
         environment={"jax": "0.10.2", "devices": ["cpu:0"]},
     )
 
 
-def write_pairs(folder: Path, results: Results, number: int, agent: str, explored: dict) -> None:
-    """Write the pairs of one learner and count them in the results."""
+def write_pairs(folder: Path, results: Results, number: int, learn: Any, explored: dict) -> None:
+    """Write the pairs of one learning and count them in the results."""
     lines = []
-    for task, record in enumerate(explored["target"]):
-        sides = [n for n in explored if explored[n][task].failure]
-        for name in sides if agent == "target" else ():
-            kind = "expert_target" if name == "target" else "expert_failure"
-            lines.append((record.task_id, kind, "expert", name))
-        if len(sides) > 1:
-            worse, better = sorted(sides[:2], key=lambda n: explored[n][task].reward)
-            lines.append((record.task_id, "failure_failure", better, worse))
-    path = folder / f"pairs/round-{number:02d}-{agent}.jsonl"
+    for source in learn["sources"]:
+        kind = source["kind"] or source["pairs"]
+        for task, record in enumerate(explored[source["of"][0]]):
+            sides = [n for n in source["of"] if explored[n][task].failure]
+            if source["pairs"] == "expert_over":
+                lines += [(record.task_id, kind, "expert", name) for name in sides]
+            elif len(sides) > 1:
+                worse, better = sorted(sides[:2], key=lambda n: explored[n][task].reward)
+                lines.append((record.task_id, kind, better, worse))
+    path = folder / f"pairs/round-{number:02d}-{learn['name'] or learn['agent']}.jsonl"
     path.parent.mkdir(exist_ok=True)
     text = [
         json.dumps(
@@ -156,26 +243,27 @@ def write_pairs(folder: Path, results: Results, number: int, agent: str, explore
         for task, kind, chosen, rejected in lines
     ]
     path.write_text("".join(f"{line}\n" for line in text))
-    for kind in KINDS:
+    for kind in dict.fromkeys(kind for _, kind, _, _ in lines):
         tasks = [task for task, k, _, _ in lines if k == kind]
-        if tasks:
-            row = {"count": len(tasks), "tasks": len(set(tasks)), "mean_reward_gap": 0.31}
-            results["pairs"].append({"round": number, "agent": agent, "kind": kind, **row})
+        row = {"count": len(tasks), "tasks": len(set(tasks)), "mean_reward_gap": 0.31}
+        results["pairs"].append({"round": number, "agent": learn["agent"], "kind": kind, **row})
 
 
-def write_metrics(path: Path, rounds: int, agents: tuple[str, ...], rng: np.random.Generator) -> None:
+def write_metrics(path: Path, rounds: int, recipe: Any, rng: np.random.Generator) -> None:
     """Write plausible curves: losses fall, margins grow, every phase counts its steps from 1."""
     with MetricsLog(path) as log:
         for step in range(1, 61):
             noise = 0.05 * rng.standard_normal()
             log.write(step, "warm_start", {"warm_start/loss": 2.5 * np.exp(-step / 25) + noise})
         for number in range(1, rounds + 1):
-            for agent in agents:
+            for learn in (phase["learn"] for phase in recipe if "learn" in phase):
+                kinds = [source["kind"] or source["pairs"] for source in learn["sources"]]
+                phase = f"round-{number:02d}/learn_{learn['name'] or learn['agent']}"
                 for step in range(1, 41):
-                    log.write(step, f"round-{number:02d}/learn_{agent}", _metrics(agent, step, rng))
+                    log.write(step, phase, _metrics(learn["agent"], kinds, step, rng))
 
 
-def _metrics(agent: str, step: int, rng: np.random.Generator) -> dict[str, float]:
+def _metrics(agent: str, kinds: list[str], step: int, rng: np.random.Generator) -> dict[str, float]:
     noise = 0.04 * rng.standard_normal(8)
     margin = 0.05 * step + 4 * noise[0]
     values = {
@@ -190,7 +278,7 @@ def _metrics(agent: str, step: int, rng: np.random.Generator) -> dict[str, float
         "logps/rejected": -25 - 0.1 * step + 5 * noise[1],
         "grad_norm": 1 + noise[2],
     }
-    for index, kind in enumerate(KINDS if agent == "target" else KINDS[2:]):
+    for index, kind in enumerate(kinds):
         values[f"rewards/margins/{kind}"] = margin + 0.3 * (index - 1) + 4 * noise[index]
         values[f"rewards/accuracies/{kind}"] = min(1.0, values["rewards/accuracies"] + 0.05 * (index - 1))
     return {f"{agent}/{name}": float(value) for name, value in values.items()}

@@ -39,7 +39,7 @@ def test_final_best_and_paired_differences():
     assert coevo["seeds"] == [0, 1] and eto["seeds"] == [0, 1, 7]
     assert coevo["measures"]["final_reward"]["mean"] == pytest.approx(0.7)
     assert coevo["measures"]["best_reward"]["mean"] == pytest.approx(0.75)
-    assert coevo["measures"]["failure_reward"]["mean"] is None
+    assert found["leads"] == ["target"] and found["others"] == []  # no other agent was evaluated
     assert coevo["rounds"][1]["mean"] == pytest.approx(0.65)
     (difference,) = found["differences"]
     assert (difference["method"], difference["other"]) == ("coevo", "eto")

@@ -13,6 +13,7 @@ from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.parquet import write_trajectories
 from coevo_jax.report import browser
 from coevo_jax.report.browser import browser_payload, embed_json
+from coevo_jax.report.cast import cast_of
 from coevo_jax.report.html import write_report
 from coevo_jax.report.words import pull_ratio
 from coevo_jax.run_folder.results import load_results, save_results
@@ -124,11 +125,11 @@ def test_the_same_run_gives_the_same_page(run_dir, tmp_path):
 
 
 def test_browser_says_how_many_of_how_many(run_dir, monkeypatch):
-    whole = browser_payload(run_dir, 0.6)
+    whole = browser_payload(run_dir, cast_of(load_results(run_dir)), 0.6)
     assert {(g["round"], g["source"]) for g in whole["groups"]} >= {(0, "expert"), (3, "hard_negatives")}
     assert all(g["total"] == len(g["items"]) == 60 for g in whole["groups"])
     monkeypatch.setattr(browser, "MOST_TRAJECTORIES", 7)
-    part = browser_payload(run_dir, 0.6)
+    part = browser_payload(run_dir, cast_of(load_results(run_dir)), 0.6)
     assert all(g["total"] == 60 and len(g["items"]) == 7 for g in part["groups"])
     explored = [g for g in part["groups"] if g["source"] in ("target", "failure", "hard_negatives")]
     tasks = {tuple(part["trajectories"][i]["task"] for i in g["items"]) for g in explored}
@@ -137,20 +138,20 @@ def test_browser_says_how_many_of_how_many(run_dir, monkeypatch):
 
 def test_a_budget_bounds_the_page(run_dir, monkeypatch):
     monkeypatch.setattr(browser, "PAGE_BYTES", 20_000)
-    payload = browser_payload(run_dir, 0.6)
+    payload = browser_payload(run_dir, cast_of(load_results(run_dir)), 0.6)
     assert len(embed_json(payload)) < 60_000
     assert all(0 < len(g["items"]) < g["total"] for g in payload["groups"])
 
 
 def test_pairs_name_the_right_trajectories(run_dir):
-    payload = browser_payload(run_dir, 0.6)
+    payload = browser_payload(run_dir, cast_of(load_results(run_dir)), 0.6)
     shown = [(g, p) for g in payload["pairs"] for p in g["items"]]
     assert shown
     for group, pair in shown:
         chosen, rejected = (payload["trajectories"][pair[side]] for side in ("chosen", "rejected"))
         assert chosen["task"] == rejected["task"] == pair["task"]
         assert chosen["reward"] >= rejected["reward"]
-        assert (chosen["reward"] == 1) == (pair["chosenSource"] == "expert")
+        assert (chosen["reward"] == 1) == (payload["groups"][chosen["group"]]["source"] == "expert")
         assert len(group["items"]) <= group["total"]
 
 

@@ -8,7 +8,7 @@ from coevo_jax.commands.configs import config_file
 from coevo_jax.config.options import Config
 from coevo_jax.files import write_whole
 from coevo_jax.machine.chips import find_machine
-from coevo_jax.preflight.check import Preflight, preflight
+from coevo_jax.preflight.fits import Preflight, preflight
 from coevo_jax.preflight.plan import plan_programs
 from coevo_jax.preflight.report import print_preflight, record, sharding_table
 from coevo_jax.preflight.table import header_topology, open_page, same_programs, write_table

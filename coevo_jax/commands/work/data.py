@@ -17,8 +17,8 @@ from coevo_jax.data.chat.format import ChatFormat, chat_format
 from coevo_jax.data.chat.tokenizer import load_tokenizer
 from coevo_jax.data.interchange.convert import check_target, convert
 from coevo_jax.data.interchange.records import Record, from_demonstration
+from coevo_jax.data.interchange.set_summary import learned_words, summarize_records
 from coevo_jax.data.interchange.sets import Problems, open_set, read_records
-from coevo_jax.data.interchange.summary import learned_words, summarize_records
 from coevo_jax.envs.env import Env, PreparesExperts, Task
 from coevo_jax.envs.registry import ENVIRONMENTS, make_env
 from coevo_jax.progress import CONSOLE

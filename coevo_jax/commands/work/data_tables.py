@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from coevo_jax.data.interchange.records import Conversation, Message, Record, Speaker, TextPair
-from coevo_jax.data.interchange.summary import Summary, learned_words, solved_share
+from coevo_jax.data.interchange.set_summary import SetSummary, learned_words, solved_share
 from coevo_jax.trajectory import Trajectory
 
 MOST_ROWS = 20
@@ -20,7 +20,7 @@ STYLES = {Speaker.HUMAN: "cyan", Speaker.GPT: "green"}
 BAR = 20
 
 
-def print_summary(console: Console, name: str, format: str, summary: Summary, broken: int) -> None:
+def print_summary(console: Console, name: str, format: str, summary: SetSummary, broken: int) -> None:
     """All tables of a set, then its samples."""
     ids = f", {len(summary.ids)} ids" if len(summary.ids) != summary.rows else ""
     head = Text.assemble((name, "bold"), f"  {format}, {summary.rows} rows{ids}")
@@ -53,7 +53,7 @@ def _table(title: str, columns: Sequence[str]) -> Table:
     return table
 
 
-def _lengths(summary: Summary) -> Table:
+def _lengths(summary: SetSummary) -> Table:
     table = _table("Lengths per row", ("", "min", "median", "mean", "95 %", "max", "total"))
     for name, numbers in summary.lengths.items():
         values = np.array(numbers)
@@ -70,7 +70,7 @@ def _lengths(summary: Summary) -> Table:
     return table
 
 
-def _rewards(summary: Summary) -> Table:
+def _rewards(summary: SetSummary) -> Table:
     rewards = np.array(summary.rewards)
     title = f"Rewards: mean {rewards.mean():.3f}, solved {solved_share(summary.rewards):.1%}"
     if summary.without_reward:
@@ -86,7 +86,7 @@ def _rewards(summary: Summary) -> Table:
     return table
 
 
-def _families(summary: Summary) -> Table:
+def _families(summary: SetSummary) -> Table:
     families = sorted(summary.families.items(), key=lambda item: (-item[1].rows, item[0]))
     table = _table(f"Families ({len(families)})", ("family", "rows", "turns", "reward", "solved"))
     for name, family in families[:MOST_ROWS]:

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.progress import Screen
-from coevo_jax.report.comparison import compare
+from coevo_jax.report.comparison import compare, told_apart
 from coevo_jax.report.html import write_comparison, write_report
 from coevo_jax.report.paired import pair_with_baseline, read_task_rewards
 from coevo_jax.report.terminal import print_comparison, print_run
@@ -32,6 +32,7 @@ def report(
         path = write_report(runs[0], out)
         print_run(results[0], console)
         return path
+    results = told_apart(results, runs)
     comparison = compare(results)
     rewards = [read_task_rewards(run, result) for run, result in zip(runs, results, strict=True)]
     paired = pair_with_baseline(rewards, baseline)

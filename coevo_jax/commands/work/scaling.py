@@ -8,14 +8,14 @@ from pathlib import Path
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.files import write_whole
 from coevo_jax.machine.chips import find_machine
-from coevo_jax.preflight.check import Compiled
+from coevo_jax.preflight.fits import Compiled
 from coevo_jax.preflight.scaling import (
     CHIPS,
     ROW_LENGTHS,
     SLICES,
-    Cell,
     Figures,
     FsdpCell,
+    GridCell,
     cell_config,
     measure,
     measure_fsdp,
@@ -42,11 +42,11 @@ def config_of(model: str) -> Path:
     return found[0]
 
 
-def cells() -> Iterator[Cell]:
+def cells() -> Iterator[GridCell]:
     for trained in SLICES:
         for model in MODELS:
             for chips in CHIPS[trained]:
-                yield Cell(config=config_of(model), trained=trained, chips=chips)
+                yield GridCell(config=config_of(model), trained=trained, chips=chips)
 
 
 def fsdp_cells() -> Iterator[FsdpCell]:
@@ -66,7 +66,7 @@ def fill(file: Path) -> dict[str, Figures]:
         """As the page has them, whatever was measured first."""
         return {key: known[key] for key in order if key in known}
 
-    def grid_cell(cell: Cell) -> Figures:
+    def grid_cell(cell: GridCell) -> Figures:
         machine = find_machine(cell.topology)
         rollout = cell_config(cell, machine).rollout
         alike = (cell.config, cell.trained, rollout.tensor, rollout.slots)

@@ -16,7 +16,7 @@ from coevo_jax.files import as_called, write_whole
 from coevo_jax.learning.loss_table import loss_entries
 from coevo_jax.progress import CONSOLE
 from coevo_jax.report.html import write_report
-from coevo_jax.report.sweep import (
+from coevo_jax.report.sweep_table import (
     SweepRun,
     SweepTable,
     sweep_markdown,

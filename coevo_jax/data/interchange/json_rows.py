@@ -35,7 +35,7 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class JsonRow:
     """One row as it stands in a source: a value, or what is wrong with it."""
 
     where: str  # "line 7", or "element 3 (line 40)"
@@ -45,7 +45,7 @@ class Row:
     problem: str | None = None
 
 
-def json_rows(path: Path, chunk: int = CHUNK) -> Iterator[Row]:
+def json_rows(path: Path, chunk: int = CHUNK) -> Iterator[JsonRow]:
     """Yield the elements of a JSON array, or the lines of a JSON lines file; `done` counts unpacked bytes.
 
     Raises ConfigError when the file is missing, empty or neither of the two, or its packed data is broken.
@@ -63,7 +63,7 @@ def is_packed(path: Path) -> bool:
         return handle.read(len(GZIP_MAGIC)) == GZIP_MAGIC
 
 
-def _rows(path: Path, handle: BinaryIO, chunk: int) -> Iterator[Row]:
+def _rows(path: Path, handle: BinaryIO, chunk: int) -> Iterator[JsonRow]:
     start = handle.read(4096)
     for mark, name in WRONG_ENCODINGS.items():
         if start.startswith(mark):
@@ -112,7 +112,7 @@ def _refuse_one_object(path: Path, start: bytes) -> None:
         )
 
 
-def _lines(handle: BinaryIO) -> Iterator[Row]:
+def _lines(handle: BinaryIO) -> Iterator[JsonRow]:
     index, done = 0, 0
     for number, line in enumerate(handle, start=1):
         done += len(line)
@@ -120,7 +120,7 @@ def _lines(handle: BinaryIO) -> Iterator[Row]:
         if not text.strip():
             continue
         value, problem = parse(text.rstrip(b"\r\n"))
-        yield Row(where=f"line {number}", index=index, done=done, value=value, problem=problem)
+        yield JsonRow(where=f"line {number}", index=index, done=done, value=value, problem=problem)
         index += 1
 
 
@@ -195,7 +195,7 @@ class _Window:
         return moved
 
 
-def _elements(handle: BinaryIO, chunk: int) -> Iterator[Row]:
+def _elements(handle: BinaryIO, chunk: int) -> Iterator[JsonRow]:
     window = _Window(handle, chunk)
     window.advance(window.data.index(b"[") + 1)
     index, last = 0, False
@@ -221,12 +221,12 @@ def _elements(handle: BinaryIO, chunk: int) -> Iterator[Row]:
             value, problem = None, problem or "broken JSON: no closing bracket"
             problem += "; what follows cannot be told apart" if resumed is None else ""
         where = f"element {index} (line {line})"
-        yield Row(where=where, index=index, done=window.done, value=value, problem=problem)
+        yield JsonRow(where=where, index=index, done=window.done, value=value, problem=problem)
         index += 1
     yield from _behind(window, index)
 
 
-def _behind(window: _Window, index: int) -> Iterator[Row]:
+def _behind(window: _Window, index: int) -> Iterator[JsonRow]:
     """A row that reports what stands behind the array, if anything does."""
     while not window.data[window.start :].strip() and not window.at_end:
         window.advance(len(window.data))
@@ -235,7 +235,7 @@ def _behind(window: _Window, index: int) -> Iterator[Row]:
     if rest.strip():
         line = window.line + rest.count(b"\n", 0, len(rest) - len(rest.lstrip()))
         problem = f"found {rest.strip()[:20].decode(errors='replace')!r} behind the end of the array"
-        yield Row(where=f"line {line}", index=index, done=window.done, problem=problem)
+        yield JsonRow(where=f"line {line}", index=index, done=window.done, problem=problem)
 
 
 def _element_end(window: _Window) -> tuple[int, bool, bool]:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from coevo_jax.config.strict import ConfigError, nearest
 from coevo_jax.data.formats import FORMATS, TFDS_EXPERTS, TFDS_TRAJECTORIES, TRAJECTORIES
-from coevo_jax.data.interchange.json_rows import Row, is_packed, json_rows
+from coevo_jax.data.interchange.json_rows import JsonRow, is_packed, json_rows
 from coevo_jax.data.interchange.layouts import LAYOUTS, guess_layout, parse_row
 from coevo_jax.data.interchange.pairs import INVENTED, is_invented, prompt_text
 from coevo_jax.data.interchange.records import Conversation, Message, Record, Speaker, TextPair
@@ -31,7 +31,7 @@ Progress = Callable[[int, int | None], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class SetOutcome:
     """What became of one row: a record, or a problem."""
 
     where: str  # file and place in it
@@ -47,7 +47,7 @@ class DataSet:
     name: str
     format: str  # one of FORMATS
     total: int | None  # bytes of a JSON file, rows of anything else; None where unknown
-    outcomes: Iterator[Outcome]
+    outcomes: Iterator[SetOutcome]
 
 
 class Problems:
@@ -163,13 +163,15 @@ def _table(name: str, format: str | None, split: str | None) -> DataSet:
     return _of_rows(name, table.rows, table.total, format)
 
 
-def _of_rows(name: str, rows: Iterator[tuple[str, Row]], total: int | None, format: str | None) -> DataSet:
+def _of_rows(
+    name: str, rows: Iterator[tuple[str, JsonRow]], total: int | None, format: str | None
+) -> DataSet:
     """A set of rows as JSON has them, each with its file.
 
     Every row is read by its own keys; with a format, rows must hold what it holds.
     """
     parse = parse_row
-    looked_at: list[tuple[str, Row]] = []
+    looked_at: list[tuple[str, JsonRow]] = []
     if format is None:
         refused = ""
         for source, row in itertools.islice(rows, LOOKED_AT):
@@ -187,7 +189,7 @@ def _of_rows(name: str, rows: Iterator[tuple[str, Row]], total: int | None, form
     else:
         raise ConfigError(f"{name}: found rows of text, expected {format}")
 
-    def outcomes() -> Iterator[Outcome]:
+    def outcomes() -> Iterator[SetOutcome]:
         for source, row in itertools.chain(looked_at, rows):
             problem, record = row.problem, None
             if problem is None:
@@ -195,12 +197,12 @@ def _of_rows(name: str, rows: Iterator[tuple[str, Row]], total: int | None, form
                     record = parse(row.value, row.index)
                 except ValueError as error:
                     problem = str(error)
-            yield Outcome(where=f"{source}: {row.where}", done=row.done, record=record, problem=problem)
+            yield SetOutcome(where=f"{source}: {row.where}", done=row.done, record=record, problem=problem)
 
     return DataSet(name=name, format=format, total=total, outcomes=outcomes())
 
 
-def _unknown_layout(name: str, rows: list[Row]) -> str:
+def _unknown_layout(name: str, rows: list[JsonRow]) -> str:
     if not rows:
         return f"{name}: found no rows, expected at least one"
     expected = "'conversations', 'messages', or 'prompt', 'chosen' and 'rejected'"
@@ -218,12 +220,12 @@ def _trajectories(name: str, paths: list[Path], format: str | None) -> DataSet:
     if format not in (None, TRAJECTORIES):
         raise ConfigError(f"{name}: found a file of trajectories, expected {format}")
 
-    def outcomes() -> Iterator[Outcome]:
+    def outcomes() -> Iterator[SetOutcome]:
         for path in paths:
             for index, row in enumerate(checked_rows(path)):
                 where = f"{path}: row {index}"
                 broken = isinstance(row, ValueError)
-                yield Outcome(
+                yield SetOutcome(
                     where=where,
                     done=index + 1,
                     record=None if broken else row,
@@ -243,15 +245,15 @@ def _tfds(name: str, folder: Path, format: str | None, split: str | None) -> Dat
     if format not in (None, formats[builder]):
         raise ConfigError(f"{name}: found {formats[builder]}, expected {format}")
 
-    def outcomes() -> Iterator[Outcome]:
+    def outcomes() -> Iterator[SetOutcome]:
         for index in range(len(rows)):
             where = f"{name}: row {index}"
             try:
                 record = tfds_sets.READERS[builder](rows[index])
             except (ValueError, KeyError, TypeError) as error:
-                yield Outcome(where=where, done=index + 1, problem=f"broken row: {error}")
+                yield SetOutcome(where=where, done=index + 1, problem=f"broken row: {error}")
             else:
-                yield Outcome(where=where, done=index + 1, record=record)
+                yield SetOutcome(where=where, done=index + 1, record=record)
 
     return DataSet(name=name, format=formats[builder], total=len(rows), outcomes=outcomes())
 

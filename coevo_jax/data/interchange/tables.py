@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.interchange.arrow_rows import EXTRA, arrow_rows
-from coevo_jax.data.interchange.json_rows import Row, is_packed, json_rows
+from coevo_jax.data.interchange.json_rows import JsonRow, is_packed, json_rows
 from coevo_jax.data.interchange.splits import choose_split
 from coevo_jax.files import write_whole
 
@@ -43,18 +43,18 @@ def is_hub_name(source: str) -> bool:
     return source.startswith(HUB)
 
 
-Rows = Iterator[tuple[str, Row]]  # with the file or set they come from
+Rows = Iterator[tuple[str, JsonRow]]  # with the file or set they come from
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
+class RowTable:
     """One split of a set: its rows, and their number where it is known beforehand."""
 
     rows: Rows
     total: int | None
 
 
-def open_table(source: str, split: str | None) -> Table:
+def open_table(source: str, split: str | None) -> RowTable:
     """Open one split of a hub set, a saved data set's folder, a folder of data files, or a Parquet file.
 
     `datasets` says which files make the split; JSON and Parquet files are read here, so that a value is
@@ -113,15 +113,15 @@ def _refuse_left_out(folder: Path, found: Mapping[str, Sequence[str]]) -> None:
         )
 
 
-def _prepared(source: str, found: Any, split: str | None) -> Table:
+def _prepared(source: str, found: Any, split: str | None) -> RowTable:
     """The rows of a set that `datasets` holds as Arrow."""
     if isinstance(found, Mapping):
         found = found[choose_split(source, split, list(found))]
     tables = found.with_format("arrow").iter(ROW_GROUP)
-    return Table(rows=_table_rows(source, tables), total=len(found))
+    return RowTable(rows=_table_rows(source, tables), total=len(found))
 
 
-def _parquet(source: str, paths: list[Path]) -> Table:
+def _parquet(source: str, paths: list[Path]) -> RowTable:
     files = []
     for path in paths:
         try:
@@ -129,10 +129,10 @@ def _parquet(source: str, paths: list[Path]) -> Table:
         except (OSError, pa.ArrowException) as error:
             raise ConfigError(f"{path}: cannot be read as a Parquet file: {error}") from None
     rows = (row for name, file in files for row in _table_rows(name, file.iter_batches(batch_size=ROW_GROUP)))
-    return Table(rows=_counted(rows), total=sum(file.metadata.num_rows for _, file in files))
+    return RowTable(rows=_counted(rows), total=sum(file.metadata.num_rows for _, file in files))
 
 
-def _json(source: str, paths: list[Path]) -> Table:
+def _json(source: str, paths: list[Path]) -> RowTable:
     packed = any(is_packed(path) for path in paths)
     sizes = [path.stat().st_size for path in paths]
 
@@ -141,14 +141,14 @@ def _json(source: str, paths: list[Path]) -> Table:
             for row in json_rows(path):
                 yield str(path), replace(row, done=row.done + sum(sizes[:place]))
 
-    return Table(rows=rows(), total=None if packed else sum(sizes))
+    return RowTable(rows=rows(), total=None if packed else sum(sizes))
 
 
 def _counted(rows: Rows) -> Rows:
     return ((name, replace(row, done=number)) for number, (name, row) in enumerate(rows, start=1))
 
 
-READERS: dict[str, Callable[[str, list[Path]], Table]] = {"json": _json, "parquet": _parquet}
+READERS: dict[str, Callable[[str, list[Path]], RowTable]] = {"json": _json, "parquet": _parquet}
 
 
 def _table_rows(source: str, tables: Iterable[Any]) -> Rows:
@@ -161,7 +161,7 @@ def _table_rows(source: str, tables: Iterable[Any]) -> Rows:
             return
         except UNUSABLE as error:
             raise ConfigError(_why(source, error)) from None
-        yield source, Row(where=f"row {index}", index=index, done=index + 1, value=value, problem=problem)
+        yield source, JsonRow(where=f"row {index}", index=index, done=index + 1, value=value, problem=problem)
 
 
 def write_table(path: Path, rows: Iterable[dict[str, Any]]) -> None:

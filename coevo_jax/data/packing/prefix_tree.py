@@ -14,7 +14,7 @@ from coevo_jax.trajectory import Trajectory
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class EncodedRow:
     """The used part of a row: U tokens, of which J are scored."""
 
     tokens: np.ndarray  # int32 [U]
@@ -43,7 +43,7 @@ def common_prefix(first: np.ndarray, second: np.ndarray) -> int:
     return int(differs[0]) if len(differs) else length
 
 
-def encode_row(trajectories: Sequence[Trajectory], shared: Sequence[int]) -> Row:
+def encode_row(trajectories: Sequence[Trajectory], shared: Sequence[int]) -> EncodedRow:
     """Lay trajectories into a row, depth first.
 
     Args:
@@ -69,7 +69,7 @@ def encode_row(trajectories: Sequence[Trajectory], shared: Sequence[int]) -> Row
     visible_until[path] = size
     places = np.flatnonzero(is_scored)
     entry_at = np.cumsum(is_scored) - 1
-    return Row(
+    return EncodedRow(
         tokens=tokens,
         positions=positions,
         visible_until=visible_until,

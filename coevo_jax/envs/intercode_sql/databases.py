@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from coevo_jax.envs.intercode_sql.lexicon import INTEGER_CONCEPTS, INTEGER_RANGE, NAMES, TEXT_CONCEPTS, Domain
-from coevo_jax.envs.intercode_sql.sandbox import Database
+from coevo_jax.envs.intercode_sql.sqlite_sandbox import Database
 
 VALUES_PER_COLUMN = 5
 """Different values of a text column: few, so that a filter on one leaves several rows."""
@@ -21,13 +21,13 @@ class Column:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
+class TableSpec:
     """A table that questions ask about: columns `id`, `name`, perhaps `<parent>_id`, and concepts."""
 
     word: str
     name: str
     columns: tuple[Column, ...]
-    parent: "Table | None" = None
+    parent: "TableSpec | None" = None
 
     @property
     def texts(self) -> list[Column]:
@@ -46,7 +46,7 @@ class GeneratedDatabase:
     """The meaning of a generated database beside its data."""
 
     database: Database
-    tables: tuple[Table, ...]  # the parent first
+    tables: tuple[TableSpec, ...]  # the parent first
 
 
 def generate_database(
@@ -75,8 +75,8 @@ def generate_database(
 
 
 def _draw_table(
-    rng: np.random.Generator, names: tuple[str, str], parent: Table | None, synonym_share: float
-) -> Table:
+    rng: np.random.Generator, names: tuple[str, str], parent: TableSpec | None, synonym_share: float
+) -> TableSpec:
     def named(concept: tuple[str, str]) -> str:
         return concept[int(rng.random() < synonym_share)]
 
@@ -89,16 +89,16 @@ def _draw_table(
     for i in rng.permutation(len(integer_concepts))[: rng.integers(2, 4)]:
         concept = integer_concepts[i]
         columns.append(Column(word=concept[0], name=named(concept)))
-    return Table(word=names[0], name=named(names), columns=tuple(columns), parent=parent)
+    return TableSpec(word=names[0], name=named(names), columns=tuple(columns), parent=parent)
 
 
-def _layout(rng: np.random.Generator, table: Table) -> list[Column | None]:
+def _layout(rng: np.random.Generator, table: TableSpec) -> list[Column | None]:
     """Order of the columns behind `id` and `name`; None is the reference to the parent."""
     columns: list[Column | None] = [*table.columns, *([None] if table.parent else [])]
     return [columns[i] for i in rng.permutation(len(columns))]
 
 
-def _create_table(table: Table, layout: list[Column | None]) -> str:
+def _create_table(table: TableSpec, layout: list[Column | None]) -> str:
     parts = ["id INT PRIMARY KEY", "name TEXT"]
     for column in layout:
         if column is not None:

@@ -10,8 +10,8 @@ from coevo_jax.envs.env import EnvFault, StepResult, Task, format_response
 from coevo_jax.envs.intercode_sql.mysql import LENIENT, STRICT, ServerConnection, ServerSandbox, parse_dsn
 from coevo_jax.envs.intercode_sql.options import InterCodeSqlOptions
 from coevo_jax.envs.intercode_sql.reward import intercode_reward
-from coevo_jax.envs.intercode_sql.sandbox import QueryLimits, Sandbox, SqlBackend, SqlError
 from coevo_jax.envs.intercode_sql.spider import Spider, load_spider
+from coevo_jax.envs.intercode_sql.sqlite_sandbox import QueryLimits, Sandbox, SqlBackend, SqlError
 from coevo_jax.envs.intercode_sql.task_file import read_tasks, write_tasks
 from coevo_jax.envs.intercode_sql.tasks import TaskSet, generate_tasks, query_limits
 from coevo_jax.trajectory import Demonstration, Turn

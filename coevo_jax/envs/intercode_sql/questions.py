@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from coevo_jax.envs.intercode_sql.databases import Column, Table
+from coevo_jax.envs.intercode_sql.databases import Column, TableSpec
 
 Item = TypeVar("Item")
 NAME = Column(word="name", name="name", values=("",))
@@ -16,7 +16,7 @@ NAME = Column(word="name", name="name", values=("",))
 class Form:
     """A question form. `build` reads the fields it knows; `weight` is its share among the forms."""
 
-    build: "Callable[[np.random.Generator, Sequence[Table], Form], Question | None]"
+    build: "Callable[[np.random.Generator, Sequence[TableSpec], Form], Question | None]"
     weight: float
     columns: int = 1
     conditions: tuple[str, ...] = ()  # names of CONDITIONS
@@ -38,7 +38,7 @@ class Phrase:
     sql: str
 
 
-def draw_question(rng: np.random.Generator, tables: Sequence[Table], form: Form) -> Question | None:
+def draw_question(rng: np.random.Generator, tables: Sequence[TableSpec], form: Form) -> Question | None:
     """One question of a form, or None where the drawn table has too few columns for it."""
     return form.build(rng, tables, form)
 
@@ -84,7 +84,7 @@ CONDITIONS: Mapping[str, Callable[[np.random.Generator, Column, str], Phrase | N
 
 
 def _conditions(
-    rng: np.random.Generator, table: Table, form: Form, prefix: str = ""
+    rng: np.random.Generator, table: TableSpec, form: Form, prefix: str = ""
 ) -> tuple[Phrase, list] | None:
     """The form's conditions on different columns of a table, joined by its connective, and these columns."""
     order = rng.permutation(len(table.columns))
@@ -103,7 +103,7 @@ def _conditions(
 
 
 def _columns(
-    rng: np.random.Generator, table: Table, count: int, prefix: str = "", used: Sequence[Column] = ()
+    rng: np.random.Generator, table: TableSpec, count: int, prefix: str = "", used: Sequence[Column] = ()
 ) -> Phrase:
     """`count` columns to show, none of them used in a condition; the name is the most frequent one."""
     others = [column for i in rng.permutation(len(table.columns)) if (column := table.columns[i]) not in used]
@@ -114,7 +114,7 @@ def _columns(
     )
 
 
-def _order(rng: np.random.Generator, table: Table, prefix: str = "") -> Phrase:
+def _order(rng: np.random.Generator, table: TableSpec, prefix: str = "") -> Phrase:
     column = _pick(rng, table.integers)
     if rng.integers(2):
         return Phrase(text=f" by falling {column.word}", sql=f" ORDER BY {prefix}{column.name} DESC")
@@ -127,7 +127,7 @@ def _request(rng: np.random.Generator, columns: str, subject: str) -> str:
     )
 
 
-def _rows(rng: np.random.Generator, tables: Sequence[Table], form: Form) -> Question | None:
+def _rows(rng: np.random.Generator, tables: Sequence[TableSpec], form: Form) -> Question | None:
     """Rows of one table: columns, conditions, order."""
     table = _pick(rng, tables)
     if (found := _conditions(rng, table, form)) is None:
@@ -143,11 +143,11 @@ def _rows(rng: np.random.Generator, tables: Sequence[Table], form: Form) -> Ques
     )
 
 
-def _join_tables(child: Table, parent: Table) -> str:
+def _join_tables(child: TableSpec, parent: TableSpec) -> str:
     return f"{child.name} AS T1 JOIN {parent.name} AS T2 ON T1.{parent.name}_id = T2.id"
 
 
-def _join_where(rng: np.random.Generator, tables: Sequence[Table], form: Form) -> Question | None:
+def _join_where(rng: np.random.Generator, tables: Sequence[TableSpec], form: Form) -> Question | None:
     """Rows of a child by a condition on its parent.
 
     Where the child has no such column the question may leave the parent out: the schema tells.
@@ -167,7 +167,7 @@ def _join_where(rng: np.random.Generator, tables: Sequence[Table], form: Form) -
     )
 
 
-def _join_select(rng: np.random.Generator, tables: Sequence[Table], form: Form) -> Question | None:
+def _join_select(rng: np.random.Generator, tables: Sequence[TableSpec], form: Form) -> Question | None:
     """A column of a child beside one of its parent, by a condition on the child."""
     child = _pick(rng, tables[1:])
     parent = tables[0]
@@ -186,7 +186,7 @@ def _join_select(rng: np.random.Generator, tables: Sequence[Table], form: Form) 
 FUNCTIONS = (("highest", "MAX"), ("lowest", "MIN"), ("average", "AVG"))
 
 
-def _aggregate(rng: np.random.Generator, tables: Sequence[Table], form: Form) -> Question | None:
+def _aggregate(rng: np.random.Generator, tables: Sequence[TableSpec], form: Form) -> Question | None:
     """One number about the rows of a table: a count, or the highest, lowest or average value."""
     table = _pick(rng, tables)
     if (found := _conditions(rng, table, form)) is None:
@@ -205,7 +205,7 @@ def _aggregate(rng: np.random.Generator, tables: Sequence[Table], form: Form) ->
     )
 
 
-def _group(rng: np.random.Generator, tables: Sequence[Table], form: Form) -> Question | None:
+def _group(rng: np.random.Generator, tables: Sequence[TableSpec], form: Form) -> Question | None:
     """One row for each value of a text column: a count, or the highest or lowest value."""
     table = _pick(rng, tables)
     if (found := _conditions(rng, table, form)) is None:

@@ -17,7 +17,7 @@ from pydantic import Field
 from coevo_jax.config.strict import ConfigError, StrictModel, nearest, validate
 from coevo_jax.envs.env import SPLITS, Task
 from coevo_jax.envs.intercode_sql.mysql import Dump, MySqlSandbox, as_valid_mysql, open_dump
-from coevo_jax.envs.intercode_sql.sandbox import QueryLimits, SqlError
+from coevo_jax.envs.intercode_sql.sqlite_sandbox import QueryLimits, SqlError
 from coevo_jax.envs.intercode_sql.tasks import SqlTask, TaskSet, make_task_set
 from coevo_jax.files import write_whole
 

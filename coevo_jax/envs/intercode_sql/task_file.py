@@ -10,7 +10,7 @@ from pydantic import Field
 
 from coevo_jax.config.strict import ConfigError, StrictModel, nearest, validate
 from coevo_jax.envs.env import Task
-from coevo_jax.envs.intercode_sql.sandbox import Database, QueryLimits, Sandbox, SqlError
+from coevo_jax.envs.intercode_sql.sqlite_sandbox import Database, QueryLimits, Sandbox, SqlError
 from coevo_jax.envs.intercode_sql.tasks import SqlTask, TaskSet, make_task_set
 from coevo_jax.files import write_whole
 

@@ -14,7 +14,7 @@ from coevo_jax.envs.intercode_sql.databases import GeneratedDatabase, generate_d
 from coevo_jax.envs.intercode_sql.lexicon import DOMAINS
 from coevo_jax.envs.intercode_sql.options import InterCodeSqlOptions
 from coevo_jax.envs.intercode_sql.questions import FORMS, UNSEEN_FORMS, Form, Question, draw_question
-from coevo_jax.envs.intercode_sql.sandbox import Database, QueryLimits, Sandbox
+from coevo_jax.envs.intercode_sql.sqlite_sandbox import Database, QueryLimits, Sandbox
 
 UNSEEN_FORM_PREFIX = "unseen-form/"
 GRADED_ROWS = 5  # answers of at least as many rows give a graded reward, and are preferred

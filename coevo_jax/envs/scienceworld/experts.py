@@ -18,8 +18,8 @@ from coevo_jax.envs.scienceworld.families import parse_task_id, turn_caps
 from coevo_jax.envs.scienceworld.options import ScienceWorldOptions
 from coevo_jax.envs.scienceworld.simulator import (
     SOLVE_HEAP_MB,
-    Outcome,
     Simulator,
+    SimulatorStep,
     check_package,
     find_java,
 )
@@ -154,7 +154,7 @@ def with_waits(path: Sequence[str]) -> list[str]:
     return shorter
 
 
-def replay(simulator: Simulator, name: str, actions: Sequence[str]) -> tuple[str, list[Outcome]]:
+def replay(simulator: Simulator, name: str, actions: Sequence[str]) -> tuple[str, list[SimulatorStep]]:
     """Load a task and play actions up to its end; returns the first observation and each action's outcome."""
     prompt = simulator.load(*parse_task_id(name))
     outcomes = []
@@ -165,5 +165,5 @@ def replay(simulator: Simulator, name: str, actions: Sequence[str]) -> tuple[str
     return prompt, outcomes
 
 
-def _solved(outcomes: Sequence[Outcome]) -> bool:
+def _solved(outcomes: Sequence[SimulatorStep]) -> bool:
     return bool(outcomes) and outcomes[-1].done and outcomes[-1].score >= SOLVED_REWARD

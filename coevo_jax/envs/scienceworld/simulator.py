@@ -66,7 +66,7 @@ its actions. "Already open" is none of them: gold paths open what is open."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class SimulatorStep:
     """What one action led to."""
 
     observation: str
@@ -144,7 +144,7 @@ class Simulator:
         self._load(family, variation, gold=True)
         return self._call("getGoldActionSequence")
 
-    def step(self, action: str) -> Outcome:
+    def step(self, action: str) -> SimulatorStep:
         """Play an action. An observation that starts with "Invalid action" was not understood."""
         # Half a surrogate pair cannot be sent; no name in the simulator has a question mark.
         text = action.encode("utf-8", "replace").decode("utf-8")
@@ -152,7 +152,7 @@ class Simulator:
         if observation.startswith(NOT_UNDERSTOOD):
             observation = f"Invalid action. {observation}"
         score = round(self._call("getScore"), 6)  # a sum of fractions
-        return Outcome(
+        return SimulatorStep(
             observation=observation, score=score, done=score < 0 or bool(self._call("getCompleted"))
         )
 

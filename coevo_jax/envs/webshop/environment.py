@@ -6,8 +6,8 @@ from coevo_jax.envs.env import StepResult, Task
 from coevo_jax.envs.webshop.expert import purchase_reward, shop_for
 from coevo_jax.envs.webshop.nouns import NounTagger
 from coevo_jax.envs.webshop.options import WebShopOptions
-from coevo_jax.envs.webshop.pages import View, follow, render, render_done
-from coevo_jax.envs.webshop.shop import World, make_shop, open_world, tagger_of
+from coevo_jax.envs.webshop.pages import PageView, follow, render, render_done
+from coevo_jax.envs.webshop.shop import SharedShop, make_shop, open_world, tagger_of
 from coevo_jax.trajectory import Demonstration
 
 INVALID_ACTION = "Invalid action: expected search[words], or click[...] with a button or option of the page."
@@ -25,11 +25,11 @@ class WebShopEnv:
     system_prompt = "Shop by search[words] and click[button], then click[Buy Now]."
     deterministic = True
 
-    def __init__(self, options: WebShopOptions, world: World, nouns: NounTagger):
+    def __init__(self, options: WebShopOptions, world: SharedShop, nouns: NounTagger):
         self._options, self._world, self._nouns = options, world, nouns
         self._shop = make_shop(world, options.results_per_page)
         self._task: Task | None = None
-        self._view = View()
+        self._view = PageView()
 
     def tasks(self, split: str) -> Sequence[Task]:
         """Tasks of a split in a fixed, already shuffled order."""
@@ -41,7 +41,7 @@ class WebShopEnv:
 
     def reset(self, task: Task) -> str:
         """Start an episode; returns the search page with the instruction."""
-        self._task, self._view = task, View()
+        self._task, self._view = task, PageView()
         return render(self._shop, self._view, self._world.goals[task.id].instruction)
 
     def step(self, action: str) -> StepResult:

@@ -6,13 +6,15 @@ from coevo_jax.envs.env import Task, format_response
 from coevo_jax.envs.webshop.catalogue import Product
 from coevo_jax.envs.webshop.goals import Goal
 from coevo_jax.envs.webshop.nouns import NounTagger
-from coevo_jax.envs.webshop.pages import BUY, NEXT, Shop, View, follow, render, render_done
+from coevo_jax.envs.webshop.pages import BUY, NEXT, PageView, Shop, follow, render, render_done
 from coevo_jax.envs.webshop.reward import option_matches, webshop_reward
-from coevo_jax.envs.webshop.shop import World
+from coevo_jax.envs.webshop.shop import SharedShop
 from coevo_jax.trajectory import SOLVED_REWARD, Demonstration, Turn
 
 
-def shop_for(world: World, shop: Shop, nouns: NounTagger, task: Task, max_turns: int) -> Demonstration | None:
+def shop_for(
+    world: SharedShop, shop: Shop, nouns: NounTagger, task: Task, max_turns: int
+) -> Demonstration | None:
     """A demonstration with reward 1 in as few turns as its queries allow; None where none finds one."""
     goal = world.goals[task.id]
     plans = [plan for query in _queries(goal) if (plan := _plan(world, shop, nouns, goal, query))]
@@ -29,7 +31,7 @@ def _queries(goal: Goal) -> Iterator[str]:
     yield goal.name
 
 
-def _plan(world: World, shop: Shop, nouns: NounTagger, goal: Goal, query: str) -> list[str] | None:
+def _plan(world: SharedShop, shop: Shop, nouns: NounTagger, goal: Goal, query: str) -> list[str] | None:
     """Actions that buy the first result of a query that earns 1; None where no result does."""
     words = query.replace("[", " ").replace("]", " ")
     for place, hit in enumerate(shop.search(words.lower())):
@@ -65,7 +67,7 @@ def _choices(product: Product, goal: Goal) -> dict[str, str]:
     return choices
 
 
-def purchase_reward(world: World, nouns: NounTagger, goal: Goal, view: View) -> float:
+def purchase_reward(world: SharedShop, nouns: NounTagger, goal: Goal, view: PageView) -> float:
     """Reward of buying what the view shows, with the options chosen on it."""
     if view.product is None:
         raise ValueError("a purchase needs a product")
@@ -73,8 +75,8 @@ def purchase_reward(world: World, nouns: NounTagger, goal: Goal, view: View) -> 
     return webshop_reward(product, world.prices[product.asin], view.chosen.values(), goal, nouns)
 
 
-def _walk(shop: Shop, plan: list[str]) -> Iterator[View]:
-    view = View()
+def _walk(shop: Shop, plan: list[str]) -> Iterator[PageView]:
+    view = PageView()
     for action in plan:
         following = follow(shop, view, action)
         if following is None:
@@ -83,7 +85,7 @@ def _walk(shop: Shop, plan: list[str]) -> Iterator[View]:
 
 
 def _play(
-    world: World, shop: Shop, nouns: NounTagger, task: Task, goal: Goal, plan: list[str]
+    world: SharedShop, shop: Shop, nouns: NounTagger, task: Task, goal: Goal, plan: list[str]
 ) -> Demonstration:
     """The demonstration of a plan that is known to work."""
     turns, reward = [], 0.0
@@ -94,5 +96,5 @@ def _play(
         else:
             observation = render(shop, view, goal.instruction)
         turns.append(Turn(response=format_response("", action), action=action, observation=observation))
-    prompt = render(shop, View(), goal.instruction)
+    prompt = render(shop, PageView(), goal.instruction)
     return Demonstration(task_id=task.id, prompt=prompt, turns=tuple(turns), reward=reward)

@@ -18,7 +18,7 @@ ACTION = re.compile(r"\s*(search|click)\s*\[(.+)\]", re.IGNORECASE | re.DOTALL)
 
 
 @dataclass(frozen=True, kw_only=True)
-class View:
+class PageView:
     """The page an agent sees, and what the pages before it left behind."""
 
     page: Literal["search", "results", "item", "sub", "done"] = "search"
@@ -46,23 +46,23 @@ def parse_action(action: str) -> tuple[str, str] | None:
     return found[1].lower(), found[2].strip().lower()
 
 
-def follow(shop: Shop, view: View, action: str) -> View | None:
+def follow(shop: Shop, view: PageView, action: str) -> PageView | None:
     """The page an action leads to; None where it is malformed or names nothing on the page."""
     parsed = parse_action(action)
     if parsed is None:
         return None
     kind, argument = parsed
     if kind == "search":  # as upstream, from every page
-        return View(page="results", hits=shop.search(argument))
+        return PageView(page="results", hits=shop.search(argument))
     target = clickables(shop, view).get(argument)
     return target() if target else None
 
 
-def clickables(shop: Shop, view: View) -> dict[str, Callable[[], View]]:
+def clickables(shop: Shop, view: PageView) -> dict[str, Callable[[], PageView]]:
     """What can be clicked, in lower case, with the page it leads to."""
     if view.page in ("search", "done"):
         return {}
-    targets: dict[str, Callable[[], View]] = {}
+    targets: dict[str, Callable[[], PageView]] = {}
     if view.page == "results":
         for hit in _shown(shop, view):
             targets[shop.products[hit].asin.lower()] = _to(view, page="item", product=hit)
@@ -80,11 +80,11 @@ def clickables(shop: Shop, view: View) -> dict[str, Callable[[], View]]:
         targets[BUY.lower()] = _to(view, page="done")
     else:
         targets[PREVIOUS.lower()] = _to(view, page="item", sub="")
-    targets[BACK.lower()] = View
+    targets[BACK.lower()] = PageView
     return targets
 
 
-def render(shop: Shop, view: View, instruction: str) -> str:
+def render(shop: Shop, view: PageView, instruction: str) -> str:
     """The text of every page but the last."""
     if view.page == "search":
         return SEPARATOR.join(["WebShop", "Instruction:", instruction, "Search"])
@@ -103,15 +103,15 @@ def render_done(reward: float) -> str:
     return SEPARATOR.join(["Thank you for shopping with us!", "Your score (min 0.0, max 1.0)", str(reward)])
 
 
-def _to(view: View, **changes: Any) -> Callable[[], View]:
+def _to(view: PageView, **changes: Any) -> Callable[[], PageView]:
     return lambda: replace(view, **changes)
 
 
-def _shown(shop: Shop, view: View) -> tuple[int, ...]:
+def _shown(shop: Shop, view: PageView) -> tuple[int, ...]:
     return view.hits[(view.number - 1) * shop.per_page : view.number * shop.per_page]
 
 
-def _results(shop: Shop, view: View) -> list[str]:
+def _results(shop: Shop, view: PageView) -> list[str]:
     parts = [f"Page {view.number} (Total results: {len(view.hits)})"]
     parts += [PREVIOUS] * (view.number > 1)
     parts += [NEXT] * (view.number * shop.per_page < len(view.hits))

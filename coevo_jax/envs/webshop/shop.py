@@ -31,7 +31,7 @@ _LOCK = threading.Lock()
 
 
 @dataclass(frozen=True, kw_only=True)
-class World:
+class SharedShop:
     """Everything instances share; never written to."""
 
     products: tuple[Product, ...]
@@ -42,7 +42,7 @@ class World:
     splits: Mapping[str, tuple[Task, ...]]
 
 
-def open_world(options: WebShopOptions) -> World:
+def open_world(options: WebShopOptions) -> SharedShop:
     """The world of the options, made once for equal options and one state of the files.
 
     Raises ConfigError where the files or what they hold cannot be used.
@@ -56,7 +56,7 @@ def open_world(options: WebShopOptions) -> World:
 
 
 @functools.lru_cache(maxsize=2)
-def _open_once(options_json: str, _state: tuple[int, ...]) -> World:
+def _open_once(options_json: str, _state: tuple[int, ...]) -> SharedShop:
     options = WebShopOptions.model_validate_json(options_json)
     path = options.data_path
     raw = load_raw(Path(path), options.products) if path is not None else generate_raw(options)
@@ -77,7 +77,7 @@ def _open_once(options_json: str, _state: tuple[int, ...]) -> World:
         split: tuple(Task(id=goal.id, split=split, family=goal.category) for goal in parts[split])
         for split in SPLITS
     }
-    return World(
+    return SharedShop(
         products=products,
         positions=MappingProxyType({product.asin: i for i, product in enumerate(products)}),
         prices=MappingProxyType(prices),
@@ -96,7 +96,7 @@ def _warn_of_rows(catalogue: Catalogue) -> None:
         )
 
 
-def make_shop(world: World, per_page: int) -> Shop:
+def make_shop(world: SharedShop, per_page: int) -> Shop:
     """The pages' view of a world."""
     return Shop(
         products=world.products,

@@ -56,20 +56,39 @@ function attachHover(svg) {
 const ENDINGS = {
   solved: "solved", failed: "failed", turn_limit: "turn limit", token_limit: "token limit", fault: "environment fault",
 };
-const SOURCES = {
-  target: "Target explores", failure: "Failure agent explores", hard_negatives: "Hard negatives (failure agent)",
-  "eval-target": "Evaluation: target", "eval-failure": "Evaluation: failure agent", expert: "Experts",
-};
 
-function roundName(round) {
-  return round === 0 ? "Warm start" : `Round ${round}`;
+function sourceName(data, t) {
+  return data.groups[t.group].name;
 }
 
-function renderTurn(turn, number, className) {
+// A link names what it shows by its place in the run, so that it still holds on a page that is written anew.
+function linkTo(kind, ...parts) {
+  return `#${[kind, ...parts].map(encodeURIComponent).join("/")}`;
+}
+
+function trajectoryLink(data, t) {
+  const group = data.groups[t.group];
+  return linkTo("trajectory", group.round, group.source, t.task, t.sample);
+}
+
+function pairLink(data, group, pair) {
+  const sides = [pair.chosen, pair.rejected].map((i) => data.trajectories[i]);
+  const names = sides.flatMap((t) => [data.groups[t.group].source, t.sample]);
+  return linkTo("pair", group.round, group.learning, pair.kind, pair.task, ...names);
+}
+
+function makeLink(href, text) {
+  const link = make("a", "", text);
+  link.href = href;
+  return link;
+}
+
+function renderTurn(turn, number, className, side) {
   const [response, action, observation] = turn;
   const block = make("div", `turn ${className || ""}`);
   block.append(make("div", "no", String(number)));
   const body = make("div");
+  if (side) body.append(make("span", "tag side", side));
   const said = make("pre");
   const marker = response.lastIndexOf("Action:");
   const tail = action === null && marker >= 0 ? marker + "Action:".length : response.length;
@@ -91,7 +110,9 @@ function describe(t) {
 }
 
 function renderTrajectory(data, t) {
-  const out = [make("h4", "", t.task), make("div", "meta", `sample ${t.sample} · ${describe(t)}`)];
+  const meta = make("div", "meta", `sample ${t.sample} · ${describe(t)} · `);
+  meta.append(makeLink(trajectoryLink(data, t), "link"));
+  const out = [make("h4", "", t.task), meta];
   out.push(make("pre", "prompt", data.prompts[t.prompt]));
   t.turns.forEach((turn, i) => out.push(renderTurn(turn, i + 1)));
   return out;
@@ -99,9 +120,10 @@ function renderTrajectory(data, t) {
 
 // ---- chosen | rejected ----
 
-function renderSide(title, tone, source, t) {
+function renderSide(data, title, tone, t) {
   const head = make("div", "head");
-  head.append(make("b", tone, `${title}: ${SOURCES[source] || source}`), make("span", "", describe(t)));
+  head.append(make("b", tone, `${title}: ${sourceName(data, t)}`), make("span", "", `${describe(t)} · `));
+  head.append(makeLink(trajectoryLink(data, t), "whole trajectory"));
   return head;
 }
 
@@ -109,19 +131,23 @@ function sameTurn(a, b) {
   return Boolean(a && b) && a[0] === b[0] && a[2] === b[2];
 }
 
-function renderPair(data, pair) {
+// In one column, a turn that both sides share stands there once; page.css hides the other.
+function renderPair(data, group, pair) {
   const chosen = data.trajectories[pair.chosen];
   const rejected = data.trajectories[pair.rejected];
   const gap = (chosen.reward - rejected.reward).toFixed(3);
-  const out = [make("h4", "", pair.task), make("div", "meta", `${data.kinds[pair.kind] || pair.kind} · reward gap ${gap}`)];
+  const meta = make("div", "meta", `${group.kinds[pair.kind]} · reward gap ${gap} · `);
+  meta.append(makeLink(pairLink(data, group, pair), "link"));
+  const out = [make("h4", "", pair.task), meta];
   out.push(make("pre", "prompt", data.prompts[chosen.prompt]));
   const sides = make("div", "sides");
-  sides.append(renderSide("Chosen", "good", pair.chosenSource, chosen), renderSide("Rejected", "bad", pair.rejectedSource, rejected));
+  sides.append(renderSide(data, "Chosen", "good", chosen), renderSide(data, "Rejected", "bad", rejected));
   for (let i = 0; i < Math.max(chosen.turns.length, rejected.turns.length); i += 1) {
     const same = sameTurn(chosen.turns[i], rejected.turns[i]);
-    for (const side of [chosen, rejected]) {
+    for (const [name, side] of [["chosen", chosen], ["rejected", rejected]]) {
       const turn = side.turns[i];
-      sides.append(turn ? renderTurn(turn, i + 1, same ? "same" : "changed") : make("div", "turn"));
+      const state = `${name} ${same ? "same" : "changed"}`;
+      sides.append(turn ? renderTurn(turn, i + 1, state, same ? "both" : name) : make("div", "turn gap"));
     }
   }
   out.push(sides);
@@ -145,31 +171,57 @@ function unique(values) {
 }
 
 function fillRounds(select, groups) {
-  const rounds = unique(groups.map((g) => g.round));
-  fillSelect(select, rounds.map((r) => [String(r), roundName(r)]));
-  select.value = String(Math.max(...rounds));
+  const places = new Map(groups.map((g) => [String(g.round), g.place]));
+  fillSelect(select, [...places]);
+  select.value = String(Math.max(...groups.map((g) => g.round)));
 }
 
-function fillList(root, items, label, render) {
+// Entries are links; arrow keys go through them, from the list or from what it has opened.
+function fillList(root, items, first, label, link, render) {
   const list = root.querySelector(".list");
   const detail = root.querySelector(".detail");
-  function open(button, item) {
-    for (const other of list.children) other.setAttribute("aria-current", String(other === button));
-    detail.replaceChildren(...render(item));
+  let current = -1;
+  function open(index, byUser) {
+    current = index;
+    entries.forEach((entry, i) => {
+      entry.setAttribute("aria-current", String(i === index));
+      entry.tabIndex = i === index ? 0 : -1;
+    });
+    detail.replaceChildren(...render(items[index]));
     detail.scrollTop = 0;
+    if (byUser) history.replaceState(null, "", link(items[index]));
   }
-  const buttons = items.map((item) => {
-    const button = make("button");
-    button.type = "button";
+  const entries = items.map((item, index) => {
+    const entry = makeLink(link(item), "");
     const [id, value, below] = label(item);
-    button.append(make("span", "id", id), make("span", "", value), make("span", "sub", below));
-    button.addEventListener("click", () => open(button, item));
-    return button;
+    entry.append(make("span", "id", id), make("span", "", value), make("span", "sub", below));
+    entry.addEventListener("click", (event) => {
+      if (event.ctrlKey || event.metaKey || event.shiftKey) return;
+      event.preventDefault();
+      open(index, true);
+    });
+    return entry;
   });
-  list.replaceChildren(...buttons);
-  list.scrollTop = 0;
-  if (items.length) open(buttons[0], items[0]);
-  else detail.replaceChildren(make("p", "empty", "Nothing matches."));
+  const steps = { list: { ArrowUp: -1, ArrowDown: 1 }, detail: { ArrowLeft: -1, ArrowRight: 1 } };
+  list.onkeydown = detail.onkeydown = (event) => {
+    const where = event.currentTarget === list ? "list" : "detail";
+    const step = steps[where][event.key];
+    if (!step || event.ctrlKey || event.metaKey || event.altKey) return;
+    event.preventDefault();
+    const next = current + step;
+    if (next < 0 || next >= items.length) return;
+    open(next, true);
+    if (where === "list") entries[next].focus();
+    else list.scrollTop = entries[next].offsetTop - list.offsetTop;
+  };
+  list.replaceChildren(...entries);
+  if (!items.length) {
+    detail.replaceChildren(make("p", "empty", "Nothing matches."));
+    return;
+  }
+  const start = Math.max(items.indexOf(first), 0);
+  open(start, false);
+  list.scrollTop = entries[start].offsetTop - list.offsetTop;
 }
 
 const OUTCOMES = {
@@ -186,53 +238,90 @@ function searchText(data, t) {
   return [t.task, data.prompts[t.prompt], ...t.turns.flat()].join("\n").toLowerCase();
 }
 
+function controls(root, ...names) {
+  return names.map((name) => root.querySelector(`[name=${name}]`));
+}
+
 function startTrajectories(root, data) {
-  const [round, source, outcome, search] = ["round", "source", "outcome", "search"].map((n) => root.querySelector(`[name=${n}]`));
+  const [round, source, outcome, search] = controls(root, "round", "source", "outcome", "search");
   fillRounds(round, data.groups);
-  function refresh() {
+  function refresh(wanted) {
     const inRound = data.groups.filter((g) => String(g.round) === round.value);
-    fillSelect(source, inRound.map((g) => [g.source, SOURCES[g.source] || g.source]));
+    fillSelect(source, inRound.map((g) => [g.source, g.name]));
+    if (wanted) source.value = data.groups[wanted.group].source;
     const group = inRound.find((g) => g.source === source.value);
     const words = search.value.toLowerCase();
     const items = group.items.map((i) => data.trajectories[i])
       .filter((t) => OUTCOMES[outcome.value](t, data.threshold) && (!words || searchText(data, t).includes(words)));
+    const listed = items.length;
+    if (wanted && !items.includes(wanted)) items.unshift(wanted); // a pair has brought it to the page
     root.querySelector(".note").textContent =
-      `${items.length} listed; this page holds ${group.items.length} of the ${group.total} trajectories of this phase.`;
-    fillList(root, items,
+      `${listed} listed; this page holds ${group.items.length} of the ${group.total} trajectories of this phase.`;
+    fillList(root, items, wanted,
       (t) => [t.task, t.ending === "fault" ? "–" : t.reward.toFixed(2), `${ENDINGS[t.ending] || t.ending} · ${turnCount(t)}`],
+      (t) => trajectoryLink(data, t),
       (t) => renderTrajectory(data, t));
   }
-  for (const control of [round, source, outcome, search]) control.addEventListener("input", refresh);
+  for (const control of [round, source, outcome, search]) control.addEventListener("input", () => refresh());
   refresh();
+  return (hash) => {
+    const wanted = data.trajectories.find((t) => trajectoryLink(data, t) === hash);
+    if (!wanted) return false;
+    [round.value, outcome.value, search.value] = [String(data.groups[wanted.group].round), "all", ""];
+    refresh(wanted);
+    return true;
+  };
 }
 
 function startPairs(root, data) {
-  const [round, agent, kind, search] = ["round", "agent", "kind", "search"].map((n) => root.querySelector(`[name=${n}]`));
+  const [round, learning, kind, search] = controls(root, "round", "learning", "kind", "search");
   fillRounds(round, data.pairs);
-  const agents = { target: "Target", failure: "Failure agent" };
-  function refresh() {
+  function refresh(wanted, its) {
     const inRound = data.pairs.filter((g) => String(g.round) === round.value);
-    fillSelect(agent, inRound.map((g) => [g.agent, agents[g.agent] || g.agent]));
-    const group = inRound.find((g) => g.agent === agent.value);
-    fillSelect(kind, [["all", "All kinds"], ...unique(group.items.map((p) => p.kind)).map((k) => [k, data.kinds[k] || k])]);
+    fillSelect(learning, inRound.map((g) => [g.learning, g.name]));
+    if (its) learning.value = its.learning;
+    const group = inRound.find((g) => g.learning === learning.value);
+    fillSelect(kind, [["all", "All kinds"], ...Object.entries(group.kinds)]);
+    if (its) kind.value = "all";
     const words = search.value.toLowerCase();
     const sides = (p) => [data.trajectories[p.chosen], data.trajectories[p.rejected]];
     const items = group.items.filter((p) => (kind.value === "all" || p.kind === kind.value)
       && (!words || sides(p).some((t) => searchText(data, t).includes(words))));
     root.querySelector(".note").textContent =
-      `${items.length} listed; this page holds ${group.items.length} of the ${group.total} pairs of this agent and round.`;
-    fillList(root, items,
-      (p) => { const [c, r] = sides(p); return [p.task, `${c.reward.toFixed(2)} › ${r.reward.toFixed(2)}`, data.kinds[p.kind] || p.kind]; },
-      (p) => renderPair(data, p));
+      `${items.length} listed; this page holds ${group.items.length} of the ${group.total} pairs of this learner and round.`;
+    fillList(root, items, wanted,
+      (p) => { const [c, r] = sides(p); return [p.task, `${c.reward.toFixed(2)} › ${r.reward.toFixed(2)}`, group.kinds[p.kind]]; },
+      (p) => pairLink(data, group, p),
+      (p) => renderPair(data, group, p));
   }
-  for (const control of [round, agent, kind, search]) control.addEventListener("input", refresh);
+  for (const control of [round, learning, kind, search]) control.addEventListener("input", () => refresh());
   refresh();
+  return (hash) => {
+    for (const group of data.pairs) {
+      const wanted = group.items.find((p) => pairLink(data, group, p) === hash);
+      if (!wanted) continue;
+      [round.value, search.value] = [String(group.round), ""];
+      refresh(wanted, group);
+      return true;
+    }
+    return false;
+  };
+}
+
+function startBrowsers(data) {
+  const starts = { "trajectory-browser": [data.groups, startTrajectories], "pair-browser": [data.pairs, startPairs] };
+  const shown = Object.entries(starts).filter(([, [groups]]) => groups.length).map(([id, [, start]]) => {
+    const root = document.getElementById(id);
+    return [root, start(root, data)];
+  });
+  function follow() {
+    const found = shown.find(([, show]) => show(location.hash));
+    if (found) found[0].scrollIntoView();
+  }
+  window.addEventListener("hashchange", follow);
+  follow();
 }
 
 document.querySelectorAll("svg[data-hover]").forEach(attachHover);
 const payload = document.getElementById("payload");
-if (payload) {
-  const data = JSON.parse(payload.textContent);
-  if (data.groups.length) startTrajectories(document.getElementById("trajectory-browser"), data);
-  if (data.pairs.length) startPairs(document.getElementById("pair-browser"), data);
-}
+if (payload) startBrowsers(JSON.parse(payload.textContent));

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from coevo_jax.envs.intercode_sql.mysql.convert import ConvertedDump, convert_dump
 from coevo_jax.envs.intercode_sql.mysql.golds import as_valid_mysql
+from coevo_jax.envs.intercode_sql.mysql.real_server import ServerConnection, ServerSandbox, parse_dsn
 from coevo_jax.envs.intercode_sql.mysql.sandbox import LENIENT, STRICT, MySqlSandbox, Rules
-from coevo_jax.envs.intercode_sql.mysql.server import ServerConnection, ServerSandbox, parse_dsn
-from coevo_jax.envs.intercode_sql.sandbox import QueryLimits
+from coevo_jax.envs.intercode_sql.mysql.stored_dump import ConvertedDump, convert_dump
+from coevo_jax.envs.intercode_sql.sqlite_sandbox import QueryLimits
 
 
 @dataclass(frozen=True, kw_only=True)

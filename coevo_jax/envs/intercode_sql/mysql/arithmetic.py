@@ -17,7 +17,7 @@ from coevo_jax.envs.intercode_sql.mysql.values import (
     to_integer,
     to_number,
 )
-from coevo_jax.envs.intercode_sql.sandbox import SqlError
+from coevo_jax.envs.intercode_sql.sqlite_sandbox import SqlError
 
 DIVISION_DIGITS = 4  # MySQL's div_precision_increment
 MOST_DIGITS = 30

@@ -6,7 +6,6 @@ from typing import Any
 from coevo_jax.envs.intercode_sql.mysql import errors, nodes
 from coevo_jax.envs.intercode_sql.mysql.arithmetic import bitwise, invert, negate, operate
 from coevo_jax.envs.intercode_sql.mysql.binding_calls import CallBinder
-from coevo_jax.envs.intercode_sql.mysql.budget import Budget
 from coevo_jax.envs.intercode_sql.mysql.comparisons import compare, membership
 from coevo_jax.envs.intercode_sql.mysql.forms import cast, choose, shift, text_compute
 from coevo_jax.envs.intercode_sql.mysql.literals import literal_term
@@ -20,7 +19,8 @@ from coevo_jax.envs.intercode_sql.mysql.schema import (
 from coevo_jax.envs.intercode_sql.mysql.subqueries import SubqueryBinder
 from coevo_jax.envs.intercode_sql.mysql.terms import Compute, Row, Scope, Term, combine, constant, fold
 from coevo_jax.envs.intercode_sql.mysql.values import truth
-from coevo_jax.envs.intercode_sql.sandbox import SqlError
+from coevo_jax.envs.intercode_sql.mysql.work_limit import Budget
+from coevo_jax.envs.intercode_sql.sqlite_sandbox import SqlError
 
 COMPARISONS = frozenset({"=", "<=>", "<>", "<", "<=", ">", ">="})
 ARITHMETIC = frozenset({"+", "-", "*", "/", "%", "div"})

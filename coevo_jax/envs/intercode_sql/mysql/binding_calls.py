@@ -13,7 +13,6 @@ from coevo_jax.envs.intercode_sql.mysql import (
     text_functions,
 )
 from coevo_jax.envs.intercode_sql.mysql.aggregates import Aggregate, aggregate
-from coevo_jax.envs.intercode_sql.mysql.budget import Budget
 from coevo_jax.envs.intercode_sql.mysql.forms import FORMS, shift, text_compute
 from coevo_jax.envs.intercode_sql.mysql.natives import Native
 from coevo_jax.envs.intercode_sql.mysql.nodes import Call, Node
@@ -22,7 +21,8 @@ from coevo_jax.envs.intercode_sql.mysql.terms import Compute, Row, Scope, Term, 
 from coevo_jax.envs.intercode_sql.mysql.values import LONGEST_TEXT
 from coevo_jax.envs.intercode_sql.mysql.windows import WindowCall
 from coevo_jax.envs.intercode_sql.mysql.words import AGGREGATES
-from coevo_jax.envs.intercode_sql.sandbox import SqlError
+from coevo_jax.envs.intercode_sql.mysql.work_limit import Budget
+from coevo_jax.envs.intercode_sql.sqlite_sandbox import SqlError
 
 VERSION = "8.0.33"
 NATIVES: dict[str, Native] = {

@@ -10,7 +10,7 @@ from coevo_jax.envs.intercode_sql.mysql.moments import moment_of, time_of
 from coevo_jax.envs.intercode_sql.mysql.schema import INT, SqlType
 from coevo_jax.envs.intercode_sql.mysql.terms import Compute, Row, Term, combine
 from coevo_jax.envs.intercode_sql.mysql.values import to_double, to_number, to_text
-from coevo_jax.envs.intercode_sql.sandbox import SqlError
+from coevo_jax.envs.intercode_sql.sqlite_sandbox import SqlError
 
 Reader = Callable[[Any], Any] | None
 OPERATORS: dict[str, Callable[[Any, Any], bool]] = {

@@ -6,7 +6,6 @@ from typing import Any
 from coevo_jax.envs.intercode_sql.mysql import nodes
 from coevo_jax.envs.intercode_sql.mysql.aggregates import grouped_key
 from coevo_jax.envs.intercode_sql.mysql.binding import Binder
-from coevo_jax.envs.intercode_sql.mysql.budget import Budget
 from coevo_jax.envs.intercode_sql.mysql.forms import as_type
 from coevo_jax.envs.intercode_sql.mysql.names import order_term
 from coevo_jax.envs.intercode_sql.mysql.schema import SqlType
@@ -14,7 +13,8 @@ from coevo_jax.envs.intercode_sql.mysql.select import SelectPlan
 from coevo_jax.envs.intercode_sql.mysql.sorting import sorted_rows
 from coevo_jax.envs.intercode_sql.mysql.sources import World
 from coevo_jax.envs.intercode_sql.mysql.terms import Row, Scope, Source, Term, merged_type
-from coevo_jax.envs.intercode_sql.sandbox import SqlError
+from coevo_jax.envs.intercode_sql.mysql.work_limit import Budget
+from coevo_jax.envs.intercode_sql.sqlite_sandbox import SqlError
 
 MOST_ROUNDS = 1000
 RECURSION = (

@@ -1,6 +1,6 @@
 """What MySQL says about the usual mistakes, word for word."""
 
-from coevo_jax.envs.intercode_sql.sandbox import SqlError
+from coevo_jax.envs.intercode_sql.sqlite_sandbox import SqlError
 
 USER = "'agent'@'localhost'"
 NEAR_CHARS = 80

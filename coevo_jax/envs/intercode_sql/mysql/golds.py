@@ -1,7 +1,7 @@
 """Gold queries of Spider as valid MySQL: aliases of derived tables, backticks around reserved words."""
 
 from coevo_jax.envs.intercode_sql.mysql.queries import QueryParser
-from coevo_jax.envs.intercode_sql.sandbox import SqlError
+from coevo_jax.envs.intercode_sql.sqlite_sandbox import SqlError
 
 
 def as_valid_mysql(sql: str) -> str:

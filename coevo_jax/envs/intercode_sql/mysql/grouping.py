@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from coevo_jax.envs.intercode_sql.mysql.terms import Scope, Term
-from coevo_jax.envs.intercode_sql.sandbox import SqlError
+from coevo_jax.envs.intercode_sql.sqlite_sandbox import SqlError
 
 MODE = "this is incompatible with sql_mode=only_full_group_by"
 Column = tuple[int, int]

@@ -12,7 +12,7 @@ from coevo_jax.envs.intercode_sql.mysql.compound import walk
 from coevo_jax.envs.intercode_sql.mysql.forms import FORMS
 from coevo_jax.envs.intercode_sql.mysql.queries import QueryParser
 from coevo_jax.envs.intercode_sql.mysql.words import AGGREGATES, WINDOWS
-from coevo_jax.envs.intercode_sql.sandbox import SqlError
+from coevo_jax.envs.intercode_sql.sqlite_sandbox import SqlError
 
 MAX_SQL_CHARS = 20_000
 RUNS = re.compile(r"/\*[!+M]")

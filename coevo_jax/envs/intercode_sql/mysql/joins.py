@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from coevo_jax.envs.intercode_sql.mysql.budget import Budget
 from coevo_jax.envs.intercode_sql.mysql.tables import StoredTable, hashed
 from coevo_jax.envs.intercode_sql.mysql.terms import Compute, Row, Term
 from coevo_jax.envs.intercode_sql.mysql.values import truth
+from coevo_jax.envs.intercode_sql.mysql.work_limit import Budget
 
 CELLS = 3  # of a row behind its sources: rolled-up keys, aggregates, windows
 

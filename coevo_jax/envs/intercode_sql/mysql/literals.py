@@ -17,7 +17,7 @@ from coevo_jax.envs.intercode_sql.mysql.schema import (
     SqlType,
 )
 from coevo_jax.envs.intercode_sql.mysql.terms import Term, constant
-from coevo_jax.envs.intercode_sql.sandbox import SqlError
+from coevo_jax.envs.intercode_sql.sqlite_sandbox import SqlError
 
 LITERALS = {"text": TEXT, "double": DOUBLE, "null": NULL, "bytes": BYTES}
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from coevo_jax.envs.intercode_sql.mysql import errors, nodes
 from coevo_jax.envs.intercode_sql.mysql.terms import Term
-from coevo_jax.envs.intercode_sql.sandbox import SqlError
+from coevo_jax.envs.intercode_sql.sqlite_sandbox import SqlError
 
 if TYPE_CHECKING:
     from coevo_jax.envs.intercode_sql.mysql.binding import Binder

@@ -7,7 +7,7 @@ from typing import Any
 import regex
 
 from coevo_jax.envs.intercode_sql.mysql.collation import collation_key
-from coevo_jax.envs.intercode_sql.sandbox import SqlError
+from coevo_jax.envs.intercode_sql.sqlite_sandbox import SqlError
 
 REGEX_SECONDS = 0.5  # of CPU, for one match; it holds the interpreter all the while
 

@@ -25,13 +25,13 @@ MOST_PERMUTED = 7
 
 
 @dataclass(slots=True, eq=False)
-class Item:
+class PlanItem:
     """What a join puts together: a source, or the inner side of an outer join with its own conditions."""
 
     leaves: tuple[int, ...]
     needs: int = 0  # bits of the sources that must come before
     on: list[Term] = field(default_factory=list)
-    inside: "list[Item]" = field(default_factory=list)
+    inside: "list[PlanItem]" = field(default_factory=list)
     inner_conditions: list[Term] = field(default_factory=list)
     outer: bool = False
 
@@ -52,7 +52,7 @@ class _Access:
 class Planner:
     """Plans one join."""
 
-    def __init__(self, leaves: Sequence[Leaf], items: list[Item], conditions: list[Term], straight: bool):
+    def __init__(self, leaves: Sequence[Leaf], items: list[PlanItem], conditions: list[Term], straight: bool):
         self._leaves = leaves
         self._items = items
         self._conditions = conditions
@@ -83,26 +83,26 @@ class Planner:
                 if needs == 1 << leaf.number:
                     leaf.filters.append(term)
 
-    def _order(self) -> list[Item]:
+    def _order(self) -> list[PlanItem]:
         items = self._items
         if self._straight or len(items) < 2 or len(items) > MOST_PERMUTED:
             return items
         items = sorted(items, key=lambda item: self._found_rows(item))
         constant = [item for item in items if not item.outer and self._is_constant(item)]
         rest = [item for item in items if item not in constant]
-        best: list[tuple[float, list[Item]]] = []
+        best: list[tuple[float, list[PlanItem]]] = []
         start = sum(item.mask for item in constant)
         self._search(constant, rest, start, 1.0, 0.0, best)
         return best[0][1] if best else self._items
 
     def _search(
         self,
-        prefix: list[Item],
-        rest: list[Item],
+        prefix: list[PlanItem],
+        rest: list[PlanItem],
         done: int,
         rows: float,
         cost: float,
-        best: list[tuple[float, list[Item]]],
+        best: list[tuple[float, list[PlanItem]]],
     ) -> None:
         if not rest:
             if not best or cost < best[0][0] - 1e-9:
@@ -119,12 +119,12 @@ class Planner:
             more = max(access.rows, 1.0) if item.outer else access.rows
             self._search([*prefix, item], others, done | item.mask, rows * more, total, best)
 
-    def _found_rows(self, item: Item) -> float:
+    def _found_rows(self, item: PlanItem) -> float:
         leaf = self._leaves[item.leaves[0]]
         counts = [found for term in leaf.filters if (found := counted(term, leaf)) is not None]
         return min([leaf.rows, *counts])
 
-    def _is_constant(self, item: Item) -> bool:
+    def _is_constant(self, item: PlanItem) -> bool:
         leaf = self._leaves[item.leaves[0]]
         return any(
             unique and places and all(self._source_of(leaf.number, place, 0, ()) for place in places)
@@ -146,7 +146,7 @@ class Planner:
                     found = found or "before"
         return found
 
-    def _access(self, item: Item, done: int, prefix: float, first: bool) -> _Access:
+    def _access(self, item: PlanItem, done: int, prefix: float, first: bool) -> _Access:
         leaf = self._leaves[item.leaves[0]]
         if len(item.leaves) > 1:
             size = 1.0
@@ -159,7 +159,7 @@ class Planner:
             return best
         return scan
 
-    def _by_index(self, item: Item, leaf: Leaf, done: int, prefix: float) -> _Access | None:
+    def _by_index(self, item: PlanItem, leaf: Leaf, done: int, prefix: float) -> _Access | None:
         best: _Access | None = None
         for name, unique, places in leaf.indexes:
             known = []
@@ -183,7 +183,7 @@ class Planner:
                 best = access
         return best
 
-    def _by_scan(self, item: Item, leaf: Leaf, done: int, prefix: float, first: bool) -> _Access:
+    def _by_scan(self, item: PlanItem, leaf: Leaf, done: int, prefix: float, first: bool) -> _Access:
         own = [term for term in (*leaf.filters, *item.on) if _needs(term) == 1 << leaf.number]
         share = 1.0
         rows = leaf.rows
@@ -206,7 +206,7 @@ class Planner:
 
     def _filtered(
         self,
-        item: Item,
+        item: PlanItem,
         leaf: Leaf,
         done: int,
         rows: float,
@@ -227,7 +227,7 @@ class Planner:
             rows *= selectivity(term, leaf)
         return rows
 
-    def _step(self, item: Item, done: int, first: bool) -> Step:
+    def _step(self, item: PlanItem, done: int, first: bool) -> Step:
         widths = tuple(len(self._leaves[leaf].source.columns) for leaf in item.leaves)
         step = Step(item.leaves, outer=item.outer, widths=widths)
         if len(item.leaves) != 1:
@@ -243,7 +243,7 @@ class Planner:
         step.hashes = access.method == "hash" and not first
         return step
 
-    def _scan_index(self, leaf: Leaf, item: Item) -> str | None:
+    def _scan_index(self, leaf: Leaf, item: PlanItem) -> str | None:
         """The index in whose order a scan reads: of a range where that is cheaper, else one that covers."""
         if leaf.table is None:
             return None
@@ -263,7 +263,7 @@ class Planner:
                     best = (cost, name)
         return best[1] if best is not None else leaf.covering()
 
-    def _attach(self, step: Step, item: Item, now: list[Term], done: int) -> None:
+    def _attach(self, step: Step, item: PlanItem, now: list[Term], done: int) -> None:
         conditions = [*now] if not item.outer else [*item.on]
         after = now if item.outer else []
         for term in conditions:

@@ -3,7 +3,7 @@
 from coevo_jax.envs.intercode_sql.mysql import errors, nodes
 from coevo_jax.envs.intercode_sql.mysql.expressions import ExpressionParser, number
 from coevo_jax.envs.intercode_sql.mysql.nodes import Node, Query
-from coevo_jax.envs.intercode_sql.sandbox import SqlError
+from coevo_jax.envs.intercode_sql.sqlite_sandbox import SqlError
 
 OPTIONS = frozenset(
     [

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from coevo_jax.envs.intercode_sql.mysql import errors, nodes
-from coevo_jax.envs.intercode_sql.mysql.budget import Budget
 from coevo_jax.envs.intercode_sql.mysql.compound import Builder, walk
 from coevo_jax.envs.intercode_sql.mysql.explain import explain
 from coevo_jax.envs.intercode_sql.mysql.information import InformationSchema
@@ -24,7 +23,8 @@ from coevo_jax.envs.intercode_sql.mysql.statements import StatementParser, filte
 from coevo_jax.envs.intercode_sql.mysql.tables import open_stored
 from coevo_jax.envs.intercode_sql.mysql.terms import Scope, Source
 from coevo_jax.envs.intercode_sql.mysql.values import client_reader
-from coevo_jax.envs.intercode_sql.sandbox import QueryLimits, SqlError
+from coevo_jax.envs.intercode_sql.mysql.work_limit import Budget
+from coevo_jax.envs.intercode_sql.sqlite_sandbox import QueryLimits, SqlError
 
 TOO_LONG = "Query execution was interrupted, maximum statement execution time exceeded"
 STACK = "Thread stack overrun:  Need more than available stack"

@@ -25,7 +25,7 @@ from coevo_jax.envs.intercode_sql.mysql.sources import (
 )
 from coevo_jax.envs.intercode_sql.mysql.tables import PRIMARY
 from coevo_jax.envs.intercode_sql.mysql.terms import Row, Scope, Term
-from coevo_jax.envs.intercode_sql.sandbox import SqlError
+from coevo_jax.envs.intercode_sql.sqlite_sandbox import SqlError
 
 Order = list[tuple[Term, bool]]
 

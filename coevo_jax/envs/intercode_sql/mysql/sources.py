@@ -7,11 +7,11 @@ from typing import Any
 from coevo_jax.envs.intercode_sql.mysql import errors, nodes
 from coevo_jax.envs.intercode_sql.mysql.binding import Binder
 from coevo_jax.envs.intercode_sql.mysql.nodes import Node, Operation
-from coevo_jax.envs.intercode_sql.mysql.planner import Item
+from coevo_jax.envs.intercode_sql.mysql.planner import PlanItem
 from coevo_jax.envs.intercode_sql.mysql.schema import SqlType
 from coevo_jax.envs.intercode_sql.mysql.tables import StoredDatabase
 from coevo_jax.envs.intercode_sql.mysql.terms import Scope, Source, Term
-from coevo_jax.envs.intercode_sql.sandbox import SqlError
+from coevo_jax.envs.intercode_sql.sqlite_sandbox import SqlError
 
 Information = Callable[[str], "tuple[list[tuple[str, SqlType]], Callable[[], Sequence[tuple]]] | None"]
 NULL_REJECTING = frozenset(
@@ -174,11 +174,11 @@ def bind_conditions(tree: Tree, binder: Binder, scope: Scope) -> None:
     scope.visible = None
 
 
-def items_of(tree: Tree, conditions: list[Term]) -> tuple[list[Item], list[Term]]:
+def items_of(tree: Tree, conditions: list[Term]) -> tuple[list[PlanItem], list[Term]]:
     """What a planner puts together, and the conditions of inner joins. Outer joins that a condition makes
     inner, for it is never true on NULLs, are inner ones."""
     if tree.left is None or tree.right is None:
-        return [Item(tree.leaves)], []
+        return [PlanItem(tree.leaves)], []
     if tree.kind != "left":
         inner = [*conditions, *tree.on]
         left_items, left_on = items_of(tree.left, inner)
@@ -193,7 +193,7 @@ def items_of(tree: Tree, conditions: list[Term]) -> tuple[list[Item], list[Term]
     left_items, left_on = items_of(tree.left, conditions)
     inside, inner_conditions = items_of(tree.right, tree.on)
     needs = sum(1 << leaf for leaf in tree.left.leaves)
-    item = Item(tree.right.leaves, needs, tree.on, inside, inner_conditions, True)
+    item = PlanItem(tree.right.leaves, needs, tree.on, inside, inner_conditions, True)
     return [*left_items, item], left_on
 
 

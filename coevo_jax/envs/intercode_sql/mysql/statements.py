@@ -12,7 +12,7 @@ from coevo_jax.envs.intercode_sql.mysql.queries import QueryParser
 from coevo_jax.envs.intercode_sql.mysql.schema import COLLATION, INT, TEXT, SqlType
 from coevo_jax.envs.intercode_sql.mysql.tables import StoredDatabase, StoredTable
 from coevo_jax.envs.intercode_sql.mysql.values import to_text
-from coevo_jax.envs.intercode_sql.sandbox import SqlError
+from coevo_jax.envs.intercode_sql.sqlite_sandbox import SqlError
 
 Rows = list[tuple]
 QUERIES = frozenset({"select", "with", "values", "table", "("})

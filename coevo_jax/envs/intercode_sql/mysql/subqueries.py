@@ -4,12 +4,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from coevo_jax.envs.intercode_sql.mysql import errors, nodes
-from coevo_jax.envs.intercode_sql.mysql.budget import Budget
 from coevo_jax.envs.intercode_sql.mysql.comparisons import OPERATORS, compare, readers
 from coevo_jax.envs.intercode_sql.mysql.nodes import Node
 from coevo_jax.envs.intercode_sql.mysql.schema import INT
 from coevo_jax.envs.intercode_sql.mysql.terms import Compute, Row, Scope, Term, combine
-from coevo_jax.envs.intercode_sql.sandbox import SqlError
+from coevo_jax.envs.intercode_sql.mysql.work_limit import Budget
+from coevo_jax.envs.intercode_sql.sqlite_sandbox import SqlError
 
 SEVERAL = "Subquery returns more than 1 row"
 LIMITED = "LIMIT & IN/ALL/ANY/SOME subquery"

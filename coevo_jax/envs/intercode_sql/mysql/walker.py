@@ -6,7 +6,7 @@ from typing import TypeVar
 from coevo_jax.envs.intercode_sql.mysql import errors, nodes
 from coevo_jax.envs.intercode_sql.mysql.lexer import Token, error_at, tokenize
 from coevo_jax.envs.intercode_sql.mysql.nodes import Node
-from coevo_jax.envs.intercode_sql.sandbox import SqlError
+from coevo_jax.envs.intercode_sql.sqlite_sandbox import SqlError
 
 T = TypeVar("T")
 

@@ -15,7 +15,7 @@ from coevo_jax.envs.intercode_sql.mysql.errors import TOO_BIG
 from coevo_jax.envs.intercode_sql.mysql.guard import check_statement
 from coevo_jax.envs.intercode_sql.mysql.moments import NOW
 from coevo_jax.envs.intercode_sql.mysql.sandbox import LENIENT, MAX_RESULT_CHARS, TOO_LONG, Rules
-from coevo_jax.envs.intercode_sql.sandbox import QueryLimits, SqlError
+from coevo_jax.envs.intercode_sql.sqlite_sandbox import QueryLimits, SqlError
 
 EXPECTED = "expected mysql://user:password@host:port, or $NAME of an environment variable that holds it"
 SQL_MODE = (

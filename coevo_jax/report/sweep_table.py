@@ -10,7 +10,8 @@ import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from coevo_jax.report.comparison import Comparison, Interval, compare, interval
+from coevo_jax.report.cast import agent_words
+from coevo_jax.report.comparison import Comparison, Interval, compare, interval, reward_of
 from coevo_jax.report.markdown import cell, cpu, differences, measured, table
 from coevo_jax.run_folder.metrics import METRICS_FILE, read_metrics
 from coevo_jax.run_folder.results import Results
@@ -19,7 +20,6 @@ MEASURES = {
     "reward": "final_reward",
     "success": "final_success",
     "hard neg. of failures": "final_hard_of_failures",
-    "failure agent's reward": "failure_reward",
 }
 LEARNED = {"margin": "rewards/margins", "accuracy": "rewards/accuracies"}
 
@@ -64,6 +64,8 @@ def sweep_table(runs: Sequence[SweepRun], agent: str) -> SweepTable:
     left = [method for method in methods if any(run.method == method for run in whole)]
     comparison = compare([run.results for run in whole], subject=left[0]) if left else None
     measures = {row["method"]: row["measures"] for row in comparison["methods"]} if comparison else {}
+    others = comparison["others"] if comparison else []
+    shown = MEASURES | {f"{agent_words(agent)}'s reward": reward_of(agent) for agent in others}
     rows = []
     for method in methods:
         own = [run for run in runs if run.method == method]
@@ -73,13 +75,13 @@ def sweep_table(runs: Sequence[SweepRun], agent: str) -> SweepTable:
             (
                 method,
                 str(len(own) - len(diverged)),
-                *(cell(measures.get(method, {}).get(key)) for key in MEASURES.values()),
+                *(cell(measures.get(method, {}).get(key)) for key in shown.values()),
                 *(cell(learned[method][name]) for name in LEARNED),
                 f"{len(diverged)} (seed {', '.join(diverged)})" if diverged else "0",
                 "–" if seconds is None else f"{seconds / 60:.1f}",
             )
         )
-    header = ("loss", "seeds", *MEASURES, *LEARNED, "diverged", "minutes")
+    header = ("loss", "seeds", *shown, *LEARNED, "diverged", "minutes")
     return SweepTable(
         header=header, rows=tuple(rows), comparison=comparison, learned=learned, runs=tuple(runs)
     )
@@ -146,7 +148,7 @@ def _learned(run: SweepRun, agent: str) -> Mapping[str, float]:
     lines = [
         line
         for line in read_metrics(run.folder / METRICS_FILE)
-        if line["phase"].endswith(f"/learn_{agent}") and f"{agent}/loss" in line["values"]
+        if "/learn_" in line["phase"] and f"{agent}/loss" in line["values"]
     ]
     if not lines:
         return {}

@@ -34,7 +34,7 @@ class Learned:
 
 
 @dataclass
-class Summary:
+class SetSummary:
     """Numbers of a set. `lengths` holds, by name, one number per row."""
 
     rows: int = 0
@@ -50,9 +50,9 @@ class Summary:
     samples: list[Record] = field(default_factory=list)
 
 
-def summarize_records(records: Iterable[tuple[str, Record]], samples: int) -> Summary:
+def summarize_records(records: Iterable[tuple[str, Record]], samples: int) -> SetSummary:
     """Collect the numbers of a set, and its first `samples` rows."""
-    summary = Summary()
+    summary = SetSummary()
     for _, record in records:
         summary.rows += 1
         if len(summary.samples) < samples:
@@ -69,7 +69,7 @@ def learned_words(layout: str, kind: Learned) -> str:
     return f"{words}, {kind.compared} of rejected sides only compared" if kind.compared else words
 
 
-def _count(summary: Summary, record: Record) -> None:
+def _count(summary: SetSummary, record: Record) -> None:
     if isinstance(record, Conversation):
         _conversation(summary, record)
     elif isinstance(record, TextPair):
@@ -78,7 +78,7 @@ def _count(summary: Summary, record: Record) -> None:
         _trajectory(summary, record)
 
 
-def _conversation(summary: Summary, row: Conversation) -> None:
+def _conversation(summary: SetSummary, row: Conversation) -> None:
     characters, said, spoken, skipped, plain, empty, keyed = 0, 0, 0, 0, 0, 0, 0
     agent = Speaker.GPT
     for message in row.messages:
@@ -115,7 +115,7 @@ def _conversation(summary: Summary, row: Conversation) -> None:
     _row(summary, row, row.messages, spoken, row.reward)
 
 
-def _pair(summary: Summary, row: TextPair) -> None:
+def _pair(summary: SetSummary, row: TextPair) -> None:
     for name, side in (("chosen", row.chosen), ("rejected", row.rejected)):
         _length(summary, f"turns, {name}", len(_spoken(side)))
         _length(summary, f"characters, {name}", _characters(side))
@@ -130,7 +130,7 @@ def _pair(summary: Summary, row: TextPair) -> None:
     _row(summary, row, row.prompt, len(_spoken(row.chosen)), None)
 
 
-def _trajectory(summary: Summary, row: Trajectory) -> None:
+def _trajectory(summary: SetSummary, row: Trajectory) -> None:
     _length(summary, "turns", len(row.turns))
     _length(summary, "tokens", len(row.tokens))
     _length(summary, "tokens of the agent", int(row.agent_mask.sum()))
@@ -141,7 +141,7 @@ def _trajectory(summary: Summary, row: Trajectory) -> None:
     _family(summary, row.task_id, {}, len(row.turns), row.reward)
 
 
-def _learned(summary: Summary, layout: str, spoken: int, learned: int, compared: int = 0) -> None:
+def _learned(summary: SetSummary, layout: str, spoken: int, learned: int, compared: int = 0) -> None:
     kind = summary.learned.setdefault(layout, Learned())
     kind.rows += 1
     kind.spoken += spoken
@@ -150,7 +150,11 @@ def _learned(summary: Summary, layout: str, spoken: int, learned: int, compared:
 
 
 def _row(
-    summary: Summary, row: Conversation | TextPair, heard: Iterable[Message], turns: int, reward: float | None
+    summary: SetSummary,
+    row: Conversation | TextPair,
+    heard: Iterable[Message],
+    turns: int,
+    reward: float | None,
 ) -> None:
     """Count what rows of text have in common: an id, a prompt and other keys."""
     prompt = prompt_text(heard)
@@ -172,23 +176,25 @@ def _characters(messages: Iterable[Message]) -> int:
     return sum(len(message.text) for message in messages)
 
 
-def _length(summary: Summary, name: str, number: int) -> None:
+def _length(summary: SetSummary, name: str, number: int) -> None:
     summary.lengths.setdefault(name, []).append(number)
 
 
-def _system_prompt(summary: Summary, text: str) -> None:
+def _system_prompt(summary: SetSummary, text: str) -> None:
     first = text.strip().split("\n")[0][:60] or "(none)"
     summary.counts.setdefault("system prompts", Counter())[first] += 1
 
 
-def _reward(summary: Summary, reward: float | None) -> None:
+def _reward(summary: SetSummary, reward: float | None) -> None:
     if reward is None:
         summary.without_reward += 1
     else:
         summary.rewards.append(reward)
 
 
-def _family(summary: Summary, row_id: str, extra: dict[str, Any], turns: int, reward: float | None) -> None:
+def _family(
+    summary: SetSummary, row_id: str, extra: dict[str, Any], turns: int, reward: float | None
+) -> None:
     summary.ids[row_id] += 1
     name = family_of(row_id, extra)
     family = summary.families.get(name)

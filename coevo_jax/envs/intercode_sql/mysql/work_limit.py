@@ -3,7 +3,7 @@
 import time
 
 from coevo_jax.envs.intercode_sql.mysql.patterns import TimeIsUp
-from coevo_jax.envs.intercode_sql.sandbox import QueryLimits
+from coevo_jax.envs.intercode_sql.sqlite_sandbox import QueryLimits
 
 INSTRUCTIONS_PER_ROW = 20
 """`QueryLimits.instructions` that one row read, joined, tested or grouped counts as."""

@@ -14,7 +14,7 @@ from coevo_jax.config.strict import ConfigError
 from coevo_jax.envs.pool import EnvPool
 from coevo_jax.rollout import EpisodeSet, play, play_together
 from coevo_jax.rollout.endpoint import Endpoint, Served, ask, base_model, list_models, probe
-from coevo_jax.rollout.server import ServerEngine
+from coevo_jax.rollout.server_engine import ServerEngine
 from coevo_jax.sampling.engine import Sampling
 from coevo_jax.trajectory import Ending
 from tests.rollout.stub_server import Stub, StubServer

@@ -12,7 +12,7 @@ from coevo_jax.machine.chips import GIB, Chip, Machine
 from coevo_jax.machine.costs import Cost, cost_of
 from coevo_jax.preflight.arrays import array_bytes, bytes_per_device
 from coevo_jax.preflight.collectives import Traffic, collectives
-from coevo_jax.preflight.compiled import Phase, Program
+from coevo_jax.preflight.compiled import CompiledPhase, Program
 from coevo_jax.preflight.plan import Plan, plan_programs
 
 QUICK = -1.0  # the compiler's effort for fast code, from -1 to 1
@@ -60,7 +60,7 @@ class Result:
 
 @dataclass(frozen=True, kw_only=True)
 class PhaseResult:
-    phase: Phase
+    phase: CompiledPhase
     results: tuple[Result, ...]
 
     @property
@@ -165,7 +165,7 @@ def check_program(plan: Plan, phase_name: str, name: str) -> Result:
     return _measure(plan, phase, program, _compile(plan, program))
 
 
-def largest_arrays(phase: Phase) -> list[tuple[str, int]]:
+def largest_arrays(phase: CompiledPhase) -> list[tuple[str, int]]:
     """The largest resident arrays of a phase, by group and path, with their bytes on a device."""
     arrays = []
     for group, tree in phase.resident.items():
@@ -201,7 +201,7 @@ def _compile(plan: Plan, program: Program) -> Compiled:
     )
 
 
-def _measure(plan: Plan, phase: Phase, program: Program, compiled: Compiled) -> Result:
+def _measure(plan: Plan, phase: CompiledPhase, program: Program, compiled: Compiled) -> Result:
     away = (*program.frees, *program.yields)
     resident = sum(bytes_per_device(tree) for name, tree in phase.resident.items() if name not in away)
     held = sum(bytes_per_device(phase.resident[name]) for name in program.holds if name in phase.resident)

@@ -1,0 +1,154 @@
+"""Who acts in a run: its agents, collections, learnings and kinds of pair, as pages and tables name them.
+
+Names are the recipe's, in plain words: second_helper is "Second helper". An agent has its colour by its
+place, the lead the first one.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from coevo_jax.report.words import round_name
+from coevo_jax.run_folder.results import Results
+
+TONES = ("c1", "c2", "c3", "c4", "c5", "c6")
+EXPERT = "expert"
+_AGENTS = {"failure": "Failure agent"}  # the name alone would read as an episode that failed
+_KINDS = {
+    "expert_target": "expert over target failure",
+    "expert_failure": "expert over failure-agent failure",
+    "failure_failure": "better over worse failure",
+    "expert_over": "expert over failure",
+}
+
+
+def plain(name: str) -> str:
+    """A name of a recipe as the beginning of a line: "hard_negatives" is "Hard negatives"."""
+    words = name.replace("_", " ")
+    return words[:1].upper() + words[1:]
+
+
+def agent_name(agent: str) -> str:
+    """An agent as the beginning of a line."""
+    return _AGENTS.get(agent, plain(agent))
+
+
+def agent_words(agent: str) -> str:
+    """An agent inside a line."""
+    name = agent_name(agent)
+    return name[:1].lower() + name[1:]
+
+
+def the_agent(agent: str) -> str:
+    """An agent with its article: "the target agent"."""
+    return f"the {agent.replace('_', ' ')} agent"
+
+
+def kind_name(kind: str) -> str:
+    """A kind of pair in words."""
+    return _KINDS.get(kind, kind.replace("_", " "))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cast:
+    """Names of one run, each in the order of its recipe."""
+
+    agents: tuple[str, ...]  # the lead first
+    collections: Mapping[str, str]  # what is explored into -> who plays
+    learnings: Mapping[str, str]  # learning -> who learns
+
+    @property
+    def lead(self) -> str:
+        return self.agents[0]
+
+    def place(self, agent: str) -> int:
+        """An agent's place; what the recipe does not name stands last."""
+        return self.agents.index(agent) if agent in self.agents else len(self.agents)
+
+    def tone(self, agent: str) -> str:
+        """The colour of an agent."""
+        return TONES[self.place(agent) % len(TONES)]
+
+    def collection_tone(self, collection: str) -> str:
+        """An agent's for the first collection that it plays; further ones have colours of their own."""
+        first = {agent: name for name, agent in reversed(list(self.collections.items()))}
+        others = [name for name, agent in self.collections.items() if name != first[agent]]
+        if collection not in others:
+            return self.tone(self.collections.get(collection, collection))
+        taken = {self.tone(agent) for agent in self.agents}
+        free = [tone for tone in (*TONES[3:], *TONES[:3]) if tone not in taken] or list(TONES)
+        return free[others.index(collection) % len(free)]
+
+    def is_own(self, collection: str) -> bool:
+        """Whether a collection has the name of the agent that plays it."""
+        return collection in self.agents and self.collections.get(collection, collection) == collection
+
+    def collection_name(self, collection: str) -> str:
+        """What is explored, in words: its player's name, or its own."""
+        return agent_name(collection) if self.is_own(collection) else plain(collection)
+
+    def learning_name(self, learning: str) -> str:
+        """Who learns, and which learning it is where it has a name of its own."""
+        agent = self.learnings.get(learning, learning)
+        return (
+            agent_name(agent) if agent == learning else f"{agent_name(agent)}: {learning.replace('_', ' ')}"
+        )
+
+    def source_name(self, source: str, agent: str) -> str:
+        """Trajectories by the name of their files and by who played them."""
+        if source == EXPERT:
+            return "Experts"
+        if source.startswith("eval-"):
+            return f"Evaluation: {agent_words(agent)}"
+        return (
+            f"{agent_name(agent)} explores" if source == agent else f"{plain(source)} ({agent_words(agent)})"
+        )
+
+    def phase_name(self, name: str) -> str:
+        """A phase such as "round-01/learn_target" in words: "Round 1 · Target learns"."""
+        place, _, phase = name.rpartition("/")
+        kind, _, who = phase.partition("_")
+        if kind == "explore":
+            words = f"{agent_name(who)} explores" if self.is_own(who) else plain(who)
+        elif kind == "learn":
+            agent = self.learnings.get(who, who)
+            words = f"{agent_name(agent)} learns" + (f": {who.replace('_', ' ')}" if agent != who else "")
+        elif kind == "evaluate":
+            words = f"Evaluation: {agent_words(who)}" if who else "Evaluation"
+        else:
+            words = plain(phase)
+        if place.startswith("round-") and place[6:].isdigit():
+            return f"{round_name(int(place[6:]))} · {words}"
+        return f"{place} · {words}" if place else words
+
+    def source_order(self, source: str) -> tuple[int, int]:
+        """Experts, then what is explored in the order of a round, then evaluations."""
+        if source == EXPERT:
+            return 0, 0
+        if source.startswith("eval-"):
+            return 2, self.place(source.removeprefix("eval-"))
+        names = list(self.collections)
+        return 1, names.index(source) if source in names else len(names)
+
+
+def cast_of(results: Results) -> Cast:
+    """The names of a run; those of one from before recipes come from what it did."""
+    collections: dict[str, str] = {}
+    learnings: dict[str, str] = {}
+    for kind, options in _phases(results["config"].get("recipe")):
+        agent = options["agent"]
+        if kind == "explore":
+            collections.setdefault(options.get("into") or agent, agent)
+        elif kind == "learn":
+            learnings.setdefault(options.get("name") or agent, agent)
+    for entry in results["explorations"]:
+        collections.setdefault(entry["phase"].removeprefix("explore_"), entry["agent"])
+    agents = [*results["agents"], *(e["agent"] for e in (*results["evaluations"], *results["explorations"]))]
+    return Cast(agents=tuple(dict.fromkeys(agents)), collections=collections, learnings=learnings)
+
+
+def _phases(recipe: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    for phase in recipe if isinstance(recipe, list) else ():
+        for kind, options in phase.items() if isinstance(phase, dict) else ():
+            if isinstance(options, dict) and isinstance(options.get("agent"), str):
+                yield kind, options
