@@ -1,10 +1,12 @@
 """Options that do nothing: who sets one is told so, who inherits it is not, and every option has decided."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+import coevo_jax.coevolution as coevolution
 from coevo_jax.config.help import describe
 from coevo_jax.config.idle import NEVER_IDLE, RULES, Rule, remarks
 from coevo_jax.config.options import Config
@@ -207,11 +209,21 @@ def test_every_idle_option_is_told_at_once_and_what_lies_in_one_is_not_told_agai
     assert [line.split(": ")[1] for line in lines] == ["rollout.server", "batch.pairs"]
 
 
-def test_a_reference_made_anew_at_every_step_is_remarked_on(tmp_path):
+def test_a_reference_made_anew_at_every_step_is_remarked_on(tmp_path, monkeypatch, capsys):
+    def said_at_start(config: Config) -> str:
+        with pytest.raises(KeyboardInterrupt):
+            coevolution.coevolve(SimpleNamespace(config=config))  # pyright: ignore[reportArgumentType]
+        return capsys.readouterr().out
+
+    def interrupted(run: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(coevolution, "prepare", interrupted)
     path = write(tmp_path / "run.yaml", {"recipe": "eto", "agents": {"target": {"reference_every": 1}}})
     (remark,) = remarks(load_config(path))
     assert (
         remark.startswith("agents.target.reference_every is 1: ") and "margins in the log will be 0" in remark
     )
+    assert f"warning: {remark}" in said_at_start(load_config(path))
     for override in ("agents.target.reference_every=2", "rounds=0"):
         assert not list(remarks(load_config(path, [override])))
