@@ -15,9 +15,8 @@ from coevo_jax.phases.table import PHASES
 from coevo_jax.phases.world import build_world
 from coevo_jax.progress import CONSOLE
 from coevo_jax.recipe import schedule
-from coevo_jax.run_folder.results import Results, save_results
+from coevo_jax.run_folder.results import Results
 from coevo_jax.run_folder.run import Run
-from coevo_jax.run_folder.tensorboard import write_tensorboard
 
 
 def coevolve(run: Run) -> Results:
@@ -29,6 +28,7 @@ def coevolve(run: Run) -> Results:
     for remark in remarks(run.config):
         CONSOLE.print(f"warning: {remark}", soft_wrap=True)
     prepare(run)
+    run.show(collect_results(run))  # for who looks on before the first phase is over
     world = build_world(run.config, run.folder)
     try:
         agents = restore_agents(run, world)
@@ -36,14 +36,11 @@ def coevolve(run: Run) -> Results:
             if run.manifest.record(phase.name) is None:
                 run.stop.end_if_asked()
                 agents = PHASES[phase.kind](run, world, agents, phase)
-                if run.leads:
-                    save_results(run.folder, collect_results(run))
-                    write_tensorboard(run.folder)
+                run.show(collect_results(run))
     finally:
         world.close()
     results = collect_results(run)
-    if run.leads:
-        save_results(run.folder, results)
+    run.show(results)
     return results
 
 

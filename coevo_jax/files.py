@@ -1,10 +1,12 @@
 """Where the code lies and what is shipped with it; keeping generated files, so that nothing is ever lost."""
 
+import errno
 import os
 import socket
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 PACKAGE = Path(__file__).resolve().parent
 CODE_ROOT = PACKAGE.parent  # the folder around coevo_jax/ and, in a checkout, launch/ and configs/
@@ -35,6 +37,19 @@ def cache_root() -> Path:
     """Folder of what is made once and kept between runs: $COEVO_CACHE, or ~/.cache/coevo_jax."""
     cache = os.environ.get("COEVO_CACHE")
     return Path(cache) if cache else Path.home() / ".cache" / "coevo_jax"
+
+
+def require_writable(path: Path) -> None:
+    """Learn before long work whether a file can be written after it: its folder is made and tried.
+
+    Raises:
+      OSError: it cannot.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}."):
+        pass
 
 
 def write_whole(path: Path, content: str | bytes) -> Path:

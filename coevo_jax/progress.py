@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Callable
+from datetime import timedelta
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -20,6 +21,30 @@ class Screen(Console):
 CONSOLE = Screen(highlight=False, markup=False, width=None if sys.stdout.isatty() else 120)
 
 
+LIVE_SECONDS = 5.0  # between two lines of progress where there is no terminal to draw a bar on
+
+
+class Pulse:
+    """Says when the next line of progress is due on an output that is no terminal; never on one that is."""
+
+    def __init__(self, console: Console = CONSOLE) -> None:
+        self._console = console
+        self._next = time.monotonic() + LIVE_SECONDS
+
+    def due(self) -> bool:
+        """Whether to print a line now; the next one is then due some seconds later."""
+        now = time.monotonic()
+        if self._console.is_terminal or self._console.quiet or now < self._next:
+            return False
+        self._next = now + LIVE_SECONDS
+        return True
+
+
+def time_words(seconds: float) -> str:
+    """A stretch of time as 0:03:05."""
+    return str(timedelta(seconds=round(seconds)))
+
+
 class Stopwatch:
     """Seconds since it was made, on top of those an interrupted run has spent already."""
 
@@ -31,14 +56,16 @@ class Stopwatch:
         return time.monotonic() - self._start
 
     def counter(self, label: str) -> Callable[[int, int], None]:
-        """A callback (done, total) that draws a bar; nothing is drawn without a terminal."""
-        bar = progress_bar()
+        """A callback (done, total) that draws a bar, or prints a line every few seconds."""
+        bar, pulse = progress_bar(), Pulse()
         task = bar.add_task(label, total=None, words="")
 
         def update(done: int, total: int) -> None:
             if done == 0 or not bar.live.is_started:
                 bar.start()
             bar.update(task, completed=done, total=total)
+            if pulse.due():
+                CONSOLE.print(f"{label}: {done}/{total}", soft_wrap=True)
             if done >= total:
                 bar.stop()
 

@@ -14,6 +14,8 @@ from coevo_jax.config.recipe import (
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
+    """One phase of a run's schedule."""
+
     kind: str  # key of PHASES
     name: str  # e.g. "round-01/learn_failure"
     round: int  # 0 is the warm start

@@ -196,6 +196,34 @@ def test_evaluate_leaves_the_run_as_it_is(whole, tmp_path):
         evaluate_main([str(folder), "--tasks", "first"])
 
 
+def test_a_run_that_cannot_be_written_to_is_not_played(whole, tmp_path, monkeypatch):
+    folder = tmp_path / "copy"
+    shutil.copytree(whole.folder, folder)
+    (folder / "evaluations").write_text("in the way")
+    monkeypatch.setattr("coevo_jax.stored.evaluate.build_world", lambda *_: pytest.fail("it is played"))
+    with pytest.raises(OSError):
+        evaluate_main([str(folder)])
+
+
+def test_an_agent_that_is_not_there_is_refused_before_anything_is_built(whole, monkeypatch):
+    monkeypatch.setattr("coevo_jax.stored.evaluate.build_world", lambda *_: pytest.fail("it is played"))
+    with pytest.raises(ConfigError, match="no expert agent, only failure, target"):
+        evaluate_main([str(whole.folder), "--agent", "expert"])
+
+
+@pytest.mark.slow
+def test_a_run_of_a_mesh_is_evaluated_on_one_device(tmp_path, monkeypatch):
+    run = create_run(
+        tiny_config(tmp_path, "mesh={fsdp: 2, tensor: 2}", "rounds=0", "rollout.tensor=2", "rollout.slots=4")
+    )
+    last = coevolve(run)["evaluations"][0]
+    run.close()
+    monkeypatch.setattr("jax.device_count", lambda: 1)
+    evaluate_main([str(run.folder), "--split", "dev"])
+    found = json.loads((run.folder / "evaluations" / "target-dev.json").read_text())
+    assert found["n"] == last["n"] and abs(found["mean_reward"] - last["mean_reward"]) < 0.1
+
+
 def test_damage_is_named_and_nothing_is_changed(whole, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(whole.folder, copy)

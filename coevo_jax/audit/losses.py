@@ -56,10 +56,12 @@ Loss = Callable[[Pairs, float, Options], np.ndarray]
 
 
 def log_sigmoid(x: np.ndarray) -> np.ndarray:
+    """The logarithm of the logistic function, without overflow."""
     return -np.logaddexp(0.0, -x)
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:
+    """The logistic function, without overflow."""
     return np.exp(log_sigmoid(x))
 
 

@@ -122,6 +122,7 @@ def noise(files: RunFiles, view: Weighed) -> float:
 
 
 def tokens_of(course: StepPlan, view: Weighed) -> np.ndarray:
+    """The tokens of a view's trajectory, as far as the plan keeps them."""
     side = course.sides[view.side]
     return side.episode.tokens[: side.length]
 

@@ -28,6 +28,8 @@ ALONE = "target"  # who a run is about whose recipe names nobody
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
+    """A phase of a run, as the audit derives it from the recipe."""
+
     name: str
     kind: Literal["prepare", "warm_start", "explore", "learn", "evaluate"]
     agent: str

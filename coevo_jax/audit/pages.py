@@ -53,18 +53,22 @@ def read_tables(path: Path) -> dict[str, list[list[Row]]]:
 
 
 def fixed(value: float | None, digits: int = 3) -> str:
+    """A number with a fixed count of decimals, or a dash."""
     return "–" if value is None else f"{value:.{digits}f}"
 
 
 def percent(value: float | None) -> str:
+    """A share as a percentage, or a dash."""
     return "–" if value is None else f"{100 * value:.1f} %"
 
 
 def whole(value: float | None) -> str:
+    """A number without decimals, its thousands set apart, or a dash."""
     return "–" if value is None else f"{value:,.0f}".replace(",", "\u202f")
 
 
 def interval(value: float | None, ci: list[float] | None) -> str:
+    """A number with its confidence interval in brackets, where there is one."""
     bounds = "" if ci is None else f"[{ci[0]:.3f}, {ci[1]:.3f}]"
     return f"{fixed(value)} {bounds}".strip()
 
@@ -158,6 +162,7 @@ def expected_tables(
 
 
 def round_words(number: int) -> str:
+    """A round as a heading names it."""
     return "Warm start" if number == 0 else f"Round {number}"
 
 

@@ -103,7 +103,11 @@ def derive(files: RunFiles, phase: Phase) -> Lesson:
 
 @lru_cache(maxsize=1)
 def derive_pairs(files: RunFiles, phase: Phase) -> list[Pair]:
-    """The pairs alone, after cuts, limits and budget; raises NotCheckable as `derive` does."""
+    """The pairs alone, after cuts, limits and budget.
+
+    Raises:
+      NotCheckable: as in `derive`.
+    """
     config = learn_options(files.config, phase)
     sources = [source for source in phase.sources if isinstance(source, PairSource)]
     own = [source for source in sources if source.pairs not in PAIRED]

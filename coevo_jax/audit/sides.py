@@ -30,6 +30,8 @@ class Side:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Pair:
+    """A chosen and a rejected side, and the kind of pair they are."""
+
     kind: str
     chosen: Side
     rejected: Side

@@ -115,6 +115,7 @@ def generator(name: str, *numbers: int) -> np.random.Generator:
 
 
 def histogram(rewards: Sequence[float]) -> list[int]:
+    """Counts of rewards in equal bins over [0, 1), followed by the number of solved ones."""
     counts = [0] * (BINS + 1)
     for reward in rewards:
         counts[min(int(reward * BINS), BINS - 1) if reward < 1 else BINS] += 1

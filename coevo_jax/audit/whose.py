@@ -140,7 +140,11 @@ class Tasks:
         return self.of("train", of_round(self._config.explore.tasks, phase.round))
 
     def opened_prompt(self) -> str:
-        """The environment's system prompt; raises NotCheckable where it cannot be opened."""
+        """The environment's system prompt.
+
+        Raises:
+          NotCheckable: the environment cannot be opened.
+        """
         if self._why:
             raise NotCheckable(self._why)
         return self.system_prompt

@@ -1,6 +1,5 @@
 """What every command shares: how it starts, and how errors reach the user."""
 
-import errno
 import os
 import select
 import signal
@@ -10,6 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from coevo_jax.commands.codes import FAILURE, SIGNALLED, USER_ERROR
+from coevo_jax.commands.refused_files import refusal
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.files import cache_root
 
@@ -61,17 +61,21 @@ def _nobody_reads() -> bool:
 
 
 def explain(error: BaseException) -> tuple[int, str | None]:
-    """The exit code of an error and what it says to the user; None where only a traceback helps."""
+    """The exit code of an error and what it says to the user; None where only a traceback helps.
+
+    Notes that a command has put on it, such as how to go on, follow what it says.
+    """
+    code, words = _told(error)
+    return code, words and "; ".join([words, *getattr(error, "__notes__", [])])
+
+
+def _told(error: BaseException) -> tuple[int, str | None]:
     if isinstance(error, ConfigError):
         return USER_ERROR, str(error)
     if isinstance(error, KeyboardInterrupt):
-        return SIGNALLED + signal.SIGINT, "interrupted; continue with --resume"
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
-        where = f" ({error.filename})" if error.filename else ""
-        return USER_ERROR, (
-            f"cannot write{where}: {os.strerror(error.errno)}; what was committed is intact: make room and "
-            "continue with --resume"
-        )
+        return SIGNALLED + signal.SIGINT, "interrupted"
+    if isinstance(error, OSError) and (words := refusal(error)) is not None:
+        return USER_ERROR, words
     from coevo_jax.commands.work.ends import explain_work  # the work that ended like this has imported it all
 
     return explain_work(error) or (FAILURE, None)

@@ -161,5 +161,6 @@ def check_kinds(config: Config) -> Iterator[str]:
             for label in dict.fromkeys(label for label in labels if labels.count(label) > 1):
                 yield f"recipe.{phase.name}: {label} stands twice; give one of them a kind: of its own"
             for source in phase.learn.pairs:
-                if losses.setdefault(source.label, source.loss) != source.loss:
+                preferred = source.dpo > 0
+                if preferred and losses.setdefault(source.label, source.loss) != source.loss:
                     yield f"recipe.{phase.name}.{source.label}.loss: another one than in an earlier learning"

@@ -24,6 +24,8 @@ def of_round(values: tuple[T, ...], number: int) -> T:
 
 
 class EnvConfig(StrictModel):
+    """Options of `env`: the environment, and what is passed to it."""
+
     name: str = "intercode_sql"
     """Environment: a name of the registry (intercode_sql, webshop, ...), or your own as
     package.module:make_function."""
@@ -41,6 +43,8 @@ class EnvConfig(StrictModel):
 
 
 class TokenizerConfig(StrictModel):
+    """Options of `tokenizer`."""
+
     path: str | None = None
     """Folder of a saved Hugging Face tokenizer; null takes that of model.path, else trains one on the
     warm-start experts' text."""
@@ -85,6 +89,8 @@ class RopeScaling(StrictModel):
 
 
 class ModelConfig(StrictModel):
+    """Options of `model`: the transformer's architecture, types and adapters."""
+
     path: str | None = None
     """Folder of a Hugging Face checkpoint to start from; its config.json gives the shape options below. null
     starts from random weights."""
@@ -145,6 +151,8 @@ class ModelConfig(StrictModel):
 
 
 class MeshConfig(StrictModel):
+    """Options of `mesh`: how many devices each axis has."""
+
     data: int = Field(default=1, ge=1)
     """Devices along the batch."""
     fsdp: int = Field(default=1, ge=1)
@@ -155,6 +163,8 @@ class MeshConfig(StrictModel):
 
 
 class BatchConfig(StrictModel):
+    """Options of `batch`: the shape of a microbatch."""
+
     rows: int = Field(default=8, ge=1)
     """Rows of a microbatch (B)."""
     row_length: int = Field(default=512, ge=16)
@@ -187,6 +197,8 @@ class OptimizerConfig(StrictModel):
 
 
 class WarmStartConfig(StrictModel):
+    """Options of `warm_start`: the imitation of the experts."""
+
     tasks: str = Field(default="0:300", pattern=r"^\d*:\d*$")
     """Slice of the train split whose experts are imitated, or of the rows of data."""
     data: str | None = None
@@ -203,6 +215,8 @@ class WarmStartConfig(StrictModel):
 
 
 class ExploreConfig(StrictModel):
+    """Options of `explore`: the tasks and samples that agents play in a round."""
+
     tasks: tuple[TaskSlice, ...] = ("300:900",)
     """Slices of the train split, one per round, the last repeats. From scratch: none of warm_start's."""
     samples: int = Field(default=1, ge=1)
@@ -237,6 +251,8 @@ class ServerConfig(StrictModel):
 
 
 class RolloutConfig(StrictModel):
+    """Options of `rollout`: slots, limits and sampling of the episodes."""
+
     slots: int = Field(default=16, ge=1)
     """Episodes played side by side; each holds one environment instance."""
     max_tokens: int = Field(default=512, ge=16)
@@ -275,6 +291,8 @@ class BudgetConfig(StrictModel):
 
 
 class EvaluateConfig(StrictModel):
+    """Options of `evaluate`: the held-out tasks that agents play greedily."""
+
     split: Literal["dev", "test"] = "test"
     """Split of the evaluation during the run."""
     tasks: str = Field(default=":", pattern=r"^\d*:\d*$")
@@ -284,6 +302,8 @@ class EvaluateConfig(StrictModel):
 
 
 class CheckpointConfig(StrictModel):
+    """Options of `checkpoint`: when agents are stored, and what is kept."""
+
     every_steps: int = Field(default=50, ge=1)
     """Optimizer steps between two commits inside a learning phase."""
     keep: Annotated[int, Field(ge=1)] | Literal["all"] = 2
@@ -294,7 +314,24 @@ class CheckpointConfig(StrictModel):
     (requirements-bucket.txt). null is the run's own folder."""
 
 
+class WandbConfig(StrictModel):
+    """Weights & Biases, which shows the metrics of runs side by side (requirements-wandb.txt)."""
+
+    project: str = Field(min_length=1)
+    """Project that the run belongs to."""
+    mode: Literal["offline", "online"] = "offline"
+    """offline writes into the run's folder, for `wandb sync`; online sends to the server that the machine is
+    logged in to."""
+
+
+class LogConfig(StrictModel):
+    wandb: WandbConfig | None = None
+    """Log the metrics there, too; null does not."""
+
+
 class Config(StrictModel):
+    """All options of a run."""
+
     format: Literal[2] = FORMAT
     """Form of this file; 1, which had no such key, is translated."""
     name: str = "quickstart"
@@ -324,3 +361,4 @@ class Config(StrictModel):
     budget: BudgetConfig = BudgetConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+    log: LogConfig = LogConfig()

@@ -103,6 +103,8 @@ Source = Annotated[
 
 
 class ExploreOptions(StrictModel):
+    """Options of a phase in which an agent plays."""
+
     agent: Name
     """Who plays."""
     into: Name | None = None
@@ -114,6 +116,8 @@ class ExploreOptions(StrictModel):
 
 
 class LearnOptions(StrictModel):
+    """Options of a phase in which an agent learns."""
+
     agent: Name
     """Who learns."""
     sources: tuple[Source, ...] = Field(min_length=1)
@@ -135,11 +139,15 @@ class LearnOptions(StrictModel):
 
 
 class EvaluateOptions(StrictModel):
+    """Options of a phase in which an agent is evaluated."""
+
     agent: Name
     """Who is evaluated."""
 
 
 class ExplorePhase(StrictModel):
+    """A phase of a recipe in which an agent plays."""
+
     explore: ExploreOptions
 
     @property
@@ -152,6 +160,8 @@ class ExplorePhase(StrictModel):
 
 
 class LearnPhase(StrictModel):
+    """A phase of a recipe in which an agent learns."""
+
     learn: LearnOptions
 
     @property
@@ -164,6 +174,8 @@ class LearnPhase(StrictModel):
 
 
 class EvaluatePhase(StrictModel):
+    """A phase of a recipe in which an agent is evaluated."""
+
     evaluate: EvaluateOptions
 
     @property
@@ -208,9 +220,13 @@ def learners_of(recipe: Recipe) -> tuple[str, ...]:
 
 
 def weights_of(recipe: Recipe, agent: str) -> dict[str, KindWeights]:
-    """The weights of every kind of pair that an agent learns from."""
-    learnings = learnings_of(recipe, agent)
-    return {kind: weights for one in learnings for kind, weights in one.kinds.items()}
+    """The weights of every kind of pair that an agent learns from, of the last learning that prefers it."""
+    found: dict[str, KindWeights] = {}
+    for learning in learnings_of(recipe, agent):
+        for kind, weights in learning.kinds.items():
+            if kind not in found or weights.dpo > 0:
+                found[kind] = weights
+    return found
 
 
 def kinds_of(recipe: Recipe) -> tuple[str, ...]:
@@ -231,8 +247,10 @@ def explorations_of(recipe: Recipe) -> tuple[ExplorePhase, ...]:
 
 
 def together_of(recipe: Recipe) -> tuple[ExplorePhase, ...]:
-    """The explorations at a round's start that can be played side by side: of several agents,
-    none of which has learned in between."""
+    """The explorations at a round's start that can be played side by side.
+
+    They are of several agents, none of which has learned in between.
+    """
     first: list[ExplorePhase] = []
     for phase in recipe:
         if not isinstance(phase, ExplorePhase) or phase.agent in [other.agent for other in first]:

@@ -1,0 +1,1 @@
+"""Data: experts, pairs and trajectories, from files to packed microbatches."""

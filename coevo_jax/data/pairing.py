@@ -1,4 +1,4 @@
-"""From preferences to a set of pairs by reference: limits per task, no pair twice, and within a budget.
+"""Sets of pairs from preferences: limits per task, no pair twice, and within a budget.
 
 Which trajectory is preferred over which, builders say (`coevo_jax.methods`). Everything is a function of the
 set of trajectories, not of the order in which they come.
@@ -15,7 +15,7 @@ from coevo_jax.trajectory import PreferencePair, Trajectory
 
 @dataclass(frozen=True, kw_only=True)
 class PairSet:
-    """Pairs, and the trajectories they name: each stands once, and only those in use."""
+    """Pairs, and the trajectories they name: each trajectory stands once, and only if a pair names it."""
 
     trajectories: tuple[Trajectory, ...]
     pairs: tuple[PreferencePair, ...]
@@ -34,7 +34,7 @@ class _Candidate:
 
 
 def draw(seed: int, kind: str, chosen: Trajectory, rejected: Trajectory) -> str:
-    """The lot of a pair, by which it is kept or left out: anybody can draw it again from the pair's names."""
+    """A pair's hash, which decides whether it is kept: it depends on the seed and the pair's names alone."""
     sides = "/".join(f"{side.agent}-{side.sample}" for side in (chosen, rejected))
     return hashlib.sha256(f"{seed}/{kind}/{chosen.task_id}/{sides}".encode()).hexdigest()
 
@@ -49,7 +49,7 @@ KEPT: dict[str, Callable[[_Candidate, int], float | str]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Keep:
-    """Which pairs are kept where there are too many."""
+    """The rule by which pairs are kept where there are too many."""
 
     by: str = "largest_gap"  # a key of KEPT
     seed: int = 0  # of the run; for what is drawn
@@ -61,7 +61,7 @@ class Keep:
 def collect_pairs(
     found: Mapping[str, Iterable[Preference]], *, max_per_kind: int, keep: Keep = Keep()
 ) -> PairSet:
-    """Pairs of what builders found, by kind: at most `max_per_kind` of each kind and task.
+    """Collect what builders found as pairs, by kind: at most `max_per_kind` of each kind and task.
 
     A pair of the same tokens stands once, under the first of its kinds.
     """

@@ -55,7 +55,8 @@ def write_trajectories(path: Path, trajectories: Iterable[Trajectory]) -> None:
 def read_trajectories(paths: Sequence[Path]) -> list[Trajectory]:
     """Read shards in the given order, every field exactly as it was written.
 
-    Raises ConfigError that names the file (and the row) when it is missing, broken or of another schema.
+    Raises:
+      ConfigError: a file is missing, broken or of another schema; the message names it (and the row).
     """
     trajectories = []
     for path in paths:
@@ -69,7 +70,8 @@ def read_trajectories(paths: Sequence[Path]) -> list[Trajectory]:
 def checked_rows(path: Path) -> Iterator[Trajectory | ValueError]:
     """Yield the trajectories of a shard, and for a broken row what is wrong with it; a batch in memory.
 
-    Raises ConfigError for a file that is missing, broken or of another schema.
+    Raises:
+      ConfigError: the file is missing, broken or of another schema.
     """
     try:
         file = pq.ParquetFile(path)
@@ -125,7 +127,11 @@ def _to_row(trajectory: Trajectory) -> dict[str, Any]:
 
 
 def _from_row(row: dict[str, Any]) -> Trajectory:
-    """Check one row and build its trajectory; raises ValueError that says what was found and expected."""
+    """Check one row and build its trajectory.
+
+    Raises:
+      ValueError: the row is none; the message says what was found and what was expected.
+    """
     empty = [name for name, value in row.items() if value is None]
     if empty:
         raise ValueError(f"{empty[0]}: found null, expected a value")

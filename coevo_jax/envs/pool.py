@@ -133,7 +133,8 @@ class EnvPool:
     def _register(self, call: _Call, env: Env) -> None:
         """Keep a new instance before its first call: one that hangs there is closed like any other.
 
-        Raises EnvFault where making it has taken so long that nobody waits for its first call any more.
+        Raises:
+          EnvFault: making it has taken so long that nobody waits for its first call any more.
         """
         with self._changed:
             if call.abandoned:

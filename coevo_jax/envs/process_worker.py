@@ -17,6 +17,7 @@ MIB = 2**20
 
 
 def main(descriptor: int, memory_mib: int) -> None:
+    """Serve an environment's calls over an inherited pipe until it closes."""
     # Of data, not of addresses: a Java runtime reserves many times what it uses.
     resource.setrlimit(resource.RLIMIT_DATA, (memory_mib * MIB, memory_mib * MIB))
     os.set_inheritable(descriptor, False)  # not for what the environment starts

@@ -105,7 +105,8 @@ def check_options(name: str, options: Mapping[str, Any]) -> BaseModel | None:
 def make_env(name: str, options: Mapping[str, Any]) -> Callable[[], "Env"]:
     """A function that makes instances of an environment, its options checked once.
 
-    Raises ConfigError for a name that `find_environment` refuses, and for options that its record refuses.
+    Raises:
+      ConfigError: `find_environment` refuses the name, or its record refuses the options.
     """
     spec = find_environment(name)
     checked, make = validate(spec.options, dict(options), "config", "env.options"), spec.make
@@ -116,7 +117,10 @@ def find_environment(name: str) -> EnvSpec:
     """The environment of a name: one of `ENVIRONMENTS`, or a user's own "package.module:make_function".
 
     A user's module is imported, from the current directory too. Its maker takes one parameter, annotated
-    with the `StrictModel` of its options. Raises ConfigError that says what is wrong, with the nearest name.
+    with the `StrictModel` of its options.
+
+    Raises:
+      ConfigError: there is no such environment; the message says what is wrong, with the nearest name.
     """
     if name in ENVIRONMENTS:
         return ENVIRONMENTS[name]

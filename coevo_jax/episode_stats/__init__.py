@@ -1,1 +1,1 @@
-"""What episodes amount to: pure functions of trajectories."""
+"""Statistics of finished episodes: pure functions of trajectories."""

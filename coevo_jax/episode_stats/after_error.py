@@ -1,4 +1,4 @@
-"""What followed an episode's first error: pure functions of trajectories and of what tells an error.
+"""Statistics of how episodes go on after their first error: pure functions of trajectories.
 
 An error is an answer of the environment to an action that was not understood or could not be done. Which
 answers are, `envs.env.error_test` says. In a finished episode (no fault) with the turns 0, 1, 2, ...:
@@ -32,7 +32,7 @@ FOLLOWED = ("recovered", "repeated", "gave_up", "went_on", "cut_off")
 
 
 class AfterError(TypedDict):
-    """What followed the first errors of a set of roll-outs, faults left out."""
+    """Counts of how a set of roll-outs went on after their first errors, faults left out."""
 
     episodes: int  # with an error; what followed adds up to it
     recovered: int
@@ -46,7 +46,7 @@ class AfterError(TypedDict):
 
 
 def sum_up_errors(finished: Sequence[Trajectory], is_error: IsError) -> AfterError:
-    """Sum up finished episodes."""
+    """Count how finished episodes went on after their first error."""
     first = [first_error(one, is_error) for one in finished]
     met = [(one, turn) for one, turn in zip(finished, first, strict=True) if turn is not None]
     followed = Counter(what_followed(one, turn, is_error) for one, turn in met)
@@ -73,7 +73,7 @@ def first_error(trajectory: Trajectory, is_error: IsError) -> int | None:
 
 
 def what_followed(trajectory: Trajectory, error: int, is_error: IsError) -> str:
-    """What followed the first error, which is that of turn `error`: one of FOLLOWED."""
+    """The outcome of an episode whose first error is in turn `error`: one of FOLLOWED."""
     after = trajectory.turns[error + 1 : played_turns(trajectory)]
     if not after:
         return "cut_off"
@@ -86,7 +86,7 @@ def what_followed(trajectory: Trajectory, error: int, is_error: IsError) -> str:
 
 
 def played_turns(trajectory: Trajectory) -> int:
-    """Turns that the environment answered: all but a last one that the token limit cut in its middle."""
+    """The number of turns that the environment answered: all but a last one cut short by the token limit."""
     turns = trajectory.turns
     if not turns or turns[-1].action or turns[-1].observation:
         return len(turns)
@@ -94,7 +94,7 @@ def played_turns(trajectory: Trajectory) -> int:
 
 
 def tokens_behind(trajectory: Trajectory, error: int) -> int:
-    """The agent's tokens in the turns after `error`."""
+    """The number of tokens that the agent wrote in the turns after turn `error`."""
     mask = np.asarray(trajectory.agent_mask, bool)
     starts = mask & ~np.concatenate([[False], mask[:-1]])  # the first token of every turn
     return int(np.sum(mask & (np.cumsum(starts) > error + 1)))

@@ -46,7 +46,7 @@ class Diversity(TypedDict):
 
 
 class Summary(TypedDict):
-    """What a set of roll-outs amounts to. Rewards and shares are over finished roll-outs (no faults)."""
+    """The statistics of a set of roll-outs; rewards and shares are over finished ones (no faults)."""
 
     n: int  # roll-outs, faults included
     finished: int  # n - faults

@@ -1,0 +1,1 @@
+"""Learning: losses, the objective and the optimizer step; pure functions."""

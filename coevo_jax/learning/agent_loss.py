@@ -1,4 +1,4 @@
-"""From an agent's options to the loss it minimises."""
+"""The loss that an agent minimises, built from its options."""
 
 from collections.abc import Mapping, Sequence
 
@@ -29,7 +29,7 @@ def agent_losses(config: Config) -> dict[str, AgentLoss]:
 def agent_loss(
     config: AgentConfig, kinds: Mapping[str, KindWeights], order: Sequence[str], key: str
 ) -> AgentLoss:
-    """The loss of an agent; equal options give an equal one, so that its compiled programs are shared.
+    """The loss of an agent; equal options give an equal loss, so that its compiled programs are shared.
 
     Args:
       kinds: of pairs that the agent learns from.

@@ -1,5 +1,6 @@
-"""Log-probabilities of chosen tokens from hidden states: logits exist for one chunk at a time, and the
-backward pass is written out, so that [B, T, V] never exists in either direction.
+"""Log-probabilities of chosen tokens from hidden states, one chunk of logits at a time.
+
+The backward pass is written out, so that [B, T, V] never exists in either direction.
 
 Legend: B rows, K scored tokens a row, c of them in a chunk, D hidden, V vocabulary; d and v are what one
 device holds of D and V.

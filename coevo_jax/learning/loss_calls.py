@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from coevo_jax.config.strict import nearest
 from coevo_jax.learning.divergences import DIVERGENCES
-from coevo_jax.learning.loss_terms import PAIR_ARRAYS, PreferenceLoss
+from coevo_jax.learning.loss_terms import PAIR_ARRAYS, PreferenceLoss, Sides
 
 Option = float | int | str
 SIDES = 4
@@ -72,7 +72,7 @@ class Loss:
         **arrays: jax.Array,
     ) -> jax.Array:
         """The weighted sum of the terms' values per pair, float32 [P], given what `self.arrays` names."""
-        sides = (policy_chosen, policy_rejected, reference_chosen, reference_rejected)
+        sides = Sides(policy_chosen, policy_rejected, reference_chosen, reference_rejected)
         parts = [term.share * _call(term, sides, beta, arrays) for term in self.terms]
         return sum(parts[1:], start=parts[0])
 
@@ -150,7 +150,7 @@ def is_coupled(loss: PreferenceLoss) -> bool:
 
 def call_loss(
     loss: PreferenceLoss,
-    sides: tuple[jax.Array, jax.Array, jax.Array, jax.Array],
+    sides: Sides,
     beta: jax.Array | float,
     arrays: Mapping[str, jax.Array],
 ) -> jax.Array:
@@ -158,7 +158,6 @@ def call_loss(
 
     Args:
       loss: a function of `preference_losses`, the user's own, or a `Loss`.
-      sides: policy_chosen, policy_rejected, reference_chosen, reference_rejected; float32 [P], nats.
       beta: the loss's beta, a number or float32 [].
       arrays: by the names of `PAIR_ARRAYS`, float32 [P] each.
 
@@ -171,17 +170,17 @@ def call_loss(
 
 def _call(
     part: Term,
-    sides: tuple[jax.Array, jax.Array, jax.Array, jax.Array],
+    sides: Sides,
     beta: jax.Array | float,
     arrays: Mapping[str, jax.Array],
 ) -> jax.Array:
     shape = sides[0].shape
     if part.divergence is not None:
         name, alpha = part.divergence
-        policy_chosen, policy_rejected, reference_chosen, reference_rejected = sides
         score, zero = DIVERGENCES[name], jnp.zeros(shape, jnp.float32)
-        chosen = score(policy_chosen - reference_chosen, alpha)
-        sides = (chosen, score(policy_rejected - reference_rejected, alpha), zero, zero)
+        chosen = score(sides.policy_chosen - sides.reference_chosen, alpha)
+        rejected = score(sides.policy_rejected - sides.reference_rejected, alpha)
+        sides = Sides(chosen, rejected, zero, zero)
     asked = {name: arrays[name] for name in part.arrays}
     values = part.function(*sides, beta=beta, **asked, **dict(part.options))
     if not isinstance(values, jax.Array):

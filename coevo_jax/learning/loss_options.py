@@ -11,7 +11,7 @@ from coevo_jax.config.strict import ConfigError, nearest
 from coevo_jax.learning.divergences import DIVERGENCES
 from coevo_jax.learning.loss_calls import Loss, Option, Term, as_loss, call_loss, loss_term
 from coevo_jax.learning.loss_names import check_loss_name
-from coevo_jax.learning.loss_terms import HARMLESS, HARMLESS_LOGP, PAIR_ARRAYS, PreferenceLoss
+from coevo_jax.learning.loss_terms import HARMLESS, HARMLESS_LOGP, PAIR_ARRAYS, PreferenceLoss, Sides
 from coevo_jax.learning.preference_losses import PREFERENCE_LOSSES
 
 # The partition function that a divergence leaves in each score cancels only in the difference of the scores.
@@ -51,7 +51,7 @@ def trace(loss: PreferenceLoss) -> None:
     pairs = jax.ShapeDtypeStruct((3,), jnp.float32)
     scalar = jax.ShapeDtypeStruct((), jnp.float32)
     arrays = {name: pairs for name in PAIR_ARRAYS}
-    jax.eval_shape(lambda *a: call_loss(loss, a[:4], a[4], a[5]), *[pairs] * 4, scalar, arrays)
+    jax.eval_shape(lambda *a: call_loss(loss, Sides(*a[:4]), a[4], a[5]), *[pairs] * 4, scalar, arrays)
 
 
 def _try_on_padding(loss: Loss) -> None:
@@ -60,14 +60,14 @@ def _try_on_padding(loss: Loss) -> None:
     Raises:
       ValueError: a value or a gradient is not finite, and would make that of every step so.
     """
-    sides = [jnp.full(3, HARMLESS_LOGP, jnp.float32)] * 4
+    same = jnp.full(3, HARMLESS_LOGP, jnp.float32)
     arrays = {name: jnp.full(3, value, jnp.float32) for name, value in HARMLESS.items()}
     arrays["weight"] = jnp.zeros(3, jnp.float32)
 
     def total(chosen: jax.Array, rejected: jax.Array) -> jax.Array:
-        return jnp.sum(call_loss(loss, (chosen, rejected, sides[2], sides[3]), jnp.float32(0.1), arrays))
+        return jnp.sum(call_loss(loss, Sides(chosen, rejected, same, same), jnp.float32(0.1), arrays))
 
-    value, gradients = jax.value_and_grad(total, argnums=(0, 1))(sides[0], sides[1])
+    value, gradients = jax.value_and_grad(total, argnums=(0, 1))(same, same)
     for what, found in (("value", value), ("gradient", jnp.stack(gradients))):
         if not jnp.isfinite(found).all():
             raise ValueError(

@@ -5,7 +5,7 @@ policy_rejected, reference_chosen, reference_rejected everywhere.
 """
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,15 @@ HARMLESS_LOGP = -1.0
 HARMLESS = {"chosen_tokens": 1.0, "rejected_tokens": 1.0, "chosen_reward": 1.0, "rejected_reward": 0.0}
 
 EXP_LIMIT = 30.0
+
+
+class Sides(NamedTuple):
+    """Log-probabilities of the two sides of pairs, each float32 [P] in nats."""
+
+    policy_chosen: jax.Array
+    policy_rejected: jax.Array
+    reference_chosen: jax.Array
+    reference_rejected: jax.Array
 
 
 def coupled(loss: F) -> F:
@@ -71,7 +80,7 @@ def smoothed_logistic(logits: jax.Array, label_smoothing: float) -> jax.Array:
 
 
 def at_least_one(tokens: jax.Array) -> jax.Array:
-    """Token counts as divisors: a padding pair has none, and must not become 0 / 0."""
+    """The token counts as divisors: a padding pair has none, and must not become 0 / 0."""
     return jnp.maximum(tokens, 1.0)
 
 

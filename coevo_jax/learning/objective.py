@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from coevo_jax.batch import Array, PreferenceBatch, Scalar
-from coevo_jax.learning.loss_terms import HARMLESS, HARMLESS_LOGP
+from coevo_jax.learning.loss_terms import HARMLESS, HARMLESS_LOGP, Sides
 from coevo_jax.learning.preference_losses import (
     PreferenceLoss,
     call_loss,
@@ -20,7 +20,6 @@ from coevo_jax.learning.preference_losses import (
 )
 
 Metrics = dict[str, tuple[Scalar, Scalar]]
-Sides = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +37,7 @@ class AgentLoss:
 
 
 def one_loss(loss: PreferenceLoss, kinds: Sequence[str]) -> AgentLoss:
-    """The same loss for every kind of pair."""
+    """An agent's loss that treats every kind of pair with the same loss."""
     return AgentLoss(kinds=tuple(kinds), by_kind=(loss,) * len(kinds))
 
 
@@ -79,13 +78,13 @@ def objective(
 
 
 def pair_sides(policy_logps: jax.Array, batch: PreferenceBatch) -> Sides:
-    """Policy chosen and rejected, reference chosen and rejected, each [P]."""
+    """The sides of a batch's pairs, out of the log-probabilities of its views, [N]."""
     reference = jnp.asarray(batch.reference_logps)
-    return (
-        policy_logps[batch.chosen],
-        policy_logps[batch.rejected],
-        reference[batch.chosen],
-        reference[batch.rejected],
+    return Sides(
+        policy_chosen=policy_logps[batch.chosen],
+        policy_rejected=policy_logps[batch.rejected],
+        reference_chosen=reference[batch.chosen],
+        reference_rejected=reference[batch.rejected],
     )
 
 
@@ -109,9 +108,9 @@ def pair_losses(sides: Sides, batch: PreferenceBatch, beta: jax.Array, loss: Age
         own = (kind[:, None] == kinds).any(axis=1)
         weight = jnp.where(own, batch.weight, 0.0)
         seen = own & (weight > 0)
-        a, b, c, d = (jnp.where(seen, side, HARMLESS_LOGP) for side in sides)
+        shown = Sides(*(jnp.where(seen, side, HARMLESS_LOGP) for side in sides))
         named = {name: jnp.where(seen, array, HARMLESS[name]) for name, array in arrays.items()}
-        values = call_loss(one, (a, b, c, d), beta, named | {"weight": weight})
+        values = call_loss(one, shown, beta, named | {"weight": weight})
         losses = jnp.where(seen, values, losses)
     return losses
 
@@ -125,16 +124,15 @@ def pair_metrics(
     kinds: Sequence[str],
 ) -> Metrics:
     """TRL's pair metrics over all pairs and, with the kind's name appended, over each kind of pair."""
-    policy_chosen, policy_rejected, reference_chosen, reference_rejected = sides
     margin = beta * logratio_margin(*sides)
     values = {
         "loss/pair": pair_losses,
-        "rewards/chosen": beta * (policy_chosen - reference_chosen),
-        "rewards/rejected": beta * (policy_rejected - reference_rejected),
+        "rewards/chosen": beta * (sides.policy_chosen - sides.reference_chosen),
+        "rewards/rejected": beta * (sides.policy_rejected - sides.reference_rejected),
         "rewards/margins": margin,
         "rewards/accuracies": (margin > 0).astype(jnp.float32),
-        "logps/chosen": policy_chosen,
-        "logps/rejected": policy_rejected,
+        "logps/chosen": sides.policy_chosen,
+        "logps/rejected": sides.policy_rejected,
     }
     groups = {"": real} | {f"/{name}": real & (kind == i) for i, name in enumerate(kinds)}
     return {

@@ -14,7 +14,7 @@ Params = Any
 
 
 def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
-    """Clip, Adam's direction, decoupled weight decay; `train_step` multiplies by minus the learning rate."""
+    """Gradient clipping, Adam's direction, decoupled weight decay; `train_step` applies the learning rate."""
     return optax.chain(
         optax.clip_by_global_norm(config.clip_norm),
         optax.scale_by_adam(b1=config.adam_b1, b2=config.adam_b2),
@@ -49,18 +49,18 @@ def decayed(params: Params) -> Params:
 
 
 def warmup_steps(steps: int, fraction: float) -> int:
-    """Steps of warm-up: the share of the steps, rounded up; exact, since 100 * 0.07 is above 7 in floats."""
+    """The number of warm-up steps: the share of all steps, rounded up exactly (100 * 0.07 > 7 in floats)."""
     return math.ceil(steps * Fraction(str(fraction)))
 
 
 def constant_rate(step: int, steps: int, peak: float, warmup_fraction: float) -> float:
-    """Learning rate of step 0 <= step < steps: linear warm-up, then constant."""
+    """The learning rate of step 0 <= step < steps: linear warm-up, then constant."""
     warmup = warmup_steps(steps, warmup_fraction)
     return peak * min(1.0, (step + 1) / warmup) if warmup else peak
 
 
 def cosine_rate(step: int, steps: int, peak: float, warmup_fraction: float) -> float:
-    """Learning rate of step 0 <= step < steps: linear warm-up, then a cosine that ends at zero."""
+    """The learning rate of step 0 <= step < steps: linear warm-up, then a cosine that ends at zero."""
     warmup = warmup_steps(steps, warmup_fraction)
     if step < warmup:
         return peak * (step + 1) / warmup

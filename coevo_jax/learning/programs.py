@@ -1,4 +1,4 @@
-"""What all agents learn with: learners and compiled programs of a run on a mesh."""
+"""Learners and compiled programs of a run on a mesh, for all of its agents."""
 
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ NO_PAIRS = AgentLoss(kinds=(), by_kind=())
 
 @dataclass(frozen=True, kw_only=True)
 class Learning:
-    """What all agents learn with; nothing of it holds memory on a device."""
+    """The learners, losses and compiled programs of all agents; it holds no memory on a device."""
 
     mesh: Mesh
     learner: Learner  # of all agents in the rounds

@@ -1,4 +1,4 @@
-"""How hard the two terms of the objective pull on the chosen sides before the first step."""
+"""The gradient of each of the two terms of the objective on the chosen sides before the first step."""
 
 import jax
 import jax.numpy as jnp
@@ -27,8 +27,8 @@ def pulls(batch: PreferenceBatch, *, beta: jax.Array, loss: AgentLoss) -> tuple[
     real = jnp.asarray(batch.weight) > 0
 
     def preference(chosen: jax.Array) -> jax.Array:
-        losses = pair_losses((chosen, *sides[1:]), batch, beta, loss)
+        losses = pair_losses(sides._replace(policy_chosen=chosen), batch, beta, loss)
         return jnp.sum(jnp.where(real, batch.weight * losses, 0.0))
 
-    by_chosen = jax.grad(preference)(sides[0])
+    by_chosen = jax.grad(preference)(sides.policy_chosen)
     return jnp.sum(jnp.abs(jnp.where(real, by_chosen, 0.0))), jnp.sum(jnp.asarray(batch.sft_weight))

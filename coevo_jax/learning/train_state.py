@@ -1,4 +1,4 @@
-"""The state of one agent: a value. Two agents are two values of this type."""
+"""The state of one agent as a value: two agents are two values of this type."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -18,6 +18,8 @@ from coevo_jax.sharding import param_shardings, replicated
 
 @struct.dataclass
 class TrainState:
+    """What an optimizer step takes and returns: parameters and moments."""
+
     step: jax.Array  # int32 []: optimizer steps since the run began
     params: Params  # what is trained: all parameters, or the adapters of a frozen base
     opt_state: Any
@@ -25,7 +27,7 @@ class TrainState:
 
 @dataclass(frozen=True, kw_only=True)
 class Agents:
-    """The states of all agents of a run at one moment, and what their adapters adapt."""
+    """The states of all agents of a run at one moment, and the base that their adapters adapt."""
 
     states: Mapping[str, TrainState]  # by the recipe's names
     frozen: Params = field(default_factory=dict)  # empty where agents are whole
@@ -62,7 +64,7 @@ def state_shardings(model: Transformer, optimizer: optax.GradientTransformation,
 def init_state(
     model: Transformer, optimizer: optax.GradientTransformation, shardings: TrainState, seed: int
 ) -> TrainState:
-    """A random state, born in its shardings: no device ever holds a full copy it does not keep."""
+    """A random state, made in its shardings: no device ever holds a full copy it does not keep."""
 
     def create(key: jax.Array) -> TrainState:
         return fresh_state(nn.unbox(init_trained(model, key)), optimizer)
@@ -72,7 +74,7 @@ def init_state(
 
 @dataclass(frozen=True, kw_only=True)
 class Learner:
-    """A model with what of it is trained, and how that and what stays frozen lie on the mesh."""
+    """A model, which of its parameters are trained, and how trained and frozen ones lie on the mesh."""
 
     model: Transformer
     optimizer: optax.GradientTransformation
@@ -80,7 +82,7 @@ class Learner:
     frozen_shardings: Params  # of the base under a model's adapters; empty where all parameters are trained
 
     def init(self, seed: int) -> TrainState:
-        """A random state; one of adapters changes nothing of what the base computes."""
+        """A random state of what is trained; fresh adapters change nothing of what the base computes."""
         return init_state(self.model, self.optimizer, self.shardings, seed)
 
     def init_frozen(self, seed: int) -> Params:
@@ -97,7 +99,7 @@ class Learner:
         return jax.jit(create, donate_argnums=0, out_shardings=self.shardings)(params)
 
     def renewed(self, state: TrainState) -> TrainState:
-        """The state with zero moments; takes over its buffers, the old moments' among them."""
+        """The state with zero moments; its buffers are taken over, the old moments' among them."""
 
         def create(state: TrainState) -> TrainState:
             return replace(fresh_state(state.params, self.optimizer), step=state.step)
@@ -106,11 +108,11 @@ class Learner:
         return jax.jit(create, donate_argnums=0, keep_unused=True, out_shardings=self.shardings)(state)
 
     def abstract(self) -> TrainState:
-        """Shapes, types and shardings of a state, for restoring into."""
+        """The shapes, types and shardings of a state, for restoring into."""
         return _placed(jax.eval_shape(lambda: self.init(0)), self.shardings)
 
     def abstract_frozen(self) -> Params:
-        """The same of the base."""
+        """The shapes, types and shardings of the frozen base, for restoring into."""
         shapes = jax.eval_shape(self._whole_params, jax.random.key(0))
         return _placed(shapes, self.frozen_shardings)
 
@@ -121,7 +123,7 @@ class Learner:
 
 
 def make_learner(model: Transformer, optimizer: optax.GradientTransformation, mesh: Mesh) -> Learner:
-    """Adapters are trained where the model has them, all parameters elsewhere."""
+    """Make a learner of adapters where the model has them, of all parameters elsewhere."""
     return Learner(
         model=model,
         optimizer=optimizer,

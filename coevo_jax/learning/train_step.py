@@ -75,7 +75,7 @@ def gradients(
     beta: jax.Array,
     mesh: Mesh | None = None,
 ) -> tuple[Params, Metrics]:
-    """Gradient of one microbatch's share of the objective."""
+    """The gradient of one microbatch's share of the objective."""
 
     def loss_of(params: Params) -> tuple[jax.Array, Metrics]:
         logps, confidence = view_logps(model, params, frozen, batch, mesh=mesh, confidence=loss.wpo)
@@ -245,7 +245,7 @@ def jit_score(model: Transformer, mesh: Mesh, shardings: TrainState, frozen_shar
 
 
 def batch_shardings(mesh: Mesh) -> PreferenceBatch:
-    """Rows and views are split over the batch axes, pairs are on every device."""
+    """The shardings of a batch: rows and views are split over the batch axes, pairs are on every device."""
     rows: Any = batch_sharding(mesh)
     everywhere: Any = replicated(mesh)
     return PreferenceBatch(

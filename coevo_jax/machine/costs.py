@@ -33,6 +33,7 @@ def layer_weights(model: ModelConfig) -> int:
 
 
 def head_weights(model: ModelConfig, vocab_size: int) -> int:
+    """The number of weights of the output head."""
     return model.hidden_size * vocab_size
 
 

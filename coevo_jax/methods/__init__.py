@@ -1,4 +1,4 @@
-"""What is learned from what was played: builders, one file each, pure functions on the host.
+"""Builders of what is learned from trajectories, one file each: pure functions on the host.
 
 A builder is `builder(material, **options)`, where its options are keyword-only parameters with types, which a
 recipe sets by name. It yields preferences or trajectories; limits, duplicates and weights are the caller's.

@@ -1,4 +1,4 @@
-"""Better over worse among what agents played on the same task."""
+"""Pairs of a better and a worse trajectory of one task, both played by agents."""
 
 from collections.abc import Iterator
 from itertools import combinations, product
@@ -15,7 +15,7 @@ def better_over_worse(
     across: bool = False,
     max_extra_turns: int | None = None,
 ) -> Iterator[Preference]:
-    """The trajectory with more reward over another one of its task with less.
+    """Pairs that prefer a trajectory with more reward to one of the same task with less.
 
     Of failures alone, this is what the failure agent learns from (Co-Evolving Agents, arXiv 2511.22254):
     D_fail = {(u, e+, e-)}, both sides failures, never an expert.

@@ -1,4 +1,4 @@
-"""Expert over what an agent played."""
+"""Pairs that prefer the expert to what an agent played."""
 
 from collections.abc import Iterator
 
@@ -6,7 +6,7 @@ from coevo_jax.methods.material import Material, Preference, by_reward, by_task,
 
 
 def expert_over(material: Material, *, max_extra_turns: int | None = 5) -> Iterator[Preference]:
-    """A task's expert over every trajectory of it with less reward; an agent that beats the expert is chosen.
+    """Pairs of a task's expert and every trajectory with another reward; the one with more reward is chosen.
 
     Of the target agent's own trajectories this is ETO (arXiv 2403.02502, section 3.2); of a failure agent's
     it makes hard negatives (Co-Evolving Agents, arXiv 2511.22254).

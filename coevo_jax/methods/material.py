@@ -1,4 +1,4 @@
-"""What a builder is given and gives: collections of one round with the experts, and preferences."""
+"""The input and output of a builder: collections of one round with the experts, and preferences."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +11,7 @@ from coevo_jax.trajectory import Ending, Trajectory
 
 @dataclass(frozen=True, kw_only=True)
 class Material:
-    """What a source of a recipe names."""
+    """The trajectories that a source of a recipe names, and the experts of their tasks."""
 
     played: tuple[Sequence[Trajectory], ...]  # collections of the round, in the order in which they are named
     experts: Mapping[str, Trajectory]  # by task id: those of the warm start and of the explored tasks
@@ -23,21 +23,21 @@ class Material:
 
 
 class Preference(NamedTuple):
-    """Two trajectories of one task, the first preferred over the second."""
+    """A chosen and a rejected trajectory of one task."""
 
     chosen: Trajectory
     rejected: Trajectory
 
 
 def by_reward(one: Trajectory, other: Trajectory) -> Preference | None:
-    """The trajectory with more reward over the one with less; None for a tie, which teaches nothing."""
+    """The pair that prefers the trajectory with more reward; None for a tie, which teaches nothing."""
     if one.reward == other.reward:
         return None
     return Preference(one, other) if one.reward > other.reward else Preference(other, one)
 
 
 def by_task(trajectories: Iterable[Trajectory]) -> dict[str, list[Trajectory]]:
-    """Group by task, in the order of the samples, without faults, silent agents and repeated tokens."""
+    """Group trajectories by task, without faults, agents that wrote nothing, and repeated tokens."""
     groups: dict[str, dict[bytes, Trajectory]] = {}
     for trajectory in sorted(trajectories, key=lambda t: (t.task_id, t.agent, t.sample)):
         if trajectory.ending is not Ending.FAULT and trajectory.agent_mask.any():
@@ -48,14 +48,14 @@ def by_task(trajectories: Iterable[Trajectory]) -> dict[str, list[Trajectory]]:
 def cut_to_expert(
     preference: Preference, expert: Trajectory | None, max_extra_turns: int | None
 ) -> Preference:
-    """Cut the rejected side to the turns of the task's expert plus `max_extra_turns`; None never cuts."""
+    """Cut the rejected side to the expert's number of turns plus `max_extra_turns`; None never cuts."""
     if expert is None or max_extra_turns is None:
         return preference
     return preference._replace(rejected=cut_turns(preference.rejected, len(expert.turns) + max_extra_turns))
 
 
 def cut_turns(trajectory: Trajectory, turns: int) -> Trajectory:
-    """Keep the first `turns` turns, tokens and text; what follows the last kept agent token goes.
+    """Keep the first `turns` turns of tokens and text; tokens after the last kept agent token are dropped.
 
     A turn is a run of agent tokens. The reward stays that of the whole episode.
     """

@@ -1,0 +1,1 @@
+"""The model: a decoder-only transformer, its attention, adapters and KV cache."""

@@ -17,14 +17,14 @@ MASKED = -1e30
 
 
 class Window(NamedTuple):
-    """What a sliding layer needs to know beside the tree: how far back along its path a token sees."""
+    """The positions and width of a sliding layer: how far back along its path a token sees."""
 
     positions_BT: jax.Array  # int32 [B, T], along the path of each token
     size: jax.Array  # int32 []: q sees k when position(q) - position(k) < size
 
 
 def rotate(x_BTHh: jax.Array, rotary: Rotary) -> jax.Array:
-    """Rotary position embedding (arXiv 2104.09864, half-split layout), computed in float32."""
+    """Apply rotary position embedding (arXiv 2104.09864, half-split layout), computed in float32."""
     cos, sin = (table[:, :, None] for table in rotary)
     first, second = jnp.split(x_BTHh.astype(jnp.float32), 2, axis=-1)
     turned = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
@@ -86,7 +86,7 @@ def cached_attention(
     positions_BT: jax.Array,
     window: int | None = None,
 ) -> jax.Array:
-    """New queries over a cache that holds their own keys already; causal by position; [B, T, H, h].
+    """Attention of new queries over a cache that holds their own keys; causal by position; [B, T, H, h].
 
     Keys come transposed: a query's scores then read rows of the cache, six times as fast on a CPU.
 

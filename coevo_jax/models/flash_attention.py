@@ -65,8 +65,10 @@ def _flat(x_BTHh: jax.Array, pad: int, width: int) -> jax.Array:
 
 
 def block_pairs(visible_until_BT: jax.Array, block: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Visible pairs (query block, key block), numbered through all rows: int32 [2, P + 1] sorted by query and
-    by key, and their number. What stands behind them are pairs of block 0 with itself.
+    """Visible pairs (query block, key block), numbered through all rows, and their number.
+
+    The pairs are int32 [2, P + 1], sorted by query and by key. What stands behind them are pairs of block 0
+    with itself.
 
     The keys of a query block end with the block itself, the queries of a key block begin with it.
     """

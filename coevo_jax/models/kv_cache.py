@@ -22,6 +22,8 @@ from coevo_jax.models.transformer import Block, Params, Transformer, layer_type
 
 @struct.dataclass
 class KVCache:
+    """Keys and values of S slots by layer, and how many tokens each slot holds."""
+
     keys: tuple[jax.Array, ...]  # per layer [S, K, h, C]: scores of one query are then sums over whole rows
     values: tuple[jax.Array, ...]  # per layer [S, K, C, h]
     lengths: jax.Array  # int32 [S]: tokens each slot holds
@@ -50,7 +52,7 @@ def grow_cache(cache: KVCache, length: int) -> KVCache:
 
 
 def unstack(params: Params, config: ModelConfig) -> Params:
-    """Parameters as decoding wants them: layers apart, matrices in the compute type.
+    """Parameters in the form decoding needs: one array per layer, matrices in the compute type.
 
     A program that reads a layer out of a stack copies it, for every token; and the casts of `linear` and of
     the head, to the same values, are then made once and not for every token. Norms and biases stay float32.

@@ -1,5 +1,7 @@
-"""Linear maps with their own backward pass: float32 sums in every product, and no transposed copy of the
-larger side, which is what automatic differentiation's form costs on the CPU.
+"""Linear maps with their own backward pass, with float32 sums in every product.
+
+It makes no transposed copy of the larger side, which is what automatic differentiation's form costs on the
+CPU.
 
 Legend: N tokens (all leading axes), I in, O out.
 """

@@ -16,17 +16,17 @@ from coevo_jax.models.tree_attention import tree_attention
 
 
 def model_variables(params: Params, frozen: Params) -> dict[str, Any]:
-    """What `Transformer.apply` takes: all parameters, or a frozen base with adapters."""
+    """The variables of `Transformer.apply`: all parameters, or a frozen base with adapters."""
     return {"params": frozen, "adapters": params} if frozen else {"params": params}
 
 
 def plain(model: Transformer) -> Transformer:
-    """The same model without adapters: of the base, or of an agent whose adapters are merged."""
+    """The same model without adapters: for the base, or for an agent whose adapters are merged."""
     return model.clone(config=model.config.model_copy(update={"lora": None}))
 
 
 def init_trained(model: Transformer, key: jax.Array) -> Params:
-    """What training changes, boxed with its logical axes: adapters where the model has them, else everything.
+    """Random parameters of what is trained, with logical axes: adapters if the model has them, else all.
 
     Fresh adapters change nothing: every `b` is zero.
     """

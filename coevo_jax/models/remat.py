@@ -1,4 +1,4 @@
-"""What the backward pass of a block computes again instead of keeping: named policies."""
+"""Rematerialisation: named policies for what a block's backward pass recomputes instead of keeping."""
 
 import flax.linen as nn
 import jax
@@ -16,7 +16,7 @@ KEPT: dict[str, tuple[str, ...]] = {
 
 
 def remat(block: type[nn.Module], policy: str) -> type[nn.Module]:
-    """The block under a policy of `ModelConfig.remat`; "none" keeps everything."""
+    """Wrap the block in a rematerialisation policy of `ModelConfig.remat`; "none" keeps everything."""
     if policy == "none":
         return block
     kept = jax.checkpoint_policies.save_only_these_names(*KEPT[policy])

@@ -15,7 +15,7 @@ Rotary = tuple[jax.Array, jax.Array]  # cosines and sines of the angles, float32
 
 
 def frequencies(head_dim: int, theta: float, scaling: RopeScaling | None) -> np.ndarray:
-    """Radians a position turns each pair of dimensions by, float32 [h / 2]."""
+    """The angle in radians by which a position turns each pair of dimensions, float32 [h / 2]."""
     plain = theta ** -(np.arange(0, head_dim, 2, dtype=np.float64) / head_dim)
     if scaling is None:
         return plain.astype(np.float32)

@@ -67,7 +67,7 @@ UNLIMITED = np.iinfo(np.int32).max  # the window of a layer that sees all
 
 
 def axis_sizes(config: ModelConfig, axes: tuple[str, ...]) -> tuple[int, ...]:
-    """Sizes of logical axes."""
+    """The sizes of the logical axes."""
     sizes = {
         "embed": config.hidden_size,
         "heads": config.num_heads,
@@ -79,7 +79,7 @@ def axis_sizes(config: ModelConfig, axes: tuple[str, ...]) -> tuple[int, ...]:
 
 
 def layer_type(config: ModelConfig, layer: int) -> str:
-    """ "full" or "sliding": the pattern of `layer_types` repeats over the layers."""
+    """The type of a layer, "full" or "sliding": the pattern of `layer_types` repeats over the layers."""
     return config.layer_types[layer % len(config.layer_types)]
 
 
@@ -102,7 +102,7 @@ class RMSNorm(nn.Module):
 
 @struct.dataclass
 class Places:
-    """What all layers share of a packed batch; what only some need is None where no layer does."""
+    """Arrays that all layers share of a packed batch; what only some need is None where no layer does."""
 
     rotary: Rotary  # of full layers
     sliding_rotary: Rotary | None  # of sliding layers, where their base differs
@@ -119,6 +119,7 @@ class LayerKinds:
 
 
 def layer_kinds(config: ModelConfig) -> LayerKinds:
+    """The differences between the layers, one entry per layer."""
     if "sliding" not in config.layer_types:
         return LayerKinds(window=None, sliding=None)
     sliding = np.array([layer_type(config, layer) == "sliding" for layer in range(config.num_layers)])
@@ -129,6 +130,7 @@ def layer_kinds(config: ModelConfig) -> LayerKinds:
 
 
 def places(config: ModelConfig, positions_BT: jax.Array, visible_until_BT: jax.Array) -> Places:
+    """What all layers share of a packed batch with these positions."""
     windows, two_bases = "sliding" in config.layer_types, config.sliding_rope_theta is not None
     return Places(
         rotary=rotary_table(config, "full", positions_BT),
@@ -230,7 +232,7 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Token ids to final hidden states [B, T, D]; logits are the head's business, chunk by chunk."""
+    """The decoder from token ids to final hidden states [B, T, D]; the head makes the logits in chunks."""
 
     config: ModelConfig
     vocab_size: int

@@ -18,7 +18,7 @@ from coevo_jax.learning.train_state import Agents, Learner, TrainState
 from coevo_jax.models.huggingface.load import load_params
 from coevo_jax.models.transformer import Params
 from coevo_jax.phases.world import World
-from coevo_jax.run_folder.checkpoint import BASE, Checkpointer
+from coevo_jax.run_folder.checkpoint import BASE, Checkpointer, stored_agents
 from coevo_jax.run_folder.manifest import Manifest, checkpoint_root
 from coevo_jax.run_folder.run import Run
 
@@ -70,7 +70,7 @@ def restore_base(checkpoints: Checkpointer, number: int, learner: Learner) -> Pa
 
 
 def leave_warm_start(run: Run, world: World, agents: Agents) -> Agents:
-    """What the rounds begin with: a full warm start becomes the base of fresh adapters; all agents agree."""
+    """The agents that the rounds begin with: fresh adapters on a full warm start, and all agents equal."""
     lead, *others = agents_of(run.config.recipe)
     trained, frozen = agents[lead], agents.frozen
     if world.learner.frozen_shardings and not world.warm_learner.frozen_shardings:
@@ -94,15 +94,19 @@ class StoredAgent:
     frozen: Params  # the base under its adapters; empty where `params` is all there is
 
 
-def newest_agents(folder: Path, manifest: Manifest) -> int:
-    """The checkpoint of a run's agents as they stand after its last commit.
+def newest_checkpoint(folder: Path, manifest: Manifest, agent: str) -> int:
+    """The checkpoint of an agent as it stands after a run's last commit.
 
     Raises:
-      ConfigError: the warm start is not finished.
+      ConfigError: no warm start is finished, or there is no agent of that name.
     """
-    if manifest.checkpoint is None or manifest.record("warm_start") is None:
+    number = manifest.checkpoint
+    if number is None or manifest.record("warm_start") is None:
         raise ConfigError(f"{folder}: holds no trained agent yet (its warm start is not finished)")
-    return manifest.checkpoint
+    found = stored_agents(checkpoint_root(folder, manifest) / str(number))
+    if agent not in found:
+        raise ConfigError(f"{folder}: checkpoint {number} holds no {agent} agent, only {', '.join(found)}")
+    return number
 
 
 def load_agent(folder: Path, manifest: Manifest, agent: str, learner: Learner) -> StoredAgent:
@@ -111,16 +115,11 @@ def load_agent(folder: Path, manifest: Manifest, agent: str, learner: Learner) -
     Raises:
       ConfigError: no warm start is finished, or there is no agent of that name.
     """
-    number = newest_agents(folder, manifest)
+    number = newest_checkpoint(folder, manifest, agent)
     checkpoints = Checkpointer(checkpoint_root(folder, manifest))
     try:
-        found = checkpoints.agents(number)
-        if agent not in found:
-            raise ConfigError(
-                f"{folder}: checkpoint {number} holds no {agent} agent, only {', '.join(found)}"
-            )
-        state = checkpoints.restore(number, {agent: learner.abstract()})[agent]
+        params = checkpoints.restore_params(number, agent, learner.abstract().params)
         frozen = {} if manifest.base is None else restore_base(checkpoints, manifest.base, learner)
-        return StoredAgent(checkpoint=number, params=state.params, frozen=frozen)
+        return StoredAgent(checkpoint=number, params=params, frozen=frozen)
     finally:
         checkpoints.close()

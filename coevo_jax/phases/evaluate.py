@@ -1,4 +1,4 @@
-"""Evaluation: an agent plays held-out tasks greedily."""
+"""The evaluation of an agent: it plays held-out tasks greedily."""
 
 import jax
 

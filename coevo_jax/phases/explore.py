@@ -35,7 +35,7 @@ from coevo_jax.trajectory import Trajectory
 
 @dataclass(frozen=True, kw_only=True)
 class TaskBlock:
-    """What is played between two commits, and makes a shard: some samples of some tasks."""
+    """The episodes played between two commits, which make one shard: some samples of some tasks."""
 
     tasks: Sequence[Task]
     first_sample: int
@@ -43,13 +43,13 @@ class TaskBlock:
 
 
 def task_blocks(tasks: Sequence[Task], samples: int, size: int) -> list[TaskBlock]:
-    """All samples of the first `size` tasks, then of the next ones."""
+    """Blocks that hold all samples of the first `size` tasks, then of the next ones."""
     starts = range(0, len(tasks), size)
     return [TaskBlock(tasks=tasks[start : start + size], first_sample=0, samples=samples) for start in starts]
 
 
 def sample_blocks(tasks: Sequence[Task], samples: int, size: int) -> list[TaskBlock]:
-    """The first sample of all tasks, then the second: wherever this ends, no task is two ahead of another."""
+    """Blocks of the first sample of all tasks, then the second: samples per task differ by at most one."""
     return [
         TaskBlock(tasks=tasks[start : start + size], first_sample=sample, samples=1)
         for sample in range(samples)
@@ -218,7 +218,7 @@ def _tokens(trajectories: Sequence[Trajectory]) -> int:
 
 
 def block_paths(run: Run, phase: Phase, blocks: int) -> list[Path]:
-    """The shards of what a phase plays, one per block; their folder is made."""
+    """The paths of the shards that a phase plays, one per block; their folder is made."""
     folder = run.folder / round_folder(phase.round)
     folder.mkdir(parents=True, exist_ok=True)
     return [folder / shard_name(phase.collection, index, blocks) for index in range(blocks)]

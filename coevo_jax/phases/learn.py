@@ -1,4 +1,4 @@
-"""A round's learning: which pairs, which references, and the optimizer steps (METHOD, steps 3 and 5)."""
+"""The learning of a round: its pairs, references and optimizer steps (METHOD, steps 3 and 5)."""
 
 import json
 from collections.abc import Iterable
@@ -27,7 +27,7 @@ from coevo_jax.methods.table import find_builder
 from coevo_jax.models.transformer import Params
 from coevo_jax.phases.world import World
 from coevo_jax.progress import CONSOLE, say
-from coevo_jax.recipe import Phase, find_phase
+from coevo_jax.recipe import Phase, find_phase, schedule
 from coevo_jax.run_folder.budget import Budget, asked_of, budget_words
 from coevo_jax.run_folder.collection import read_collection
 from coevo_jax.run_folder.run import Run
@@ -67,7 +67,7 @@ class _Lesson:
 
 
 def learn(run: Run, world: World, agents: Agents, phase: Phase) -> Agents:
-    """One round's learning of one agent: pairs, references once, then the optimizer steps."""
+    """Train one agent for one round: collect pairs, score the references once, take the optimizer steps."""
     config = run.config.agents[phase.agent]
     record = run.begin(phase.name)
     lesson = _lesson(run, world, phase, config)
@@ -189,9 +189,10 @@ def _plan_counts(plan: BatchPlan) -> dict[str, float]:
 
 
 def _has_learned(run: Run, phase: Phase) -> bool:
-    """Whether the agent has learned in an earlier round; the warm start does not count."""
-    earlier = [record.name for record in run.manifest.done if "/" in record.name]
-    return any(name.rpartition("/")[2] == f"learn_{phase.agent}" for name in earlier)
+    """Whether the agent has taken a step in an earlier learning; those of the warm start do not count."""
+    learnings = (other for other in schedule(run.config) if other.kind == "learn")
+    own = {learning.name for learning in learnings if learning.agent == phase.agent}
+    return any(record.name in own and record.position > 0 for record in run.manifest.done)
 
 
 def _pull(batches: list[PreferenceBatch], steps: int, beta: float, loss: AgentLoss) -> dict[str, float]:
@@ -291,4 +292,4 @@ def _reference_params(run: Run, world: World, agents: Agents, phase: Phase, conf
     assert record is not None  # the schedule puts the warm start first
     number = record.records["checkpoint"]
     name = run.checkpoints.agents(number)[0]  # all of them agree there
-    return run.checkpoints.restore(number, {name: world.learner.abstract()})[name].params
+    return run.checkpoints.restore_params(number, name, world.learner.abstract().params)

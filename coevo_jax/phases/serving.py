@@ -1,4 +1,4 @@
-"""How a server gets an agent's weights as they stand: exported to a folder, which the server then loads."""
+"""The export of an agent's current weights to a folder that a server then loads."""
 
 import shutil
 import uuid
@@ -33,7 +33,7 @@ class _Loading:
 
 
 def endpoint_of(server: ServerConfig, agent: str) -> Endpoint:
-    """The server of an agent."""
+    """The address of the server that plays an agent."""
     return Endpoint(url=server.urls.get(agent, server.url), timeout=server.timeout)
 
 
@@ -54,7 +54,7 @@ def check_server(config: Config) -> None:
 
 
 def serve(run: Run, world: World, agents: Agents, agent: str) -> Served:
-    """Let an agent's server load the agent as it stands.
+    """Let an agent's server load the agent's current weights.
 
     Raises:
       ConfigError: the server cannot be reached, refuses the weights, or does not answer as it should.

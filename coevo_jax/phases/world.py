@@ -22,6 +22,7 @@ from coevo_jax.learning.programs import Learning, make_learning
 from coevo_jax.models.huggingface.shards import check_checkpoint
 from coevo_jax.rollout.placement import RolloutPlacement, place_rollouts
 from coevo_jax.rollout.server_engine import ServerEngine
+from coevo_jax.run_folder.wandb_log import check_wandb
 from coevo_jax.sampling.action_line import stop_table
 from coevo_jax.sampling.engine import Engine
 from coevo_jax.sharding import make_mesh
@@ -35,6 +36,8 @@ BACKBONE_DIR = "backbone"  # config.json and generation_config.json of the check
 
 @dataclass(frozen=True, kw_only=True)
 class World(Learning):
+    """What a run builds once per process: programs, experts, engine and environments."""
+
     config: Config
     chat: ChatFormat
     experts: dict[str, Trajectory]  # by task id: those of the warm start and of the explored tasks
@@ -73,11 +76,13 @@ def tasks_of(env: Env, split: str, where: str, key: str) -> Sequence[Task]:
 
 
 def check_world(config: Config) -> None:
-    """Check what the schema cannot: environment and its options, tokenizer, losses, devices. Writes nothing.
+    """Check what the schema cannot: environment and its options, tokenizer, losses, devices, logger. Writes
+    nothing.
 
     Raises:
       ConfigError: the first thing that cannot be used.
     """
+    check_wandb(config)
     agent_losses(config)
     make_mesh(config.mesh, config.model.num_kv_heads)
     open_env(config)().close()
@@ -87,7 +92,7 @@ def check_world(config: Config) -> None:
 
 
 def tokenizer_folder(config: Config) -> Path | None:
-    """Where the tokenizer lies that a run is to use; None where it trains its own."""
+    """The folder of the tokenizer that a run is to use; None where the run trains its own."""
     folder = config.tokenizer.path or config.model.path
     return None if folder is None else Path(folder)
 
@@ -106,7 +111,7 @@ def check_backbone(config: Config) -> None:
 
 
 def embedded_tokens(config: Config, chat: ChatFormat) -> int:
-    """Rows of the embedding: a checkpoint's own number, which may exceed its tokenizer's, or the tokenizer's.
+    """The rows of the embedding: the checkpoint's own, maybe more than its tokenizer has, or the tokenizer's.
 
     Raises:
       ConfigError: the tokenizer has tokens that the embedding has no row for.
@@ -122,13 +127,13 @@ def embedded_tokens(config: Config, chat: ChatFormat) -> int:
 
 
 def longest_trajectory(config: Config) -> int:
-    """Most tokens of a trajectory that can be learned from: a row's, and no more than the model's context."""
+    """The most tokens of a trajectory that can be learned from: a row's, within the model's context."""
     longest = config.model.max_positions
     return config.batch.row_length if longest is None else min(config.batch.row_length, longest)
 
 
 def build_world(config: Config, folder: Path) -> World:
-    """Everything the phases after `prepare` share. `folder` holds the prepared tokenizer and experts."""
+    """Build what the phases after `prepare` share; `folder` holds the prepared tokenizer and experts."""
     make = open_env(config)
     chat = chat_format(load_tokenizer(folder / TOKENIZER_DIR))
     mesh = make_mesh(config.mesh, config.model.num_kv_heads)

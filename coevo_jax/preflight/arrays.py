@@ -20,6 +20,7 @@ def bytes_per_device(tree: Tree) -> int:
 
 
 def array_bytes(leaf: jax.ShapeDtypeStruct) -> int:
+    """The bytes that an array takes on one device."""
     shape = leaf.sharding.shard_shape(leaf.shape) if leaf.sharding is not None else leaf.shape
     size = 1
     for dim in shape:

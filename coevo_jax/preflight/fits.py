@@ -60,6 +60,8 @@ class Result:
 
 @dataclass(frozen=True, kw_only=True)
 class PhaseResult:
+    """The programs of a phase with the memory that each needs."""
+
     phase: CompiledPhase
     results: tuple[Result, ...]
 

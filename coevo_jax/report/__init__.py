@@ -1,0 +1,1 @@
+"""Reports of stored runs: on the terminal and as HTML pages."""

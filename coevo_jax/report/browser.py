@@ -63,7 +63,10 @@ def browser_payload(run_dir: Path, cast: Cast, hard_negative_threshold: float) -
     """Sample trajectories and pairs of a run for the page.
 
     Tasks are taken in an order drawn by a hash of their id, the same in every round and phase, so that
-    what different agents did on one task can be compared. Raises ConfigError when a pair file is broken.
+    what different agents did on one task can be compared.
+
+    Raises:
+      ConfigError: a pair file is broken.
     """
     groups = dict(sorted(find_groups(run_dir).items(), key=lambda item: _shown_place(cast, item[0])))
     pair_files = sorted(
@@ -93,8 +96,10 @@ def browser_payload(run_dir: Path, cast: Cast, hard_negative_threshold: float) -
 
 
 def find_groups(run_dir: Path) -> dict[Group, list[Path]]:
-    """The files of a run's trajectories by round and source: experts as round 0, evaluations of the stored
-    run as AFTERWARDS."""
+    """The files of a run's trajectories by round and source.
+
+    Experts stand as round 0, evaluations of the stored run as AFTERWARDS.
+    """
     folder = run_dir / "trajectories"
     groups: dict[Group, list[Path]] = {}
     if (folder / "experts.parquet").exists():
@@ -109,7 +114,11 @@ def find_groups(run_dir: Path) -> dict[Group, list[Path]]:
 
 
 def read_pairs(path: Path) -> list[dict[str, Any]]:
-    """Read a file of pairs; raises ConfigError, naming the line, when one is not a pair."""
+    """Read a file of pairs.
+
+    Raises:
+      ConfigError: a line is not a pair; the message names the line.
+    """
     pairs = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         try:

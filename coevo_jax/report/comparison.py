@@ -143,7 +143,9 @@ def compare(results: Sequence[Results], *, subject: str | None = None) -> Compar
     """Group runs by method and sum them up over seeds; pair `subject` with every other method by seed.
 
     The subject is "coevo" where there is one, else the method with the highest final reward.
-    Raises ConfigError when runs cannot be compared: other environments, or a method twice with one seed.
+
+    Raises:
+      ConfigError: the runs cannot be compared: other environments, or a method twice with one seed.
     """
     split = _check_comparable(results)
     groups: dict[str, list[Results]] = {}

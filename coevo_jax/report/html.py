@@ -9,7 +9,7 @@ from coevo_jax.report.cast import cast_of
 from coevo_jax.report.comparison import Comparison
 from coevo_jax.report.comparison_page import comparison_page
 from coevo_jax.report.errors import errors_section
-from coevo_jax.report.page import page, section
+from coevo_jax.report.page import note, page, section
 from coevo_jax.report.paired import Paired
 from coevo_jax.report.run_page import (
     explorations_section,
@@ -23,6 +23,9 @@ from coevo_jax.report.run_page import (
 from coevo_jax.report.training import training_section
 from coevo_jax.run_folder.metrics import METRICS_FILE, read_metrics
 from coevo_jax.run_folder.results import Results, load_results
+from coevo_jax.run_folder.standing import Standing, standing_of
+
+RELOAD = 30  # seconds until the page of a run that is under way is read again
 
 _LINKS = {
     "rounds": "Rounds",
@@ -50,15 +53,18 @@ _OUTCOMES = {
 def write_report(run_dir: Path | str, out: Path | None = None) -> Path:
     """Write `report.html` of a run from its results, metrics, trajectories and pairs; returns its path.
 
-    Only results.json is needed: what a young run does not have yet is left out. Raises ConfigError when
-    results.json is missing, or when any of the files is broken.
+    Only results.json is needed: what a young run does not have yet is left out.
+
+    Raises:
+      ConfigError: results.json is missing, or any of the files is broken.
     """
     run_dir = Path(run_dir)
     results = load_results(run_dir)
     threshold = next((e["hard_negative_threshold"] for e in results["evaluations"]), 0.6)
     cast = cast_of(results)
     payload = browser_payload(run_dir, cast, threshold)
-    text = run_page(results, training_section(read_metrics(run_dir / METRICS_FILE), cast), payload)
+    training = training_section(read_metrics(run_dir / METRICS_FILE), cast)
+    text = run_page(results, training, payload, standing_of(run_dir))
     return write_whole(out or run_dir / "report.html", text)
 
 
@@ -67,8 +73,8 @@ def write_comparison(comparison: Comparison, paired: Paired, out: Path) -> Path:
     return write_whole(out, comparison_page(comparison, paired))
 
 
-def run_page(results: Results, training: str, payload: dict[str, Any]) -> str:
-    """The page of a run as HTML."""
+def run_page(results: Results, training: str, payload: dict[str, Any], standing: Standing) -> str:
+    """The page of a run as HTML; while the run is under way, it reads itself again."""
     sections = [
         rounds_section(results),
         histograms_section(results),
@@ -86,9 +92,10 @@ def run_page(results: Results, training: str, payload: dict[str, Any]) -> str:
         name: title for name, title in _LINKS.items() if any(f'id="{name}"' in part for part in sections)
     }
     links = "".join(f'<a href="#{name}">{title}</a>' for name, title in present.items())
-    body = [header(results), f"<nav>{links}</nav>", *sections, "<footer>Written by coevo_jax.</footer>"]
+    body = [note(standing.words)] if standing.words else []
+    body += [header(results), f"<nav>{links}</nav>", *sections, "<footer>Written by coevo_jax.</footer>"]
     title = f"{results['name']} · {results['method']} on {results['env']}"
-    return page(title, "\n".join(body), embed_json(payload))
+    return page(title, "\n".join(body), embed_json(payload), reload=RELOAD if standing.under_way else None)
 
 
 def _trajectories(payload: dict[str, Any]) -> str:

@@ -7,17 +7,22 @@ from html import escape
 from importlib import resources
 
 
-def page(title: str, body: str, payload: str | None = None) -> str:
-    """A complete page. It asks the network for nothing, and its policy lets only its own script run."""
+def page(title: str, body: str, payload: str | None = None, *, reload: int | None = None) -> str:
+    """A complete page. It asks the network for nothing, and its policy lets only its own script run.
+
+    Args:
+      reload: seconds after which a browser is to read the file again; None where it stays as it is.
+    """
     style, script = _asset("page.css"), _asset("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; base-uri 'none'"
     data = f'<script type="application/json" id="payload">{payload}</script>\n' if payload else ""
+    again = "" if reload is None else f'<meta http-equiv="refresh" content="{reload}">\n'
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n"
+        f"{again}<title>{escape(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n"
         f"{data}<script>{script}</script>\n</body>\n</html>\n"
     )
 

@@ -6,17 +6,19 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from coevo_jax.progress import Pulse, time_words
 from coevo_jax.trajectory import Ending, Trajectory
 
 
 class ProgressBar:
-    """Episodes, turns/s, tokens/s, reward, busy slots: a bar on a terminal, one line at the end elsewhere."""
+    """Shows episodes, rates, reward, busy slots: a bar on a terminal, else lines on the way and at the end."""
 
     def __init__(self, console: Console | None, *, label: str, total: int, slots: int):
         self._console, self._label, self._total, self._slots = console, label, total, slots
         self._started = time.monotonic()
         self._episodes = self._played = self._turns = self._tokens = self._busy = 0
         self._reward = 0.0
+        self._pulse = None if console is None else Pulse(console)
         self._live: Progress | None = None
         if console is not None and console.is_terminal and total:
             columns = (
@@ -40,18 +42,16 @@ class ProgressBar:
         if self._live is not None:
             self._live.stop()
         elif self._console is not None and kind is None:
-            self._console.print(
-                f"{self._label}: {self._episodes}/{self._total} episodes, {self._rates()}",
-                highlight=False,
-                soft_wrap=True,
-            )
+            self._print(self._rates())
 
     def show_slots(self, busy: int) -> None:
-        """How many slots play an episode now."""
+        """Show how many slots play an episode now."""
         self._busy = busy
         if self._live is not None:
             words = f"{self._rates()}, {busy}/{self._slots} slots"
             self._live.update(self._task, completed=self._episodes, rates=words)
+        elif self._pulse is not None and self._pulse.due():
+            self._print(f"{self._rates()}, {busy}/{self._slots} slots{self._left()}")
 
     def finish_episode(self, trajectory: Trajectory) -> None:
         """Count one more episode."""
@@ -62,6 +62,18 @@ class ProgressBar:
             self._played += 1
             self._reward += trajectory.reward
         self.show_slots(self._busy)
+
+    def _print(self, words: str) -> None:
+        assert self._console is not None
+        line = f"{self._label}: {self._episodes}/{self._total} episodes, {words}"
+        self._console.print(line, highlight=False, soft_wrap=True)
+
+    def _left(self) -> str:
+        """Time left of these episodes, once there are some to go by."""
+        if not self._episodes:
+            return ""
+        each = (time.monotonic() - self._started) / self._episodes
+        return f", {time_words((self._total - self._episodes) * each)} left"
 
     def _rates(self) -> str:
         seconds = max(1e-9, time.monotonic() - self._started)

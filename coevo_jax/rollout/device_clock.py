@@ -1,4 +1,4 @@
-"""How long the device worked, and on what, without making anybody wait for it.
+"""A clock of device work by kind of call, which never makes the host wait for the device.
 
 A device runs its calls one after the other. A thread of its own waits for the end of each and notes the time:
 a call took from its start, or the end of the one before where that was later, to its own end.
@@ -14,7 +14,7 @@ import jax
 
 
 class DeviceClock:
-    """Seconds of device work by kind, from `__enter__` to `__exit__`."""
+    """Measures the seconds of device work by kind, from `__enter__` to `__exit__`."""
 
     def __init__(self) -> None:
         self.seconds: defaultdict[str, float] = defaultdict(float)
@@ -33,7 +33,7 @@ class DeviceClock:
             self._thread.join()
 
     def track(self, kind: str, started: float, done: jax.Array | None) -> None:
-        """Count a call: `started` is when it was made (time.monotonic), `done` an array it produces.
+        """Count the device time of a call made at `started` (time.monotonic) that produces the array `done`.
 
         None is no call of a device, and nothing is counted.
         """

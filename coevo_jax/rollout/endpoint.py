@@ -25,7 +25,7 @@ INTACT = "what was committed is intact: mend the server and continue with --resu
 
 @dataclass(frozen=True, kw_only=True)
 class Endpoint:
-    """Where a server is."""
+    """The address of a server."""
 
     url: str  # ends with /v1
     timeout: float  # seconds that a request may take, all tries together
@@ -37,18 +37,22 @@ class Endpoint:
 
 @dataclass(frozen=True, kw_only=True)
 class Served:
-    """A model of a server."""
+    """A model that a server serves."""
 
     endpoint: Endpoint
     model: str
 
 
 class Answer(NamedTuple):
+    """A server's answer, and how many tries it took."""
+
     data: Any  # what JSON says; the bare text where the answer is none
     tries: int
 
 
 class Completion(NamedTuple):
+    """The tokens that a server wrote, with their log-probabilities."""
+
     tokens: list[int]
     logps: list[float]
 
@@ -149,7 +153,7 @@ def completion_body(
 
 
 def read_completion(data: Any, body: Mapping[str, Any], where: str, *, vocab_size: int | None) -> Completion:
-    """The tokens that a server wrote in answer to `body`, the one that ended them among them.
+    """The tokens that a server wrote in answer to `body`, with the one that ended them.
 
     Raises:
       ConfigError: token ids or log-probabilities are missing or impossible. `where` is named.
@@ -196,13 +200,15 @@ def _all(values: Any, kind: type | tuple[type, ...]) -> bool:
 
 
 class Model(NamedTuple):
+    """A model that a server lists."""
+
     name: str
     adapter: bool
     longest: int | None  # tokens of its context, where the server says so
 
 
 def list_models(endpoint: Endpoint, *, once: bool = False) -> list[Model]:
-    """What a server serves: /v1/models.
+    """The models that a server serves (/v1/models).
 
     Raises:
       ConfigError: no answer, or one of another form.

@@ -1,4 +1,4 @@
-"""An expert's turns driven through the path of `play`."""
+"""Expert turns written through the same path as `play`, with its tokens given instead of drawn."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,7 +51,7 @@ class _Replay:
 def force(
     engine: Engine, params: Params, chat: ChatFormat, system_prompt: str, demonstration: Demonstration
 ) -> Trajectory:
-    """Drive an expert's turns through the path of `play`, writing its tokens instead of drawing them.
+    """Write an expert's turns through the path of `play`: its tokens are given instead of drawn.
 
     The result has the tokens and the mask of `data.chat.render`, and the log-probabilities that `params` give
     to the expert. A demonstration longer than the cache ends with `token_limit`.

@@ -1,4 +1,4 @@
-"""What several processes played of a block, put together into the shard that a single one would write."""
+"""The episodes of a block that several processes played, joined into the shard a single one would write."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -43,7 +43,7 @@ def gather(
 
 
 def part_path(path: Path, process: int) -> Path:
-    """Where a process leaves its episodes of a block; hidden, and gone once the block is written."""
+    """The hidden file in which a process leaves its episodes of a block until the whole block is written."""
     return path.with_name(f".{path.stem}.part-{process:05d}.parquet")
 
 

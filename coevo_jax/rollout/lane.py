@@ -79,7 +79,7 @@ class _Start:
 
 @dataclass(kw_only=True, eq=False)
 class Lane:
-    """An engine's slots, the episodes in them, and where each of them stands.
+    """An engine's slots, the episodes in them, and what each of them waits for.
 
     A live slot is in exactly one of three places: `writing` (the engine), `then` (a call of its environment
     is on its way, this is what comes after) or `unread` (tokens to prefill before it writes).
@@ -115,7 +115,7 @@ class Lane:
 
     @property
     def idle(self) -> bool:
-        """Nothing is left to do until an environment answers."""
+        """Whether nothing is left to do until an environment answers."""
         return not self.writing and not self.unread
 
     def start_block(self) -> None:
@@ -128,28 +128,28 @@ class Lane:
             self.clock.track("decode", started, self.decoding.done)
 
     def finish_block(self) -> None:
-        """Take what the device wrote; finished turns go to their environments."""
+        """Take what the device wrote, and send finished turns to their environments."""
         if self.decoding is not None:
             for slot, written in self.decoding.fetch().items():
                 self._read(slot, written)
             self.decoding = None
 
     def settle(self) -> None:
-        """Take all answers of the environments, in order of slots, and those to the calls they lead to."""
+        """Take all answers of the environments, in the order of slots, and those to the calls that follow."""
         start = time.monotonic()
         while self.then:
             self._take(self.pool.wait(self._env_slots()))
         self.env_wait += time.monotonic() - start
 
     def take_ready(self, *, wait: bool) -> None:
-        """Take the answers that are there; with `wait`, at least one."""
+        """Take the answers that have arrived; with `wait`, at least one."""
         start = time.monotonic()
         if self.then:
             self._take(self.pool.ready(self._env_slots(), wait=wait))
         self.env_wait += time.monotonic() - start
 
     def prefill(self) -> None:
-        """Read what is unread; those slots write from the next block on."""
+        """Prefill the tokens that slots have not read yet; those slots write from the next block on."""
         if not self.unread:
             return
         texts = {slot: np.array(ids, np.int32) for slot, ids in sorted(self.unread.items())}

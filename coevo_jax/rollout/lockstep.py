@@ -16,7 +16,7 @@ from coevo_jax.hosts.processes import ProcessGroup
 
 
 class LockstepPool:
-    """The pools of a circle of hosts, as one: slot s is played on host s modulo their number.
+    """The pools of a group of hosts as one: slot s is played on host s modulo their number.
 
     Calls and answers are those of `EnvPool`, and the same on every host; so are the counts.
     """
@@ -33,12 +33,12 @@ class LockstepPool:
             self._pool.submit(slot, function)
 
     def wait(self, slots: Collection[int] | None = None) -> dict[int, Any]:
-        """Wait for the calls of these slots (of all) on every host; in order of slots."""
+        """Wait for the calls of these slots (of all) on every host; outcomes come in the order of slots."""
         own = None if slots is None else {slot for slot in slots if self._is_own(slot)}
         return self._share(self._pool.wait(own))
 
     def ready(self, slots: Collection[int], *, wait: bool) -> dict[int, Any]:
-        """The outcomes that are there on any host; with `wait`, each host waits until it has one."""
+        """The outcomes that have arrived on any host; with `wait`, each host waits until it has one."""
         own = {slot for slot in slots if self._is_own(slot)}
         return self._share(self._pool.ready(own, wait=wait))
 

@@ -1,4 +1,4 @@
-"""Where roll-outs run: a copy of an agent in the compute type, layers apart, over the devices of one host.
+"""The placement of roll-outs: an agent's copy in the compute type, one array per layer, on a host's devices.
 
 Every call on a mesh that crosses hosts is collective, and the hosts' episodes differ in length: so each host
 plays on a mesh of its own. Heads, feed-forward and vocabulary are split over `rollout.tensor` of its devices,
@@ -35,7 +35,7 @@ from coevo_jax.sharding import (
 
 @dataclass(frozen=True, kw_only=True)
 class RolloutPlacement:
-    """How the copy and the slots of the engine lie on this host's devices."""
+    """How the agent's copy and the engine's slots are laid out on this host's devices."""
 
     mesh: Mesh  # of this host alone, or of the `hosts` that share a copy
     hosts: int
@@ -84,8 +84,10 @@ def place_rollouts(
 
 
 def _jit_cast(learner: Learner, shardings: Params) -> Callable[[Params, Params], Params]:
-    """All parameters of an agent, adapters merged, in the form that decoding reads; it computes the same
-    numbers, because products cast their weights to the compute type anyway."""
+    """All parameters of an agent, adapters merged, in the form that decoding reads.
+
+    It computes the same numbers, because products cast their weights to the compute type anyway.
+    """
     config = learner.model.config
 
     def cast(params: Params, frozen: Params) -> Params:
@@ -97,7 +99,7 @@ def _jit_cast(learner: Learner, shardings: Params) -> Callable[[Params, Params],
 
 
 def rollout_params(placement: RolloutPlacement, params: Params, frozen: Params) -> Params:
-    """An agent's copy for roll-outs, on this host's devices. Collective: all hosts make theirs together.
+    """An agent's copy for roll-outs, on this host's devices; a collective call: all hosts make it together.
 
     Adapters are merged into it, once a phase: decoding is then as fast as without them.
     """

@@ -1,4 +1,4 @@
-"""Plays episodes: one agent's, or two agents', of which one decodes while the other's environments step."""
+"""Plays the episodes of one agent, or of two: while one decodes, the environments of the other step."""
 
 import functools
 import operator
@@ -28,7 +28,7 @@ Played = tuple[list[Trajectory], RolloutStats]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EpisodeSet:
-    """Who plays what."""
+    """The episodes that one agent plays: its weights, the tasks, and the number of samples of each."""
 
     agent: str  # name recorded in the trajectories
     weights: Any  # of the engine's `load`; agents whose adapters share a base name the same ones
@@ -84,7 +84,7 @@ def play(
         does not depend on its slot, on its neighbours or on the number of slots.
       script: tokens of the agent's turns by task id, written instead of drawn; their log-probabilities are
         recorded as if they had been drawn. Such turns know no `max_turn_tokens`.
-      progress: where to show progress: a bar on a terminal, one line at the end elsewhere.
+      progress: where to show it: a bar on a terminal, elsewhere a line every few seconds and at the end.
       label: what the bar calls the work.
       watch: called when an episode has begun, and after each of its turns that the environment answered.
 
@@ -149,11 +149,13 @@ def play_together(
         DeviceClock() as clock,
     ):
         lanes: list[Lane] = []
+        own = engine
         for number, group in enumerate(by_weights.values()):
+            own = own.twin() if number else engine
             queues = [cast.episodes(index) for index, cast in group]
             lanes.append(
                 Lane(
-                    engine=engine if number == 0 else engine.twin(),
+                    engine=own,
                     weights=group[0][1].weights,
                     adapters=1 + max(cast.adapter for _, cast in group),
                     prefix=prefix,
@@ -223,8 +225,10 @@ def _run(
     bar: ProgressBar,
     between_blocks: Callable[[], None],
 ) -> None:
-    """Play until every episode has its ending. Lanes take turns: while the host serves one, the device has
-    the other's block."""
+    """Play until every episode has its ending.
+
+    Lanes take turns: while the host serves one, the device has the other's block.
+    """
     for lane in lanes:
         lane.open()
     while any(lane.live for lane in lanes):

@@ -51,7 +51,7 @@ class ServerEngine:
     `stop` is a table of `sampling.action_line`: a server cannot follow it, so what it writes after the end of
     an action's line is cut off here. Weights are a `Served`: `serving` has made the server load them.
 
-    A block's `fetch` raises ConfigError: the server is gone, or does not answer what it should.
+    A block's `fetch` ends in a ConfigError where the server is gone, or does not answer what it should.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class ServerEngine:
         self.reset()
 
     def twin(self) -> "ServerEngine":
-        """As many slots again; made on first use."""
+        """Another engine of as many slots; made on first use."""
         if self._twin is None:
             self._twin = ServerEngine(
                 self.config, end_id=self._end_id, vocab_size=self._vocab_size, stop=self._stop
@@ -105,13 +105,13 @@ class ServerEngine:
             self._twin.close()
 
     def load(self, params: Served, adapters: Sequence[Any] = ()) -> Served:
-        """Nothing is left to do: the server has the weights."""
+        """The weights as they are: the server has loaded them already."""
         if adapters:
             raise ValueError("to a server, an adapter is a model like any other")
         return params
 
     def room(self, slot: int) -> int:
-        """Tokens that still fit into a slot."""
+        """The number of tokens that still fit into a slot."""
         return self.config.max_tokens - len(self._texts[slot])
 
     def prefill(
@@ -163,7 +163,11 @@ class ServerEngine:
             ).start()
 
     def _arrived(self) -> dict[int, Written]:
-        """What has come back by now; waits a moment where there is nothing yet."""
+        """What has come back by now; waits a moment where there is nothing yet.
+
+        Raises:
+          ConfigError: the server is gone, or does not answer what it should.
+        """
         written: dict[int, Written] = {}
         wait = bool(self._asked)
         while True:
@@ -204,7 +208,7 @@ class ServerEngine:
 
 
 def request_seed(sampling: Sampling, request: Request, position: int) -> int:
-    """Seed of a request, in 31 bits: of what names an episode's random keys here, and of where it goes on."""
+    """The seed of a request, in 31 bits, from an episode's random key names and the place in its text."""
     root = np.asarray(jax.random.key_data(sampling.root)).tolist()
     words = np.random.SeedSequence([*root, *request.ids, position]).generate_state(1)
     return int(words[0] >> 1)

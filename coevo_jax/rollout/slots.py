@@ -1,4 +1,4 @@
-"""What `Lane` asks of whoever writes the agents' turns: the engine on this host's devices, or a server."""
+"""The interface that `Lane` needs of whoever writes the agents' turns: this host's engine, or a server."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
@@ -12,20 +12,20 @@ from coevo_jax.sampling.engine import EngineCounts, Request, Sampling, Written
 
 
 class DecodeBlock(Protocol):
-    """Slots that write."""
+    """A decode block: a group of slots that write at the same time."""
 
     @property
     def done(self) -> jax.Array | None:
-        """There once the device is done; None where none of this process's devices writes."""
+        """An array that is ready once the device has finished; None if no slot lies on these devices."""
         ...
 
     def fetch(self) -> dict[int, Written]:
-        """What the slots wrote since the last call. A slot that is missing has nothing to show yet."""
+        """The tokens that the slots wrote since the last call; a slot with none yet is left out."""
         ...
 
 
 class SlotEngine(Protocol):
-    """Slots that hold a text each, read more of it, and write on."""
+    """An engine of slots, each of which holds a text, reads more of it, and writes on."""
 
     @property
     def slots(self) -> int: ...
@@ -35,11 +35,11 @@ class SlotEngine(Protocol):
 
     @property
     def counts(self) -> EngineCounts | ServerCounts:
-        """Sums since the last reset."""
+        """The counts of what was done since the last reset, as sums."""
         ...
 
     def twin(self) -> "SlotEngine":
-        """As many slots again, for another agent's episodes."""
+        """Another engine of as many slots, for another agent's episodes."""
         ...
 
     def reset(self) -> None:
@@ -51,11 +51,11 @@ class SlotEngine(Protocol):
         ...
 
     def load(self, params: Any, adapters: Sequence[Any] = (), /) -> Any:
-        """What `prefill` and `decode` take as weights."""
+        """The parameters in the form that `prefill` and `decode` take as weights."""
         ...
 
     def room(self, slot: int, /) -> int:
-        """Tokens that still fit into a slot."""
+        """The number of tokens that still fit into a slot."""
         ...
 
     def prefill(
@@ -75,5 +75,5 @@ class SlotEngine(Protocol):
     def decode(
         self, weights: Any, requests: Mapping[int, Request], sampling: Sampling, /, *, quota: int
     ) -> DecodeBlock:
-        """Let slots write, and return at once."""
+        """Let slots write, and return without waiting for them."""
         ...

@@ -1,4 +1,4 @@
-"""What a block of episodes cost and brought, as sums; shares and means follow from them."""
+"""What a block of episodes cost and achieved, as sums; shares and means follow from them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -13,7 +13,7 @@ LATENCY_PERCENTILES = (50, 95, 99)
 
 @dataclass(kw_only=True)
 class ServerCounts:
-    """What a server was asked since the last reset."""
+    """Counts of the requests that a server answered since the last reset."""
 
     requests: int = 0
     retries: int = 0  # tries that failed and were made again
@@ -22,7 +22,7 @@ class ServerCounts:
     latencies: list[float] = field(default_factory=list)  # seconds of each request, retries included
 
     def values(self, seconds: float) -> dict[str, float]:
-        """Metrics of a block that took so long."""
+        """The metrics of a block that took `seconds`."""
         values = {
             "server_requests": self.requests,
             "server_retries": self.retries,
@@ -70,16 +70,16 @@ class RolloutStats:
 
     @property
     def mean_reward(self) -> float:
-        """Mean over the episodes without a fault; 0 where there is none."""
+        """The mean reward over the episodes without a fault; 0 where there is none."""
         return self.reward_sum / max(1, self.episodes - self.faults)
 
     @property
     def occupancy(self) -> float:
-        """Share of the slots' decode places that drew a token; 0 where nothing was decoded."""
+        """The share of the slots' decode places that drew a token; 0 where nothing was decoded."""
         return self.decoded_tokens / max(1, self.token_places)
 
     def values(self) -> dict[str, float]:
-        """What the metrics log keeps of a block. Names in _second(s) and _share depend on the clock."""
+        """The metrics that the log keeps of a block; those in _second(s) and _share depend on the clock."""
         seconds = max(self.seconds, 1e-9)
         values = {
             "episodes": self.episodes,
@@ -141,7 +141,7 @@ def sums_of(trajectories: Sequence[Trajectory]) -> dict[str, float | Mapping[str
 
 
 def percentiles(latencies: Sequence[float]) -> tuple[float, ...]:
-    """Latencies at LATENCY_PERCENTILES; zeros where there was no call."""
+    """The latencies at LATENCY_PERCENTILES; zeros where there was no call."""
     if not latencies:
         return (0.0,) * len(LATENCY_PERCENTILES)
     return tuple(float(x) for x in np.percentile(latencies, LATENCY_PERCENTILES))

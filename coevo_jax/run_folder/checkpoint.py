@@ -6,7 +6,8 @@ Where the agents are adapters, the checkpoint of the warm start also holds the b
 import errno
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,12 @@ SPARE_BYTES = 1 << 20  # indices and metadata beside the arrays
 
 def on_bucket(folder: epath.Path) -> bool:
     return "://" in str(folder)
+
+
+def stored_agents(checkpoint: epath.Path) -> tuple[str, ...]:
+    """Names of the agents that the folder of a checkpoint holds."""
+    names = sorted(path.name for path in checkpoint.iterdir() if path.is_dir())
+    return tuple(name for name in names if name != BASE and not name.startswith(("_", ".")))
 
 
 class Checkpointer:
@@ -79,18 +86,42 @@ class Checkpointer:
           ConfigError: the checkpoint is not there or does not fit the model of this run.
         """
         items = {name: ocp.args.StandardRestore(tree) for name, tree in abstract.items()}
-        try:
+        with self._readable(number):
             restored = self._manager.restore(number, args=ocp.args.Composite(**items))
+        return {name: restored[name] for name in abstract}
+
+    def restore_params(self, number: int, agent: str, abstract: Params) -> Params:
+        """Read an agent's parameters alone: Adam's moments, twice their size, are left where they are.
+
+        Raises:
+          ConfigError: the checkpoint is not there or does not fit the model of this run.
+        """
+        item = {"params": abstract}
+        arguments = ocp.args.PyTreeRestore(
+            item=item,
+            restore_args=ocp.checkpoint_utils.construct_restore_args(item),
+            partial_restore=True,
+        )
+        place = self.folder / str(number) / agent
+        handler = ocp.PyTreeCheckpointHandler()
+        with self._readable(number), ocp.Checkpointer(handler) as reader:
+            stored: Any = handler.metadata(place)
+            if _shapes(stored.tree["params"]) != _shapes(abstract):  # Orbax skips what one of both lacks
+                raise ValueError("it holds other parameters than the model has")
+            return reader.restore(place, args=arguments)["params"]
+
+    @contextmanager
+    def _readable(self, number: int) -> Iterator[None]:
+        """Turn what Orbax raises for a checkpoint that it cannot restore into a ConfigError."""
+        try:
+            yield
         except (FileNotFoundError, KeyError, ValueError) as error:
             first = str(error).strip().splitlines()[0][:300]
             raise ConfigError(f"{self.folder / str(number)}: cannot be restored: {first}") from None
-        return {name: restored[name] for name in abstract}
 
     def agents(self, number: int) -> tuple[str, ...]:
         """Names of the agents a checkpoint holds."""
-        folder = self.folder / str(number)
-        names = sorted(path.name for path in folder.iterdir() if path.is_dir())
-        return tuple(name for name in names if name != BASE and not name.startswith(("_", ".")))
+        return stored_agents(self.folder / str(number))
 
     def prune(self, keep: set[int], newest: int) -> None:
         """Delete every checkpoint but the kept ones; those after `newest` were never committed."""
@@ -103,3 +134,7 @@ class Checkpointer:
 
     def close(self) -> None:
         self._manager.close()
+
+
+def _shapes(params: Any) -> Any:
+    return jax.tree.map(lambda leaf: tuple(leaf.shape), params)

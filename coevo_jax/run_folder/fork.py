@@ -37,7 +37,7 @@ from coevo_jax.run_folder.manifest import (
 from coevo_jax.run_folder.metrics import METRICS_FILE
 from coevo_jax.run_folder.run import Run, open_run
 
-NAMING = ("name", "runs_dir", "method", "checkpoint")  # these change no number
+NAMING = ("name", "runs_dir", "method", "checkpoint", "log")  # these change no number
 LATER = ("recipe", "agents", "explore", "budget", "rounds")  # what comes after the warm start
 
 
@@ -121,7 +121,9 @@ def shared_phases(source: Config, config: Config) -> tuple[str, ...]:
     alike = _exploration(source) == _exploration(config)
     names = ["prepare"]
     for phase, theirs in zip(schedule(config), schedule(source), strict=False):
-        if phase != theirs or phase.kind == "learn" or (phase.kind == "explore" and not alike):
+        # All agents begin as what the warm start trains, whatever the recipe calls the first of them.
+        same = phase == theirs or phase.kind == theirs.kind == "warm_start"
+        if not same or phase.kind == "learn" or (phase.kind == "explore" and not alike):
             break
         names.append(phase.name)
     return tuple(names)

@@ -56,3 +56,15 @@ def _locked(folder: Path) -> TextIO:
 def _is_marked(folder: Path, words: str) -> bool:
     path = folder / ".lock"
     return path.is_file() and path.read_text(encoding="utf-8") == words
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a process is working on a run."""
+    try:
+        with (folder / ".lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False

@@ -7,7 +7,7 @@ A value that is not finite is written as null, so that every line is strict JSON
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TypedDict
 
@@ -24,13 +24,21 @@ class MetricsLine(TypedDict):
     values: dict[str, float]
 
 
+# What is told of every line as it is written: its step, phase and values, NaN for what is not finite.
+Follower = Callable[[int, str, Mapping[str, float]], None]
+
+
 class MetricsLog:
-    """An append-only log of metrics. Opening it drops a half-written last line."""
+    """An append-only log of metrics. Opening it drops a half-written last line.
+
+    A line is the operating system's when `write` returns: whoever looks on reads it, and a kill leaves it.
+    """
 
     def __init__(self, path: Path | str):
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._file = open(self.path, "ab")  # noqa: SIM115 (held until close)
+        self.followers: list[Follower] = []
         self._drop_broken_tail()
 
     def write(self, step: int, phase: str, values: Mapping[str, float]) -> None:
@@ -39,6 +47,9 @@ class MetricsLog:
         finite = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
         line = json.dumps({"phase": phase, "step": int(step), "values": finite}, allow_nan=False)
         self._file.write(line.encode() + b"\n")
+        self._file.flush()
+        for follower in self.followers:
+            follower(int(step), phase, {k: math.nan if v is None else v for k, v in finite.items()})
 
     def offset(self) -> int:
         """Length of the log in bytes, all of them safely on disk: what a commit records."""
@@ -81,6 +92,7 @@ class MetricsLog:
 class _DiscardedLog(MetricsLog):
     def __init__(self, path: Path | str):
         self.path = Path(path)
+        self.followers = []
 
     def write(self, step: int, phase: str, values: Mapping[str, float]) -> None:
         return
@@ -128,16 +140,30 @@ def finalize(sums: Mapping[str, tuple[float, float]]) -> dict[str, float]:
     }
 
 
+class Axis:
+    """Places points of metrics on an x axis: at their step, made to grow on where a phase starts anew."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, tuple[int, str]] = {}
+        self._shift: dict[str, int] = {}
+
+    def place(self, name: str, step: int, phase: str) -> int:
+        """Where the next point of a metric stands."""
+        x = step + self._shift.get(name, 0)
+        last, last_phase = self._last.get(name, (x - 1, phase))
+        if phase != last_phase and x <= last:
+            self._shift[name] = last + 1 - min(step, 1)
+            x = step + self._shift[name]
+        self._last[name] = (x, phase)
+        return x
+
+
 def metric_series(lines: Iterable[MetricsLine]) -> dict[str, list[tuple[int, float, str]]]:
-    """Points (x, value, phase) of every metric. x is the step, made to grow on where a phase starts anew."""
+    """Points (x, value, phase) of every metric, placed by an `Axis`."""
     series: dict[str, list[tuple[int, float, str]]] = {}
-    shift: dict[str, int] = {}
+    axis = Axis()
     for line in lines:
         for name, value in line["values"].items():
-            points = series.setdefault(name, [])
-            x = line["step"] + shift.get(name, 0)
-            if points and line["phase"] != points[-1][2] and x <= points[-1][0]:
-                shift[name] = points[-1][0] + 1 - min(line["step"], 1)
-                x = line["step"] + shift[name]
-            points.append((x, value, line["phase"]))
+            x = axis.place(name, line["step"], line["phase"])
+            series.setdefault(name, []).append((x, value, line["phase"]))
     return series

@@ -98,7 +98,7 @@ def load_results(run_dir: Path | str) -> Results:
     if not run_dir.is_dir():
         raise ConfigError(f"{run_dir}: no such run folder")
     if not path.is_file():
-        raise ConfigError(f"{path}: not found; expected a run folder whose warm start has been evaluated")
+        raise ConfigError(f"{path}: not found; expected a run whose warm start has begun")
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

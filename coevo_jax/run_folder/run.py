@@ -25,7 +25,10 @@ from coevo_jax.run_folder.manifest import (
     write_manifest,
 )
 from coevo_jax.run_folder.metrics import MetricsLog
+from coevo_jax.run_folder.results import Results, save_results
 from coevo_jax.run_folder.stopping import StopRequest
+from coevo_jax.run_folder.tensorboard import EventFile
+from coevo_jax.run_folder.wandb_log import WandbLog
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +61,8 @@ class Run:
         self.checkpoints.prune(set(self.checkpoints.steps()), newest)
         self.log = (MetricsLog if self.leads else MetricsLog.discarded)(folder / "metrics.jsonl")
         self.log.truncate(manifest.metrics_offset)
+        self._watchers = _watchers(folder, config) if self.leads else []
+        self.log.followers += [watcher.write for watcher in self._watchers]
         self.stop = StopRequest()
         self.traced_steps = range(0)  # optimizer steps that are profiled, by their numbers in the metrics log
         self._begun: _Begun | None = None
@@ -172,15 +177,31 @@ class Run:
         self.checkpoints.prune(kept, newest)
         self._unpruned = False
 
+    def show(self, results: Results) -> None:
+        """Store the results so far, where whoever looks on finds them."""
+        if self.leads:
+            save_results(self.folder, results)
+        for watcher in self._watchers:
+            watcher.show(results)
+
     def close(self) -> None:
         """Make a commit that has begun permanent, and give the folder free."""
         try:
             self.settle()
         finally:
             self.log.close()
+            for watcher in self._watchers:
+                watcher.close()
             self.checkpoints.close()
             if self._lock is not None:
                 self._lock.close()
+
+
+def _watchers(folder: Path, config: Config) -> list[EventFile | WandbLog]:
+    """What is told of a run's metrics and results, beside its own files."""
+    if config.log.wandb is None:
+        return [EventFile(folder)]
+    return [EventFile(folder), WandbLog(folder, config)]
 
 
 def peak_memory() -> int:

@@ -1,51 +1,102 @@
-"""TensorBoard files of a run, made from metrics.jsonl and results.json."""
+"""TensorBoard's event file of a run: metrics as they come, and its results after every phase.
+
+A process that opens a run writes a new file: all that is committed, then what comes. The file of the process
+before it is emptied, for it may tell of steps that were never committed, and the new one begins by telling a
+TensorBoard that has read it to forget every point.
+"""
 
 import os
-import shutil
-from collections.abc import Iterator
+import re
+import struct
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
-from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
+from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
 from tensorboardX.proto.summary_pb2 import Summary as EventSummary  # pyright: ignore[reportAttributeAccessIssue]
-from tensorboardX.record_writer import RecordWriter
+from tensorboardX.record_writer import masked_crc32c
 
-from coevo_jax.run_folder.metrics import METRICS_FILE, metric_series, read_metrics
-from coevo_jax.run_folder.results import load_results
+from coevo_jax.run_folder.metrics import METRICS_FILE, Axis, read_metrics
+from coevo_jax.run_folder.results import Results
 
-_EVENTS_FILE = "events.out.tfevents.0000000000.coevo_jax"  # no clock and no host name: the same bytes again
-
-
-def write_tensorboard(run_dir: Path | str) -> Path:
-    """Rewrite `tensorboard/` from metrics.jsonl and results.json; the same input gives the same bytes.
-
-    Training metrics stand at their optimizer step; evaluations and explorations at their round.
-    """
-    run_dir = Path(run_dir)
-    folder, fresh = run_dir / "tensorboard", run_dir / "tensorboard.tmp"
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
-    writer = RecordWriter(str(fresh / _EVENTS_FILE))
-    writer.write(Event(file_version="brain.Event:2").SerializeToString())
-    for tag, step, value in (*_training_scalars(run_dir), *_round_scalars(run_dir)):
-        summary = EventSummary(value=[EventSummary.Value(tag=tag, simple_value=value)])
-        writer.write(Event(step=step, summary=summary).SerializeToString())
-    writer.flush()
-    writer.close()
-    shutil.rmtree(folder, ignore_errors=True)
-    os.rename(fresh, folder)
-    return folder
+FOLDER = "tensorboard"
+_NAME = "events.out.tfevents.{:010d}.coevo_jax"  # counts processes: no clock and no host name
+_NUMBERED = re.compile(r"events\.out\.tfevents\.(\d{10})\.coevo_jax")
 
 
-def _training_scalars(run_dir: Path) -> Iterator[tuple[str, int, float]]:
-    for tag, points in metric_series(read_metrics(run_dir / METRICS_FILE)).items():
-        for x, value, _ in points:
-            yield tag, x, value
+class EventFile:
+    """The event file that this process writes: training metrics at their step, results at their round."""
+
+    def __init__(self, run_dir: Path | str) -> None:
+        """Take over a metrics log that ends with what is committed. The file is begun when there is more."""
+        self._folder = Path(run_dir) / FOLDER
+        self._committed = read_metrics(Path(run_dir) / METRICS_FILE)
+        self._axis = Axis()
+        self._shown: set[tuple[str, int]] = set()  # results: tag and round
+        self._file: BinaryIO | None = None
+
+    def _begun(self) -> BinaryIO:
+        """The file; where this is the first that is asked of it, with all that is committed."""
+        if self._file is not None:
+            return self._file
+        self._folder.mkdir(parents=True, exist_ok=True)
+        before = sorted(self._folder.glob("events.out.tfevents.*"))
+        numbers = [int(found[1]) for path in before if (found := _NUMBERED.fullmatch(path.name))]
+        self._file = open(self._folder / _NAME.format(max(numbers, default=-1) + 1), "wb")  # noqa: SIM115
+        self._append(Event(file_version="brain.Event:2"))
+        self._append(Event(step=0, session_log=SessionLog(status=SessionLog.START)))
+        for line in self._committed:
+            self._append_line(line["step"], line["phase"], line["values"])
+        self._committed = []
+        self._file.flush()
+        for path in before[:-1]:
+            path.unlink()
+        for path in before[-1:]:  # a TensorBoard that reads it would never look beyond it, were it gone
+            os.truncate(path, 0)
+        return self._file
+
+    def write(self, step: int, phase: str, values: Mapping[str, float]) -> None:
+        """Append a line of the metrics log."""
+        file = self._begun()
+        self._append_line(step, phase, values)
+        file.flush()
+
+    def show(self, results: Results) -> None:
+        """Append what of the results is not in the file yet."""
+        file = self._begun()
+        by_round: dict[int, dict[str, float]] = {}
+        for tag, number, value in round_scalars(results):
+            if (tag, number) not in self._shown:
+                self._shown.add((tag, number))
+                by_round.setdefault(number, {})[tag] = value
+        for number, scalars in by_round.items():
+            self._append_scalars(number, scalars)
+        file.flush()
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def _append_line(self, step: int, phase: str, values: Mapping[str, float]) -> None:
+        by_x: dict[int, dict[str, float]] = {}
+        for tag, value in values.items():
+            by_x.setdefault(self._axis.place(tag, step, phase), {})[tag] = value
+        for x, scalars in by_x.items():
+            self._append_scalars(x, scalars)
+
+    def _append_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
+        values = [EventSummary.Value(tag=tag, simple_value=value) for tag, value in scalars.items()]
+        self._append(Event(step=step, summary=EventSummary(value=values)))
+
+    def _append(self, event: Event) -> None:
+        data = event.SerializeToString()
+        length = struct.pack("<Q", len(data))
+        sums = (struct.pack("<I", masked_crc32c(part)) for part in (length, data))
+        self._begun().write(b"".join((length, next(sums), data, next(sums))))
 
 
-def _round_scalars(run_dir: Path) -> Iterator[tuple[str, int, float]]:
-    if not (run_dir / "results.json").exists():
-        return
-    results = load_results(run_dir)
+def round_scalars(results: Results) -> Iterator[tuple[str, int, float]]:
+    """Tag, round and value of every number in the evaluations and explorations."""
     places = [(f"eval/{e['agent']}", e) for e in results["evaluations"]]
     places += [(e["phase"], e) for e in results["explorations"]]
     for prefix, entry in places:

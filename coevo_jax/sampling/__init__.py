@@ -1,0 +1,1 @@
+"""Sampling: the slot engine that prefills and decodes on the device."""

@@ -16,7 +16,7 @@ from coevo_jax.sampling.draw import Filters, logps_of, sample, turn_keys
 
 @struct.dataclass
 class Weights:
-    """What the forward pass reads, in the form of `kv_cache.unstack`."""
+    """The weights that the forward pass reads, in the form of `kv_cache.unstack`."""
 
     params: Params
     adapters: Params | None = None  # of several agents, by `kv_cache.join_adapters`
@@ -24,7 +24,7 @@ class Weights:
 
 @struct.dataclass
 class SlotState:
-    """All that the device keeps between calls."""
+    """The state that the device keeps between calls."""
 
     cache: KVCache
     logits: jax.Array  # float32 [S, V]: scores of each slot's next token
@@ -34,7 +34,7 @@ class SlotState:
 
 @struct.dataclass
 class Decoded:
-    """What a decode block produced. Entries of a row from its count on are meaningless."""
+    """The result of a decode block; the entries of a row from its count on are meaningless."""
 
     tokens: jax.Array  # int32 [S, K]
     logps: jax.Array  # float32 [S, K]: at temperature 1, unfiltered

@@ -16,7 +16,7 @@ REMOVED = -jnp.inf  # score of a token that a filter takes out
 
 @struct.dataclass
 class Filters:
-    """What may be drawn. Every field is a scalar or has one entry per slot [S]."""
+    """The filters that limit which tokens may be drawn; a field is a scalar or has one entry per slot [S]."""
 
     temperature: jax.Array  # float32; 0 takes the likeliest token
     top_k: jax.Array  # int32: so many of the likeliest tokens; 0 keeps all
@@ -25,7 +25,7 @@ class Filters:
 
 
 def filters(temperature: float, *, top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0) -> Filters:
-    """The same filters for every slot; by default none."""
+    """The same filters for every slot; by default nothing is filtered."""
     numbers = (np.float32(temperature), np.int32(top_k), np.float32(top_p), np.float32(min_p))
     return Filters(*numbers)  # pyright: ignore[reportArgumentType]  # on the host until a program takes them
 
@@ -58,7 +58,7 @@ def _ordered_bits(x: jax.Array) -> jax.Array:
 
 
 def keep(scores_SV: jax.Array, chosen: Filters) -> jax.Array:
-    """Scores after the temperature with all that the filters take out at -inf: k, then p, then min-p."""
+    """The scores after temperature, with what top-k, then top-p, then min-p filter out set to -inf."""
     S, V = scores_SV.shape
     top_k_S, top_p_S = jnp.broadcast_to(chosen.top_k, (S,)), jnp.broadcast_to(chosen.top_p, (S,))
     min_p_S = jnp.broadcast_to(chosen.min_p, (S,))

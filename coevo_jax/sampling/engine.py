@@ -60,7 +60,7 @@ class Written:
 
 @dataclass(kw_only=True)
 class EngineCounts:
-    """Sums since the last reset."""
+    """What the engine has done since the last reset, as sums."""
 
     token_places: int = 0  # iterations x slots of all decode blocks: the denominator of occupancy
     prefill_tokens: int = 0  # computed
@@ -70,7 +70,7 @@ class EngineCounts:
 
 
 def cache_lengths(longest: int) -> tuple[int, ...]:
-    """Lengths the cache grows through: powers of two and their midpoints, up to `longest`."""
+    """The lengths that a growing cache takes: powers of two and their midpoints, up to `longest`."""
     lengths, power = [], FIRST_LENGTH
     while power < longest:
         lengths += [power, power + power // 2]
@@ -79,7 +79,7 @@ def cache_lengths(longest: int) -> tuple[int, ...]:
 
 
 def default_prefill_rows(platform: str, slots: int) -> int:
-    """Slots of a prefill call on a platform."""
+    """The number of slots that one prefill call takes on a platform."""
     return min(PREFILL_ROWS.get(platform, DEFAULT_PREFILL_ROWS), slots)
 
 
@@ -91,11 +91,11 @@ class Decoding:
 
     @property
     def done(self) -> jax.Array:
-        """There once the block is."""
+        """An array of the block's that is ready once the device has finished the block."""
         return self._decoded.iterations
 
     def fetch(self) -> dict[int, Written]:
-        """Wait for the block; the one transfer to the host it costs."""
+        """Wait for the block and return what each slot wrote; the block's only transfer to the host."""
         out = jax.device_get(self._decoded)
         engine, written = self._engine, {}
         for slot in self._slots:
@@ -163,7 +163,7 @@ class Engine:
         self.reset()
 
     def twin(self) -> "Engine":
-        """As many slots again, of the same compiled programs; made on first use."""
+        """Another engine of as many slots that shares the compiled programs; made on first use."""
         if self._twin is None:
             self._twin = Engine(
                 self.model,
@@ -215,7 +215,7 @@ class Engine:
         self.counts = EngineCounts()
 
     def load(self, params: Params, adapters: Sequence[Params] = ()) -> Weights:
-        """Parameters as `prefill` and `decode` take them: one agent's, or a base and adapters of several.
+        """The parameters as `prefill` and `decode` take them: one agent's, or a base and adapters of several.
 
         Stacked layers are copied, on the same devices; a roll-out copy is taken as it is.
         """
@@ -223,11 +223,11 @@ class Engine:
         return Weights(base, self._programs.unstack(join_adapters(adapters)) if adapters else None)
 
     def room(self, slot: int) -> int:
-        """Tokens that still fit into a slot."""
+        """The number of tokens that still fit into a slot."""
         return self.config.max_tokens - int(self.held.lengths[slot])
 
     def compilations(self) -> int:
-        """Programs compiled so far: one per shape of prefill and decode."""
+        """The number of programs compiled so far: one per shape of prefill and decode."""
         return self._programs.prefill._cache_size() + self._programs.decode._cache_size()  # pyright: ignore[reportAttributeAccessIssue]
 
     def prefill(

@@ -1,4 +1,4 @@
-"""What the engine compiles, once per shape. Every agent of a model shares it."""
+"""The programs that the engine compiles, once per shape; every agent of a model shares them."""
 
 from functools import partial
 from typing import Any, NamedTuple

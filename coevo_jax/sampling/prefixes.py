@@ -1,4 +1,4 @@
-"""What slots hold, and from which a new prompt can take its first tokens instead of computing them."""
+"""The texts that slots hold, from which a new prompt can take its first tokens instead of computing them."""
 
 from collections.abc import Container, Iterable
 
@@ -15,7 +15,7 @@ def common_length(one: np.ndarray, other: np.ndarray) -> int:
 
 
 class Held:
-    """The tokens of each slot whose keys and values are in the cache, and whose parameters computed them."""
+    """The tokens of each slot whose keys and values are in the cache, and which parameters computed them."""
 
     def __init__(self, slots: int, longest: int) -> None:
         self._tokens = np.zeros((slots, longest), np.int32)

@@ -1,23 +1,42 @@
 """Play an agent of a stored run, without touching the run: what `launch.evaluate` does."""
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
 
+import jax
+
+from coevo_jax.config.options import Config, MeshConfig
 from coevo_jax.config.reading import load_resolved
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.parquet import write_trajectories
 from coevo_jax.envs.env import error_test
 from coevo_jax.episode_stats.summary import Summary, summarize
-from coevo_jax.files import write_whole
-from coevo_jax.phases.agents import load_agent, newest_agents
+from coevo_jax.files import require_writable, write_whole
+from coevo_jax.phases.agents import load_agent, newest_checkpoint
 from coevo_jax.phases.world import build_world, tasks_of
 from coevo_jax.progress import CONSOLE
 from coevo_jax.rollout import play
 from coevo_jax.rollout.placement import rollout_params
 from coevo_jax.run_folder.folder import CONFIG_FILE
 from coevo_jax.run_folder.manifest import read_manifest, verify_files
+
+
+def on_this_machine(config: Config) -> Config:
+    """The config of a run with a mesh for the devices here, where these are fewer than its own has.
+
+    Parameters are then split over the devices that a roll-out copy is split over, and no more.
+    """
+    mesh, here = config.mesh, jax.device_count()
+    needed = mesh.data * mesh.fsdp * mesh.tensor
+    if needed <= here:
+        return config
+    shared = math.gcd(config.rollout.tensor, here)
+    CONSOLE.print(f"the run's mesh has {needed} devices, this machine {here}: played on {shared}")
+    rollout = config.rollout.model_copy(update={"tensor": shared})
+    return config.model_copy(update={"mesh": MeshConfig(tensor=shared), "rollout": rollout})
 
 
 def evaluate_stored(
@@ -35,7 +54,10 @@ def evaluate_stored(
     manifest = read_manifest(folder)
     config = load_resolved(folder / CONFIG_FILE)
     verify_files(folder, manifest)
-    newest_agents(folder, manifest)
+    newest_checkpoint(folder, manifest, agent)
+    path = folder / "evaluations" / f"{agent}-{split}.json"
+    require_writable(path)
+    config = on_this_machine(config)
     world = build_world(config, folder)
     try:
         selected = tasks_of(world.env, split, tasks, "--tasks")
@@ -64,7 +86,6 @@ def evaluate_stored(
         seed=config.seed,
         is_error=error_test(world.env),
     )
-    path = folder / "evaluations" / f"{agent}-{split}.json"
     record: dict[str, Any] = {
         "agent": agent,
         "split": split,

@@ -7,6 +7,7 @@ from coevo_jax.config.reading import load_resolved
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.chat.format import chat_format
 from coevo_jax.data.chat.tokenizer import load_tokenizer
+from coevo_jax.files import require_writable
 from coevo_jax.learning.optimizer import make_optimizer
 from coevo_jax.learning.train_state import make_learner
 from coevo_jax.models.huggingface.save import (
@@ -14,7 +15,7 @@ from coevo_jax.models.huggingface.save import (
 )
 from coevo_jax.models.transformer import Transformer
 from coevo_jax.phases.agent_folder import write_agent
-from coevo_jax.phases.agents import load_agent, newest_agents
+from coevo_jax.phases.agents import load_agent, newest_checkpoint
 from coevo_jax.phases.world import TOKENIZER_DIR, embedded_tokens
 from coevo_jax.run_folder.folder import CONFIG_FILE
 from coevo_jax.run_folder.manifest import read_manifest, verify_files
@@ -44,7 +45,8 @@ def export_agent(folder: Path, out: Path, *, agent: str, form: str, dtype: str =
         raise ConfigError(f"{folder}: its agents have no adapters (model.lora is null); use --merged")
     check_exportable(config.model)
     verify_files(folder, manifest)
-    newest_agents(folder, manifest)
+    newest_checkpoint(folder, manifest, agent)
+    require_writable(out / "config.json" if out.exists() else out)
     chat = chat_format(load_tokenizer(folder / TOKENIZER_DIR))
     model = Transformer(config.model, embedded_tokens(config, chat))
     learner = make_learner(model, make_optimizer(config.optimizer), make_mesh(MeshConfig()))

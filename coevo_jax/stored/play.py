@@ -7,13 +7,14 @@ from coevo_jax.config.reading import load_config
 from coevo_jax.config.strict import ConfigError, closest
 from coevo_jax.data.chat.format import ChatFormat
 from coevo_jax.envs.env import Env, Task
-from coevo_jax.phases.agents import load_agent, newest_agents
+from coevo_jax.phases.agents import load_agent, newest_checkpoint
 from coevo_jax.phases.world import build_world
 from coevo_jax.rollout import play
 from coevo_jax.rollout.lane import Episode
 from coevo_jax.rollout.placement import rollout_params
 from coevo_jax.run_folder.folder import CONFIG_FILE
 from coevo_jax.run_folder.manifest import read_manifest, verify_files
+from coevo_jax.stored.evaluate import on_this_machine
 from coevo_jax.trajectory import Trajectory
 
 
@@ -40,7 +41,8 @@ def play_stored(
     manifest = read_manifest(folder)
     config = load_config(folder / CONFIG_FILE)
     verify_files(folder, manifest)
-    newest_agents(folder, manifest)
+    newest_checkpoint(folder, manifest, agent)
+    config = on_this_machine(config)
     alone = config.rollout.model_copy(update={"slots": 1})
     world = build_world(config.model_copy(update={"rollout": alone}), folder)
     try:

@@ -14,13 +14,14 @@ from coevo_jax.learning.objective import Metrics
 from coevo_jax.learning.programs import Learning
 from coevo_jax.learning.train_state import Agents, TrainState
 from coevo_jax.learning.train_step import StepPrograms, take_step
-from coevo_jax.progress import Stopwatch, progress_bar
+from coevo_jax.progress import Stopwatch
 from coevo_jax.recipe import Phase
 from coevo_jax.run_folder.manifest import PhaseRecord
 from coevo_jax.run_folder.metrics import finalize
 from coevo_jax.run_folder.run import Run
 from coevo_jax.training.feed import put_batch, put_scalar
 from coevo_jax.training.pace import Pace
+from coevo_jax.training.step_progress import StepProgress
 from coevo_jax.training.step_trace import StepTrace
 
 
@@ -84,8 +85,8 @@ def optimize(
     beta = put_scalar(learning.mesh, course.beta)
     pending: tuple[_Step, Metrics] | None = None
     trace = StepTrace(run.folder / "profile" / phase.name, run.traced_steps)
-    with progress_bar() as bar, trace, jax.transfer_guard("disallow"):
-        task = bar.add_task(phase.name, total=steps, completed=record.position, words="")
+    shown = StepProgress(run, phase.name, steps, record.position, pace, watch)
+    with shown, trace, jax.transfer_guard("disallow"):
         step = _put_step(run, learning, phase, course, record.position, state)
         pace.begin()
         while step is not None:
@@ -103,13 +104,11 @@ def optimize(
                 if metrics["loss"][0].is_ready():  # pyright: ignore[reportAttributeAccessIssue]
                     pace.waited(done, time.monotonic() - began)
             if pending is not None:
-                bar.update(
-                    task, completed=done - 1, words=_log(run, phase, first, pace, course.beta, *pending)
-                )
+                shown.show(done - 1, _log(run, phase, first, pace, course.beta, *pending))
             pending = taken
             run.settle_if_final()
             if commits:
-                _log(run, phase, first, pace, course.beta, *pending)
+                shown.show(done, _log(run, phase, first, pace, course.beta, *pending))
                 pending = None
                 agents = agents.having(phase.agent, state)
                 record = replace(record, position=done, seconds=watch.seconds)
@@ -148,8 +147,10 @@ def _rate_key(phase: Phase) -> str:
     return "warm_start.learning_rate" if phase.kind == "warm_start" else f"agents.{phase.agent}.learning_rate"
 
 
-def _log(run: Run, phase: Phase, first: int, pace: Pace, beta: float, step: _Step, metrics: Metrics) -> str:
-    """Write one step's metrics, prefixed by the agent; returns the words for the progress bar."""
+def _log(
+    run: Run, phase: Phase, first: int, pace: Pace, beta: float, step: _Step, metrics: Metrics
+) -> dict[str, float]:
+    """Write one step's metrics, prefixed by the agent; returns them."""
     values = finalize(jax.device_get(metrics))
     for name in ("loss", "grad_norm"):
         if not np.isfinite(values[name]):
@@ -161,6 +162,4 @@ def _log(run: Run, phase: Phase, first: int, pace: Pace, beta: float, step: _Ste
     values |= pace.end(step.position, step.numbers)
     prefix = "warm_start" if phase.kind == "warm_start" else phase.agent
     run.log.write(first + step.position, phase.name, {f"{prefix}/{k}": v for k, v in values.items()})
-    accuracy = values.get("rewards/accuracies")
-    words = f"loss {values['loss']:.3f}" + (f"  accuracy {accuracy:.2f}" if accuracy is not None else "")
-    return f"{words}  {pace.words()}"
+    return values

@@ -36,11 +36,12 @@ class Pace:
             batch_flops(model.config, model.vocab_size, batch, tokens, trained)
             for batch, tokens in zip(plan.batches, plan.tokens, strict=True)
         ]
+        self._steps = len(plan.steps)  # of an epoch
         self._peak = published_rate(mesh.devices.flat)
         self._since = time.monotonic()
         self._waited: dict[int, float] = {}
         self._first = True
-        self._sums = np.zeros(3)  # tokens, operations and seconds of all steps but the first, which compiles
+        self._sums = np.zeros(4)  # tokens, operations, seconds and steps, without the first, which compiles
 
     def begin(self) -> None:
         """The clock runs from here: the batches of the next step are there."""
@@ -57,7 +58,7 @@ class Pace:
         tokens = sum(self._tokens[number] for number in microbatches)
         flops = sum(self._flops[number] for number in microbatches)
         if not self._first:
-            self._sums += (tokens, flops, seconds)
+            self._sums += (tokens, flops, seconds, 1)
         self._first = False
         values = {
             "steps_per_second": 1 / seconds,
@@ -66,9 +67,20 @@ class Pace:
         }
         return values | ({} if self._peak is None else {"mfu": flops / seconds / self._peak})
 
+    def seconds_for(self, steps: int) -> float | None:
+        """How long so many more steps take, by those so far; None where there are none to go by."""
+        _, _, seconds, taken = self._sums
+        return steps * seconds / taken if taken else None
+
+    def least_seconds(self, steps: int) -> float | None:
+        """What the chips' published rate allows for so many steps; None where none is known."""
+        if self._peak is None:
+            return None
+        return sum(self._flops) * steps / self._steps / self._peak
+
     def words(self) -> str:
         """Means over the steps of this process but its first, for people; "" where there are none."""
-        tokens, flops, seconds = self._sums
+        tokens, flops, seconds, _ = self._sums
         if not seconds:
             return ""
         rate = f"{tokens / seconds:,.0f} tokens/s"

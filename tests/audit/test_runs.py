@@ -19,6 +19,7 @@ from tests.audit.recipes import (
     RECIPES,
     SUCCESSES,
     alone,
+    better_over_worse,
     evaluate,
     expert_over,
     explore,
@@ -141,15 +142,25 @@ def test_recipes_of_other_names_hold(name, tmp_path):
     assert learned and all((run / phase.plan).exists() for phase in learned)
 
 
+WITH_HELPER = recipe(
+    explore("target"),
+    explore("helper"),
+    learn("helper", better_over_worse("target", "helper", across=True)),
+    learn("target", expert_over("target", "helper")),
+    evaluate("target"),
+    evaluate("helper"),
+)
+
+
 @pytest.mark.parametrize(
     "begun, options",
     [
         ((), ("agents.target.epochs=1",)),
         ((ALONE,), ("agents.target.epochs=1",)),
-        (RECIPES["other names"], ("agents.target.epochs=1",)),
-        ((), RECIPES["other names"]),
+        ((WITH_HELPER,), ("agents.target.epochs=1",)),
+        ((), (WITH_HELPER,)),
     ],
-    ids=["alike", "by one agent alone", "by agents of other names", "of agents of other names"],
+    ids=["alike", "by one agent alone", "beside another name", "of another name"],
 )
 def test_a_fork_holds(begun, options, tmp_path):
     source = finished(tmp_path / "source", *SHORT, *begun)

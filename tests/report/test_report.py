@@ -17,7 +17,7 @@ from coevo_jax.report.cast import cast_of
 from coevo_jax.report.html import write_report
 from coevo_jax.report.words import pull_ratio
 from coevo_jax.run_folder.results import load_results, save_results
-from coevo_jax.run_folder.tensorboard import write_tensorboard
+from coevo_jax.run_folder.tensorboard import EventFile
 from coevo_jax.trajectory import Trajectory, Turn
 from tests.report.made_run import empty_results, make_run, play
 
@@ -184,7 +184,7 @@ def test_results_of_an_earlier_version_are_read_and_shown(tmp_path, capsys):
     page = (tmp_path / "report.html").read_text()
     assert '<section id="rounds">' in page
     assert '<section id="errors">' not in page and '<section id="pulls">' not in page
-    write_tensorboard(tmp_path)
+    EventFile(tmp_path).show(results)
 
 
 def test_what_followed_first_errors_stands_on_the_page_and_the_terminal(run_dir, tmp_path, capsys):

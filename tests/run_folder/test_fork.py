@@ -27,6 +27,8 @@ pytestmark = pytest.mark.usefixtures("letters")
 
 COEVO = ("warm_start.epochs=3", "model.num_layers=1")
 ETO = (*COEVO, "recipe=eto")
+LEARN = "{learn: {agent: student, sources: [{pairs: expert_over, of: student}]}}"
+STUDENT = f"recipe=[{{explore: {{agent: student}}}}, {LEARN}]"
 BEGIN = ["prepare", "warm_start", "round-00/evaluate_target"]
 EXPLORATIONS = ["round-01/explore_target", "round-01/explore_failure"]
 
@@ -75,8 +77,14 @@ def test_alike_up_to_the_first_learning_it_takes_over_the_explorations_and_leave
 
 @pytest.mark.parametrize(
     ("own", "taken"),
-    [(ETO, BEGIN), ((*COEVO, "explore.samples=3"), BEGIN), ((*COEVO, "rounds=2"), [*BEGIN, *EXPLORATIONS])],
-    ids=["no failure agent", "more roll-outs", "more rounds"],
+    [
+        (ETO, BEGIN),
+        ((*COEVO, "explore.samples=3"), BEGIN),
+        ((*COEVO, "rounds=2"), [*BEGIN, *EXPLORATIONS]),
+        ((*COEVO, STUDENT), BEGIN[:2]),
+        ((*COEVO, "recipe=frozen-failure"), [*BEGIN, *EXPLORATIONS]),
+    ],
+    ids=["no failure agent", "more roll-outs", "more rounds", "a lead of another name", "a frozen one"],
 )
 def test_what_it_takes_over_depends_on_how_it_explores(source, own, taken, tmp_path):
     config = tiny_config(tmp_path, *own)

@@ -1,14 +1,11 @@
-"""The log can be cut back and resumed, tolerates a killed writer, and makes the same TensorBoard files."""
+"""The log can be cut back and resumed, tolerates a killed writer, and is there for whoever looks on."""
 
 import math
-from pathlib import Path
 
 import pytest
-from tensorboardX.proto.event_pb2 import Event
 
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.run_folder.metrics import MetricsLog, finalize, metric_series, read_metrics
-from coevo_jax.run_folder.tensorboard import write_tensorboard
 
 
 def write(log: MetricsLog, steps) -> None:
@@ -98,24 +95,11 @@ def test_steps_grow_on_where_a_phase_counts_anew():
     assert [x for x, _, _ in metric_series(lines)["loss"]] == [10, 20, 30]
 
 
-def read_events(path: Path) -> list[Event]:
-    data, events = path.read_bytes(), []
-    while data:
-        size = int.from_bytes(data[:8], "little")
-        events.append(Event.FromString(data[12 : 12 + size]))
-        data = data[16 + size :]
-    return events
-
-
-def test_tensorboard_is_rewritten_to_the_same_bytes(tmp_path):
-    with MetricsLog(tmp_path / "metrics.jsonl") as log:
-        write(log, [1, 2])
-    (tmp_path / "tensorboard").mkdir()
-    (tmp_path / "tensorboard/events.out.tfevents.old").write_text("stale")
-    (file,) = write_tensorboard(tmp_path).iterdir()
-    first = file.read_bytes()
-    scalars = [(v.tag, e.step, v.simple_value) for e in read_events(file) for v in e.summary.value]
-    assert scalars == [("target/loss", 1, 1.0), ("target/loss", 2, 0.5)]
-    (file,) = write_tensorboard(tmp_path).iterdir()
-    assert file.read_bytes() == first
-    assert not (tmp_path / "tensorboard.tmp").exists()
+def test_a_line_is_there_for_others_when_it_is_written_and_followers_hear_it(tmp_path):
+    log, heard = MetricsLog(tmp_path / "metrics.jsonl"), []
+    log.followers.append(lambda step, phase, values: heard.append((step, phase, values)))
+    log.write(3, "p", {"a": 0.5, "b": math.inf})
+    assert [line["step"] for line in read_metrics(log.path)] == [3]
+    [(step, phase, values)] = heard
+    assert (step, phase, values["a"]) == (3, "p", 0.5) and math.isnan(values["b"])
+    log.close()

@@ -174,7 +174,7 @@ def test_the_pace_by_hand(monkeypatch):
     chip = SimpleNamespace(device_kind="TPU v5 lite")
     learner = SimpleNamespace(model=SimpleNamespace(config=None, vocab_size=9), frozen_shardings={})
     plan, mesh = (
-        SimpleNamespace(batches=[None] * 3, tokens=(10, 18, 12)),
+        SimpleNamespace(batches=[None] * 3, tokens=(10, 18, 12), steps=((0, 1), (2,))),
         SimpleNamespace(devices=np.array([chip] * 4)),
     )
     pace = Pace(learner, plan, mesh)  # pyright: ignore[reportArgumentType]
@@ -182,11 +182,13 @@ def test_the_pace_by_hand(monkeypatch):
     first = pace.end(0, [0])
     assert first["steps_per_second"] == 0.25 and first["tokens_per_second"] == 2.5
     assert first["batch_wait_share"] == 0 and first["mfu"] == pytest.approx(10e12 / 4 / (4 * 197e12))
-    assert pace.words() == ""
+    assert pace.words() == "" and pace.seconds_for(5) is None
+    assert pace.least_seconds(6) == pytest.approx(3 * 40e12 / (4 * 197e12))  # three epochs of two steps
     pace.waited(1, 0.5)
     second = pace.end(1, [1, 2])
     assert second["tokens_per_second"] == 15 and second["batch_wait_share"] == 0.25
     assert second["mfu"] == pytest.approx(30e12 / 2 / (4 * 197e12))
+    assert pace.seconds_for(5) == 10
     assert pace.words() == f"15 tokens/s, {30e12 / 2 / (4 * 197e12):.1%} of peak"
 
 

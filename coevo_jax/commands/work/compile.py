@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from coevo_jax.commands.configs import config_file
 from coevo_jax.config.options import Config
-from coevo_jax.files import write_whole
+from coevo_jax.files import require_writable, write_whole
 from coevo_jax.machine.chips import find_machine
 from coevo_jax.preflight.fits import Preflight, preflight
 from coevo_jax.preflight.plan import plan_programs
@@ -17,6 +17,8 @@ from coevo_jax.progress import CONSOLE
 
 def check_one(args: argparse.Namespace, config: Config) -> bool:
     """Check one config, or list its arrays; whether it fits."""
+    if args.json is not None:
+        require_writable(args.json)  # before minutes of compiling, not after
     machine = find_machine(args.topology)
     if args.print_sharding:
         CONSOLE.print(sharding_table(plan_programs(config, machine)))
@@ -32,6 +34,7 @@ def check_many(args: argparse.Namespace, configs: Sequence[Config]) -> bool:
     """Check every config for its header's topology; configs with the same programs are compiled once."""
     for page in args.table:
         open_page(page)  # before minutes of compiling, not after
+        require_writable(page)
     paths = [config_file(text) for text in args.configs]
     topologies = [header_topology(path) for path in paths]
     compiled: list[tuple[Config, str, Preflight]] = []

@@ -21,6 +21,7 @@ from coevo_jax.data.interchange.set_summary import learned_words, summarize_reco
 from coevo_jax.data.interchange.sets import Problems, open_set, read_records
 from coevo_jax.envs.env import Env, PreparesExperts, Task
 from coevo_jax.envs.registry import ENVIRONMENTS, make_env
+from coevo_jax.files import require_writable
 from coevo_jax.progress import CONSOLE
 
 MOST_LISTED = 100  # broken rows that `validate` lists
@@ -164,6 +165,7 @@ def _check_output(args: argparse.Namespace) -> None:
     check_target(args.out, args.to)
     if args.out.is_file() and not args.overwrite:
         raise ConfigError(f"{args.out}: exists already; name another file, or give --overwrite")
+    require_writable(args.out / "rows" if args.out.is_dir() else args.out)
 
 
 def _chat(tokenizer: Path | None) -> ChatFormat | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from coevo_jax.config.strict import ConfigError
-from coevo_jax.files import write_whole
+from coevo_jax.files import require_writable, write_whole
 from coevo_jax.machine.chips import find_machine
 from coevo_jax.preflight.fits import Compiled
 from coevo_jax.preflight.scaling import (
@@ -100,6 +100,8 @@ def _say(words: str) -> None:
 def write_tables(page: Path, *, anew: bool) -> None:
     """Measure what the page's figures lack, and write its tables; `anew` forgets the figures."""
     file = page.with_suffix(".json")
+    for path in (page, file):
+        require_writable(path)  # before hours of compiling, not after
     if anew:
         file.unlink(missing_ok=True)
     for name, text in tables(fill(file)):

@@ -12,7 +12,7 @@ from rich.table import Table
 from coevo_jax.commands.codes import SIGNALLED
 from coevo_jax.config.options import Config
 from coevo_jax.config.recipe import lead_of
-from coevo_jax.files import as_called, write_whole
+from coevo_jax.files import as_called, require_writable, write_whole
 from coevo_jax.learning.loss_table import loss_entries
 from coevo_jax.progress import CONSOLE
 from coevo_jax.report.html import write_report
@@ -94,6 +94,8 @@ def sweep(args: argparse.Namespace, config: Config, argv: Sequence[str]) -> None
     agent = args.agent or lead_of(base.recipe)
     command = as_called(shlex.join(["python", "-m", "launch.sweep", *argv]))
     done: list[Outcome] = []
+    for path in args.table:
+        require_writable(path)
 
     def after(outcome: Outcome) -> None:
         conclude(outcome)
@@ -105,6 +107,9 @@ def sweep(args: argparse.Namespace, config: Config, argv: Sequence[str]) -> None
     except Stopped as error:
         print(f"{error}; what is done is committed: the same command goes on from there", file=sys.stderr)
         sys.exit(SIGNALLED + error.signum)
+    except (OSError, KeyboardInterrupt) as error:
+        error.add_note("what was committed is intact: the same command goes on from there")
+        raise
     CONSOLE.print()
     CONSOLE.print(terminal_table(tabulate(done, agent)))
     for path in args.table:

@@ -88,7 +88,9 @@ def train(args: argparse.Namespace, processes: Processes) -> None:
         run.close()  # all processes stop at the same place
         processes.wait("stopped")  # what is said next ends the others
         raise
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError | KeyboardInterrupt):
+            error.add_note(f"what was committed is intact: continue with --resume {run.folder}")
         if processes.count == 1:  # with others, the checkpoints would wait for them
             run.close()
         raise

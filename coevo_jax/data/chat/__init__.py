@@ -1,1 +1,1 @@
-"""From text to tokens and back: chat formats and their tokenizers."""
+"""Chat formats and their tokenizers: from text to tokens and back."""

@@ -1,4 +1,4 @@
-"""From a conversation to tokens: the one place that decides which tokens an agent produced.
+"""The conversion of a conversation to tokens: the one place that decides which tokens an agent produced.
 
 A conversation is the system prompt, the task, then turns of response and observation. Its tokens are joined
 from pieces, exactly as a sampling engine sees them: the prompt up to where the agent speaks, the agent's own
@@ -42,7 +42,7 @@ class ChatFormat:
     response_start: str = ""  # what decoding a turn of `response_ids` gives before its words
 
     def prompt_ids(self, system: str, prompt: str) -> list[int]:
-        """Tokens of the conversation's start, up to where the agent speaks. An empty `system` is left out."""
+        """The tokens of a conversation's start, up to the agent's turn; an empty `system` is left out."""
         start = (*self.before_system, system, *self.after_system) if system else self.before_prompt
         return self.sections.join([*start, prompt, *self.before_response], Place.START)
 
@@ -62,7 +62,7 @@ class ChatFormat:
         return [*self.sections.encode(self._written(text), place), self.end_id]
 
     def observation_ids(self, observation: str) -> list[int]:
-        """Tokens from behind the agent's end token to where it speaks again."""
+        """The tokens between the end of an agent's turn and the start of its next one."""
         return self.sections.join([*self.before_observation, observation, *self.before_response])
 
     def decode_response(self, ids: Sequence[int]) -> str:
@@ -121,8 +121,9 @@ def chat_format(tokenizer: PreTrainedTokenizerFast) -> ChatFormat:
     The token that ends a turn is the template's, whatever `eos_token` is. Templates without a system role get
     the system prompt in front of the task, separated by a blank line. A template's clock stands still.
 
-    Raises ConfigError when no fixed tokens give the template's conversation: when it writes something else
-    around each turn, changes the contents, or ends a turn without a token of its own.
+    Raises:
+      ConfigError: no fixed tokens give the template's conversation: it writes something else around each
+        turn, changes the contents, or ends a turn without a token of its own.
     """
     glue = read_glue(tokenizer)
     control_ids = control_tokens(tokenizer, glue)

@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerFast
 
 
 class Place(StrEnum):
-    """Where a piece of text stands."""
+    """The place of a piece of text in a section."""
 
     START = "start"  # at the very start of a text
     BEHIND = "behind"  # behind a control token
@@ -26,7 +26,7 @@ class Place(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Sections:
-    """Encoders by place, and the tokens that cut a text into sections."""
+    """Encoders of text by its place, and the control tokens that cut a text into sections."""
 
     encoders: Mapping[Place, Tokenizer]
     control: re.Pattern[str]
@@ -43,7 +43,7 @@ class Sections:
         return tuple(part for part in [*parts, text[at:]] if part != "")
 
     def encode(self, text: str, place: Place) -> list[int]:
-        """Encode text that is text throughout, whatever it looks like."""
+        """Encode text in which nothing is a control token, whatever it looks like."""
         ids = self.encoders[place].encode(text, add_special_tokens=False).ids
         if len(text) < 2 or self.forbidden.isdisjoint(ids):
             return ids

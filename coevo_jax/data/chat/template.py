@@ -1,4 +1,4 @@
-"""What a chat template writes around the contents of a conversation, read off dummy conversations.
+"""The fixed texts that a chat template writes around contents, found with dummy conversations.
 
 A template is a program that may rewrite the whole conversation at every turn: drop old thoughts (Qwen3), move
 the system prompt (Mistral), ask for today's date (Llama 3.2). Training and sampling need one text that only
@@ -54,7 +54,7 @@ class Glue:
 
     @property
     def thoughts_at(self) -> int | None:
-        """Where in `before_response` + `lead` the thoughts start; None where the template writes none."""
+        """The index in `before_response` + `lead` where the thoughts start; None where there are none."""
         at = (self.before_response + self.lead).find(THINK)
         return None if at < 0 else at
 
@@ -66,8 +66,9 @@ def read_glue(tokenizer: PreTrainedTokenizerFast) -> Glue:
     just been played, with its thoughts; the system prompt stays before the task. A template without a system
     role, or that leaves the system prompt out, gets it in front of the task, separated by a blank line.
 
-    Raises ConfigError when there is no such text: the template changes the contents, writes something else
-    around each turn, or ends a turn without a token of its own.
+    Raises:
+      ConfigError: there is no such text: the template changes the contents, writes something else around each
+        turn, or ends a turn without a token of its own.
     """
     before_prompt, before_response = _split(tokenizer, [USER], speak=True)
     _, opened, closed = _split(tokenizer, [USER, AGENT], speak=False)
@@ -115,6 +116,7 @@ def control_tokens(tokenizer: PreTrainedTokenizerFast, glue: Glue) -> Mapping[st
 
 
 def unusable(tokenizer: PreTrainedTokenizerFast, problem: str) -> ConfigError:
+    """The error for a chat template that cannot be used."""
     return ConfigError(
         f"{tokenizer.name_or_path or 'tokenizer'}: its chat template cannot be used: {problem}"
     )

@@ -99,7 +99,8 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerFast:
     tokenizer.json is taken as it is: the classes of transformers 5 would rebuild Llama's and Mistral's from
     its vocabulary alone, in ways that depend on the other files of the folder.
 
-    Raises ConfigError when the folder is missing, holds no fast tokenizer or has no chat template.
+    Raises:
+      ConfigError: the folder is missing, holds no fast tokenizer or has no chat template.
     """
     path = Path(path)
     if not path.is_dir():

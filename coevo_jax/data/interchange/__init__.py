@@ -1,4 +1,4 @@
-"""Data in and out: sets of conversations, preference pairs and trajectories in the formats others use."""
+"""Import and export: sets of conversations, preference pairs and trajectories in the formats others use."""
 
 from coevo_jax.data.interchange.convert import convert, read_conversations, render_conversation
 from coevo_jax.data.interchange.records import Conversation, Message, Speaker, TextPair, to_demonstration

@@ -76,7 +76,10 @@ def _is_missing(entry: Any) -> bool:
 def _json_value(entry: Any, key: str) -> Any:
     """An Arrow value as JSON has it: objects without the keys that only others of the set have.
 
-    Dates and times become text. Raises ValueError for what has no form in JSON.
+    Dates and times become text.
+
+    Raises:
+      ValueError: the value has no form in JSON.
     """
     if isinstance(entry, str | bool | int) or entry is None:
         return entry

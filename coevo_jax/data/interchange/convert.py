@@ -1,4 +1,4 @@
-"""From any kind of record to any other, as far as the information reaches, and into files."""
+"""Conversion of records between kinds, as far as their information allows, and into files."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -40,7 +40,7 @@ SUFFIXES = (".json", ".jsonl", ".parquet")
 
 @dataclass
 class Count:
-    """How many records went through."""
+    """A counter of the records that pass through it."""
 
     records: int = 0
 
@@ -87,7 +87,8 @@ def as_trajectories(
 ) -> Iterator[Trajectory]:
     """The trajectories in records; text is rendered to tokens by `chat`, as an expert's is.
 
-    Raises ConfigError for text without a chat format.
+    Raises:
+      ConfigError: there is text but no chat format.
     """
     for where, record in records:
         if isinstance(record, Trajectory):
@@ -106,7 +107,8 @@ def read_conversations(
 ) -> list[Conversation]:
     """Read a whole set as conversations: pairs give their chosen side, trajectories their text.
 
-    Raises ConfigError when nothing usable is in it.
+    Raises:
+      ConfigError: nothing usable is in it.
     """
     opened = open_set(name, format, split)
     conversations = [record for _, record in as_conversations(read_records(opened, problems), "", problems)]
@@ -150,8 +152,11 @@ def convert(
 ) -> tuple[Path, int]:
     """Write records in a format; returns what was written, and how many rows it holds.
 
-    JSON files and tables are written row by row; nothing appears under the name before all is well. Raises
-    ConfigError for an unusable name, an empty result, and text to become tokens without a chat format.
+    JSON files and tables are written row by row; nothing appears under the name before all is well.
+
+    Raises:
+      ConfigError: the name is unusable, the result is empty, or text is to become tokens without a chat
+        format.
     """
     check_target(out, format)
     count = Count()
@@ -170,7 +175,12 @@ def convert(
 
 
 def check_target(out: Path, format: str) -> None:
-    """Refuse a name that the format cannot be written to. Raises ConfigError."""
+    """Refuse a name that the format cannot be written to.
+
+    Raises:
+      ConfigError: there is no such format, or the name has another ending, or is a folder where a file is
+        expected or the other way round.
+    """
     if format not in FORMATS:
         raise ConfigError(
             f"format: found {format!r}, expected one of {', '.join(FORMATS)}{nearest(format, FORMATS)}"

@@ -48,7 +48,8 @@ class JsonRow:
 def json_rows(path: Path, chunk: int = CHUNK) -> Iterator[JsonRow]:
     """Yield the elements of a JSON array, or the lines of a JSON lines file; `done` counts unpacked bytes.
 
-    Raises ConfigError when the file is missing, empty or neither of the two, or its packed data is broken.
+    Raises:
+      ConfigError: the file is missing, empty or neither of the two, or its packed data is broken.
     """
     with _open(path) as handle:
         try:

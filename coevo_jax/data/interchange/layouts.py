@@ -1,4 +1,4 @@
-"""What a row means: plain JSON objects as the records they stand for.
+"""The meaning of a row: plain JSON objects as the records they stand for.
 
 eto-sft     {id, conversations: [{from: human | gpt, value}]}, instruction and "OK" first
 agenttraj   {item_id, conversations: [{from, loss, value}]}, the same with a loss flag per message
@@ -56,7 +56,7 @@ Messages = tuple[Message, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """One format of rows. `parse` raises ValueError that says what was found and what was expected."""
+    """One format of rows; a row that it cannot use makes `parse` fail with a ValueError in words."""
 
     kind: type[Conversation] | type[TextPair]
     parse: Callable[[Any, int], Conversation | TextPair]  # row and its index
@@ -101,7 +101,8 @@ LAYOUTS: dict[str, Layout] = {
 def guess_layout(row: Any) -> str | None:
     """The format a row is nearest to, by its keys; None where it is in none.
 
-    Raises ValueError for keys that contradict each other, or hold nothing to imitate.
+    Raises:
+      ValueError: the keys contradict each other, or hold nothing to imitate.
     """
     try:
         row = mapping(row)
@@ -116,7 +117,11 @@ def guess_layout(row: Any) -> str | None:
 
 
 def mapping(row: Any) -> Mapping[str, Any]:
-    """A row as an object, also where it stands as JSON in a string. Raises ValueError for anything else."""
+    """A row as an object, also where it stands as JSON in a string.
+
+    Raises:
+      ValueError: the row is anything else.
+    """
     found = row
     if isinstance(row, str) and row.lstrip()[:1] == "{":
         try:

@@ -1,4 +1,4 @@
-"""Messages as people's files have them: who speaks, what text, and whether it is to be learned from.
+"""The messages in data files: who speaks, what text, and whether it is to be learned from.
 
 Names are tables: one more role, flag or refused key is one more entry. A key that nobody here knows is kept
 with its message, unless it sounds as if it said what is learned: then the row is refused.
@@ -68,7 +68,9 @@ def read_messages(value: Any, key: str, default: Speaker | None = None) -> tuple
     """System prompt ("" if none) and messages; a plain string is one message by `default`.
 
     A single message, an object with the key `messages`, and either of them as JSON in a string are read, too.
-    Raises ValueError that says what was found and what was expected.
+
+    Raises:
+      ValueError: the value is none of these; the message says what was found and what was expected.
     """
     value = _unwrapped(value)
     if isinstance(value, str) and default is not None:
@@ -240,7 +242,7 @@ def _either(item: Mapping[str, Any], names: tuple[str, ...], where: str) -> Any:
 
 
 def no_key(wanted: tuple[str, ...], row: Mapping[str, Any]) -> str:
-    """What to say where a key is missing."""
+    """The message for a row in which a key is missing."""
     close = [name for name in row if nearest(name, wanted).startswith(" (did")]
     hint = f" (did you mean '{wanted[0]}' by '{close[0]}'?)" if close else ""
     found = ", ".join(list(row)[:8]) or "none"
@@ -248,13 +250,18 @@ def no_key(wanted: tuple[str, ...], row: Mapping[str, Any]) -> str:
 
 
 def text_of(value: Any, where: str) -> str:
-    """A string that is text. Raises ValueError for anything else."""
+    """A string that is text.
+
+    Raises:
+      ValueError: the value is anything else.
+    """
     if not isinstance(value, str):
         raise ValueError(f"{where}: found {show(value)}, expected a string")
     return checked_text(value, where)
 
 
 def checked_text(value: str, where: str) -> str:
+    """The text itself, unless it has no form in UTF-8."""
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -268,7 +275,7 @@ def agents(messages: tuple[Message, ...]) -> Iterator[Message]:
 
 
 def show(value: Any) -> str:
-    """A value as an error names it, with its type."""
+    """A value with its type, as an error message names it."""
     names = {bool: "boolean", int: "integer", float: "number", str: "string", list: "list", dict: "object"}
     text = "null" if value is None else repr(value)
     return (

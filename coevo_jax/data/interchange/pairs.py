@@ -15,7 +15,7 @@ LABEL = "label"  # key of whether an answer is a good one, as KTO's rows have it
 
 
 def prompt_text(messages: Iterable[Message]) -> str:
-    """What stands before the agent's first message, as one text."""
+    """The messages before the agent's first one, as one text."""
     heard = []
     for message in messages:
         if message.speaker is Speaker.GPT:
@@ -40,7 +40,7 @@ def is_invented(row_id: str, prompt: str) -> bool:
 
 
 def chosen_side(pair: TextPair) -> Conversation:
-    """The preferred way through a pair's task."""
+    """The chosen conversation of a pair."""
     return Conversation(
         id=pair.id,
         messages=pair.prompt + pair.chosen,

@@ -1,4 +1,4 @@
-"""What data files hold, whatever their format: conversations and pairs of them, as text.
+"""The records in data files, whatever their format: conversations and pairs of them, as text.
 
 A conversation is a system prompt and messages of two speakers, in any order. ETO's files have no system role:
 there the first human message is the instruction, the agent answers "OK", and the task follows. Reading folds
@@ -19,7 +19,7 @@ FINAL_OBSERVATION = "final_observation"  # key of what the environment said afte
 
 
 class Speaker(StrEnum):
-    """Who wrote a message, by ETO's names."""
+    """The writer of a message, by ETO's names."""
 
     HUMAN = "human"  # the user or the environment
     GPT = "gpt"  # the agent
@@ -164,7 +164,8 @@ def from_demonstration(
 def from_trajectory(trajectory: Trajectory, system_prompt: str) -> Conversation:
     """A trajectory's text; tokens, masks and log-probabilities are left behind.
 
-    Raises ValueError for an episode that broke, and for one in which the agent wrote nothing in a turn.
+    Raises:
+      ValueError: the episode broke, or the agent wrote nothing in a turn.
     """
     if trajectory.ending is Ending.FAULT:
         raise ValueError("the environment broke in this episode (ending fault): it is no example of anything")

@@ -1,4 +1,4 @@
-"""What a set holds, in numbers: collected row by row, so that a set of any size can be looked at."""
+"""Statistics of a data set, collected row by row, so that a set of any size can be read."""
 
 import re
 from collections import Counter
@@ -25,7 +25,7 @@ class Family:
 
 @dataclass
 class Learned:
-    """What imitation learns from the rows of one layout. A pair is imitated by its chosen side."""
+    """Counts of what imitation learns from the rows of one layout; a pair is imitated by its chosen side."""
 
     rows: int = 0
     spoken: int = 0  # messages of the agent
@@ -35,7 +35,7 @@ class Learned:
 
 @dataclass
 class SetSummary:
-    """Numbers of a set. `lengths` holds, by name, one number per row."""
+    """The statistics of a data set; `lengths` holds, by name, one number per row."""
 
     rows: int = 0
     ids: Counter[str] = field(default_factory=Counter)
@@ -51,7 +51,7 @@ class SetSummary:
 
 
 def summarize_records(records: Iterable[tuple[str, Record]], samples: int) -> SetSummary:
-    """Collect the numbers of a set, and its first `samples` rows."""
+    """Collect the statistics of a set, and its first `samples` rows."""
     summary = SetSummary()
     for _, record in records:
         summary.rows += 1
@@ -216,5 +216,5 @@ def family_of(row_id: str, extra: dict[str, Any]) -> str:
 
 
 def solved_share(rewards: list[float]) -> float:
-    """Share of rewards that say solved; 0 of none."""
+    """The share of rewards that count as solved; 0 where there are none."""
     return sum(reward >= SOLVED_REWARD for reward in rewards) / max(len(rewards), 1)

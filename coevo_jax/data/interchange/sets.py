@@ -1,4 +1,4 @@
-"""Sets of any format behind one door: open and guess, read row by row, convert, write."""
+"""Data sets of any format by one interface: open and guess the format, read row by row."""
 
 import difflib
 import itertools
@@ -32,7 +32,7 @@ Progress = Callable[[int, int | None], None]
 
 @dataclass(frozen=True, kw_only=True)
 class SetOutcome:
-    """What became of one row: a record, or a problem."""
+    """The result of reading one row: a record, or a problem."""
 
     where: str  # file and place in it
     done: int  # in the unit of the set's total
@@ -59,7 +59,11 @@ class Problems:
         self.first: list[str] = []
 
     def report(self, where: str, problem: str) -> None:
-        """Note a row that is left out. Raises ConfigError where the user chose to refuse."""
+        """Note a row that is left out.
+
+        Raises:
+          ConfigError: the user chose to refuse the set at the first such row.
+        """
         if self._on_error == "refuse":
             raise ConfigError(f"{where}: {problem}")
         self.count += 1
@@ -71,8 +75,10 @@ def open_set(name: str, format: str | None = None, split: str | None = None) -> 
     """Open a file, a folder or a hub set; without a format its content tells it.
 
     `name` is a path or `hub:owner/name`. `split` chooses among the splits of a hub set, a folder that
-    `datasets` opens, or a TFDS set; None takes train, or the only one. Raises ConfigError for what is
-    missing, cannot be read or is in no known format.
+    `datasets` opens, or a TFDS set; None takes train, or the only one.
+
+    Raises:
+      ConfigError: the set is missing, cannot be read or is in no known format.
     """
     if format is not None and format not in FORMATS:
         raise ConfigError(

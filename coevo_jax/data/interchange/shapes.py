@@ -1,4 +1,4 @@
-"""Which keys of a row hold what, for every layout that people bring. A new layout is one more declaration.
+"""The keys of a row and what they hold, for every known layout; a new layout is one more declaration.
 
 A row is in the layout whose keys it has, not in one that a single key suggests. Null columns, which merged
 sets are full of, count as missing. Layouts that hold nothing to imitate are declared, too, with the reason.
@@ -214,7 +214,8 @@ BY_KEYS = _by_keys(SHAPES)
 def find_shape(row: Mapping[str, Any]) -> Shape | None:
     """The layout of a row by all of its keys; None where no key of any layout is in it.
 
-    Raises ValueError for keys that make no layout together, and for a layout that holds nothing to imitate.
+    Raises:
+      ValueError: the keys make no layout together, or the layout holds nothing to imitate.
     """
     there = frozenset(key for key, value in row.items() if value is not None and key in KEYS)
     if (shape := BY_KEYS.get(there)) is None:

@@ -40,6 +40,7 @@ UNUSABLE = (
 
 
 def is_hub_name(source: str) -> bool:
+    """Whether the name of a set is one on the Hugging Face hub."""
     return source.startswith(HUB)
 
 
@@ -58,8 +59,10 @@ def open_table(source: str, split: str | None) -> RowTable:
     """Open one split of a hub set, a saved data set's folder, a folder of data files, or a Parquet file.
 
     `datasets` says which files make the split; JSON and Parquet files are read here, so that a value is
-    what its file says wherever the file lies. Raises ConfigError when there is no such set or split, the hub
-    cannot be reached, or files are broken.
+    what its file says wherever the file lies.
+
+    Raises:
+      ConfigError: there is no such set or split, the hub cannot be reached, or files are broken.
     """
     path = Path(source)
     if not is_hub_name(source) and path.is_file():

@@ -98,7 +98,8 @@ class CoevoTrajectories(_RowsBuilder, skip_registration=True):
 def write_experts(folder: Path, conversations: Iterable[Conversation], split: str = "train") -> Path:
     """Write a set of conversations below `folder`; returns the folder that TFDS opens.
 
-    Raises ConfigError when the set stands there already.
+    Raises:
+      ConfigError: the set stands there already.
     """
     return _write(CoevoExperts, EXPERTS, folder, split, map(_from_conversation, conversations))
 
@@ -106,7 +107,8 @@ def write_experts(folder: Path, conversations: Iterable[Conversation], split: st
 def write_trajectory_set(folder: Path, trajectories: Iterable[Trajectory], split: str = "train") -> Path:
     """Write a set of trajectories below `folder`; returns the folder that TFDS opens.
 
-    Raises ConfigError when the set stands there already.
+    Raises:
+      ConfigError: the set stands there already.
     """
     return _write(CoevoTrajectories, TRAJECTORIES, folder, split, map(_from_trajectory, trajectories))
 
@@ -126,7 +128,8 @@ def find_set(folder: Path) -> Path | None:
 def open_set(folder: Path, split: str | None) -> tuple[str, Any]:
     """Name of the set's builder, and its rows as a data source (a sequence that reads a row when asked).
 
-    Raises ConfigError when files are broken or missing, or there is no such split.
+    Raises:
+      ConfigError: files are broken or missing, or there is no such split.
     """
     try:
         builder: Any = tfds.builder_from_directory(str(folder))
@@ -141,7 +144,11 @@ def open_set(folder: Path, split: str | None) -> tuple[str, Any]:
 
 
 def to_conversation(row: dict[str, Any]) -> Conversation:
-    """A conversation as it was written; raises ValueError, KeyError for a row of another set."""
+    """A conversation as it was written.
+
+    Raises:
+      ValueError, KeyError: the row is one of another set.
+    """
     messages = row["messages"]
     return Conversation(
         id=_decode(row["id"]),
@@ -164,7 +171,11 @@ def to_conversation(row: dict[str, Any]) -> Conversation:
 
 
 def to_trajectory(row: dict[str, Any]) -> Trajectory:
-    """A trajectory as it was written; raises ValueError, KeyError for a row of another set."""
+    """A trajectory as it was written.
+
+    Raises:
+      ValueError, KeyError: the row is one of another set.
+    """
     turns = row["turns"]
     texts = zip(turns["response"], turns["action"], turns["observation"], strict=True)
     return Trajectory(

@@ -17,7 +17,7 @@ ATTEMPTS = 6  # shuffles tried, each with every window and order
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """What lies in one row."""
+    """The size of what lies in one row: tokens and views."""
 
     size: int  # tokens
     views: int
@@ -25,7 +25,7 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Bundle:
-    """What lies in one microbatch, and the ways to cut it into parts, the cheapest first."""
+    """A group that goes into one microbatch, and the ways to cut it into parts, the cheapest first."""
 
     layouts: tuple[tuple[Part, ...], ...]
     pairs: int
@@ -42,7 +42,7 @@ class Bundle:
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """What a microbatch holds."""
+    """The size of a microbatch: its rows, and the tokens, views and pairs it holds."""
 
     rows: int
     tokens: int  # of a row

@@ -11,7 +11,7 @@ from coevo_jax.trajectory import PreferencePair, Trajectory
 
 
 def name_of(trajectory: Trajectory) -> str:
-    """The record in words, for messages: `task-7 (target, sample 0)`."""
+    """A record's name in messages: `task-7 (target, sample 0)`."""
     return f"{trajectory.task_id} ({trajectory.agent}, sample {trajectory.sample})"
 
 

@@ -1,4 +1,4 @@
-"""Groups: the pairs of a task that stay together, and the parts of rows that their trajectories take."""
+"""Groups: the pairs of a task that are packed together, and the parts of rows their trajectories take."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from coevo_jax.trajectory import Trajectory
 
 @dataclass(frozen=True, kw_only=True)
 class Unit:
-    """What is never torn apart: a pair with its views, or the view of a trajectory learned from alone."""
+    """The smallest thing packed whole: a pair with its views, or a trajectory's view without a pair."""
 
     task_id: str
     views: tuple[View, ...]
@@ -49,7 +49,7 @@ class Group:
 
 
 class TreeBuilder:
-    """Grows prefix trees from views: knows the trajectories' order and common prefixes, once for a plan.
+    """Builds prefix trees from views; the trajectories' order and common prefixes are found once for a plan.
 
     `preamble` is the number of first tokens that all of them share, such as a system prompt: a row encodes
     it once, whatever tasks it holds.

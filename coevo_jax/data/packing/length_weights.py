@@ -1,4 +1,4 @@
-"""Length desensitising: less weight for the tokens by which one side of a pair is longer; host side."""
+"""Length desensitisation (LD-DPO): less weight for the tokens by which one side of a pair is longer."""
 
 import numpy as np
 

@@ -37,17 +37,17 @@ class Microbatch:
         ]
 
     def tokens_of(self, row: int) -> int:
-        """Token places that a row uses: its parts, and once what all trajectories of the plan share."""
+        """The token places that a row uses: its parts, and once what all trajectories of the plan share."""
         parts = [part for _, part in self.row_parts(row)]
         return sum(part.size for part in parts) + (parts[0].shared[0] if parts else 0)
 
     @property
     def tokens(self) -> int:
-        """Token places that all rows use."""
+        """The token places that all rows use."""
         return sum(self.tokens_of(row) for row in {row for rows in self.rows for row in rows})
 
     def places(self, batch: BatchConfig) -> dict[tuple[int, View], int]:
-        """Index n of every view, by the number of its group."""
+        """The index n of every view, by the number of its group."""
         return {
             (number, view): row * batch.views_per_row + s
             for row in range(batch.rows)
@@ -59,7 +59,7 @@ class Microbatch:
 
 @dataclass(frozen=True, kw_only=True)
 class StepWeights:
-    """What a microbatch's terms are multiplied by; the denominators are those of its optimizer step."""
+    """The factors of a microbatch's terms; the denominators are those of its optimizer step."""
 
     sft: Mapping[int, float]  # by n
     kinds: Mapping[str, KindWeights]

@@ -37,7 +37,7 @@ from coevo_jax.trajectory import PreferencePair, Trajectory
 
 @dataclass(frozen=True, kw_only=True)
 class BatchPlan:
-    """Every microbatch of a phase. An epoch visits all its steps, in the order of `epoch_order`."""
+    """Every microbatch of a phase; an epoch visits all its steps, in the order of `epoch_order`."""
 
     batches: list[PreferenceBatch]  # numpy arrays
     steps: tuple[tuple[int, ...], ...]  # microbatches of every optimizer step
@@ -70,11 +70,14 @@ def pack(
     """Pack pairs and their trajectories; `sft_extra` maps an index to its weight of SFT without a pair.
 
     A task too large for a microbatch is split by pairs; a trajectory in both parts is then repeated, but its
-    extra weight counts once. Raises ConfigError that names the record for input that is broken.
+    extra weight counts once.
 
     Args:
       kinds: the weights of every kind of pair.
       order: the kinds that the agent's loss knows, in its order.
+
+    Raises:
+      ConfigError: a record is broken; the message names it.
     """
     check(pair_set, kinds, sft_extra)
     trajectories, cut, usable = cut_to_rows(pair_set.trajectories, batch.row_length, batch.too_long)
@@ -138,7 +141,8 @@ def pack_sft(trajectories: Sequence[Trajectory], *, batch: BatchConfig, pad_id: 
 def with_reference(batch: PreferenceBatch, logps: np.ndarray) -> PreferenceBatch:
     """Store the reference's summed log-probabilities, float32 [N], with a microbatch.
 
-    Raises ConfigError where they are not finite numbers, one for each view.
+    Raises:
+      ConfigError: they are not finite numbers, one for each view.
     """
     reference, views = np.asarray(logps, np.float32), batch.reference_logps.size
     if reference.shape != (views,):

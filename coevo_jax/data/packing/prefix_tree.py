@@ -26,7 +26,7 @@ class EncodedRow:
 
 
 def scored_tokens(trajectory: Trajectory) -> np.ndarray:
-    """Places of the tokens that are scored: the agent's, but never the first, which nothing predicts."""
+    """The places of the tokens that are scored: the agent's, but never the first, which nothing predicts."""
     places = np.flatnonzero(trajectory.agent_mask)
     return places[places > 0]
 

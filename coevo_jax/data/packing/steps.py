@@ -29,7 +29,7 @@ def one_microbatch_steps(tasks: Sequence[Sequence[Unit]], planter: TreeBuilder, 
 def counted_steps(
     tasks: Sequence[Sequence[Unit]], planter: TreeBuilder, seed: int, *, count: int
 ) -> list[Step]:
-    """Steps of `count` units that count each, the last one of what is left; riders come with their task.
+    """Steps of `count` counting units each, the last one of what is left; other units join their task's step.
 
     Units that do not count, of tasks where none does, are spread evenly over the steps.
     """

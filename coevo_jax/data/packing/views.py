@@ -1,4 +1,4 @@
-"""Views: one trajectory as one pair, or the SFT term, weighs its tokens."""
+"""Views: a trajectory with the weights that one pair, or the SFT term, gives its tokens."""
 
 from dataclasses import dataclass
 
@@ -38,25 +38,25 @@ class Link:
 
 
 def turn_of_token(trajectory: Trajectory) -> np.ndarray:
-    """Turn of every scored token, counted from 0; a turn is a run of agent tokens."""
+    """The turn of every scored token, counted from 0; a turn is a run of agent tokens."""
     mask = trajectory.agent_mask
     starts = mask & ~np.concatenate([[False], mask[:-1]])
     return (np.cumsum(starts) - 1)[scored_tokens(trajectory)]
 
 
 def turn_count(trajectory: Trajectory) -> int:
-    """Number of turns: runs of agent tokens."""
+    """The number of turns: runs of agent tokens."""
     mask = trajectory.agent_mask
     return int((mask & ~np.concatenate([[False], mask[:-1]])).sum())
 
 
 def count_from(trajectory: Trajectory, first_turn: int) -> int:
-    """Number of scored tokens from a turn on; a weight of 0 is one that was chosen, and its token counts."""
+    """The number of scored tokens from a turn on; a token with a weight of 0 counts, too."""
     return int(np.count_nonzero(turn_of_token(trajectory) >= first_turn))
 
 
 def turn_credit(trajectory: Trajectory, discount: float, first_turn: int = 0) -> np.ndarray:
-    """Weight of every scored token, float32: discount ** (turns after its own), 0 before `first_turn`."""
+    """The weight of every scored token, float32: discount ** (turns after its own), 0 before `first_turn`."""
     turns = turn_of_token(trajectory)
     credit = float(discount) ** (turn_count(trajectory) - 1 - turns)
     return np.where(turns >= first_turn, credit, 0.0).astype(np.float32)

@@ -31,7 +31,8 @@ GREETING = "-= Welcome to TextWorld, ALFRED! =-"
 def make_alfworld(options: AlfWorldOptions) -> "AlfWorldEnv":
     """Make one environment instance; its game process starts at the first `reset`.
 
-    Raises ConfigError where a package or the folder of games is missing.
+    Raises:
+      ConfigError: a package or the folder of games is missing.
     """
     folder = data_folder(options.data_path)
     check_package()

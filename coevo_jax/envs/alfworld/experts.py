@@ -42,7 +42,11 @@ def default_experts_path(folder: Path) -> Path:
 
 
 def read_experts(path: Path) -> Mapping[str, ExpertRow]:
-    """Rows by task id; a missing file has none. Raises ConfigError with the line for a broken one."""
+    """Rows by task id; a missing file has none.
+
+    Raises:
+      ConfigError: a line is broken; the message names it.
+    """
     modified = path.stat().st_mtime_ns if path.is_file() else 0
     return _read(path, modified)
 

@@ -46,7 +46,11 @@ def check_planner() -> None:
 
 
 def data_folder(data_path: str | None) -> Path:
-    """The folder of the games. Raises ConfigError where it or one of its splits is missing."""
+    """The folder of the games.
+
+    Raises:
+      ConfigError: the folder or one of its splits is missing.
+    """
     if data_path is None:
         root = os.environ.get("ALFWORLD_DATA") or Path.home() / ".cache" / "alfworld"
         folder = Path(root) / "json_2.1.1"
@@ -64,8 +68,10 @@ def data_folder(data_path: str | None) -> Path:
 def read_games(folder: Path) -> Mapping[str, Game]:
     """All playable games by task id, which is the path of their folder; reads every file once per process.
 
-    Games that ALFWorld marks as unsolvable or does not support are left out. Raises ConfigError for a file
-    that cannot be read, and where a split has no game.
+    Games that ALFWorld marks as unsolvable or does not support are left out.
+
+    Raises:
+      ConfigError: a file cannot be read, or a split has no game.
     """
     games: dict[str, Game] = {}
     for split in SPLITS:

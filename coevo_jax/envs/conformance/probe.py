@@ -61,7 +61,11 @@ class Probe:
         self.earlier_processes: frozenset[int] = frozenset()  # running before the first check
 
     def call(self, words: str, function: Callable[[], T]) -> T:
-        """Call the environment; `words` name the call. Raises EnvRaised where it raises."""
+        """Call the environment; `words` name the call.
+
+        Raises:
+          EnvRaised: the environment raised, or the check was broken off.
+        """
         if self._stopped:
             raise EnvRaised(f"{words}: the check was broken off")
         thread = threading.get_ident()

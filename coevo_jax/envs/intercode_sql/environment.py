@@ -87,7 +87,11 @@ class InterCodeSqlEnv:
         return self._prompt(task)
 
     def step(self, action: str) -> StepResult:
-        """Run a query, or submit the last result for its reward. Raises RuntimeError outside an episode."""
+        """Run a query, or submit the last result for its reward.
+
+        Raises:
+          RuntimeError: no episode has begun, or the last one is over.
+        """
         if self._task is None:
             raise RuntimeError("step outside an episode: call reset first")
         if is_submit(action):
@@ -155,8 +159,10 @@ class InterCodeSqlEnv:
         return Sandbox(self._task_set.databases[name], query_limits(self._options))
 
     def _execute(self, task: Task, sql: str) -> tuple[str, list[tuple] | None]:
-        """Observation, cut, and the whole rows; None for the rows after an error. A gold query runs as one,
-        whoever asks it: some of them need the rules that gold queries run under."""
+        """Observation, cut, and the whole rows; None for the rows after an error.
+
+        A gold query runs as one, whoever asks it: some of them need the rules that gold queries run under.
+        """
         sandbox = self._sandbox(task)
         try:
             rows = sandbox.run_gold(sql) if sql == self._task_set.tasks[task.id].gold else sandbox.run(sql)
@@ -179,7 +185,8 @@ def _turn(action: str, observation: str) -> Turn:
 def make_intercode_sql(options: InterCodeSqlOptions) -> InterCodeSqlEnv:
     """A new instance. Tasks are made once for equal options, or read once for one state of their files.
 
-    Raises ConfigError for files that cannot be used, and for a server that cannot be reached.
+    Raises:
+      ConfigError: files cannot be used, or a server cannot be reached.
     """
     if options.spider_path is not None:
         limits = query_limits(options)
@@ -213,7 +220,10 @@ def generate_intercode_sql(
 ) -> None:
     """Write the generated databases and tasks of the options as `out`/tasks.jsonl, for `tasks_path`.
 
-    Equal options give equal bytes. Raises ConfigError for options that name tasks instead of generating them.
+    Equal options give equal bytes.
+
+    Raises:
+      ConfigError: the options name tasks instead of generating them.
     """
     if options.spider_path is not None or options.tasks_path is not None:
         raise ConfigError("options: found tasks_path or spider_path, expected only options of the generator")

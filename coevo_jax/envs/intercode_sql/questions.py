@@ -26,6 +26,8 @@ class Form:
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
+    """A question and the query that answers it."""
+
     text: str
     gold: str
 

@@ -60,8 +60,11 @@ def load_spider(folder: str, seed: int, limits: QueryLimits) -> Spider:
     With seed 0 and InterCode's files: train 621 tasks of 11 databases, dev 132 of 3, test 281 of 6. Task ids
     are "database/row", the row counted from 0 in the file; the family is Spider's hardness.
 
-    Raises ConfigError for a missing or broken file, an unknown database, and a gold query that does not run
-    within the limits; golds are run once per state of both files.
+    Golds are run once per state of both files.
+
+    Raises:
+      ConfigError: a file is missing or broken, a database is unknown, or a gold query does not run within the
+        limits.
     """
     root = Path(folder)
     if not root.is_dir():
@@ -106,7 +109,11 @@ def _load_once(folder: str, seed: int, limits: QueryLimits, _stamps: tuple[int, 
 
 
 def read_questions(path: Path) -> tuple[bytes, list[SpiderRow]]:
-    """Content and rows of the question file. Raises ConfigError with file and row at the first wrong one."""
+    """Content and rows of the question file.
+
+    Raises:
+      ConfigError: the file cannot be read, or a row is wrong; the message names the first one.
+    """
     try:
         content = path.read_bytes()
         data = json.loads(content.decode("utf-8"))
@@ -120,7 +127,11 @@ def read_questions(path: Path) -> tuple[bytes, list[SpiderRow]]:
 
 
 def split_databases(counts: dict[str, int], seed: int, source: str) -> dict[str, str]:
-    """The split of every database, drawn by the seed. Raises ConfigError for fewer than three databases."""
+    """The split of every database, drawn by the seed.
+
+    Raises:
+      ConfigError: there are fewer than three databases.
+    """
     if len(counts) < len(SPLITS):
         raise ConfigError(
             f"{source}: found {len(counts)} databases, expected at least 3, one for every split"

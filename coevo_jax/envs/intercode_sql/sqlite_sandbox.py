@@ -60,11 +60,19 @@ class SqlBackend(Protocol):
     tables: tuple[str, ...]
 
     def run(self, sql: str) -> list[tuple]:
-        """Rows of one statement; raises `SqlError`."""
+        """Rows of one statement.
+
+        Raises:
+          SqlError: the database refuses the statement.
+        """
         ...
 
     def run_gold(self, sql: str) -> list[tuple]:
-        """Rows of a gold query, which may need laxer rules than an agent's; raises `SqlError`."""
+        """Rows of a gold query, which may need laxer rules than an agent's.
+
+        Raises:
+          SqlError: the database refuses the query.
+        """
         ...
 
     def close(self) -> None:
@@ -76,7 +84,11 @@ class Sandbox:
     """One database in memory, open for reading only. May move between threads, one at a time."""
 
     def __init__(self, database: Database, limits: QueryLimits):
-        """Creates and fills the database; raises `sqlite3.Error` where the data does not fit."""
+        """Create and fill the database.
+
+        Raises:
+          sqlite3.Error: the data does not fit.
+        """
         self._limits = limits
         self._checks_left = 0
         self._deadline = 0.0
@@ -112,7 +124,11 @@ class Sandbox:
         return self._timed_out
 
     def run(self, sql: str) -> list[tuple]:
-        """Rows of one statement, at most `limits.rows`; raises `SqlError`."""
+        """Rows of one statement, at most `limits.rows`.
+
+        Raises:
+          SqlError: SQLite refuses the statement, or it goes beyond the limits.
+        """
         sql = sql.strip()
         if SHOW_TABLES.fullmatch(sql):
             return [(name,) for name in self.tables]
@@ -123,7 +139,11 @@ class Sandbox:
         return self._query(sql)
 
     def run_gold(self, sql: str) -> list[tuple]:
-        """Rows of a gold query, under the same rules; raises `SqlError`."""
+        """Rows of a gold query, under the same rules.
+
+        Raises:
+          SqlError: as in `run`.
+        """
         return self.run(sql)
 
     def _query(self, sql: str) -> list[tuple]:

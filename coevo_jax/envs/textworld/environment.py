@@ -45,7 +45,8 @@ class Shelf:
 def make_textworld(options: TextWorldOptions) -> "TextWorldEnv":
     """Make one environment instance; its game process starts at the first `reset`.
 
-    Raises ConfigError where the package `textworld` is missing, and for a broken folder of games.
+    Raises:
+      ConfigError: the package `textworld` is missing, or the folder of games is broken.
     """
     check_package()
     if options.games_path is None:

@@ -167,7 +167,8 @@ def index_text(records: Sequence[GameRecord]) -> str:
 def read_index(folder: Path) -> tuple[GameRecord, ...]:
     """The games of a folder that `generate_textworld` wrote.
 
-    Raises ConfigError with file and line for a wrong one, and for a game whose files are missing.
+    Raises:
+      ConfigError: a line is wrong (the message names file and line), or a game's files are missing.
     """
     path = folder / INDEX
     try:

@@ -29,8 +29,11 @@ def generate_textworld(options: TextWorldOptions, out: Path, on_progress: Callab
     """Write the games of all splits into a folder, to be played by the option `games_path`.
 
     The same options write the same bytes. Games that lie there already are kept, so an interrupted call goes
-    on where it stopped. Raises ConfigError where no game fits the options, and EnvFault where the maker died
-    twice.
+    on where it stopped.
+
+    Raises:
+      ConfigError: no game fits the options.
+      EnvFault: the maker died twice.
     """
     if options.games_path is not None:
         raise ConfigError("env.options.games_path: found a folder, expected null: games are made, not read")
@@ -46,8 +49,10 @@ def make_games(
 ) -> None:
     """Make the games of `tasks` that the folder lacks; `on_progress(done, total)` after each.
 
-    Several processes may do so at once: each writes whole files, and the same ones. Raises as
-    `generate_textworld`.
+    Several processes may do so at once: each writes whole files, and the same ones.
+
+    Raises:
+      ConfigError, EnvFault: as in `generate_textworld`.
     """
     missing = [task for task in dict.fromkeys(tasks) if read_record(folder, task) is None]
     if not missing:
@@ -96,7 +101,9 @@ def _make_with(
 def make_game(worker: Interpreter, options: TextWorldOptions, task: Task, folder: Path) -> GameRecord:
     """Make one game and write its record.
 
-    Raises ConfigError where no game fits the settings, and EnvFault where the worker failed.
+    Raises:
+      ConfigError: no game fits the settings.
+      EnvFault: the worker failed.
     """
     request = game_request(options, task, folder)
     try:

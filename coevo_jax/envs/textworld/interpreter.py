@@ -56,7 +56,9 @@ class Interpreter:
     def call(self, request: dict[str, Any]) -> Any:
         """The worker's result for a request (see `worker`).
 
-        Raises WorkerError where the call failed, and EnvFault where the process is gone.
+        Raises:
+          WorkerError: the call failed.
+          EnvFault: the process is gone.
         """
         process = self._process or self._start()
         assert process.stdin is not None and process.stdout is not None

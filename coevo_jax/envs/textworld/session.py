@@ -27,7 +27,8 @@ class Session:
     def start(self, path: Path) -> dict:
         """Start a game file from its beginning; returns the position (see `playing.load`).
 
-        Raises EnvFault where the worker is gone or the game cannot be loaded.
+        Raises:
+          EnvFault: the worker is gone or the game cannot be loaded.
         """
         if self._episodes == MAX_EPISODES:
             self._interpreter.close()
@@ -40,7 +41,9 @@ class Session:
     def play(self, action: str) -> dict | str:
         """Play a command; returns the new position, or words where it is no command (see `text.refused`).
 
-        Raises RuntimeError outside an episode, and EnvFault where the worker is gone.
+        Raises:
+          RuntimeError: no episode has begun.
+          EnvFault: the worker is gone.
         """
         if not self._running:
             raise RuntimeError("step outside an episode: call reset first")

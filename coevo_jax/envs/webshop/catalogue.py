@@ -73,9 +73,12 @@ class Catalogue:
 
 
 def catalogue_files(folder: Path, count: int | None) -> tuple[Path, Path, Path]:
-    """Paths of products, attributes and human instructions; raises ConfigError where one is missing.
+    """Paths of products, attributes and human instructions.
 
     1000 products are read from the files with _1000 in their name where both exist.
+
+    Raises:
+      ConfigError: one of the files is missing.
     """
     if not folder.is_dir():
         raise ConfigError(f"env.options.data_path: found {str(folder)!r}, expected a folder")
@@ -95,7 +98,11 @@ def catalogue_files(folder: Path, count: int | None) -> tuple[Path, Path, Path]:
 
 
 def load_raw(folder: Path, count: int | None) -> RawCatalogue:
-    """Parse the files of a folder; raises ConfigError with file and line where one is no JSON."""
+    """Parse the files of a folder.
+
+    Raises:
+      ConfigError: a file is no JSON; the message names file and line.
+    """
     paths = catalogue_files(folder, count)
     parsed = [_parse(path) for path in paths]
     return RawCatalogue(
@@ -111,7 +118,8 @@ def load_raw(folder: Path, count: int | None) -> RawCatalogue:
 def read_products(raw: RawCatalogue, count: int | None) -> Catalogue:
     """The first `count` rows as products. As upstream, rows without a proper asin and repeated ones are none.
 
-    Raises ConfigError for a file that is no table of rows, and where no product can be read.
+    Raises:
+      ConfigError: the file is no table of rows, or no product can be read.
     """
     rows = _list(raw.products, raw.products_name, "a list of products")
     attributes = _mapping(raw.attributes, raw.attributes_name, "a mapping of asin to attributes")
@@ -150,7 +158,11 @@ def search_text(product: Product) -> str:
 
 
 def _product_fields(row: Mapping, where: str) -> dict[str, Any]:
-    """What a row of the products tells of its Product. Raises ConfigError where it cannot be read."""
+    """What a row of the products tells of its Product.
+
+    Raises:
+      ConfigError: the row cannot be read.
+    """
     texts = {key: _text(row, key, where) for key in PRODUCT_KEYS}
     low, high, tag = _price(row.get("pricing"), where)
     return {

@@ -45,7 +45,11 @@ class WebShopEnv:
         return render(self._shop, self._view, self._world.goals[task.id].instruction)
 
     def step(self, action: str) -> StepResult:
-        """Search or click; buying ends the episode. Raises RuntimeError outside an episode."""
+        """Search or click; buying ends the episode.
+
+        Raises:
+          RuntimeError: no episode has begun, or the last one is over.
+        """
         if self._task is None:
             raise RuntimeError("step outside an episode: call reset first")
         goal = self._world.goals[self._task.id]
@@ -76,6 +80,7 @@ class WebShopEnv:
 def make_webshop(options: WebShopOptions) -> WebShopEnv:
     """A new instance over the world of the options, which is built once.
 
-    Raises ConfigError for files that are missing or broken, and where spaCy is asked for but missing.
+    Raises:
+      ConfigError: files are missing or broken, or spaCy is asked for but missing.
     """
     return WebShopEnv(options, open_world(options), tagger_of(options))

@@ -74,7 +74,10 @@ def generate_raw(
 def generate_webshop(options: WebShopOptions, out: Path, on_progress: Callable[[int, int], None]) -> None:
     """Write a generated catalogue into a folder, to be named by `data_path`: equal options, equal bytes.
 
-    `on_progress(done, total)` counts products. Raises ConfigError for options that generate nothing.
+    `on_progress(done, total)` counts products.
+
+    Raises:
+      ConfigError: the options generate nothing.
     """
     raw = generate_raw(options, on_progress)
     suffix = f"_{SMALL}" if len(raw.products) == SMALL else ""

@@ -64,6 +64,7 @@ NOUN_TAGGERS: dict[str, Callable[[], NounTagger]] = {"words": _words_tagger, "sp
 def noun_tagger(name: str) -> NounTagger:
     """The tagger of a name of NOUN_TAGGERS, loaded once and remembering titles.
 
-    Raises ConfigError where spaCy or its model is missing.
+    Raises:
+      ConfigError: spaCy or its model is missing.
     """
     return functools.lru_cache(maxsize=65_536)(NOUN_TAGGERS[name]())

@@ -45,7 +45,8 @@ class SharedShop:
 def open_world(options: WebShopOptions) -> SharedShop:
     """The world of the options, made once for equal options and one state of the files.
 
-    Raises ConfigError where the files or what they hold cannot be used.
+    Raises:
+      ConfigError: the files or what they hold cannot be used.
     """
     state: tuple[int, ...] = ()
     if options.data_path is not None:
@@ -106,6 +107,10 @@ def make_shop(world: SharedShop, per_page: int) -> Shop:
 
 
 def tagger_of(options: WebShopOptions) -> NounTagger:
-    """The noun tagger the options name; raises ConfigError where it is missing."""
+    """The noun tagger the options name.
+
+    Raises:
+      ConfigError: the tagger is missing.
+    """
     with _LOCK:
         return noun_tagger(options.noun_tagger)

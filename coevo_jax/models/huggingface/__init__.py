@@ -1,0 +1,1 @@
+"""Checkpoints in Hugging Face's form: read onto a mesh, and written."""

@@ -1,4 +1,4 @@
-"""From a checkpoint folder to parameters on a mesh: file by file, tensor by tensor, straight to the devices.
+"""Load a checkpoint folder onto a mesh: file by file, tensor by tensor, straight to the devices.
 
 The host holds one tensor at a time; types are converted, weights transposed, layers stacked on the devices.
 """

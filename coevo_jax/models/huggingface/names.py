@@ -1,4 +1,4 @@
-"""Where each tensor of a Hugging Face checkpoint stands among our parameters.
+"""The tensors of a Hugging Face checkpoint for each of our parameters.
 
 A Hugging Face weight is [out, in], one per layer; ours is [*in, *out] with all layers stacked in front.
 Rotary layout and norms agree. Which tensors there are follows from the switches of `ModelConfig` alone.
@@ -45,14 +45,14 @@ class Entry:
 
     @property
     def tensor_shape(self) -> tuple[int, ...]:
-        """Of the tensor as it is stored."""
+        """The shape of the tensor as the checkpoint stores it."""
         if not self.into:
             return (int(np.prod(self.shape)),) if self.layers else self.shape
         into, out = self.shape[: self.into], self.shape[self.into :]
         return int(np.prod(out)), int(np.prod(into))
 
     def tensors(self) -> Iterator[tuple[int | None, str]]:
-        """Layer and name of every tensor."""
+        """The layer and name of every tensor."""
         if self.layers is None:
             yield None, self.name
         for layer in range(self.layers or 0):
@@ -69,7 +69,7 @@ class Entry:
         return parameter.reshape(self.tensor_shape[::-1]).T
 
     def leaf(self, params: Params) -> Any:
-        """The parameter itself, of a whole tree."""
+        """The parameter itself, taken from a whole tree."""
         for key in self.path:
             params = params[key]
         return params

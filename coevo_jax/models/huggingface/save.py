@@ -135,7 +135,7 @@ def adapter_config(lora: LoraConfig, base: str) -> dict[str, Any]:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
-    """A safetensors file that PyTorch's readers accept."""
+    """Write a safetensors file that PyTorch's readers accept."""
     save_file(
         {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, path, {"format": "pt"}
     )
@@ -143,4 +143,5 @@ def write_tensors(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Write data as an indented JSON file."""
     path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")

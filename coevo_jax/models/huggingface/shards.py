@@ -1,4 +1,4 @@
-"""The safetensors files of a checkpoint folder: what they hold, by their headers alone, and slices of it."""
+"""The safetensors files of a checkpoint folder: headers that tell what they hold, and slices of tensors."""
 
 import difflib
 import json
@@ -21,7 +21,7 @@ IGNORED = ("rotary_emb.inv_freq",)  # buffers that old versions stored
 
 @dataclass(frozen=True, kw_only=True)
 class Stored:
-    """What a header says of a tensor."""
+    """A stored tensor as its file's header describes it."""
 
     path: Path  # of the file that holds it
     shape: tuple[int, ...]

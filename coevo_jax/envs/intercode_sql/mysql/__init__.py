@@ -37,7 +37,11 @@ class Dump:
 
 
 def open_dump(path: Path) -> Dump:
-    """The databases of a dump, converted once. Raises ConfigError where it is missing or cannot be read."""
+    """The databases of a dump, converted once.
+
+    Raises:
+      ConfigError: the dump is missing or cannot be read.
+    """
     return Dump(converted=convert_dump(path))
 
 

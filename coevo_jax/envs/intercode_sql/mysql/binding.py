@@ -37,7 +37,11 @@ class Binder(CallBinder, SubqueryBinder):
         self.having: Callable[[Binder, tuple[str, ...]], Term | None] | None = None
 
     def bind(self, node: Node) -> Term:
-        """The term of an expression. Raises SqlError in MySQL's words."""
+        """The term of an expression.
+
+        Raises:
+          SqlError: MySQL refuses the expression; in its words.
+        """
         term = self._RULES[type(node)](self, node)
         return fold(term) if term.constant else term
 

@@ -89,7 +89,11 @@ class CallBinder:
         raise NotImplementedError
 
     def call(self, node: Call) -> Term:
-        """The term of a call. Raises SqlError for a function that is unknown or has other arguments."""
+        """The term of a call.
+
+        Raises:
+          SqlError: the function is unknown or has other arguments.
+        """
         name = node.name
         if node.window is not None:
             return self._window(node)

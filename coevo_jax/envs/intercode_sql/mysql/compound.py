@@ -31,7 +31,11 @@ class Builder:
         self._world, self._budget, self._full_group_by = world, budget, full_group_by
 
     def build(self, query: nodes.Query, outer: Scope | None = None) -> Any:
-        """The plan of a query inside the scope around it. Raises SqlError in MySQL's words."""
+        """The plan of a query inside the scope around it.
+
+        Raises:
+          SqlError: MySQL refuses the query; in its words.
+        """
         if query.tables:
             outer = self._with(query, outer)
         body = query.body

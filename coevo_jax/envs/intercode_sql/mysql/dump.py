@@ -62,8 +62,9 @@ class _Reading:
 def read_dump(text: str, source: str) -> list[DumpDatabase]:
     """The databases of a dump in its order; `source` is its file's name.
 
-    Raises ConfigError with file and line where a statement is cut off or unreadable, and where the dump holds
-    no table.
+    Raises:
+      ConfigError: a statement is cut off or unreadable (the message names file and line), or the dump holds
+        no table.
     """
     reading = _Reading(source)
     for line, statement in _statements(text, source):

@@ -7,7 +7,11 @@ from coevo_jax.envs.intercode_sql.mysql.select import SelectPlan
 
 
 def explain(plan: Any) -> str:
-    """The plan as EXPLAIN FORMAT=TREE shows it. Raises SqlError for more than a scan of one table."""
+    """The plan as EXPLAIN FORMAT=TREE shows it.
+
+    Raises:
+      SqlError: the plan is more than a scan of one table.
+    """
     scan = plan.scanned() if isinstance(plan, SelectPlan) else None
     if scan is None:
         raise errors.not_supported("EXPLAIN of this query")

@@ -67,7 +67,11 @@ def check_groups(
     conditions: Sequence[Term],
     having: Term | None,
 ) -> None:
-    """Raises error 1055 or 1140 for the first column that a group does not determine."""
+    """Refuse a column that a group does not determine.
+
+    Raises:
+      SqlError: the first such column, as MySQL's error 1055 or 1140.
+    """
     grouped = {term.key for term in scope.grouped}
     known = [term.column for term in scope.grouped if term.column is not None]
     columns = determined(scope, known, conditions)
@@ -93,7 +97,11 @@ def check_groups(
 
 
 def check_distinct(items: Sequence[Term], order: Sequence[Term]) -> None:
-    """Raises error 3065 or 3066 for a term of ORDER BY that SELECT DISTINCT does not show."""
+    """Refuse a term of ORDER BY that SELECT DISTINCT does not show.
+
+    Raises:
+      SqlError: the first such term, as MySQL's error 3065 or 3066.
+    """
     shown = {term.key for term in items}
     for number, term in enumerate(order, start=1):
         if term.key in shown:

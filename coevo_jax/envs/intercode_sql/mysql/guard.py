@@ -60,7 +60,11 @@ class _Guard(QueryParser):
     """Parses one statement that is to be sent."""
 
     def check(self, database: str) -> None:
-        """Raises SqlError where the statement is not allowed."""
+        """Check that the statement may be sent.
+
+        Raises:
+          SqlError: the statement is not allowed.
+        """
         word = self.word
         if self.token.kind == "end" or all(token.word == ";" for token in self.tokens[:-1]):
             raise SqlError(errors.EMPTY)
@@ -171,7 +175,11 @@ class _Guard(QueryParser):
 
 
 def check_statement(sql: str, database: str = "", ignore_space: bool = False) -> None:
-    """Refuse what a reader has no need of. Raises SqlError in MySQL's words."""
+    """Refuse what a reader has no need of.
+
+    Raises:
+      SqlError: the statement is refused; in MySQL's words.
+    """
     if len(sql) > MAX_SQL_CHARS:
         raise SqlError(errors.TOO_BIG)
     if "\0" in sql or RUNS.search(sql):

@@ -23,7 +23,11 @@ LITERALS = {"text": TEXT, "double": DOUBLE, "null": NULL, "bytes": BYTES}
 
 
 def literal_term(node: nodes.Literal) -> Term:
-    """The term of a constant as written. Raises SqlError for a date that is none."""
+    """The term of a constant as written.
+
+    Raises:
+      SqlError: the constant stands as a date or time and is none.
+    """
     if node.kind == "int":
         return constant(node.value, UNSIGNED_INT if node.value >= 2**63 else INT, node)
     if node.kind == "decimal":

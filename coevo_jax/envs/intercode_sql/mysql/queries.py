@@ -383,7 +383,11 @@ def _as_query(part: "nodes.Select | nodes.Values | nodes.SetOperation | Query") 
 
 
 def parse_query(sql: str, ignore_space: bool = False) -> Query:
-    """The query of a text. Raises SqlError in MySQL's words, 1064 where its grammar ends."""
+    """The query of a text.
+
+    Raises:
+      SqlError: MySQL refuses the text; in its words, 1064 where its grammar ends.
+    """
     try:
         return QueryParser(sql, ignore_space).statement()
     except RecursionError:

@@ -41,7 +41,8 @@ class Dsn:
 def parse_dsn(text: str) -> Dsn:
     """A DSN `mysql://user:password@host:port`, with `?unix_socket=PATH` for a socket, or `$NAME`.
 
-    Raises ConfigError, which never shows the password.
+    Raises:
+      ConfigError: the text is no DSN; the message never shows the password.
     """
     if text.startswith("$"):
         value = os.environ.get(text[1:])
@@ -79,7 +80,11 @@ class ServerConnection:
         self._rules: Rules | None = None  # those that the connection's sql_mode stands for
 
     def check(self, databases: Sequence[str]) -> None:
-        """Raises ConfigError where the server is out of reach, heeds case, or lacks one of the databases."""
+        """Check that the server can be used: it answers, ignores case in names, and holds the databases.
+
+        Raises:
+          ConfigError: the server is out of reach, heeds case, or lacks one of the databases.
+        """
         where = self._dsn.socket or f"{self._dsn.host}:{self._dsn.port}"
         try:
             with self._open().cursor() as cursor:
@@ -117,7 +122,9 @@ class ServerConnection:
     def run(self, database: str, sql: str, rules: Rules) -> list[tuple]:
         """Rows of one statement in a database, at most `limits.rows`.
 
-        Raises SqlError with the server's message, and EnvFault where the server is lost.
+        Raises:
+          SqlError: the server refuses the statement; in its words.
+          EnvFault: the server is lost.
         """
         check_statement(sql, database, rules.ignore_space)
         try:
@@ -249,11 +256,20 @@ class ServerSandbox:
         self._rules = rules
 
     def run(self, sql: str) -> list[tuple]:
-        """Rows of one statement; raises `SqlError`, and `EnvFault` where the server is lost."""
+        """Rows of one statement.
+
+        Raises:
+          SqlError: the server refuses the statement; in its words.
+          EnvFault: the server is lost.
+        """
         return self._connection.run(self._database, sql.strip(), self._rules)
 
     def run_gold(self, sql: str) -> list[tuple]:
-        """Rows of a gold query, under the rules all of them run under; raises as `run` does."""
+        """Rows of a gold query, under the rules all of them run under.
+
+        Raises:
+          SqlError, EnvFault: as in `run`.
+        """
         return self._connection.run(self._database, sql.strip(), LENIENT)
 
     def close(self) -> None:

@@ -67,11 +67,19 @@ class MySqlSandbox:
         self._plans: OrderedDict[tuple[str, Rules], Any] = OrderedDict()
 
     def run(self, sql: str) -> list[tuple]:
-        """Rows of one statement as MySQL's client returns them, at most `limits.rows`; raises `SqlError`."""
+        """Rows of one statement as MySQL's client returns them, at most `limits.rows`.
+
+        Raises:
+          SqlError: MySQL refuses the statement, or it takes too long.
+        """
         return self._run(sql, self._rules)
 
     def run_gold(self, sql: str) -> list[tuple]:
-        """Rows of a gold query, under the rules all of them run under; raises `SqlError`."""
+        """Rows of a gold query, under the rules all of them run under.
+
+        Raises:
+          SqlError: as in `run`.
+        """
         return self._run(sql, LENIENT)
 
     def _run(self, sql: str, rules: Rules) -> list[tuple]:

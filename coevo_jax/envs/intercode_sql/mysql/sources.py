@@ -175,8 +175,10 @@ def bind_conditions(tree: Tree, binder: Binder, scope: Scope) -> None:
 
 
 def items_of(tree: Tree, conditions: list[Term]) -> tuple[list[PlanItem], list[Term]]:
-    """What a planner puts together, and the conditions of inner joins. Outer joins that a condition makes
-    inner, for it is never true on NULLs, are inner ones."""
+    """What a planner puts together, and the conditions of inner joins.
+
+    Outer joins that a condition makes inner, for it is never true on NULLs, are inner ones.
+    """
     if tree.left is None or tree.right is None:
         return [PlanItem(tree.leaves)], []
     if tree.kind != "left":

@@ -75,7 +75,11 @@ class StatementParser(QueryParser):
         return self.word in QUERIES
 
     def answer(self) -> Rows:
-        """The rows of the statement. Raises SqlError in MySQL's words."""
+        """The rows of the statement.
+
+        Raises:
+          SqlError: MySQL refuses the statement; in its words.
+        """
         if self.token.kind == "end" or (self.word == ";" and all(t.word == ";" for t in self.tokens[:-1])):
             raise SqlError(errors.EMPTY)
         word = self.word

@@ -48,8 +48,10 @@ class ConvertedDump:
 def convert_dump(path: Path) -> ConvertedDump:
     """The databases of a MySQL dump as SQLite files, converted unless the cache holds them already.
 
-    Several processes may call it at once: each converts for itself and the first one to finish wins. Raises
-    ConfigError where the dump is missing or cannot be read.
+    Several processes may call it at once: each converts for itself and the first one to finish wins.
+
+    Raises:
+      ConfigError: the dump is missing or cannot be read.
     """
     try:
         content = path.read_bytes()

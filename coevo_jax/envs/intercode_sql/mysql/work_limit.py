@@ -24,7 +24,11 @@ class Budget:
         self.deadline = time.monotonic() + self._limits.seconds
 
     def spend(self, rows: int) -> None:
-        """So many rows were looked at. Raises TimeIsUp where that was too much, or took too long."""
+        """Count rows that were looked at.
+
+        Raises:
+          TimeIsUp: they are too many by now, or took too long.
+        """
         self._left -= rows
         self._look -= rows
         if self._left < 0:
