@@ -6,12 +6,14 @@ given them and returns them.
 
 from typing import Any
 
+from coevo_jax.config.idle import remarks
 from coevo_jax.config.recipe import agents_of
 from coevo_jax.episode_stats.summary import Summary, detect_collapse
 from coevo_jax.phases.agents import restore_agents
 from coevo_jax.phases.prepare import prepare
 from coevo_jax.phases.table import PHASES
 from coevo_jax.phases.world import build_world
+from coevo_jax.progress import CONSOLE
 from coevo_jax.recipe import schedule
 from coevo_jax.run_folder.results import Results
 from coevo_jax.run_folder.run import Run
@@ -23,6 +25,8 @@ def coevolve(run: Run) -> Results:
     Raises:
       Stopped: the run was asked to end; what it did is committed.
     """
+    for remark in remarks(run.config):
+        CONSOLE.print(f"warning: {remark}", soft_wrap=True)
     prepare(run)
     run.show(collect_results(run))  # for who looks on before the first phase is over
     world = build_world(run.config, run.folder)

@@ -11,7 +11,7 @@ from coevo_jax.coevolution import coevolve, collect_results
 from coevo_jax.config.agents import AgentConfig
 from coevo_jax.config.check import check
 from coevo_jax.config.options import Config
-from coevo_jax.config.reading import load_config
+from coevo_jax.config.reading import load_resolved
 from coevo_jax.config.recipe import LossTerms, lead_of, learners_of, learnings_of
 from coevo_jax.config.strict import ConfigError, nearest
 from coevo_jax.learning.agent_loss import agent_losses
@@ -214,7 +214,7 @@ def _check_folder(cell: Cell) -> None:
     if not cell.folder.exists():
         return
     read_manifest(cell.folder)
-    found = load_config(cell.folder / CONFIG_FILE)
+    found = load_resolved(cell.folder / CONFIG_FILE)
     difference = first_difference(cell.config.model_dump(), found.model_dump())
     if difference is not None:
         key, ours, theirs = difference

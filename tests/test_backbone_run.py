@@ -30,7 +30,7 @@ from tests.tiny import write_config
 
 pytestmark = pytest.mark.usefixtures("letters")
 
-SHORT = ("warm_start.epochs=1", "warm_start.tasks='0:8'", "explore.tasks=['40:44']", "evaluate.tasks=':4'")
+SHORT = ("warm_start.epochs=1", "warm_start.tasks='0:8'", "evaluate.tasks=':4'")
 ROOM = ("batch.row_length=192", "rollout.max_tokens=192")
 EMBEDDED = 760  # rows of the embedding: more than any of the tokenizers has tokens
 
@@ -48,7 +48,8 @@ def config_on(tmp_path, folder, *overrides):
     home = tmp_path / "config"
     home.mkdir(exist_ok=True)
     path = write_config(home)
-    lines = [line for line in path.read_text().splitlines() if not line.startswith(("model:", "tokenizer:"))]
+    text = path.read_text().replace('tasks: ["40:60"]', 'tasks: ["40:44"]')
+    lines = [line for line in text.splitlines() if not line.startswith(("model:", "tokenizer:"))]
     path.write_text("\n".join([*lines, f"model: {{path: {folder}}}"]))
     return load_config(path, [f"runs_dir={home / 'runs'}", *SHORT, *ROOM, *overrides])
 

@@ -31,7 +31,7 @@ DEVICE_PACKAGES = {"jax", "jaxlib", "flax", "optax", "orbax", "tensorstore"}
 IMPURE_MODULES = {"logging", "time", "datetime", "random", "tempfile", "shutil", "subprocess", "socket"}
 DISTRIBUTIONS = {
     "orbax": "orbax-checkpoint",
-    "yaml": "PyYAML",
+    "ruamel": "ruamel.yaml",
     "Stemmer": "PyStemmer",
 }  # packages named otherwise than their import
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from coevo_jax.config.options import Config
-from coevo_jax.config.reading import load_config
+from coevo_jax.config.reading import load_resolved
 from coevo_jax.config.strict import ConfigError
 
 FORMATS = (1, 2)  # of a run's folder
@@ -30,4 +30,4 @@ def open_run(folder: Path) -> tuple[dict[str, Any], Config]:
         raise ConfigError(f"{path}: not a manifest of a run ({error})") from None
     if number not in FORMATS or not complete:
         raise ConfigError(f"{path}: format: found {number}, expected one of {FORMATS}")
-    return manifest, load_config(folder / "config.yaml")
+    return manifest, load_resolved(folder / "config.yaml")

@@ -77,10 +77,16 @@ def complete_model(model: Options, origin: dict[str, str]) -> None:
     path = model.get("path")
     if not isinstance(path, str):
         return
-    folder = Path(path)
-    if not folder.is_dir() and model.keys() >= OPTIONS_OF_A_CHECKPOINT:
-        return
-    for key, value in read_architecture(folder).items():
+    folder, who = Path(path), origin.get("model.path", "model")
+    try:
+        if not folder.is_dir() and model.keys() >= OPTIONS_OF_A_CHECKPOINT:
+            return
+        fixed = read_architecture(folder)
+    except ConfigError as error:
+        raise ConfigError(f"{who}: {error}") from None
+    except OSError as error:  # no name that a file system takes
+        raise ConfigError(f"{who}: model.path: {error.strerror} (found {path[:60]!r})") from None
+    for key, value in fixed.items():
         found = model.setdefault(key, value)
         if found != value:
             raise ConfigError(

@@ -1,45 +1,37 @@
-"""Combinations of options that cannot work, or would silently do nothing: refused before anything starts."""
+"""Combinations of options that cannot work: refused before anything starts, whoever set them.
+
+What merely does nothing is refused by `coevo_jax.config.idle`, of who set it.
+"""
 
 import importlib.util
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterator
 
 from coevo_jax.config.agents import AgentConfig
 from coevo_jax.config.check_recipe import check_kinds, check_recipe
-from coevo_jax.config.options import Config, EnvConfig
+from coevo_jax.config.options import Config
 from coevo_jax.config.recipe import (
-    PairSource,
     agents_of,
     explorations_of,
     lead_of,
     learnings_of,
     together_of,
 )
-from coevo_jax.config.strict import ConfigError, nearest
+from coevo_jax.config.strict import ConfigError
 
-# Options that act through the preference loss alone.
-LOSS_OPTIONS = (
-    "loss",
-    "loss_options",
-    "divergence",
-    "divergence_alpha",
-    "ld_alpha",
-    "wpo",
-    "reference_every",
-)
+LARGEST_SEED = 2**32 - 1  # jax.random.key drops the bits beyond without a word: 2**32 would be 0
+LONGEST_NAME = 200  # bytes; a file system takes 255, and names made of it are longer
 
 
 def check(config: Config, source: str = "configuration") -> None:
     """Refuse impossible combinations of valid options. Raises ConfigError that lists every one of them."""
     problems = [*_names_and_slices(config), *_model(config), *_adapters(config), *_lengths(config)]
-    problems += [*_workers(config), *_places(config), *_server(config)]
+    problems += [*_places(config), *_server(config)]
     problems += [*check_recipe(config), *check_kinds(config), *_budget(config)]
     for name, agent in config.agents.items():
         problems += _agent(f"agents.{name}", agent)
     if config.rounds > 0:
         problems += [*_batch_room(config), *_sampling(config)]
-        for name, agent in config.agents.items():
-            sources = [pair for learning in learnings_of(config.recipe, name) for pair in learning.pairs]
-            problems += _idle_options(f"agents.{name}", agent, sources)
     if problems:
         raise ConfigError("\n".join(f"{source}: {problem}" for problem in problems))
 
@@ -51,8 +43,16 @@ def slice_bounds(text: str) -> tuple[int | None, int | None]:
 
 
 def _names_and_slices(config: Config) -> Iterator[str]:
-    if not config.name or config.name in (".", "..") or set(config.name) & set("/\\"):
-        yield f"name: found {config.name!r}, expected the name of a folder, without slashes"
+    name = config.name
+    if not name or name in (".", "..") or set(name) & set("/\\") or any(ord(one) < 32 for one in name):
+        yield f"name: found {name!r}, expected the name of a folder, without slashes"
+    elif len(os.fsencode(name)) > LONGEST_NAME:
+        yield (
+            f"name: found {name[:20]!r}… of {len(os.fsencode(name))} bytes, expected at most {LONGEST_NAME}, "
+            "for a folder"
+        )
+    if config.seed > LARGEST_SEED:
+        yield f"seed: found {config.seed}, expected at most {LARGEST_SEED}: JAX's random keys have 32 bits"
     slices = {
         "warm_start.tasks": config.warm_start.tasks,
         "evaluate.tasks": config.evaluate.tasks,
@@ -67,6 +67,12 @@ def _names_and_slices(config: Config) -> Iterator[str]:
 
 
 def _places(config: Config) -> Iterator[str]:
+    paths = {"runs_dir": config.runs_dir, "checkpoint.folder": config.checkpoint.folder}
+    paths |= {"tokenizer.path": config.tokenizer.path, "budget.run": config.budget.run}
+    paths |= {"warm_start.data": config.warm_start.data}
+    for key, path in paths.items():
+        if "\0" in (path or ""):
+            yield f"{key}: found {path!r}, expected a name without the character 0"
     if "://" in config.runs_dir:
         yield (
             f"runs_dir: found '{config.runs_dir}', expected a folder: a run's logs are appended to and "
@@ -98,8 +104,6 @@ def _model(config: Config) -> Iterator[str]:
             f"model.sliding_window {model.sliding_window} with model.layer_types {list(model.layer_types)}: "
             "expected a window where a layer is sliding, and none elsewhere"
         )
-    if model.sliding_rope_theta is not None and not windows:
-        yield "model.sliding_rope_theta does nothing: no entry of model.layer_types is sliding"
     scaling = model.rope_scaling
     if scaling and scaling.kind == "llama3" and scaling.low_freq_factor >= scaling.high_freq_factor:
         yield (
@@ -107,7 +111,7 @@ def _model(config: Config) -> Iterator[str]:
             f"{scaling.high_freq_factor}"
         )
     if model.path is None and model.vocab_size is not None:
-        yield "model.vocab_size does nothing without model.path: a model from scratch has its tokenizer's"
+        yield f"model.vocab_size {model.vocab_size} without model.path: a new model has its tokenizer's"
     split = {"model.num_heads": model.num_heads, "model.intermediate_size": model.intermediate_size}
     if model.vocab_size is not None:
         split["model.vocab_size"] = model.vocab_size
@@ -155,11 +159,6 @@ def _adapters(config: Config) -> Iterator[str]:
                 f"model.lora.rank {lora.rank} exceeds the {narrow} of the narrower side of {name}: "
                 "an adapter would be larger than what it adapts"
             )
-    if config.rounds == 0 and lora.warm_start == "full":
-        yield (
-            "model.lora with warm_start: full does nothing when rounds is 0: the warm start trains all "
-            "parameters (warm_start: adapter trains an adapter)"
-        )
 
 
 def _lengths(config: Config) -> Iterator[str]:
@@ -182,18 +181,10 @@ def _lengths(config: Config) -> Iterator[str]:
         )
 
 
-def _workers(config: Config) -> Iterator[str]:
-    memory, default = config.env.process_memory_mib, EnvConfig.model_fields["process_memory_mib"].default
-    if memory != default and not config.env.processes:
-        yield f"env.process_memory_mib {memory} does nothing: env.processes is false"
-
-
 def _server(config: Config) -> Iterator[str]:
     server, lora = config.rollout.server, config.model.lora
     if server is None:
         return
-    if config.rounds == 0:
-        yield "rollout.server does nothing: rounds is 0, so no agent explores"
     if config.rollout.joining not in ("auto", "as_ready"):
         yield (
             f"rollout.joining {config.rollout.joining} with rollout.server: expected auto or as_ready, for a "
@@ -207,10 +198,6 @@ def _server(config: Config) -> Iterator[str]:
             "which is the base that the server has; vllm and sglang take all weights"
         )
     together = list(together_of(config.recipe)) if config.explore.together else []
-    players = tuple(dict.fromkeys(phase.agent for phase in explorations_of(config.recipe)))
-    for agent in server.urls:
-        if agent not in players:
-            yield f"rollout.server.urls.{agent} does nothing: no such agent explores{nearest(agent, players)}"
     urls = [server.urls.get(phase.agent, server.url) for phase in together]
     if server.load != "vllm_lora" and len(set(urls)) < len(urls):
         yield (
@@ -228,26 +215,6 @@ def _agent(name: str, agent: AgentConfig) -> Iterator[str]:
             yield f"{name}.{key}: found {list(values)}, expected values above 0"
 
 
-def _idle_options(name: str, agent: AgentConfig, sources: Sequence[PairSource]) -> Iterator[str]:
-    """Options of the loss that have been set and would change nothing."""
-    changed = {
-        key: value
-        for key, value in agent
-        if key in LOSS_OPTIONS and value != AgentConfig.model_fields[key].default
-    }
-    if "divergence_alpha" in changed and agent.divergence != "alpha":
-        yield (
-            f"{name}.divergence_alpha {agent.divergence_alpha} does nothing: {name}.divergence is "
-            f"{agent.divergence}, expected alpha"
-        )
-    preferring = [source for source in sources if source.dpo > 0]
-    if not preferring:
-        for key in changed:
-            yield f"{name}.{key} does nothing: no pairs that it learns from have a dpo above 0"
-    elif "loss" in changed and all(source.loss is not None for source in preferring):
-        yield f"{name}.loss does nothing: every kind of pair that it learns from has a loss of its own"
-
-
 def _budget(config: Config) -> Iterator[str]:
     budget, rounds = config.budget, config.rounds
     totals = {"pairs": budget.pairs, "explored_tokens": budget.explored_tokens}
@@ -255,21 +222,14 @@ def _budget(config: Config) -> Iterator[str]:
     given = {name: values for name, values in totals.items() if values is not None}
     if budget.run is not None and given:
         yield f"budget.run and budget.{next(iter(given))}: expected a run or numbers, not both"
-    if budget.run is not None and not budget.match:
-        yield f"budget.run does nothing: budget.match is empty, expected some of {', '.join(totals)}"
-    if budget.run is None and budget.match:
-        yield "budget.match does nothing: budget.run names no run to take totals from"
-    asked = dict.fromkeys([*given, *budget.match])
-    if asked and rounds == 0:
-        yield "budget does nothing: rounds is 0, so nothing is explored and no pair is learned from"
+    if rounds == 0:
         return
+    asked = dict.fromkeys([*given, *budget.match])
     for name, values in given.items():
         if len(values) != rounds:
             yield f"budget.{name}: found {len(values)} values, expected one for each of the {rounds} rounds"
     lead, agents = lead_of(config.recipe), agents_of(config.recipe)
     learnings = learnings_of(config.recipe, lead)
-    if "pairs" in asked and not any(learning.pairs for learning in learnings):
-        yield f"budget.pairs does nothing: the agent {lead} learns from no pairs"
     for name in asked:
         if name != "pairs" and len(agents) > 1:
             yield (
@@ -289,16 +249,6 @@ def _sampling(config: Config) -> Iterator[str]:
             f"explore.samples {config.explore.samples} at explore.temperature 0 are identical; "
             "use a temperature above 0 or one sample"
         )
-    if config.explore.temperature == 0:
-        for key, value, default in (
-            ("top_p", config.explore.top_p, 1),
-            ("top_k", config.explore.top_k, 0),
-            ("min_p", config.explore.min_p, 0),
-        ):
-            if value != default:
-                yield f"explore.{key} {value} does nothing at explore.temperature 0 (greedy)"
-    if not config.explore.together and len(together_of(config.recipe)) < 2:
-        yield "explore.together: false does nothing: a round begins with one agent's exploration"
 
 
 def _batch_room(config: Config) -> Iterator[str]:

@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import annotated_types
-import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from coevo_jax.config.options import Config
-from coevo_jax.config.reading import _Dumper
 from coevo_jax.config.strict import field_model
+from coevo_jax.config.yaml_text import write_yaml
 
 HELP_COLUMN = 36  # longer entries overflow their column instead of widening it for all
 
@@ -68,8 +67,7 @@ def _default(field: FieldInfo) -> str:
     if isinstance(value, BaseModel):
         value = value.model_dump(mode="json")
     value = list(value) if isinstance(value, tuple) else value
-    dumped = yaml.dump(value, Dumper=_Dumper, default_flow_style=True, width=10_000)
-    return dumped.replace("\n...", "").strip()
+    return write_yaml(value, inline=True).strip()
 
 
 _TYPE_NAMES = {int: "integer", float: "number", str: "string", bool: "true|false", types.NoneType: "null"}

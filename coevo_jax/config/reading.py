@@ -3,66 +3,20 @@
 import difflib
 import re
 import sys
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from coevo_jax.config.architectures import complete_model
 from coevo_jax.config.check import check
+from coevo_jax.config.idle import Origin, idle_options
 from coevo_jax.config.old_form import new_words, translated
 from coevo_jax.config.options import Config
 from coevo_jax.config.recipe_data import learners_in, override_recipe
 from coevo_jax.config.strict import ConfigError, inside, keys_of, nearest, validate
+from coevo_jax.config.yaml_text import parse_yaml, write_yaml
 from coevo_jax.files import shipped
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2 scalars: `1e-4` is a number, `no` and `1:30` are strings. Keys are strings and stand once."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[str] = set()
-        for key_node, _ in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":
-                continue
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, str):
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key!r} is not a string; quote it", key_node.start_mark
-                )
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key '{key}' stands twice in one mapping", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-class _Dumper(yaml.SafeDumper):
-    """Quotes every string that `_Loader`, or a YAML 1.1 reader, would take for something else."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-
-_FLOAT = re.compile(
-    r"""[-+]?(?:(?:[0-9][0-9_]*)?\.[0-9][0-9_]*(?:[eE][-+]?[0-9]+)?
-    |[0-9][0-9_]*\.(?:[eE][-+]?[0-9]+)?|[0-9][0-9_]*[eE][-+]?[0-9]+|\.(?:inf|Inf|INF))$|\.(?:nan|NaN|NAN)$""",
-    re.VERBOSE,
-)
-_SCALARS = (
-    ("null", re.compile(r"(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""]),
-    ("bool", re.compile(r"(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")),
-    ("int", re.compile(r"[-+]?(?:0|[1-9][0-9_]*)$"), list("-+0123456789")),
-    ("float", _FLOAT, list("-+0123456789.")),
-    ("merge", re.compile(r"<<$"), ["<"]),
-)
-_Loader.yaml_implicit_resolvers = {}
-for _name, _pattern, _first in _SCALARS:
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", _pattern, _first)
-_Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -70,10 +24,27 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
     Raises ConfigError that names the file or override, the key, what was found and what was expected.
     """
-    found, origin, places = _read_extending(Path(path), ())
+    config, origin = _load(Path(path), overrides)
+    if idle := list(idle_options(config, origin)):
+        raise ConfigError("\n".join(idle))
+    return config
+
+
+def load_resolved(path: str | Path) -> Config:
+    """Read the config of a stored run, which sets every option, idle or not.
+
+    Raises ConfigError as `load_config` does.
+    """
+    return _load(Path(path), ())[0]
+
+
+def _load(path: Path, overrides: Sequence[str]) -> tuple[Config, Origin]:
+    found, origin, places = _read_extending(path, ())
     data = translated(found, origin, str(path))
     if data is not found:
         _say_old(str(path))
+    # Who sets every option, as the config of a run's folder does, chose none of them.
+    whole = data is not found or all(origin.get(name) == str(path) for name in Config.model_fields)
     for text in overrides:
         _override(data, origin, text)
     name_recipe(data, origin.get("recipe", str(path)))
@@ -88,7 +59,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
     config = validate(Config, data, str(path), source_of=source_of)
     check(config, " ".join([str(path), *overrides]))
-    return config
+    own = None if whole else str(path)
+    return config, Origin(origin, own, frozenset(f"override '{text}'" for text in overrides))
 
 
 @cache
@@ -113,7 +85,7 @@ def name_recipe(data: dict[str, Any], source: str) -> None:
             f"{source}: recipe: unknown recipe '{name}'{nearest(name, names)}; a list of phases is one, too"
         )
     path = shipped("recipes") / f"{name}.yaml"
-    data["recipe"] = _parse(path.read_text(encoding="utf-8"), str(path))
+    data["recipe"] = parse_yaml(path.read_text(encoding="utf-8"), str(path))
 
 
 def read_options(texts: Sequence[str]) -> dict[str, Any]:
@@ -126,7 +98,7 @@ def read_options(texts: Sequence[str]) -> dict[str, Any]:
         key, equals, value = text.partition("=")
         if not equals or not key.strip():
             raise ConfigError(f"option '{text}': expected key=value, such as seed=1")
-        nested: Any = _parse(value, f"option '{text}'")
+        nested: Any = parse_yaml(value, f"option '{text}'")
         for part in reversed(key.strip().split(".")):
             nested = {part: nested}
         _merge(data, nested, {}, text, "")
@@ -135,8 +107,7 @@ def read_options(texts: Sequence[str]) -> dict[str, Any]:
 
 def to_yaml(config: Config) -> str:
     """Write the resolved configuration in the order of its fields; `load_config` reads it back unchanged."""
-    dumped = config.model_dump(mode="json")
-    return yaml.dump(dumped, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+    return write_yaml(config.model_dump(mode="json"))
 
 
 def _read_extending(
@@ -147,6 +118,10 @@ def _read_extending(
 
     Of several, a later one is merged over those before it.
     """
+    if "\0" in str(path):
+        raise ConfigError(
+            f"{parents[-1] if parents else 'config'}: extends: no file has the name {path.name!r}"
+        )
     if path.resolve() in parents:
         chain = " -> ".join(p.name for p in (*parents, path))
         raise ConfigError(f"{path}: extends itself ({chain})")
@@ -199,7 +174,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: no such file{_nearest_file(path)}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as a UTF-8 text file: {error}") from None
-    data = _parse(text, str(path))
+    data = parse_yaml(text, str(path))
     if data is None:
         return {}
     if not isinstance(data, dict):
@@ -218,18 +193,6 @@ def _nearest_file(path: Path) -> str:
         nearest_name = next(name for name in names if Path(name).stem == close[0])
         return f" (did you mean {path.parent / nearest_name}?)"
     return f" (YAML files there: {', '.join(names) or 'none'})"
-
-
-def _parse(text: str, source: str) -> Any:
-    try:
-        return yaml.load(text, Loader=_Loader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        opened = f" ({error.context} of line {error.context_mark.line + 1})" if error.context_mark else ""
-        raise ConfigError(f"{source}: {where}{error.problem}{opened}") from None
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ConfigError(f"{source}: broken YAML: {error}") from None
 
 
 def _merge(
@@ -252,12 +215,13 @@ def _override(data: dict[str, Any], origin: dict[str, str], text: str) -> None:
     source = f"override '{text}'"
     if not equals or not key:
         raise ConfigError(f"{source}: expected key=value, such as rounds=1 or agents.target.beta=[0.1,0.5]")
-    if (words := new_words(key.strip(), _parse(value, source))) is not None:
+    if (words := new_words(key.strip(), parse_yaml(value, source))) is not None:
         raise ConfigError(f"{source}: {key.strip()} {words}")
     parts = key.strip().split(".")
     if parts[0] == "recipe" and len(parts) > 1:
         name_recipe(data, source)
-        override_recipe(data["recipe"], parts[1:], _parse(value, source), source)
+        override_recipe(data.get("recipe"), parts[1:], parse_yaml(value, source), source)
+        origin[".".join(parts)] = source
         return
     schema: Any = Config
     for depth, part in enumerate(parts):
@@ -267,7 +231,7 @@ def _override(data: dict[str, Any], origin: dict[str, str], text: str) -> None:
         if names and part not in names:
             raise ConfigError(f"{source}: unknown key '{part}'{nearest(part, names)}")
         schema = inside(schema, part)
-    nested: Any = _parse(value, source)
+    nested: Any = parse_yaml(value, source)
     for part in reversed(parts):
         nested = {part: nested}
     _merge(data, nested, origin, source, "")

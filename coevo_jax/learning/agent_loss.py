@@ -3,12 +3,13 @@
 from collections.abc import Mapping, Sequence
 
 from coevo_jax.config.agents import AgentConfig
+from coevo_jax.config.idle import WITHOUT_REFERENCE
 from coevo_jax.config.options import Config
 from coevo_jax.config.recipe import KindWeights, LossTerms, kinds_of, learners_of, weights_of
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.learning.loss_calls import Loss
 from coevo_jax.learning.loss_names import loss_weights, losses_in_use
-from coevo_jax.learning.loss_options import WITHOUT_REFERENCE, mixture, resolve_loss, with_divergence
+from coevo_jax.learning.loss_options import mixture, resolve_loss, with_divergence
 from coevo_jax.learning.objective import AgentLoss
 
 

@@ -16,7 +16,6 @@ from coevo_jax.learning.preference_losses import PREFERENCE_LOSSES
 
 # The partition function that a divergence leaves in each score cancels only in the difference of the scores.
 WITH_DIVERGENCE = ("sigmoid", "sigmoid_norm", "hinge", "ipo", "exo_pair", "robust", "discopop", "odpo")
-WITHOUT_REFERENCE = ("sft", "simpo", "orpo", "cpo")
 UNDER_ANY_DIVERGENCE = ("sft",)  # stays as it is, as in TRL
 
 

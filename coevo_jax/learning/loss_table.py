@@ -4,8 +4,9 @@ import inspect
 import re
 from dataclasses import dataclass
 
+from coevo_jax.config.idle import WITHOUT_REFERENCE
 from coevo_jax.learning.loss_calls import Option, loss_parameters
-from coevo_jax.learning.loss_options import WITH_DIVERGENCE, WITHOUT_REFERENCE
+from coevo_jax.learning.loss_options import WITH_DIVERGENCE
 from coevo_jax.learning.loss_terms import PreferenceLoss
 from coevo_jax.learning.preference_losses import PREFERENCE_LOSSES
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from coevo_jax.config.options import BudgetConfig, Config
-from coevo_jax.config.reading import load_config
+from coevo_jax.config.reading import load_resolved
 from coevo_jax.config.recipe import lead_of
 from coevo_jax.config.strict import ConfigError, validate
 from coevo_jax.hosts.processes import Processes
@@ -28,7 +28,7 @@ def resolve_budget(config: Config, processes: Processes | None = None) -> Config
         or explored nothing in a round.
     """
     run = config.budget.run
-    if run is None:
+    if run is None or config.rounds == 0:
         return config
     processes = processes or Processes()
     totals = processes.once("budget", lambda: _totals_of(Path(run), config))
@@ -59,7 +59,7 @@ def _totals_of(folder: Path, config: Config) -> dict[str, list[int]]:
         manifest = read_manifest(folder)
     except ConfigError as error:
         raise ConfigError(f"budget.run: {error}") from None
-    theirs = load_config(folder / CONFIG_FILE)
+    theirs = load_resolved(folder / CONFIG_FILE)
     if theirs.rounds != config.rounds:
         raise ConfigError(
             f"budget.run: {folder}: found {theirs.rounds} rounds, expected {config.rounds} as in this config"

@@ -14,7 +14,7 @@ from typing import Any
 from etils import epath
 
 from coevo_jax.config.options import FORMAT, Config
-from coevo_jax.config.reading import load_config, to_yaml
+from coevo_jax.config.reading import load_resolved, to_yaml
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.files import CODE_ROOT, as_called, write_whole
 from coevo_jax.run_folder.manifest import (
@@ -87,7 +87,7 @@ def read_config(folder: Path) -> Config:
       ConfigError: the folder is not a run, or its config cannot be read.
     """
     read_manifest(folder)
-    return load_config(folder / CONFIG_FILE)
+    return load_resolved(folder / CONFIG_FILE)
 
 
 def checked_manifest(folder: Path) -> Manifest:
@@ -118,7 +118,7 @@ def _begun_before(folder: Path) -> str:
 
 def is_run_of(folder: Path, config: Config) -> bool:
     """Whether the folder holds a run of this very config."""
-    return (folder / MANIFEST).is_file() and load_config(folder / CONFIG_FILE) == config
+    return (folder / MANIFEST).is_file() and load_resolved(folder / CONFIG_FILE) == config
 
 
 def _existing(folder: Path, config: Config) -> str:
@@ -126,7 +126,7 @@ def _existing(folder: Path, config: Config) -> str:
         return f"{folder}: the folder exists and is not a run; choose another name=NAME or runs_dir=FOLDER"
     if read_manifest(folder).format < FORMAT:
         return f"{folder}: holds a run that cannot go on: {_begun_before(folder)} and another name=NAME"
-    found = load_config(folder / CONFIG_FILE)
+    found = load_resolved(folder / CONFIG_FILE)
     difference = first_difference(config.model_dump(), found.model_dump())
     if difference is None:
         resume = as_called("python -m launch.train --resume")

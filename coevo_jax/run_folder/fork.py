@@ -11,7 +11,7 @@ from typing import Any
 from etils import epath
 
 from coevo_jax.config.options import FORMAT, Config
-from coevo_jax.config.reading import load_config
+from coevo_jax.config.reading import load_resolved
 from coevo_jax.config.recipe import together_of
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.files import write_whole
@@ -61,7 +61,7 @@ def fork_run(source: Path, config: Config, processes: Processes | None = None) -
 
 def _fork(source: Path, config: Config) -> None:
     manifest = read_manifest(source)
-    theirs = load_config(source / CONFIG_FILE)
+    theirs = load_resolved(source / CONFIG_FILE)
     difference = first_difference(_begin(config), _begin(theirs))
     if difference is not None:
         key, wanted, has = difference
@@ -113,7 +113,7 @@ def can_fork(source: Path, config: Config) -> bool:
     """Whether a folder holds a run that has finished the warm start which this config would do."""
     if not (source / CONFIG_FILE).is_file() or _manifest_or_none(source) is None:
         return False
-    return _begin(config) == _begin(load_config(source / CONFIG_FILE))
+    return _begin(config) == _begin(load_resolved(source / CONFIG_FILE))
 
 
 def shared_phases(source: Config, config: Config) -> tuple[str, ...]:

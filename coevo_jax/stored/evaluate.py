@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from coevo_jax.config.options import Config, MeshConfig
-from coevo_jax.config.reading import load_config
+from coevo_jax.config.reading import load_resolved
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.parquet import write_trajectories
 from coevo_jax.envs.env import error_test
@@ -52,7 +52,7 @@ def evaluate_stored(
     if not re.fullmatch(r"\d*:\d*", tasks):
         raise ConfigError(f"--tasks: found {tasks!r}, expected a slice START:STOP such as :100")
     manifest = read_manifest(folder)
-    config = load_config(folder / CONFIG_FILE)
+    config = load_resolved(folder / CONFIG_FILE)
     verify_files(folder, manifest)
     newest_checkpoint(folder, manifest, agent)
     path = folder / "evaluations" / f"{agent}-{split}.json"

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from coevo_jax.config.options import MeshConfig
-from coevo_jax.config.reading import load_config
+from coevo_jax.config.reading import load_resolved
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.chat.format import chat_format
 from coevo_jax.data.chat.tokenizer import load_tokenizer
@@ -40,7 +40,7 @@ def export_agent(folder: Path, out: Path, *, agent: str, form: str, dtype: str =
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"--out {out}: exists already and is not an empty folder; nothing is overwritten")
     manifest = read_manifest(folder)
-    config = load_config(folder / CONFIG_FILE)
+    config = load_resolved(folder / CONFIG_FILE)
     if form == "adapter" and config.model.lora is None:
         raise ConfigError(f"{folder}: its agents have no adapters (model.lora is null); use --merged")
     check_exportable(config.model)

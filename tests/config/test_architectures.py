@@ -161,8 +161,8 @@ IDLE = {
     "sliding_window: 4": "expected a window where a layer is sliding",
     "layer_types: [sliding]": "expected a window where a layer is sliding",
     "layer_types: []": "the list is empty",
-    "sliding_rope_theta: 5.0": "sliding_rope_theta does nothing",
-    "vocab_size: 300": "vocab_size does nothing without model.path",
+    "sliding_rope_theta: 5.0": "sliding_rope_theta: found 5.0, which does nothing",
+    "vocab_size: 300": "vocab_size 300 without model.path",
     "rope_scaling: {kind: llama3, factor: 2, low_freq_factor: 4}": "is not below high_freq_factor",
     "lora: {base_dtype: bfloat16}": "needs model.lora.warm_start adapter",
 }
@@ -171,6 +171,6 @@ IDLE = {
 @pytest.mark.parametrize("option", IDLE)
 def test_options_that_contradict_each_other(option, tmp_path):
     path = tmp_path / "run.yaml"
-    path.write_text(f"model: {{{option}}}\n")
+    path.write_text(f"rounds: 0\nmodel: {{{option}}}\n")
     with pytest.raises(ConfigError, match=IDLE[option]):
         load_config(path)

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from coevo_jax.config.agents import AgentConfig
+from coevo_jax.config.idle import WITHOUT_REFERENCE
 from coevo_jax.config.options import MeshConfig, ModelConfig, OptimizerConfig
 from coevo_jax.config.recipe import KindWeights
 from coevo_jax.config.strict import ConfigError, validate
 from coevo_jax.learning.agent_loss import agent_loss
 from coevo_jax.learning.loss_calls import call_loss
 from coevo_jax.learning.loss_names import LOSS_NAMES
-from coevo_jax.learning.loss_options import WITHOUT_REFERENCE, resolve_loss
+from coevo_jax.learning.loss_options import resolve_loss
 from coevo_jax.learning.objective import AgentLoss, objective
 from coevo_jax.learning.optimizer import make_optimizer
 from coevo_jax.learning.preference_losses import PREFERENCE_LOSSES

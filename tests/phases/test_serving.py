@@ -207,7 +207,7 @@ def test_the_servers_are_asked_before_a_run_is_made(server, folder, tmp_path, mo
             ["rollout.server.load=sglang", "rollout.server.urls.failure=http://127.0.0.1:8000/v1"],
             "with explore.together: one server",
         ),
-        (["rounds=0"], "rollout.server does nothing: rounds is 0"),
+        (["rounds=0", "rollout.server.timeout=9"], "rollout.server: found .* does nothing: rounds is 0"),
         (["rollout.server.url=127.0.0.1:8000"], "expected a string that matches"),
         (["rollout.server.load=tgi"], "'vllm_lora', 'vllm' or 'sglang'"),
         (["rollout.server.adress=x"], "unknown key 'adress'|unknown key"),
@@ -217,7 +217,7 @@ def test_the_servers_are_asked_before_a_run_is_made(server, folder, tmp_path, mo
                 "explore.samples=2",
                 "rollout.server.urls.failure=http://h/v1",
             ],
-            "rollout.server.urls.failure does nothing: no such agent explores",
+            "rollout.server.urls.failure: found .*, which does nothing: no such agent explores",
         ),
     ],
 )

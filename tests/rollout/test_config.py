@@ -15,11 +15,14 @@ CONFIGS = Path(__file__).parents[2] / "configs"
     [
         (
             ["explore.temperature=0", "explore.top_k=5"],
-            "explore.top_k 5 does nothing at explore.temperature 0",
+            "explore.top_k: found 5, which does nothing: explore.temperature is 0",
         ),
-        (["explore.temperature=0", "explore.top_p=0.9"], "explore.top_p 0.9 does nothing"),
-        (["explore.temperature=0", "explore.min_p=0.1"], "explore.min_p 0.1 does nothing"),
-        (["env.process_memory_mib=99"], "env.process_memory_mib 99 does nothing: env.processes is false"),
+        (["explore.temperature=0", "explore.top_p=0.9"], "explore.top_p: found 0.9, which does nothing"),
+        (["explore.temperature=0", "explore.min_p=0.1"], "explore.min_p: found 0.1, which does nothing"),
+        (
+            ["env.process_memory_mib=99"],
+            "env.process_memory_mib: found 99, .* env.processes is false",
+        ),
         (["rollout.joining=at_onse"], "did you mean 'at_once'|at_once"),
     ],
 )
@@ -29,7 +32,7 @@ def test_idle_options_are_refused(overrides, message):
 
 
 def test_playing_together_takes_two():
-    with pytest.raises(ConfigError, match=r"explore\.together: false does nothing"):
+    with pytest.raises(ConfigError, match=r"explore\.together: found false, which does nothing"):
         load_config(CONFIGS / "quickstart-eto.yaml", ["explore.together=false"])
 
 
