@@ -184,7 +184,9 @@ def test_results_of_an_earlier_version_are_read_and_shown(tmp_path, capsys):
     page = (tmp_path / "report.html").read_text()
     assert '<section id="rounds">' in page
     assert '<section id="errors">' not in page and '<section id="pulls">' not in page
-    EventFile(tmp_path).show(results)
+    events = EventFile(tmp_path)
+    events.show(results)
+    events.close()
 
 
 def test_what_followed_first_errors_stands_on_the_page_and_the_terminal(run_dir, tmp_path, capsys):
