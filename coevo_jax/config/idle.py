@@ -29,6 +29,8 @@ The second argument is the name that stands in the key: the agent's.
 
 @dataclass(frozen=True)
 class Rule:
+    """Some options, what they depend on, and the reason why they do nothing where they do."""
+
     keys: tuple[str, ...]  # dotted; NAME stands for any name
     decided_by: tuple[str, ...]  # keys that make them idle; whoever sets one of these later knows it
     why: Why
@@ -383,5 +385,6 @@ NEVER_IDLE = frozenset(
         *("rollout.server.url", "rollout.server.load", "rollout.server.timeout"),
         *("evaluate.split", "evaluate.tasks", "evaluate.hard_negative_threshold"),
         *("checkpoint.every_steps", "checkpoint.keep", "checkpoint.folder"),
+        *("log.wandb", "log.wandb.project", "log.wandb.mode"),
     }
 )
