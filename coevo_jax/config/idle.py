@@ -29,9 +29,7 @@ The second argument is the name that stands in the key: the agent's.
 
 @dataclass(frozen=True)
 class Rule:
-    """Keys that do nothing under some circumstances, and why."""
-
-    """Keys that do nothing under some circumstances, and why."""
+    """Some options, what they depend on, and the reason why they do nothing where they do."""
 
     keys: tuple[str, ...]  # dotted; NAME stands for any name
     decided_by: tuple[str, ...]  # keys that make them idle; whoever sets one of these later knows it

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from coevo_jax.config.reading import load_config
+from coevo_jax.config.reading import load_resolved
 from coevo_jax.config.strict import ConfigError, closest
 from coevo_jax.data.chat.format import ChatFormat
 from coevo_jax.envs.env import Env, Task
@@ -39,7 +39,7 @@ def play_stored(
       ConfigError: not a run, a damaged one, no trained agent of that name, or no such task.
     """
     manifest = read_manifest(folder)
-    config = load_config(folder / CONFIG_FILE)
+    config = load_resolved(folder / CONFIG_FILE)
     verify_files(folder, manifest)
     newest_checkpoint(folder, manifest, agent)
     config = on_this_machine(config)
