@@ -207,7 +207,9 @@ def test_a_run_that_cannot_be_written_to_is_not_played(whole, tmp_path, monkeypa
 
 def test_an_agent_that_is_not_there_is_refused_before_anything_is_built(whole, monkeypatch):
     monkeypatch.setattr("coevo_jax.stored.evaluate.build_world", lambda *_: pytest.fail("it is played"))
-    with pytest.raises(ConfigError, match="--agent expert: the run has no such agent .valid: target, failure"):
+    with pytest.raises(
+        ConfigError, match=r"--agent expert: the run has no such agent \(valid: target, failure\)"
+    ):
         evaluate_main([str(whole.folder), "--agent", "expert"])
 
 

@@ -4,8 +4,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-import numpy as np
-
 from coevo_jax.trajectory import Ending, Trajectory
 
 
@@ -59,6 +57,8 @@ def cut_turns(trajectory: Trajectory, turns: int) -> Trajectory:
 
     A turn is a run of agent tokens. The reward stays that of the whole episode.
     """
+    import numpy as np  # here: a config is checked by the builders' signatures, and needs no arrays
+
     starts = trajectory.agent_mask & ~np.concatenate([[False], trajectory.agent_mask[:-1]])
     if turns >= starts.sum():
         return trajectory
