@@ -15,7 +15,7 @@ ORDER = ["Args", "Returns", "Yields", "Raises"]
 
 # Files that do not keep a rule yet. A file that does leaves its list.
 ERRORS_INSIDE_THE_TEXT = {
-    *("commands/cli.py", "commands/data.py", "commands/work/data.py"),
+    *("commands/cli.py", "commands/data.py", "commands/actions/data.py"),
     *("config/check.py", "config/reading.py", "config/strict.py"),
     *("progress.py", "run_folder/metrics.py", "run_folder/results.py"),
 }
@@ -23,7 +23,7 @@ WITHOUT_A_DOCSTRING = {
     *("commands/audit.py", "commands/compile.py", "commands/conformance.py", "commands/data.py"),
     *("commands/evaluate.py", "commands/export.py", "commands/play.py", "commands/report.py"),
     *("commands/scaling.py", "commands/sweep.py", "commands/train.py"),
-    *("commands/work/audit.py", "commands/work/scaling.py", "commands/work/sweep.py"),
+    *("commands/actions/audit.py", "commands/actions/scaling.py", "commands/actions/sweep.py"),
     *("run_folder/checkpoint.py", "run_folder/folder.py", "run_folder/manifest.py"),
 }
 BROKEN_FIRST_LINE = {"config/reading.py", "run_folder/checkpoint.py", "run_folder/results.py"}

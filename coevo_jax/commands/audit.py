@@ -44,6 +44,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     options = parse(argv)
     open_run(options.run)
-    from coevo_jax.commands.work.audit import audit
+    from coevo_jax.commands.actions.audit import audit
 
     return audit(options)

@@ -76,7 +76,9 @@ def _told(error: BaseException) -> tuple[int, str | None]:
         return SIGNALLED + signal.SIGINT, "interrupted"
     if isinstance(error, OSError) and (words := refusal(error)) is not None:
         return USER_ERROR, words
-    from coevo_jax.commands.work.ends import explain_work  # the work that ended like this has imported it all
+    from coevo_jax.commands.actions.ends import (
+        explain_work,  # the work that ended like this has imported it all
+    )
 
     return explain_work(error) or (FAILURE, None)
 

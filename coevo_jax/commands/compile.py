@@ -54,7 +54,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 def main(argv: Sequence[str]) -> None:
     args = parse(argv)
     configs = [read_config(text, args.overrides) for text in args.configs]
-    from coevo_jax.commands.work.compile import check_many, check_one
+    from coevo_jax.commands.actions.compile import check_many, check_one
 
     if not (check_many(args, configs) if args.table else check_one(args, configs[0])):
         sys.exit(FAILURE)

@@ -50,6 +50,6 @@ def main(argv: Sequence[str]) -> int:
     if args.tasks < 1 or args.seed < 0 or args.timeout <= 0:
         raise ConfigError("--tasks: expected at least 1; --seed: at least 0; --timeout: above 0")
     check_options(args.name, read_options(args.options))
-    from coevo_jax.commands.work.conformance import check_environment
+    from coevo_jax.commands.actions.conformance import check_environment
 
     return check_environment(args)

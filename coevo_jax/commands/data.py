@@ -133,6 +133,6 @@ def main(argv: Sequence[str]) -> None:
     """Run a command. Raises ConfigError for what cannot be used."""
     args = parse(argv)
     check_arguments(args)
-    from coevo_jax.commands.work.data import run
+    from coevo_jax.commands.actions.data import run
 
     run(args)

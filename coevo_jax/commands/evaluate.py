@@ -32,6 +32,6 @@ def main(argv: Sequence[str]) -> None:
     if args.samples < 1 or args.temperature < 0:
         raise ConfigError("--samples: expected at least 1; --temperature: expected at least 0")
     args.agent = agent_of(read_config(args.run), args.agent)
-    from coevo_jax.commands.work.evaluate import evaluate
+    from coevo_jax.commands.actions.evaluate import evaluate
 
     evaluate(args)

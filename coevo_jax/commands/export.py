@@ -46,6 +46,6 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 def main(argv: Sequence[str]) -> None:
     args = parse(argv)
     args.agent = agent_of(read_config(args.run), args.agent)
-    from coevo_jax.commands.work.export import export
+    from coevo_jax.commands.actions.export import export
 
     export(args)

@@ -35,6 +35,6 @@ def main(argv: Sequence[str]) -> None:
     if args.temperature < 0:
         raise ConfigError(f"--temperature: found {args.temperature}, expected at least 0")
     args.agent = agent_of(read_config(args.run), args.agent)
-    from coevo_jax.commands.work.play import play
+    from coevo_jax.commands.actions.play import play
 
     play(args)

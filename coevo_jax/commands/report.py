@@ -37,6 +37,6 @@ def main(argv: Sequence[str]) -> None:
     if options.follow and len(options.runs) > 1:
         raise ConfigError(f"--follow: found {len(options.runs)} runs, expected one")
     results = [load_results(run) for run in options.runs]
-    from coevo_jax.commands.work.report import show
+    from coevo_jax.commands.actions.report import show
 
     show(options, results)

@@ -21,6 +21,6 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("page", type=Path, metavar="FILE.md")
     parser.add_argument("--anew", action="store_true", help="measure every cell again")
     args = parser.parse_args(argv)
-    from coevo_jax.commands.work.scaling import write_tables
+    from coevo_jax.commands.actions.scaling import write_tables
 
     write_tables(args.page, anew=args.anew)

@@ -62,7 +62,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 def main(argv: Sequence[str]) -> None:
     args = parse(argv)
     config = None if args.list else read_played_config(args.config, args.overrides)
-    from coevo_jax.commands.work.sweep import list_losses, sweep
+    from coevo_jax.commands.actions.sweep import list_losses, sweep
 
     if config is None:
         list_losses()

@@ -86,6 +86,6 @@ def main(argv: Sequence[str]) -> None:
     args = parse(argv)
     if not joins_others():  # several are told of a refusal together, once they have found each other
         read_played_config(args.config, args.overrides) if args.config else read_config(Path(args.resume))
-    from coevo_jax.commands.work.train import train_together
+    from coevo_jax.commands.actions.train import train_together
 
     train_together(args)

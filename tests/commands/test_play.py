@@ -2,8 +2,8 @@
 
 import pytest
 
+from coevo_jax.commands.actions.play import shade, token_texts
 from coevo_jax.commands.play import main
-from coevo_jax.commands.work.play import shade, token_texts
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.progress import CONSOLE
 from tests.old_run import unpack

@@ -96,16 +96,16 @@ def test_what_can_be_written_is_learnt_without_leaving_anything(tmp_path):
 @pytest.mark.parametrize(
     ("main", "line", "work"),
     [
-        (compile_main, ["quickstart", "--json", "{at}"], "coevo_jax.commands.work.compile.preflight"),
+        (compile_main, ["quickstart", "--json", "{at}"], "coevo_jax.commands.actions.compile.preflight"),
         (
             sweep_main,
             ["quickstart", "--losses", "sigmoid", "--table", "{folder}"],
-            "coevo_jax.commands.work.sweep.run_sweep",
+            "coevo_jax.commands.actions.sweep.run_sweep",
         ),
         (
             data_main,
             ["convert", "{set}", "--to", "messages", "--out", "{at}.jsonl"],
-            "coevo_jax.commands.work.data.convert",
+            "coevo_jax.commands.actions.data.convert",
         ),
     ],
 )

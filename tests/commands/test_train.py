@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from coevo_jax.commands.actions.train import open_or_create
 from coevo_jax.commands.cli import run_command
 from coevo_jax.commands.train import main, parse
-from coevo_jax.commands.work.train import open_or_create
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.hosts.processes import Processes
 from coevo_jax.run_folder.manifest import read_manifest

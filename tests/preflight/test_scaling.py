@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from coevo_jax.commands.work.scaling import MODELS, cells, config_of, fsdp_cells
+from coevo_jax.commands.actions.scaling import MODELS, cells, config_of, fsdp_cells
 from coevo_jax.config.reading import load_config
 from coevo_jax.machine.chips import BY_NAME
 from coevo_jax.machine.costs import whole_weights
@@ -123,7 +123,7 @@ def test_a_cell_measured_anew_gives_the_kept_figures(figures, tmp_path_factory, 
     """Of the smallest model, with the compiler that made the page."""
     libtpu = libtpu_folder(tmp_path_factory)
     code = (
-        "import json\nfrom coevo_jax.commands.work.scaling import cells\n"
+        "import json\nfrom coevo_jax.commands.actions.scaling import cells\n"
         "from coevo_jax.preflight.scaling import measure\n"
         "cell = next(one for one in cells() if one.trained == 'adapters' and one.chips == 16)\n"
         "print('\\n' + json.dumps([cell.key, measure(cell, {}, lambda words: None)]))"

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from coevo_jax.coevolution import coevolve
+from coevo_jax.commands.actions.train import open_or_create
 from coevo_jax.commands.train import parse
-from coevo_jax.commands.work.train import open_or_create
 from coevo_jax.config.options import Config
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.parquet import read_trajectories

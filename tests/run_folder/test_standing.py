@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-import coevo_jax.commands.work.report as work
+import coevo_jax.commands.actions.report as work
 from coevo_jax.coevolution import collect_results
 from coevo_jax.commands.report import main
 from coevo_jax.config.strict import ConfigError

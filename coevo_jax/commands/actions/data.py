@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from coevo_jax.commands.work.data_tables import print_summary
+from coevo_jax.commands.actions.data_tables import print_summary
 from coevo_jax.config.check import slice_bounds
 from coevo_jax.config.reading import read_options
 from coevo_jax.config.strict import ConfigError, validate
