@@ -38,6 +38,13 @@ def broken(folder: Path, scored: int | None = None) -> dict[str, str]:
     return {one.name: one.words for one in run_audit(folder, scored) if one.state == "BROKEN"}
 
 
+def assert_named_alone(run: Path, names: set[str]) -> None:
+    """The audit of an edited run names these checks and no other, each with what it expected."""
+    found = broken(run)
+    assert set(found) == names, found
+    assert all("expected " in words for words in found.values())
+
+
 def states(folder: Path, scored: int | None = None) -> dict[str, str]:
     return {one.name: one.state for one in run_audit(folder, scored)}
 

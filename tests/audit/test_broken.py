@@ -15,7 +15,7 @@ from coevo_jax.commands.cli import run_command
 from coevo_jax.report.html import write_report
 from tests.audit.breaking import (
     Edit,
-    broken,
+    assert_named_alone,
     collected,
     copy,
     edit_json,
@@ -425,9 +425,7 @@ def test_what_is_broken_is_named_alone(name, whole, tmp_path):
     run = copy(whole, tmp_path)
     edit, names = EDITS[name]
     edit(run)
-    found = broken(run)
-    assert set(found) == names, found
-    assert all("expected " in words for words in found.values())
+    assert_named_alone(run, names)
 
 
 def test_what_was_pruned_is_said_and_is_not_broken(whole, tmp_path):

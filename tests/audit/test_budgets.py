@@ -8,6 +8,7 @@ import pytest
 from coevo_jax.audit.audit import run_audit
 from tests.audit.breaking import (
     Edit,
+    assert_named_alone,
     broken,
     collected,
     copy,
@@ -161,9 +162,7 @@ def test_what_is_broken_is_named_alone(name, whole, tmp_path):
     run = copy(whole, tmp_path)
     edit, names = EDITS[name]
     edit(run)
-    found = broken(run)
-    assert set(found) == names, found
-    assert all("expected " in words for words in found.values())
+    assert_named_alone(run, names)
 
 
 def test_too_little_is_held_and_said(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from coevo_jax.audit.audit import run_audit
 from tests.audit.breaking import (
     Edit,
-    broken,
+    assert_named_alone,
     collected,
     copy,
     edit_json,
@@ -145,9 +145,7 @@ def test_what_is_broken_is_named_alone(name, whole, tmp_path):
     run = copy(whole, tmp_path)
     edit, names = EDITS[name]
     edit(run)
-    found = broken(run)
-    assert set(found) == names, found
-    assert all("expected " in words for words in found.values())
+    assert_named_alone(run, names)
 
 
 OWN = "tests.audit.own_builders:late_over_early"
