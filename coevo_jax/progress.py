@@ -11,7 +11,7 @@ from rich.text import Text
 
 
 class Screen(Console):
-    """A terminal, a file or a pipe; printing to a pipe that nobody reads any more raises BrokenPipeError."""
+    """A terminal, a file or a pipe; whoever prints to a pipe that nobody reads gets a BrokenPipeError."""
 
     def on_broken_pipe(self) -> None:
         """Leave the exit code to the command: rich would make it 1."""

@@ -25,6 +25,7 @@ def number_or_all(text: str) -> int | None:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(
         prog=as_called("python -m launch.audit"), description="Check what a run's folder claims."
     )

@@ -33,7 +33,11 @@ def run_command(main: Callable[[Sequence[str]], int | None], argv: Sequence[str]
 
 
 def _run(main: Callable[[Sequence[str]], int | None], argv: Sequence[str]) -> int:
-    """The exit code of a command. Raises BrokenPipeError where nobody reads what it prints."""
+    """Run a command; returns its exit code.
+
+    Raises:
+      BrokenPipeError: nobody reads what it prints.
+    """
     try:
         return main(argv) or 0
     except SystemExit as end:  # argparse's, after its help or usage, and the commands' own

@@ -18,6 +18,7 @@ from coevo_jax.files import as_called
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(
         prog=as_called("python -m launch.compile"), description=as_called(__doc__ or "")
     )
@@ -52,6 +53,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str]) -> None:
+    """Parse, refuse what cannot be used, then do it."""
     args = parse(argv)
     configs = [read_config(text, args.overrides) for text in args.configs]
     from coevo_jax.commands.actions.compile import check_many, check_one

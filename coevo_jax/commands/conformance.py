@@ -15,6 +15,7 @@ from coevo_jax.files import as_called
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(
         prog=as_called("python -m launch.conformance"),
         description=as_called(__doc__ or ""),

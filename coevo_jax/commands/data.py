@@ -26,6 +26,7 @@ from coevo_jax.files import as_called
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(
         prog=as_called("python -m launch.data"),
         description=as_called(__doc__ or ""),
@@ -130,7 +131,11 @@ def check_arguments(args: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Run a command. Raises ConfigError for what cannot be used."""
+    """Run a command.
+
+    Raises:
+      ConfigError: something given cannot be used.
+    """
     args = parse(argv)
     check_arguments(args)
     from coevo_jax.commands.actions.data import run

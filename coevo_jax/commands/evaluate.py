@@ -11,6 +11,7 @@ from coevo_jax.run_folder.folder import read_config
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(
         prog=as_called("python -m launch.evaluate"), description=as_called(__doc__ or "")
     )
@@ -28,6 +29,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str]) -> None:
+    """Parse, refuse what cannot be used, then do it."""
     args = parse(argv)
     if args.samples < 1 or args.temperature < 0:
         raise ConfigError("--samples: expected at least 1; --temperature: expected at least 0")

@@ -10,6 +10,7 @@ from coevo_jax.run_folder.folder import read_config
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(
         prog=as_called("python -m launch.export"), description=as_called(__doc__ or "")
     )
@@ -44,6 +45,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str]) -> None:
+    """Parse, refuse what cannot be used, then do it."""
     args = parse(argv)
     args.agent = agent_of(read_config(args.run), args.agent)
     from coevo_jax.commands.actions.export import export

@@ -14,6 +14,7 @@ from coevo_jax.run_folder.folder import read_config
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(
         prog=as_called("python -m launch.play"), description=as_called(__doc__ or "")
     )
@@ -31,6 +32,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str]) -> None:
+    """Parse, refuse what cannot be used, then do it."""
     args = parse(argv)
     if args.temperature < 0:
         raise ConfigError(f"--temperature: found {args.temperature}, expected at least 0")

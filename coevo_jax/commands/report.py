@@ -16,6 +16,7 @@ from coevo_jax.run_folder.results import load_results
 
 
 def main(argv: Sequence[str]) -> None:
+    """Parse, refuse what cannot be used, then do it."""
     parser = argparse.ArgumentParser(
         prog=as_called("python -m launch.report"), description="Report on one run or several."
     )

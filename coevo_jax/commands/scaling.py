@@ -15,6 +15,7 @@ from coevo_jax.files import as_called
 
 
 def main(argv: Sequence[str]) -> None:
+    """Parse, refuse what cannot be used, then do it."""
     parser = argparse.ArgumentParser(
         prog=as_called("python -m launch.scaling"), description=as_called(__doc__ or "")
     )

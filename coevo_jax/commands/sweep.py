@@ -22,6 +22,7 @@ SUFFIXES = (".md", ".json")
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(
         prog=as_called("python -m launch.sweep"),
         description=as_called(__doc__ or ""),
@@ -60,6 +61,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str]) -> None:
+    """Parse, refuse what cannot be used, then do it."""
     args = parse(argv)
     config = None if args.list else read_played_config(args.config, args.overrides)
     from coevo_jax.commands.actions.sweep import list_losses, sweep

@@ -40,6 +40,7 @@ class _Help(argparse.Action):
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(prog=as_called("python -m launch.train"), add_help=False)
     parser.add_argument("config", nargs="?", help="YAML file of the run, or the name of a shipped one")
     parser.add_argument("overrides", nargs="*", metavar="key.sub=value")
@@ -83,6 +84,7 @@ def traced_steps(words: str | None) -> range:
 
 
 def main(argv: Sequence[str]) -> None:
+    """Parse, refuse what cannot be used, then do it."""
     args = parse(argv)
     if not joins_others():  # several are told of a refusal together, once they have found each other
         read_played_config(args.config, args.overrides) if args.config else read_config(Path(args.resume))

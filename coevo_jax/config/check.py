@@ -24,7 +24,11 @@ LONGEST_NAME = 200  # bytes; a file system takes 255, and names made of it are l
 
 
 def check(config: Config, source: str = "configuration") -> None:
-    """Refuse impossible combinations of valid options. Raises ConfigError that lists every one of them."""
+    """Refuse impossible combinations of valid options.
+
+    Raises:
+      ConfigError: with a line for every one of them.
+    """
     problems = [*_names_and_slices(config), *_model(config), *_adapters(config), *_lengths(config)]
     problems += [*_places(config), *_server(config)]
     problems += [*check_recipe(config), *check_kinds(config), *_budget(config)]

@@ -22,7 +22,8 @@ from coevo_jax.files import shipped
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read a YAML file and what it `extends`, apply `key.sub=value` overrides, validate and check the whole.
 
-    Raises ConfigError that names the file or override, the key, what was found and what was expected.
+    Raises:
+      ConfigError: with the file or override, the key, what was found and what was expected.
     """
     config, origin = _load(Path(path), overrides)
     if idle := list(idle_options(config, origin)):
@@ -33,7 +34,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 def load_resolved(path: str | Path) -> Config:
     """Read the config of a stored run, which sets every option, idle or not.
 
-    Raises ConfigError as `load_config` does.
+    Raises:
+      ConfigError: as `load_config` does.
     """
     return _load(Path(path), ())[0]
 
@@ -91,7 +93,8 @@ def name_recipe(data: dict[str, Any], source: str) -> None:
 def read_options(texts: Sequence[str]) -> dict[str, Any]:
     """Options of an environment given as `key=value`, with the scalars of YAML; their schema is not checked.
 
-    Raises ConfigError that names the text.
+    Raises:
+      ConfigError: with the text that is no such option.
     """
     data: dict[str, Any] = {}
     for text in texts:
@@ -113,8 +116,7 @@ def to_yaml(config: Config) -> str:
 def _read_extending(
     path: Path, parents: tuple[Path, ...]
 ) -> tuple[dict[str, Any], dict[str, str], list[str]]:
-    """Return the file merged over the files it extends, for every dotted key the file that set it, and the
-    files in the order in which they were merged.
+    """Return a file merged over those it extends, who set each dotted key, and the files as they were merged.
 
     Of several, a later one is merged over those before it.
     """
@@ -145,8 +147,7 @@ def _read_extending(
 
 
 def _settle_agents(data: dict[str, Any], origin: Mapping[str, str], places: Sequence[str]) -> None:
-    """Give every agent that learns its options, and drop those of agents that learn nothing, where these came
-    before the recipe did.
+    """Give agents that learn their options, and drop those of others where these came before the recipe.
 
     What the place that names the recipe, or a later one, sets for such an agent stays, to be refused. After
     all `places`, which are files in the order in which they were merged, come overrides.

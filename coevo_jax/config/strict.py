@@ -36,7 +36,10 @@ def validate(
     """Build a record from plain data (mappings, lists, scalars), as JSON would be: lists become tuples.
 
     `source` is the file or option the data came from; `prefix` is the dotted key under which the data stands
-    there. `source_of` may name another source for a dotted key. Raises ConfigError that lists every problem.
+    there. `source_of` may name another source for a dotted key.
+
+    Raises:
+      ConfigError: with a line for every problem.
     """
     if not isinstance(data, dict):
         raise ConfigError(

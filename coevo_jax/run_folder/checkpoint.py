@@ -24,6 +24,7 @@ SPARE_BYTES = 1 << 20  # indices and metadata beside the arrays
 
 
 def on_bucket(folder: epath.Path) -> bool:
+    """Whether a folder lies on a bucket."""
     return "://" in str(folder)
 
 
@@ -40,9 +41,11 @@ class Checkpointer:
     """
 
     def __init__(self, folder: Path | epath.Path, *, owner: bool = False) -> None:
-        """Args:
-        folder: on a disk or on a bucket (gs://).
-        owner: this process alone writes here, and removes what a killed one left half-written.
+        """Open the checkpoints of a folder, which is made.
+
+        Args:
+          folder: on a disk or on a bucket (gs://).
+          owner: this process alone writes here, and removes what a killed one left half-written.
         """
         place = epath.Path(folder)
         self.folder = place if on_bucket(place) else place.resolve()  # which knows no gs://

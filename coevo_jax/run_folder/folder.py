@@ -47,6 +47,7 @@ def config_digest(config: Config) -> str:
 
 
 def run_folder(config: Config) -> Path:
+    """The folder of a config's run."""
     return Path(config.runs_dir) / config.name
 
 

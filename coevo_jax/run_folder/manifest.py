@@ -34,6 +34,8 @@ class PhaseRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
+    """What of a run is committed."""
+
     config_sha256: str  # of the bytes of the run's config.yaml, not of what a version makes of them
     format: int = FORMAT  # of the folder and its config
     checkpoints: str = "checkpoints"  # their folder: inside the run's, or elsewhere, such as on a bucket

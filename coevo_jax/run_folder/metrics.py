@@ -58,7 +58,11 @@ class MetricsLog:
         return os.fstat(self._file.fileno()).st_size
 
     def truncate(self, offset: int) -> None:
-        """Cut the log back to a committed offset; raises ConfigError when it is shorter than that."""
+        """Cut the log back to a committed offset.
+
+        Raises:
+          ConfigError: it is shorter than that.
+        """
         size = self.offset()
         if size < offset:
             raise ConfigError(f"{self.path}: {size} bytes found, but the last commit recorded {offset}")
@@ -110,7 +114,8 @@ class _DiscardedLog(MetricsLog):
 def read_metrics(path: Path | str) -> list[MetricsLine]:
     """Read all whole lines of a log; [] when there is none. A last line without an end is left out.
 
-    Raises ConfigError, naming the line, when a finished line is not a record of metrics.
+    Raises:
+      ConfigError: a finished line is not a record of metrics; it is named.
     """
     path = Path(path)
     if not path.exists():

@@ -92,7 +92,11 @@ class Results(TypedDict):
 
 
 def load_results(run_dir: Path | str) -> Results:
-    """Read the results of a run folder; raises ConfigError when they are missing or broken."""
+    """Read the results of a run folder.
+
+    Raises:
+      ConfigError: they are missing or broken.
+    """
     run_dir = Path(run_dir)
     path = run_dir / RESULTS_FILE
     if not run_dir.is_dir():
@@ -110,8 +114,9 @@ def load_results(run_dir: Path | str) -> Results:
 
 
 def _add_what_was_not_measured(found: dict[str, Any]) -> None:
-    """Put signs of it into the results of an earlier version: no pulls, None for what followed errors and
-    for the time between phases."""
+    """Put signs of what was not measured into the results of an earlier version.
+
+    No pulls, None for what followed errors and for the time between phases."""
     found.setdefault("pulls", [])
     found.setdefault("seconds", None)
     found.setdefault("agents", ["target", "failure"])  # the two that there were before recipes

@@ -10,6 +10,7 @@ from coevo_jax.commands.codes import FAILURE
 
 
 def line(check: Check) -> str:
+    """A check for the terminal."""
     return f"{check.state:<13} {check.name}: {check.words}"
 
 

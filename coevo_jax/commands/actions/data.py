@@ -122,7 +122,11 @@ def inspect(args: argparse.Namespace) -> None:
 
 
 def validate_sets(args: argparse.Namespace) -> None:
-    """Check every row of sets. Raises ConfigError when one is broken, after listing the places."""
+    """Check every row of sets.
+
+    Raises:
+      ConfigError: one is broken; the places have been listed by then.
+    """
     broken, rows = 0, 0
     for name in args.sets:
         problems = Problems("skip", MOST_LISTED)
@@ -199,7 +203,11 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
 
 
 def run(args: argparse.Namespace) -> None:
-    """Run a command. Raises ConfigError for what cannot be used."""
+    """Run a command.
+
+    Raises:
+      ConfigError: something given cannot be used.
+    """
     try:
         COMMANDS[args.command](args)
     except KeyboardInterrupt:

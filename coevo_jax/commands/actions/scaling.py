@@ -43,6 +43,7 @@ def config_of(model: str) -> Path:
 
 
 def cells() -> Iterator[GridCell]:
+    """Every point of the grid of models and chips."""
     for trained in SLICES:
         for model in MODELS:
             for chips in CHIPS[trained]:
@@ -50,6 +51,7 @@ def cells() -> Iterator[GridCell]:
 
 
 def fsdp_cells() -> Iterator[FsdpCell]:
+    """The points at which FSDP becomes bound by communication."""
     for chip, model in FSDP_MODELS:
         for length in ROW_LENGTHS:
             yield FsdpCell(config=config_of(model), chip=chip, row_length=length)

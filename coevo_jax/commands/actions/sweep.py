@@ -41,6 +41,7 @@ def loss_list() -> Table:
 
 
 def announce(number: int, count: int, cell: Cell) -> None:
+    """Say which run comes next."""
     CONSOLE.print(
         f"\n[{number}/{count}] {cell.config.method}, seed {cell.seed}: {cell.folder}", soft_wrap=True
     )
@@ -76,6 +77,7 @@ def tabulate(outcomes: Sequence[Outcome], agent: str) -> SweepTable:
 
 
 def write_tables(paths: Sequence[Path], table: SweepTable, command: str) -> None:
+    """Write the table to every file that was asked for."""
     for path in paths:
         record = json.dumps(sweep_record(table, command), indent=1) + "\n"
         write_whole(path, sweep_markdown(table, command) if path.suffix == ".md" else record)
