@@ -93,10 +93,11 @@ class Counted:
             entry.pop("after_error", None)
             entry |= {name: record["summary"][name] for name in INTERVALS}
         where = {"round": phase.round, "agent": phase.agent}
+        shown = as_recorded(entry, record["summary"])
         if phase.kind == "evaluate":
-            self._evaluations.append(where | {"split": config.evaluate.split} | entry)
+            self._evaluations.append(where | {"split": config.evaluate.split} | shown)
         else:
-            self.explorations.append(where | {"phase": phase.name.rpartition("/")[2]} | entry)
+            self.explorations.append(where | {"phase": phase.name.rpartition("/")[2]} | shown)
         yield from entry_problems(f"{phase.name}: summary", record["summary"], entry)
         yield from block_problems(files, phase, blocks)
         if not is_earlier(files, phase):
@@ -111,6 +112,15 @@ class Counted:
             agents = agents_in(files.config) if entry["round"] == 0 else [entry["agent"]]
             listed += [entry | {"agent": agent} for agent in agents]
         return listed
+
+
+def as_recorded(counted: Entry, recorded: Mapping[str, Any]) -> Entry:
+    """What was counted, in the very bits that were recorded where the two agree up to rounding.
+
+    A page rounds a number that lies half-way between two of its digits by the last bit.
+    """
+    agreed = {name for name in counted.keys() & recorded.keys() if same(recorded[name], counted[name])}
+    return {name: recorded[name] if name in agreed else value for name, value in counted.items()}
 
 
 def block_values(episodes: Sequence[Outcome]) -> dict[str, float]:
