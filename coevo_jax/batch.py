@@ -46,4 +46,4 @@ class PreferenceBatch:
     rejected: Array  # int32 [P]
     weight: Array  # float32 [P]: multiplies the pair's loss; 0 is padding
     kind: Array  # int32 [P], number among the kinds of the agent's loss
-    step_share: Array  # float32 []: 1 / microbatches of the optimizer step, so that metrics per step add up
+    step_share: Array  # float32 []: 1 in an optimizer step's first microbatch, 0 in others: sums are a step's

@@ -246,6 +246,10 @@ def test_a_step_of_several_microbatches_equals_one(name):
     found, metrics = step_over(several, referenced(several), loss=loss)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found, expected)
     assert metrics == pytest.approx(expected_metrics, rel=1e-4, abs=1e-5)
+    assert (
+        metrics["pairs"] == expected_metrics["pairs"] == count
+    )  # to the last bit, however many microbatches
+    assert metrics["tokens"] == int(metrics["tokens"])
 
 
 def test_wpo_weighs_pairs_by_the_policys_confidence(model, params):
@@ -303,7 +307,7 @@ def test_the_joined_batch_of_a_step_names_the_same_views():
             found = joined.reference_logps[getattr(joined, side)[at : at + count]]
             np.testing.assert_array_equal(found, batch.reference_logps[getattr(batch, side)])
         at += count
-    assert float(joined.step_share) == pytest.approx(1)
+    assert float(joined.step_share) == 1
 
 
 def test_sft_is_a_batch_without_pairs_and_learns_it():

@@ -65,7 +65,7 @@ class StepWeights:
     kinds: Mapping[str, KindWeights]
     order: Sequence[str]  # of the kinds that the agent's loss knows: their numbers on the devices
     pairs: int  # of the step
-    microbatches: int  # of the step
+    first: bool  # of the step's microbatches
 
 
 def build(
@@ -105,7 +105,7 @@ def build(
         rejected=rejected,
         weight=weight,
         kind=kind,
-        step_share=np.asarray(1 / weights.microbatches, np.float32),
+        step_share=np.asarray(weights.first, np.float32),
     )
 
 

@@ -106,12 +106,10 @@ def pack(
         pairs = sum(len(micro.links) for micro in step)
         own = [_own_extra(micro, extra) for micro in step]
         alone = sum(len(weights) for weights in own)
-        for micro, weights in zip(step, own, strict=True):
+        for number, (micro, weights) in enumerate(zip(step, own, strict=True)):
             means = {view: weight / alone for view, weight in weights.items()}
             sft = _sft_weights(micro, means, kinds, sft_reduction, pairs, batch)
-            terms = StepWeights(
-                sft=sft, kinds=kinds, order=order, pairs=max(pairs, 1), microbatches=len(step)
-            )
+            terms = StepWeights(sft=sft, kinds=kinds, order=order, pairs=max(pairs, 1), first=number == 0)
             batches.append(build(micro, terms, trajectories, batch, pad_id))
     return _plan(batches, steps, trajectories, usable, cut, pair_set.pairs, batch)
 
@@ -131,9 +129,9 @@ def pack_sft(trajectories: Sequence[Trajectory], *, batch: BatchConfig, pad_id: 
     for step in steps:
         places = [micro.places(batch) for micro in step]
         total = sum(view.token_count for own in places for _, view in own)
-        for micro, own in zip(step, places, strict=True):
+        for number, (micro, own) in enumerate(zip(step, places, strict=True)):
             sft = dict.fromkeys(own.values(), 1 / max(total, 1))
-            terms = StepWeights(sft=sft, kinds={}, order=(), pairs=1, microbatches=len(step))
+            terms = StepWeights(sft=sft, kinds={}, order=(), pairs=1, first=number == 0)
             batches.append(build(micro, terms, trajectories, batch, pad_id))
     return _plan(batches, steps, trajectories, usable, cut, (), batch)
 

@@ -249,7 +249,7 @@ def test_steps_of_an_exact_number_of_pairs():
         kinds = np.concatenate([batch.kind[batch.weight > 0] for batch in own])
         expected = np.mean([DPO[PAIR_KINDS[kind]] for kind in kinds])
         assert sum(batch.weight.sum() for batch in own) == pytest.approx(expected)
-        assert all(batch.step_share == np.float32(1 / len(step)) for batch in own)
+        assert [float(batch.step_share) for batch in own] == [1.0, *[0.0] * (len(own) - 1)]
         imitated = np.mean([SFT[PAIR_KINDS[kind]] for kind in kinds])
         # Both terms are means over what they are made of: one ratio in every step, the last one's too.
         total = sum(float(batch.sft_weight.sum(dtype=np.float64)) for batch in own)
