@@ -1,5 +1,6 @@
 """Which config a command line means, and what can be refused of it before anything heavy is imported."""
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,6 +38,14 @@ def config_file(text: str) -> Path:
     if path.exists():
         return path
     raise ConfigError(f"{text}: no such file, and no config of that name{nearest(text, list(names))}")
+
+
+def add_agent(parser: argparse.ArgumentParser) -> None:
+    """Let a command line name a run and one of its agents; `agent_of` tells which."""
+    parser.add_argument("run", type=Path, help="folder of a run")
+    parser.add_argument(
+        "--agent", metavar="NAME", help="by the recipe's name (default: the first that it names)"
+    )
 
 
 def agent_of(config: Config, name: str | None) -> str:

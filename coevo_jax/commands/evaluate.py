@@ -2,9 +2,8 @@
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
-from coevo_jax.commands.configs import agent_of
+from coevo_jax.commands.configs import add_agent, agent_of
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.files import as_called
 from coevo_jax.run_folder.folder import read_config
@@ -15,10 +14,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog=as_called("python -m launch.evaluate"), description=as_called(__doc__ or "")
     )
-    parser.add_argument("run", type=Path, help="folder of a run")
-    parser.add_argument(
-        "--agent", metavar="NAME", help="by the recipe's name (default: the first that it names)"
-    )
+    add_agent(parser)
     parser.add_argument("--split", choices=("train", "dev", "test"), default="test")
     parser.add_argument(
         "--tasks", default=":", metavar="START:STOP", help="slice of the split (default: all)"

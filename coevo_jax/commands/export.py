@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from coevo_jax.commands.configs import agent_of
+from coevo_jax.commands.configs import add_agent, agent_of
 from coevo_jax.files import as_called
 from coevo_jax.run_folder.folder import read_config
 
@@ -14,10 +14,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog=as_called("python -m launch.export"), description=as_called(__doc__ or "")
     )
-    parser.add_argument("run", type=Path, help="folder of a run")
-    parser.add_argument(
-        "--agent", metavar="NAME", help="by the recipe's name (default: the first that it names)"
-    )
+    add_agent(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="new folder to write to")
     form = parser.add_mutually_exclusive_group()
     form.add_argument(

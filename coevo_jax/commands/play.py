@@ -5,9 +5,8 @@ Every token that the agent writes is shaded by how likely it was: red where the 
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
-from coevo_jax.commands.configs import agent_of
+from coevo_jax.commands.configs import add_agent, agent_of
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.files import as_called
 from coevo_jax.run_folder.folder import read_config
@@ -18,10 +17,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog=as_called("python -m launch.play"), description=as_called(__doc__ or "")
     )
-    parser.add_argument("run", type=Path, help="folder of a run")
-    parser.add_argument(
-        "--agent", metavar="NAME", help="by the recipe's name (default: the first that it names)"
-    )
+    add_agent(parser)
     parser.add_argument("--split", choices=("train", "dev", "test"), default="test")
     parser.add_argument(
         "--task", default="0", metavar="TASK", help="number of the task in the split, or its id (default: 0)"
