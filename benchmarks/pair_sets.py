@@ -96,10 +96,7 @@ def _extra_turns(config: Config) -> dict[str, int | None]:
     sources = [
         one for learning in learnings_of(config.recipe, lead_of(config.recipe)) for one in learning.pairs
     ]
-    return {
-        source.label: source_options("pairs", source.pairs, source.options).get("max_extra_turns")
-        for source in sources
-    }
+    return {source.label: source_options(source).get("max_extra_turns") for source in sources}
 
 
 def of_run(folder: Path, steps: int) -> PairSteps:

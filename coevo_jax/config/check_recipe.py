@@ -100,7 +100,7 @@ def _sources(config: Config) -> Iterator[tuple[str, Source]]:
 
 
 def _source(where: str, source: Source) -> Iterator[str]:
-    table, name = ("pairs", source.pairs) if isinstance(source, PairSource) else ("imitate", source.imitate)
+    table, name = source.builder
     try:
         schema = options_schema(table, name)
     except LookupError as error:
@@ -132,21 +132,17 @@ def options_schema(table: str, name: str) -> type[StrictModel]:
     return create_model("Options", __base__=StrictModel, **fields)
 
 
-def source_options(table: str, name: str, given: dict[str, Any]) -> dict[str, Any]:
-    """A builder's options as its function takes them, defaults included."""
-    checked = validate(options_schema(table, name), given, name)
+def source_options(source: Source) -> dict[str, Any]:
+    """The options of a source's builder as its function takes them, defaults included."""
+    checked = validate(options_schema(*source.builder), source.options, source.label)
     return {key: getattr(checked, key) for key in type(checked).model_fields}
 
 
 def _too_few(config: Config) -> Iterator[str]:
     """A recipe that one sample of a task gives nothing to."""
-    players = {
-        phase.explore.collection: phase.agent for phase in config.recipe if isinstance(phase, ExplorePhase)
-    }
     for where, source in _sources(config):
-        alone = len(source.of) == 1 and source.of[0] in players
-        pairs = isinstance(source, PairSource) and source.pairs == "better_over_worse"
-        if pairs and alone and config.explore.samples < 2:
+        among = source.builder == ("pairs", "better_over_worse")
+        if among and len(source.of) == 1 and config.explore.samples < 2:
             yield f"{where} needs two trajectories of a task: explore.samples is 1, and it is one collection"
 
 

@@ -55,6 +55,11 @@ class PairSource(KindWeights, _Source):
     """What these pairs are called in logs and tables; null is the builder's name."""
 
     @property
+    def builder(self) -> tuple[str, str]:
+        """The table that has it, and its name."""
+        return "pairs", self.pairs
+
+    @property
     def label(self) -> str:
         return self.kind or builder_name(self.pairs)
 
@@ -70,6 +75,11 @@ class ImitationSource(_Source):
     """Builder: a name of coevo_jax.methods, or your own as package.module:function."""
     weight: float = Field(gt=0)
     """Weight of the SFT term."""
+
+    @property
+    def builder(self) -> tuple[str, str]:
+        """The table that has it, and its name."""
+        return "imitate", self.imitate
 
     @property
     def label(self) -> str:

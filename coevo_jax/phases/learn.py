@@ -215,18 +215,16 @@ def _learning(phase: Phase) -> LearnOptions:
     return phase.learning
 
 
-def _material(run: Run, world: World, phase: Phase, source: Source) -> Material:
-    """What a source of a recipe names, of the phase's round."""
-    return Material(played=tuple(_read_round(run, phase, name) for name in source.of), experts=world.experts)
+def _built(run: Run, world: World, phase: Phase, source: Source) -> Iterable[Any]:
+    """What a source's builder makes of the collections that it names, of the phase's round."""
+    played = tuple(_read_round(run, phase, name) for name in source.of)
+    material = Material(played=played, experts=world.experts)
+    return find_builder(*source.builder)(material, **source_options(source))
 
 
 def _paired(run: Run, world: World, phase: Phase, config: AgentConfig) -> PairSet:
     """The pairs that an agent can learn from in a round, as the recipe's builders find them."""
-    found = {}
-    for source in _learning(phase).pairs:
-        build = find_builder("pairs", source.pairs)
-        options = source_options("pairs", source.pairs, source.options)
-        found[source.label] = build(_material(run, world, phase, source), **options)
+    found = {source.label: _built(run, world, phase, source) for source in _learning(phase).pairs}
     keep = Keep(by=config.pairs_kept, seed=run.config.seed)
     return collect_pairs(found, max_per_kind=config.max_pairs_per_kind, keep=keep)
 
@@ -235,10 +233,7 @@ def _imitated(run: Run, world: World, phase: Phase, pair_set: PairSet) -> tuple[
     """The pairs with the trajectories that are learned from without one, and the SFT weights of these."""
     extras: dict[int, float] = {}
     for source in _learning(phase).imitations:
-        build = find_builder("imitate", source.imitate)
-        options = source_options("imitate", source.imitate, source.options)
-        imitated = build(_material(run, world, phase, source), **options)
-        pair_set, indices = add_trajectories(pair_set, imitated)
+        pair_set, indices = add_trajectories(pair_set, _built(run, world, phase, source))
         extras |= {index: extras.get(index, 0.0) + source.weight for index in indices}
     return pair_set, extras
 
