@@ -24,7 +24,7 @@ import ml_dtypes
 import numpy as np
 
 from benchmarks.learning import GIB, PRESETS, model_shape
-from benchmarks.methods import cpu, write_table
+from benchmarks.methods import write_table
 from benchmarks.pair_sets import PairSteps, co_evolution, needed_flops
 from benchmarks.peers.own_dpo import KIND, batches_of
 from coevo_jax.config.architectures import read_architecture
@@ -42,6 +42,7 @@ from coevo_jax.models.huggingface.names import entries
 from coevo_jax.models.huggingface.save import write_json, write_tensors
 from coevo_jax.models.huggingface.shards import INDEX
 from coevo_jax.models.transformer import Transformer
+from coevo_jax.run_folder.environment import cpu
 from coevo_jax.sharding import make_mesh
 
 VOCAB = 151_936

@@ -25,13 +25,14 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.methods import ROOT, cpu, write_table
+from benchmarks.methods import ROOT, write_table
 from coevo_jax.config.reading import read_options
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.envs.conformance.footprint import child_processes
 from coevo_jax.envs.env import Env, EnvFault, PreparesExperts, Task
 from coevo_jax.envs.pool import EnvPool
 from coevo_jax.envs.registry import make_env
+from coevo_jax.run_folder.environment import cores, cpu
 
 NAMES = ("intercode_sql", "webshop", "textworld", "scienceworld")  # those that need no download
 TASKS = 16  # tasks played again and again
@@ -219,7 +220,7 @@ def markdown(rows: Sequence[Measurement], command: str) -> str:
         "",
         "Half of the episodes replay experts, half play their actions in random order; a worker is a thread "
         "with an instance of its own. Memory counts the Python process and all it starts. Measured on "
-        f"{cpu()}, {os.cpu_count()} cores, Python {platform.python_version()}, by `{command}`.",
+        f"{cpu()}, {cores()} cores, Python {platform.python_version()}, by `{command}`.",
     ]
     return "\n".join(lines)
 

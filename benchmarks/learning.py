@@ -40,10 +40,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks.contenders import EPOCHS, OWN, Cell, Measured, measure_cell
-from benchmarks.methods import cpu, write_table
+from benchmarks.methods import write_table
 from benchmarks.pair_sets import co_evolution, needed_flops, of_run, single_pairs
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.files import write_whole
+from coevo_jax.run_folder.environment import cores, cpu
 
 SETS = {"co-evolution": co_evolution, "single": single_pairs}
 CELLS = ("co-evolution:32000", "single:32000", "run:32000", "co-evolution:151936:2")
@@ -215,7 +216,7 @@ def markdown(cells: Sequence[Cell], command: str, declared: float | None) -> str
     lines += [
         "",
         f"Loss of the first step, in every cell: {', '.join(sorted(losses))} (ln 2 = 0.6931). "
-        f"{'; '.join(versions)}. Measured on {cpu()}, {os.cpu_count()} cores, {device}, "
+        f"{'; '.join(versions)}. Measured on {cpu()}, {cores()} cores, {device}, "
         f"Python {platform.python_version()}, with `{command}`.",
     ]
     return "\n".join(lines)

@@ -19,7 +19,6 @@ from coevo_jax.report.cast import agent_words
 from coevo_jax.report.comparison import Comparison, compare, reward_of
 from coevo_jax.report.markdown import (
     cell,
-    cpu,
     differences,
     has_table,
     measured,
@@ -30,8 +29,6 @@ from coevo_jax.report.markdown import (
 from coevo_jax.report.paired import Paired, pair_with_baseline, read_task_rewards
 from coevo_jax.run_folder.fork import find_source
 from coevo_jax.run_folder.results import Results, load_results
-
-__all__ = ["DOCS", "ROOT", "cpu", "write_table"]
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"

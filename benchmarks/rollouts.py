@@ -24,7 +24,7 @@ import numpy as np
 
 from benchmarks import rollouts_real
 from benchmarks.contenders import MALLOC, OWN, Contender
-from benchmarks.methods import ROOT, cpu, write_table
+from benchmarks.methods import ROOT, write_table
 from benchmarks.peers.own_generate import END, random_model
 from benchmarks.rollout_jobs import (
     BATCH,
@@ -42,6 +42,7 @@ from benchmarks.rollout_jobs import (
 from coevo_jax.machine.chips import CHIPS
 from coevo_jax.models.huggingface.save import save_params, scratch_config, write_json
 from coevo_jax.report.markdown import table
+from coevo_jax.run_folder.environment import cpu
 
 DOCUMENT = ROOT / "docs" / "rollouts.md"
 PEER = "transformers generate"

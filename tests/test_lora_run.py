@@ -250,7 +250,7 @@ def test_a_full_warm_start_is_the_base_and_an_adapters_base_is_the_initial_model
 @pytest.mark.parametrize("option", ["reference=warm_start", "reference_every=2", "keep_optimizer=true"])
 def test_references_and_moments_of_adapters_follow_their_options(option, tmp_path):
     """A pair's loss is ln 2 where the agent is its own reference: at a round's start, or at a refresh."""
-    run = finished(tmp_path, *FULL, f"target.{option}", "rounds=2", "agents.target.beta=[0.5]")
+    run = finished(tmp_path, *FULL, f"agents.target.{option}", "rounds=2", "agents.target.beta=[0.5]")
     lines = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
     pair_loss = {
         round: [

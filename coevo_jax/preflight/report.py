@@ -11,7 +11,7 @@ from coevo_jax.machine.chips import GIB, Machine
 from coevo_jax.preflight.arrays import array_bytes, bytes_per_device
 from coevo_jax.preflight.fits import PhaseResult, Preflight, Result, largest_arrays, leaf_name
 from coevo_jax.preflight.plan import Plan
-from coevo_jax.preflight.run_time import ASSUMPTIONS, RunTime, estimate_run
+from coevo_jax.preflight.run_time import ASSUMPTIONS, RunTime, estimate_run, in_hours
 
 TERA = 1e12
 
@@ -139,11 +139,13 @@ def _seconds_cells(result: Result) -> tuple[str, ...]:
 
 
 def _run_words(run: RunTime) -> str:
+    whole, warm_start, roll_outs, learning = (
+        in_hours(seconds / 3600) for seconds in (run.total, run.warm_start, run.roll_outs, run.learning)
+    )
     return (
-        f"estimate of the whole run: {run.total / 3600:.1f} h = {run.chip_hours:,.0f} chip-hours (warm start "
-        f"{run.warm_start / 3600:.1f} h, roll-outs {run.roll_outs / 3600:.1f} h, learning "
-        f"{run.learning / 3600:.1f} h); a DPO step {run.step:.1f} s.\nIt adds up times at published rates, "
-        f"nothing overlapped. Assumed: {ASSUMPTIONS}."
+        f"estimate of the whole run: {whole} h = {in_hours(run.chip_hours)} chip-hours "
+        f"(warm start {warm_start} h, roll-outs {roll_outs} h, learning {learning} h); a DPO step {run.step:.1f} s.\n"
+        f"It adds up times at published rates, nothing overlapped. Assumed: {ASSUMPTIONS}."
     )
 
 

@@ -70,6 +70,11 @@ class RunTime:
         return seconds * self.chips / 3600
 
 
+def in_hours(hours: float) -> str:
+    """Hours in whole ones, below ten in two digits: 0.04 is not none."""
+    return f"{hours:,.0f}" if hours >= 10 else f"{hours:.2g}"
+
+
 def estimate_run(result: Preflight) -> RunTime | None:
     """Seconds of the run.
 

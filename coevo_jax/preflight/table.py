@@ -9,7 +9,7 @@ from coevo_jax.config.strict import ConfigError
 from coevo_jax.files import write_whole
 from coevo_jax.machine.chips import CHIPS, GIB
 from coevo_jax.preflight.fits import Preflight
-from coevo_jax.preflight.run_time import ASSUMPTIONS, estimate_run
+from coevo_jax.preflight.run_time import ASSUMPTIONS, estimate_run, in_hours
 from coevo_jax.report.markdown import has_table, replace_table, require_table, table
 
 TOPOLOGY = re.compile(r"\b[a-z]\w+:\d+(?:x\d+)*\b")
@@ -115,7 +115,7 @@ def _row(file: Path, result: Preflight) -> list[str]:
     name = f"{machine.name}{'*' if machine.stand_in else ''} ({len(machine.devices)})"
     times = ("–",) * 3
     if run is not None:
-        times = (f"{run.step:.1f} s", f"{run.total / 3600:.1f} h", f"{run.chip_hours:,.0f}")
+        times = (f"{run.step:.1f} s", f"{in_hours(run.total / 3600)} h", in_hours(run.chip_hours))
     return [
         file.stem,
         name,

@@ -1,9 +1,9 @@
 """Tables as Markdown: cells of means with intervals, where they were measured, and their place in a file."""
 
-import os
-import platform
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.files import write_whole
@@ -60,20 +60,28 @@ def spread(runs: Sequence[Results]) -> str:
 def measured(comparison: Comparison, runs: Sequence[Results]) -> str:
     """One sentence on what the rewards are, and one on the machine."""
     tasks = max(e["n"] for run in runs for e in run["evaluations"])
-    versions = runs[0]["environment"]["packages"]
-    devices = ", ".join(runs[0]["environment"]["devices"])
     return (
         f"Mean reward on the {comparison['split']} split ({tasks} tasks, greedy), {spread(runs)}. "
-        f"Measured on {cpu()}, {os.cpu_count()} cores, {devices}, jax {versions['jax']}, "
-        f"Python {platform.python_version()}."
+        f"Measured on {'; '.join(machines(runs))}."
     )
 
 
-def cpu() -> str:
-    """The processor's name."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    return next((x.split(":", 1)[1].strip() for x in lines if x.startswith("model name")), platform.machine())
+def machines(runs: Sequence[Results]) -> list[str]:
+    """Where the runs were made, by their own records; with the number of runs where they differ."""
+    found = Counter(machine(run["environment"]) for run in runs)
+    if len(found) == 1:
+        return list(found)
+    return [f"{words} ({count} of {len(runs)} runs)" for words, count in found.items()]
+
+
+def machine(environment: Mapping[str, Any]) -> str:
+    """The record of a run's environment in words; an earlier version's does not name the processor."""
+    devices = environment["devices"]
+    kind = environment.get("device_kind", "cpu")
+    named = [environment["cpu"], f"{environment['cores']} cores"] if "cpu" in environment else []
+    named += [", ".join(devices) if kind == "cpu" else f"{len(devices)} x {kind}"]
+    named += [f"jax {environment['packages']['jax']}", f"Python {environment['python']}"]
+    return ", ".join(named)
 
 
 def has_table(name: str, path: Path) -> bool:

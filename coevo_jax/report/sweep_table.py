@@ -12,7 +12,7 @@ from rich.table import Table
 
 from coevo_jax.report.cast import agent_words
 from coevo_jax.report.comparison import Comparison, Interval, compare, interval, reward_of
-from coevo_jax.report.markdown import cell, cpu, differences, measured, table
+from coevo_jax.report.markdown import cell, differences, machines, measured, table
 from coevo_jax.run_folder.metrics import METRICS_FILE, read_metrics
 from coevo_jax.run_folder.results import Results
 
@@ -132,7 +132,7 @@ def sweep_record(sweep: SweepTable, command: str) -> dict[str, Any]:
         rows[row["method"]] |= {"measures": row["measures"], "rounds": row["rounds"]}
     return {
         "command": command,
-        "machine": cpu(),
+        "machine": machines([run.results for run in sweep.runs]),
         "split": sweep.comparison["split"] if sweep.comparison else None,
         "losses": rows,
         "differences": sweep.comparison["differences"] if sweep.comparison else [],

@@ -3,11 +3,8 @@
 import hashlib
 import json
 import os
-import platform
 import shutil
-import subprocess
 from dataclasses import replace
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +13,8 @@ from etils import epath
 from coevo_jax.config.options import FORMAT, Config
 from coevo_jax.config.reading import load_resolved, to_yaml
 from coevo_jax.config.strict import ConfigError
-from coevo_jax.files import CODE_ROOT, as_called, write_whole
+from coevo_jax.files import as_called, write_whole
+from coevo_jax.run_folder.environment import describe_environment
 from coevo_jax.run_folder.manifest import (
     MANIFEST,
     Manifest,
@@ -26,19 +24,6 @@ from coevo_jax.run_folder.manifest import (
 )
 
 CONFIG_FILE = "config.yaml"
-
-
-PACKAGES = (
-    "jax",
-    "jaxlib",
-    "flax",
-    "optax",
-    "orbax-checkpoint",
-    "transformers",
-    "tokenizers",
-    "numpy",
-    "scienceworld",
-)
 
 
 def config_digest(config: Config) -> str:
@@ -148,24 +133,3 @@ def first_difference(ours: Any, theirs: Any, prefix: str = "") -> tuple[str, Any
                 return found
         return None
     return None if ours == theirs else (prefix.rstrip("."), ours, theirs)
-
-
-def describe_environment() -> dict[str, Any]:
-    """Versions, devices and the commit of the code, for the record."""
-    import jax  # for the devices alone: a stored config is read without
-
-    versions = {}
-    for name in PACKAGES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            versions[name] = None
-    command = ["git", "-C", str(CODE_ROOT), "rev-parse", "HEAD"]
-    git = subprocess.run(command, capture_output=True, text=True, check=False)
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "packages": versions,
-        "devices": [str(device) for device in jax.devices()],
-        "git": git.stdout.strip() or None,
-    }

@@ -80,5 +80,7 @@ def test_python_m_finds_a_loss_in_the_current_directory(tmp_path):
         check=False,
     )
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith("error: target.loss: the loss 'broken_ones:reduced'")
+    assert done.stderr.splitlines()[-1].startswith(
+        "error: agents.target.loss: the loss 'broken_ones:reduced'"
+    )
     assert not (tmp_path / "runs").exists()

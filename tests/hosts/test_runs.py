@@ -120,7 +120,13 @@ def last(run: Path) -> int:
 
 def test_the_first_exploration_says_the_same_whatever_the_number_of_processes(one, two, four):
     alone = text(one, 1)
-    assert {name.split("-0")[0] for name in alone} == {"eval-target", "failure", "hard_negatives", "target"}
+    assert {name.split("-0")[0] for name in alone} == {
+        "eval-failure",
+        "eval-target",
+        "failure",
+        "hard_negatives",
+        "target",
+    }
     assert len({len(turns) for said in alone.values() for _, _, turns, _, _ in said}) > 1
     first = {name: said for name, said in alone.items() if not name.startswith("eval")}
     for other in (text(two, 1), text(four[0], 1)):

@@ -78,7 +78,9 @@ def train_step(devices, axes) -> dict:
     model = Transformer(MODEL, VOCAB, choose_attention(MODEL, mesh))
     optimizer = make_optimizer(OptimizerConfig())
     shardings = state_shardings(model, optimizer, mesh)
-    programs = jit_step(model, optimizer, one_loss(PREFERENCE_LOSSES["sigmoid"]), mesh, shardings, {})
+    programs = jit_step(
+        model, optimizer, one_loss(PREFERENCE_LOSSES["sigmoid"], ("expert_over",)), mesh, shardings, {}
+    )
     state = jax.eval_shape(lambda: fresh_state(unboxed(model), optimizer))
     scalar = jax.ShapeDtypeStruct((), jnp.float32)
     batch = abstract_batch(BATCH, mesh)

@@ -22,7 +22,7 @@ from coevo_jax.preflight.arrays import bytes_per_device
 from coevo_jax.preflight.fits import largest_arrays, preflight, set_effort
 from coevo_jax.preflight.plan import plan_programs
 from coevo_jax.preflight.report import print_preflight, record, sharding_table
-from coevo_jax.preflight.run_time import estimate_run
+from coevo_jax.preflight.run_time import estimate_run, in_hours
 from coevo_jax.preflight.table import open_page, write_table
 from tests.tiny import tiny_config, write_config
 
@@ -108,6 +108,13 @@ def test_what_does_not_fit_is_told_with_the_largest_arrays(checked):
     name, size = largest_arrays(checked.phases[1].phase)[0]
     assert name in words.getvalue() and "but there are 0.00" in words.getvalue()
     assert size == max(size for _, size in largest_arrays(checked.phases[1].phase))
+
+
+@pytest.mark.parametrize(
+    ("hours", "words"), [(0.4, "0.4"), (0.0421, "0.042"), (9.96, "10"), (12.4, "12"), (34_567.0, "34,567")]
+)
+def test_few_hours_are_not_printed_as_none(hours, words):
+    assert in_hours(hours) == words
 
 
 def test_time_is_estimated_from_the_rates_of_a_known_chip(checked, tmp_path):
