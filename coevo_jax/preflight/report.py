@@ -145,7 +145,8 @@ def _run_words(run: RunTime) -> str:
     return (
         f"estimate of the whole run: {whole} h = {in_hours(run.chip_hours)} chip-hours "
         f"(warm start {warm_start} h, roll-outs {roll_outs} h, learning {learning} h); "
-        f"a DPO step {run.step:.1f} s.\nIt adds up times at published rates, nothing overlapped. Assumed: {ASSUMPTIONS}."
+        f"a DPO step {run.step:.1f} s.\n"
+        f"It adds up times at published rates, nothing overlapped. Assumed: {ASSUMPTIONS}."
     )
 
 
