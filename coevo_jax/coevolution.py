@@ -63,13 +63,17 @@ def collect_results(run: Run) -> Results:
             evaluations.append(entry)
             if phase.round == 0:  # all agents start as the same warm start
                 evaluations += [entry | {"agent": agent} for agent in agents[1:]]
-        elif phase.kind == "explore":
-            name = phase.name.rpartition("/")[2]
-            explorations.append(entry | {"phase": name, **summary})
+        elif phase.kind in ("explore", "branch"):
+            entry |= {"phase": phase.name.rpartition("/")[2]}
+            entry |= {
+                key: record.records[key] for key in ("points", "points_by_turn") if key in record.records
+            }
+            explorations.append(entry | summary)
         elif phase.kind == "learn":
             pairs += [entry | kind for kind in record.records["pairs"]]
             if "pull" in record.records:  # not where there was nothing to learn from
                 pulls.append(entry | record.records["pull"])
+    from_start = [entry for entry in explorations if entry["phase"].startswith("explore_")]
     parameters = manifest.record("prepare")
     return Results(
         name=config.name,
@@ -84,7 +88,7 @@ def collect_results(run: Run) -> Results:
         explorations=explorations,
         pairs=pairs,
         pulls=pulls,
-        collapses=collapses(evaluations, agents[0]) + collapses(explorations, agents[0]),
+        collapses=collapses(evaluations, agents[0]) + collapses(from_start, agents[0]),
         phases=[{"name": record.name, "seconds": record.seconds} for record in manifest.done],
         seconds=manifest.seconds,
         peak_memory_bytes=manifest.peak_memory_bytes or None,

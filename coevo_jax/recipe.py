@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from coevo_jax.config.options import Config
 from coevo_jax.config.recipe import (
+    BranchOptions,
+    BranchPhase,
     ExplorePhase,
     LearnOptions,
     LearnPhase,
@@ -23,6 +25,7 @@ class Phase:
     index: int  # place in the schedule: part of every random key of the phase
     collection: str = ""  # what a phase that plays is filling
     learning: LearnOptions | None = None  # what a phase that learns learns from
+    branching: BranchOptions | None = None  # from where a phase plays on that does not begin at tasks' starts
 
     def seed(self, root: int) -> int:
         """Seed of the host's randomness in this phase."""
@@ -51,9 +54,11 @@ def schedule(config: Config) -> tuple[Phase, ...]:
     rounds = []
     for number in range(1, config.rounds + 1):
         for phase in config.recipe:
-            kind, collection, learning = "evaluate", f"eval-{phase.agent}", None
+            kind, collection, learning, branching = "evaluate", f"eval-{phase.agent}", None, None
             if isinstance(phase, ExplorePhase):
                 kind, collection = "explore", phase.explore.collection
+            elif isinstance(phase, BranchPhase):
+                kind, collection, branching = "branch", phase.branch.into, phase.branch
             elif isinstance(phase, LearnPhase):
                 kind, collection, learning = "learn", "", phase.learn
             rounds.append(
@@ -65,6 +70,7 @@ def schedule(config: Config) -> tuple[Phase, ...]:
                     index=len(opening) + len(rounds),
                     collection=collection,
                     learning=learning,
+                    branching=branching,
                 )
             )
     return (*opening, *rounds)

@@ -5,6 +5,8 @@ Nothing here knows about JAX. Device pytrees live in `coevo_jax.batch`.
 
 from __future__ import annotations  # numpy is named in annotations alone: a command line is read without it
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -23,6 +25,7 @@ class Ending(StrEnum):
     TURN_LIMIT = "turn_limit"
     TOKEN_LIMIT = "token_limit"
     FAULT = "fault"  # the environment broke: counted, never training data
+    LOST = "lost"  # a replayed beginning did not come back the same: counted, never training data
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +47,16 @@ class Demonstration:
     reward: float  # in [0, 1]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Branch:
+    """Where an episode left another one of its task, whose beginning was played again."""
+
+    collection: str  # of the other, or "expert"
+    sample: int  # of the other
+    turns: int  # that were played again; the agent plays from there on
+    tokens: int  # of the beginning, as the other has them; the agent writes from there on
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Trajectory:
     """The record of one episode, with the very tokens the engine consumed and produced.
@@ -62,15 +75,38 @@ class Trajectory:
     agent_mask: np.ndarray  # bool [L]: True where the agent produced the token
     logps: np.ndarray  # float32 [L]: log-probability at temperature 1; 0 where agent_mask is False
     collection: str = ""  # by which a recipe names what it stands in; "" where that is not known
+    branch: Branch | None = None  # None where the episode was played from its task's start
+
+    @property
+    def finished(self) -> bool:
+        """Whether it was played to an end that says something of who played."""
+        return self.ending not in (Ending.FAULT, Ending.LOST)
+
+    @property
+    def first_own_turn(self) -> int:
+        """The first turn that its agent played itself."""
+        return 0 if self.branch is None else self.branch.turns
+
+    @property
+    def written_tokens(self) -> int:
+        """Number of tokens that its agent wrote, without those of a beginning that was played again."""
+        start = 0 if self.branch is None else self.branch.tokens
+        return int(self.agent_mask[start:].sum())
 
     @property
     def success(self) -> bool:
-        return self.ending is not Ending.FAULT and self.reward >= SOLVED_REWARD
+        return self.finished and self.reward >= SOLVED_REWARD
 
     @property
     def failure(self) -> bool:
-        """A failure is any finished trajectory with reward < 1; a fault is neither."""
-        return self.ending is not Ending.FAULT and self.reward < SOLVED_REWARD
+        """A failure is any finished trajectory with reward < 1; a fault and a lost one are neither."""
+        return self.finished and self.reward < SOLVED_REWARD
+
+
+def count_endings(trajectories: Iterable[Trajectory]) -> dict[str, int]:
+    """How often episodes ended in each way; `lost` only where some were, which only branches can be."""
+    counts = Counter(trajectory.ending for trajectory in trajectories)
+    return {str(ending): counts[ending] for ending in Ending if ending is not Ending.LOST or counts[ending]}
 
 
 @dataclass(frozen=True, kw_only=True)

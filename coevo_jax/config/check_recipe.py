@@ -8,10 +8,13 @@ from pydantic import create_model
 
 from coevo_jax.config.options import Config
 from coevo_jax.config.recipe import (
+    BranchOptions,
+    BranchPhase,
     EvaluatePhase,
     ExplorePhase,
     LearnPhase,
     PairSource,
+    RecipePhase,
     Source,
     agents_of,
     lead_of,
@@ -48,13 +51,20 @@ def _names(config: Config) -> Iterator[str]:
     names = [phase.name for phase in phases]
     for name in dict.fromkeys(name for name in names if names.count(name) > 1):
         kind, _, what = name.partition("_")
-        give = {"explore": "into: another collection", "learn": "name: another name"}.get(kind)
+        give = {
+            "explore": "into: another collection",
+            "branch": "into: another collection",
+            "learn": "name: another name",
+        }.get(kind)
         yield f"recipe: {kind} {what} stands twice in a round" + (f"; give one {give}" if give else "")
-    collections = [phase.explore.collection for phase in phases if isinstance(phase, ExplorePhase)]
+    filled = dict.fromkeys((name, phase.name) for phase in phases if (name := _filled(phase)))
+    collections = [name for name, _ in filled]
+    for name in dict.fromkeys(name for name in collections if collections.count(name) > 1):
+        yield f"recipe: an explore and a branch both play into {name}; give one into: another collection"
     for name in dict.fromkeys([*agents, *collections]):
         if name in RESERVED:
             yield f"recipe: the name {name} is taken; expected another one than {', '.join(RESERVED)}"
-    players = {phase.agent for phase in phases if isinstance(phase, ExplorePhase)}
+    players = {phase.agent for phase in phases if _filled(phase)}
     evaluated = {phase.agent for phase in phases if isinstance(phase, EvaluatePhase)}
     learners = learners_of(phases)
     for agent in agents:
@@ -75,11 +85,9 @@ def _names(config: Config) -> Iterator[str]:
 def _collections(config: Config) -> Iterator[str]:
     phases = config.recipe
     played: list[str] = []
-    later = [phase.explore.collection for phase in phases if isinstance(phase, ExplorePhase)]
+    later = [name for phase in phases if (name := _filled(phase))]
     for phase in phases:
-        if isinstance(phase, ExplorePhase):
-            played.append(phase.explore.collection)
-        for source in phase.learn.sources if isinstance(phase, LearnPhase) else ():
+        for source in _built_in(phase):
             for name in source.of:
                 where = f"recipe.{phase.name}.{source.label}.of"
                 if name in played:
@@ -90,16 +98,31 @@ def _collections(config: Config) -> Iterator[str]:
                     yield f"{where}: no phase plays {name}{nearest(name, later)}"
             for name in dict.fromkeys(name for name in source.of if source.of.count(name) > 1):
                 yield f"recipe.{phase.name}.{source.label}.of: {name} stands twice"
+        if filled := _filled(phase):
+            played.append(filled)
 
 
-def _sources(config: Config) -> Iterator[tuple[str, Source]]:
+def _filled(phase: RecipePhase) -> str | None:
+    """The collection that a phase plays into."""
+    if isinstance(phase, ExplorePhase):
+        return phase.explore.collection
+    return phase.branch.into if isinstance(phase, BranchPhase) else None
+
+
+def _built_in(phase: RecipePhase) -> tuple[Source | BranchOptions, ...]:
+    """What builders make in a phase: of what it learns from, or where it branches."""
+    if isinstance(phase, BranchPhase):
+        return (phase.branch,)
+    return phase.learn.sources if isinstance(phase, LearnPhase) else ()
+
+
+def _sources(config: Config) -> Iterator[tuple[str, Source | BranchOptions]]:
     for phase in config.recipe:
-        if isinstance(phase, LearnPhase):
-            for source in phase.learn.sources:
-                yield f"recipe.{phase.name}.{source.label}", source
+        for source in _built_in(phase):
+            yield f"recipe.{phase.name}.{source.label}", source
 
 
-def _source(where: str, source: Source) -> Iterator[str]:
+def _source(where: str, source: Source | BranchOptions) -> Iterator[str]:
     table, name = source.builder
     try:
         schema = options_schema(table, name)
@@ -132,7 +155,7 @@ def options_schema(table: str, name: str) -> type[StrictModel]:
     return create_model("Options", __base__=StrictModel, **fields)
 
 
-def source_options(source: Source) -> dict[str, Any]:
+def source_options(source: Source | BranchOptions) -> dict[str, Any]:
     """The options of a source's builder as its function takes them, defaults included."""
     checked = validate(options_schema(*source.builder), source.options, source.label)
     return {key: getattr(checked, key) for key in type(checked).model_fields}

@@ -1,6 +1,7 @@
 """A method as data: the phases of a round over named agents and named collections of trajectories.
 
     - explore: {agent: target, into: tried}       an agent plays the round's tasks
+    - branch:  {agent: target, of: tried, ...}    an agent plays on from the middle of episodes
     - learn:   {agent: target, sources: [...]}    an agent learns from what builders make of collections
     - evaluate: {agent: target}                   an agent plays held-out tasks
 
@@ -30,11 +31,13 @@ class KindWeights(StrictModel):
     """Preference loss or mixture of this kind of pair; null takes the agent's."""
 
 
-class _Source(StrictModel):
+class _Built(StrictModel):
+    """What a builder makes of collections."""
+
     model_config = ConfigDict(extra="allow")  # the builder's options, which its own parameters check
 
-    of: tuple[Name, ...] = Field(min_length=1)
-    """The collections that are learned from."""
+    of: tuple[Name, ...] = ()
+    """The collections that it is made of."""
 
     @field_validator("of", mode="before")
     @classmethod
@@ -44,6 +47,11 @@ class _Source(StrictModel):
     @property
     def options(self) -> dict[str, Any]:
         return self.model_extra or {}
+
+
+class _Source(_Built):
+    of: tuple[Name, ...] = Field(min_length=1)
+    """The collections that are learned from."""
 
 
 class PairSource(KindWeights, _Source):
@@ -125,6 +133,36 @@ class ExploreOptions(StrictModel):
         return self.into or self.agent
 
 
+class BranchOptions(_Built):
+    """Options of a phase in which an agent plays on from the middle of episodes, whose beginnings are replayed."""
+
+    agent: Name
+    """Who plays on."""
+    into: Name
+    """Collection of what is played."""
+    at: str
+    """Where episodes are left: a name of coevo_jax.methods.points, or your own as package.module:function."""
+    samples: int = Field(default=1, ge=1)
+    """Episodes from every point."""
+    turns: int | None = Field(default=None, ge=1)
+    """Most turns that the agent plays from a point; null plays to the episode's end."""
+    temperature: float | None = Field(default=None, ge=0)
+    """Temperature of sampling; null is that of explore. 0 is greedy."""
+
+    @property
+    def collection(self) -> str:
+        return self.into
+
+    @property
+    def builder(self) -> tuple[str, str]:
+        """The table that has it, and its name."""
+        return "at", self.at
+
+    @property
+    def label(self) -> str:
+        return builder_name(self.at)
+
+
 class LearnOptions(StrictModel):
     """Options of a phase in which an agent learns."""
 
@@ -169,6 +207,20 @@ class ExplorePhase(StrictModel):
         return f"explore_{self.explore.collection}"
 
 
+class BranchPhase(StrictModel):
+    """A phase of a recipe in which an agent plays on from the middle of episodes."""
+
+    branch: BranchOptions
+
+    @property
+    def agent(self) -> str:
+        return self.branch.agent
+
+    @property
+    def name(self) -> str:
+        return f"branch_{self.branch.into}"
+
+
 class LearnPhase(StrictModel):
     """A phase of a recipe in which an agent learns."""
 
@@ -199,12 +251,20 @@ class EvaluatePhase(StrictModel):
 
 RecipePhase = Annotated[
     Annotated[ExplorePhase, Tag("=ExplorePhase")]
+    | Annotated[BranchPhase, Tag("=BranchPhase")]
     | Annotated[LearnPhase, Tag("=LearnPhase")]
     | Annotated[EvaluatePhase, Tag("=EvaluatePhase")],
-    _which({"explore": "=ExplorePhase", "learn": "=LearnPhase", "evaluate": "=EvaluatePhase"}),
+    _which(
+        {
+            "explore": "=ExplorePhase",
+            "branch": "=BranchPhase",
+            "learn": "=LearnPhase",
+            "evaluate": "=EvaluatePhase",
+        }
+    ),
 ]
 Recipe = tuple[RecipePhase, ...]
-Kind = Literal["explore", "learn", "evaluate"]
+Kind = Literal["explore", "branch", "learn", "evaluate"]
 
 
 def agents_of(recipe: Recipe) -> tuple[str, ...]:
@@ -254,6 +314,20 @@ def kinds_of(recipe: Recipe) -> tuple[str, ...]:
 def explorations_of(recipe: Recipe) -> tuple[ExplorePhase, ...]:
     """Every exploration of a round, in order."""
     return tuple(phase for phase in recipe if isinstance(phase, ExplorePhase))
+
+
+def branches_of(recipe: Recipe) -> tuple[BranchPhase, ...]:
+    """Every phase of a round that plays on from the middle of episodes, in order."""
+    return tuple(phase for phase in recipe if isinstance(phase, BranchPhase))
+
+
+def played_of(recipe: Recipe) -> dict[str, str]:
+    """The collections that a round's phases fill, in order, and the names of these phases."""
+    return {
+        (phase.explore if isinstance(phase, ExplorePhase) else phase.branch).collection: phase.name
+        for phase in recipe
+        if isinstance(phase, ExplorePhase | BranchPhase)
+    }
 
 
 def together_of(recipe: Recipe) -> tuple[ExplorePhase, ...]:

@@ -1,6 +1,7 @@
 """Trajectories on disk: Parquet shards, one row a trajectory, readable by pandas, DuckDB and `datasets`."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pyarrow.parquet as pq
 
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.files import write_whole
-from coevo_jax.trajectory import Ending, Trajectory, Turn
+from coevo_jax.trajectory import Branch, Ending, Trajectory, Turn
 
 SCHEMA_VERSION = b"1"
 VERSION_KEY = b"coevo_jax.trajectories"
@@ -37,6 +38,15 @@ SCHEMA = pa.schema(
     ],
     metadata={VERSION_KEY: SCHEMA_VERSION},
 )
+BRANCH = pa.struct(
+    [
+        pa.field("collection", pa.string(), nullable=False),
+        pa.field("sample", pa.int32(), nullable=False),
+        pa.field("turns", pa.int32(), nullable=False),
+        pa.field("tokens", pa.int32(), nullable=False),
+    ]
+)
+BRANCHED_SCHEMA = SCHEMA.append(pa.field("branch", BRANCH))  # of a shard that has branches
 
 
 def shard_name(name: str, index: int, count: int) -> str:
@@ -47,8 +57,9 @@ def shard_name(name: str, index: int, count: int) -> str:
 def write_trajectories(path: Path, trajectories: Iterable[Trajectory]) -> None:
     """Write one shard; the file appears under its name only when it is complete and on disk."""
     rows = [_to_row(trajectory) for trajectory in trajectories]
+    schema = BRANCHED_SCHEMA if any(row["branch"] for row in rows) else SCHEMA
     shard = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), shard, compression="zstd")
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), shard, compression="zstd")
     write_whole(path, shard.getvalue().to_pybytes())
 
 
@@ -104,7 +115,7 @@ def _check_schema(path: Path, schema: pa.Schema) -> None:
             f"{path}: schema version: found {found}, expected {SCHEMA_VERSION.decode()} "
             "(a file of trajectories written by this version)"
         )
-    if not schema.equals(SCHEMA):
+    if not schema.equals(SCHEMA) and not schema.equals(BRANCHED_SCHEMA):
         raise ConfigError(f"{path}: columns: found {schema.names}, expected {SCHEMA.names} and their types")
 
 
@@ -123,6 +134,7 @@ def _to_row(trajectory: Trajectory) -> dict[str, Any]:
         "tokens": trajectory.tokens,
         "agent_mask": trajectory.agent_mask,
         "logps": trajectory.logps,
+        "branch": None if trajectory.branch is None else asdict(trajectory.branch),
     }
 
 
@@ -132,7 +144,7 @@ def _from_row(row: dict[str, Any]) -> Trajectory:
     Raises:
       ValueError: the row is none; the message says what was found and what was expected.
     """
-    empty = [name for name, value in row.items() if value is None]
+    empty = [name for name, value in row.items() if value is None and name != "branch"]
     if empty:
         raise ValueError(f"{empty[0]}: found null, expected a value")
     endings = [ending.value for ending in Ending]
@@ -154,4 +166,17 @@ def _from_row(row: dict[str, Any]) -> Trajectory:
         tokens=np.array(row["tokens"], np.int32),
         agent_mask=np.array(row["agent_mask"], bool),
         logps=np.array(row["logps"], np.float32),
+        branch=_branch(row),
     )
+
+
+def _branch(row: dict[str, Any]) -> Branch | None:
+    if row.get("branch") is None:
+        return None
+    branch = Branch(**row["branch"])
+    if not (0 <= branch.turns <= len(row["turns"]) and 0 <= branch.tokens <= len(row["tokens"])):
+        raise ValueError(
+            f"branch: found {branch.turns} turns and {branch.tokens} tokens played again, expected at most "
+            f"{len(row['turns'])} and {len(row['tokens'])}"
+        )
+    return branch

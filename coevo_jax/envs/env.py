@@ -5,7 +5,7 @@ Environments run on the host only and never import jax.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from coevo_jax.trajectory import Demonstration
 
@@ -101,6 +101,24 @@ class TellsErrors(Protocol):
         pure function of the answer: it works before the first `reset`, on stored answers, cut as they are.
         """
         ...
+
+
+@runtime_checkable
+class Restores(Protocol):
+    """An environment that can return to a state of an episode without playing its turns again."""
+
+    def snapshot(self) -> Any:
+        """The state of the running episode: plain data that can be pickled and kept, never None."""
+        ...
+
+    def restore(self, task: Task, state: Any) -> None:
+        """Go on from a state of this task that `snapshot` gave, in this or another instance."""
+        ...
+
+
+def can_restore(env: Env) -> bool:
+    """Whether an instance can: one in a process of its own can if what stands there can."""
+    return isinstance(env, Restores) and getattr(env, "restores", True)
 
 
 def error_test(env: Env) -> Callable[[str], bool]:

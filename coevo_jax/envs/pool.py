@@ -17,6 +17,7 @@ class _Call:
 
     slot: int
     function: Callable[[Env], Any]
+    limit: float  # seconds that it may run
     submitted: float
     started: float | None = None
     abandoned: bool = False
@@ -52,9 +53,13 @@ class EnvPool:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def submit(self, slot: int, function: Callable[[Env], Any]) -> None:
-        """Call `function` with the slot's instance in a worker thread; a slot has one call at a time."""
-        call = _Call(slot=slot, function=function, submitted=time.monotonic())
+    def submit(self, slot: int, function: Callable[[Env], Any], *, steps: int = 1) -> None:
+        """Call `function` with the slot's instance in a worker thread; a slot has one call at a time.
+
+        A function that takes several steps of the environment has `step_timeout` for each.
+        """
+        limit = steps * self._step_timeout
+        call = _Call(slot=slot, function=function, limit=limit, submitted=time.monotonic())
         with self._changed:
             self._calls[slot] = call
         self._queue.put(call)
@@ -156,15 +161,15 @@ class EnvPool:
         """Turn every call that has run for too long into a fault, and replace its thread."""
         now = time.monotonic()
         for call in tuple(self._calls.values()):
-            if call.started is not None and now - call.started >= self._step_timeout:
+            if call.started is not None and now - call.started >= call.limit:
                 call.abandoned = True
-                self._finish(call, EnvFault(f"no answer within {self._step_timeout:g} s"))
+                self._finish(call, EnvFault(f"no answer within {call.limit:g} s"))
                 self._spawn()
 
     def _next_deadline(self) -> float | None:
         """Seconds until a running call expires; None when all calls still queue (a start notifies)."""
-        starts = [call.started for call in self._calls.values() if call.started is not None]
-        return max(0.0, min(starts) + self._step_timeout - time.monotonic()) if starts else None
+        ends = [call.started + call.limit for call in self._calls.values() if call.started is not None]
+        return max(0.0, min(ends) - time.monotonic()) if ends else None
 
     def _discard(self, slot: int) -> None:
         env = self._instances.pop(slot, None)

@@ -69,6 +69,7 @@ class ProcessEnv:
         self.name: str = fields["name"]
         self.system_prompt: str = fields["system_prompt"]
         self.deterministic: bool = fields["deterministic"]
+        self.restores: bool = fields["restores"]
 
     @property
     def pid(self) -> int:
@@ -88,6 +89,12 @@ class ProcessEnv:
 
     def reward_at_limit(self) -> float:
         return self._call("reward_at_limit")
+
+    def snapshot(self) -> Any:
+        return self._call("snapshot")
+
+    def restore(self, task: Task, state: Any) -> None:
+        self._call("restore", task, state)
 
     def expert(self, task: Task) -> Demonstration | None:
         return self._call("expert", task)

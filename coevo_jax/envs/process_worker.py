@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from coevo_jax.config.strict import ConfigError
-from coevo_jax.envs.env import Env
+from coevo_jax.envs.env import Env, can_restore
 
 MIB = 2**20
 
@@ -40,7 +40,12 @@ def _made(pipe: Connection) -> Env | None:
     def make() -> dict[str, Any]:
         nonlocal env
         env = made = pickle.loads(pipe_message)()
-        return {"name": made.name, "system_prompt": made.system_prompt, "deterministic": made.deterministic}
+        return {
+            "name": made.name,
+            "system_prompt": made.system_prompt,
+            "deterministic": made.deterministic,
+            "restores": can_restore(made),
+        }
 
     pipe_message = pipe.recv_bytes()
     _answer(pipe, make)

@@ -13,7 +13,7 @@ import numpy as np
 from coevo_jax.config.streams import stream
 from coevo_jax.envs.env import says_invalid
 from coevo_jax.episode_stats.after_error import AfterError, IsError, sum_up_errors
-from coevo_jax.trajectory import SOLVED_REWARD, Ending, Trajectory
+from coevo_jax.trajectory import SOLVED_REWARD, Ending, Trajectory, count_endings
 
 HISTOGRAM_BINS = 10
 """Equal bins over [0, 1); the count of solved episodes follows as one more entry."""
@@ -50,7 +50,7 @@ class Summary(TypedDict):
 
     n: int  # roll-outs, faults included
     finished: int  # n - faults
-    faults: int
+    faults: int  # with those whose replayed beginning was lost
     tasks: int  # distinct tasks with a finished roll-out
     mean_reward: float | None
     mean_reward_ci: list[float] | None  # [low, high], bootstrap over tasks, 95 %
@@ -85,7 +85,7 @@ def summarize(
     one task are not independent. The result depends on the seed, not on the order of the trajectories.
     """
     ordered = sorted(trajectories, key=lambda t: (t.task_id, t.agent, t.sample, t.reward))
-    finished = [t for t in ordered if t.ending is not Ending.FAULT]
+    finished = [t for t in ordered if t.finished]
     failures = [t for t in finished if t.failure]
     hard = sum(t.reward >= hard_negative_threshold for t in failures)
     rewards = np.array([t.reward for t in finished], np.float64)
@@ -107,9 +107,9 @@ def summarize(
         hard_negative_share_of_failures=_share(hard, len(failures)),
         failure_count=len(failures),
         mean_failure_reward=_mean([t.reward for t in failures]),
-        endings={str(ending): sum(t.ending is ending for t in ordered) for ending in Ending},
+        endings=count_endings(ordered),
         mean_turns=_mean([len(t.turns) for t in finished]),
-        mean_agent_tokens=_mean([int(np.sum(t.agent_mask)) for t in finished]),
+        mean_agent_tokens=_mean([t.written_tokens for t in finished]),
         diversity=failure_diversity(failures),
         after_error=sum_up_errors(finished, is_error),
     )

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from coevo_jax.trajectory import Ending, Trajectory
+from coevo_jax.trajectory import Trajectory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ def by_task(trajectories: Iterable[Trajectory]) -> dict[str, list[Trajectory]]:
     """Group trajectories by task, without faults, agents that wrote nothing, and repeated tokens."""
     groups: dict[str, dict[bytes, Trajectory]] = {}
     for trajectory in sorted(trajectories, key=lambda t: (t.task_id, t.agent, t.sample)):
-        if trajectory.ending is not Ending.FAULT and trajectory.agent_mask.any():
+        if trajectory.finished and trajectory.agent_mask.any():
             groups.setdefault(trajectory.task_id, {}).setdefault(trajectory.tokens.tobytes(), trajectory)
     return {task_id: list(group.values()) for task_id, group in groups.items()}
 

@@ -9,10 +9,12 @@ from coevo_jax.methods.better_over_worse import better_over_worse
 from coevo_jax.methods.expert_over import expert_over
 from coevo_jax.methods.imitation import experts, successes
 from coevo_jax.methods.material import Preference
+from coevo_jax.methods.points import Point, expert_turns, failed_turns, turn_ends
 from coevo_jax.trajectory import Trajectory
 
 PairBuilder = Callable[..., Iterable[Preference]]
 ImitationBuilder = Callable[..., Iterable[Trajectory]]
+PointBuilder = Callable[..., Iterable[Point]]
 
 PAIR_BUILDERS: dict[str, PairBuilder] = {
     "expert_over": expert_over,
@@ -22,14 +24,20 @@ IMITATION_BUILDERS: dict[str, ImitationBuilder] = {
     "successes": successes,
     "experts": experts,
 }
+POINT_BUILDERS: dict[str, PointBuilder] = {
+    "expert_turns": expert_turns,
+    "failed_turns": failed_turns,
+    "turn_ends": turn_ends,
+}
 BUILDERS: dict[str, Mapping[str, Callable[..., Iterable[Any]]]] = {
     "pairs": PAIR_BUILDERS,
     "imitate": IMITATION_BUILDERS,
+    "at": POINT_BUILDERS,
 }
 
 
 def find_builder(table: str, name: str) -> Callable[..., Iterable[Any]]:
-    """The builder of a name in a table ("pairs" or "imitate"), or of `package.module:function`.
+    """The builder of a name in a table ("pairs", "imitate" or "at"), or of `package.module:function`.
 
     Raises:
       LookupError: there is none, in words.

@@ -1,10 +1,10 @@
 """Roll-outs as part of a run: blocks of tasks, each with its shards, its metrics and its commit."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 
@@ -20,7 +20,7 @@ from coevo_jax.phases.world import (
 )
 from coevo_jax.progress import CONSOLE, Stopwatch, say
 from coevo_jax.recipe import Phase, explored_together
-from coevo_jax.rollout import EpisodeSet, play_together
+from coevo_jax.rollout import BranchSet, EpisodeSet, play_together
 from coevo_jax.rollout.gathering import gather
 from coevo_jax.rollout.lockstep import LockstepPool
 from coevo_jax.rollout.placement import rollout_base, rollout_params
@@ -32,6 +32,9 @@ from coevo_jax.run_folder.run import Run
 from coevo_jax.sampling.engine import Sampling
 from coevo_jax.trajectory import Trajectory
 
+Share = Callable[[Sequence[Any]], Sequence[Any]]
+"""What a process plays of a block: every so manieth one of it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TaskBlock:
@@ -40,6 +43,31 @@ class TaskBlock:
     tasks: Sequence[Task]
     first_sample: int
     samples: int
+
+    def cast(self, share: Share, phase: Phase, weights: Any, adapter: int) -> EpisodeSet:
+        """The episodes of a process by an agent."""
+        return EpisodeSet(
+            agent=phase.agent,
+            weights=weights,
+            adapter=adapter,
+            tasks=share(self.tasks),
+            samples=self.samples,
+            first_sample=self.first_sample,
+            phase=phase.index,
+        )
+
+
+class Block(Protocol):
+    """The episodes played between two commits, which make one shard."""
+
+    @property
+    def samples(self) -> int:
+        """Episodes of what is dealt out to the processes one by one."""
+        ...
+
+    def cast(self, share: Share, phase: Phase, weights: Any, adapter: int, /) -> EpisodeSet | BranchSet:
+        """The episodes of a process by an agent."""
+        ...
 
 
 def task_blocks(tasks: Sequence[Task], samples: int, size: int) -> list[TaskBlock]:
@@ -62,18 +90,20 @@ def roll_out(
     world: World,
     agents: Agents,
     phases: Sequence[Phase],
-    blocks: Sequence[TaskBlock],
+    blocks: Sequence[Block],
     *,
     sampling: Sampling,
     by_server: bool = False,
     asked: int | None = None,
+    known: Mapping[str, Any] | None = None,
 ) -> None:
     """Play the episodes of every block by each phase's agent; each block is one commit.
 
     Of several processes each plays its share of every block, at its own pace until the commit. The first
     phase does the work of all and commits what they play; the others are left to be summed up. With
     `by_server`, the run's server writes the turns, where it has one. The block in which the agents have
-    written as many tokens as `asked` is the last; the shards behind it are left empty.
+    written as many tokens as `asked` is the last; the shards behind it are left empty. `known` is what the
+    phase's record says besides.
 
     Raises:
       Stopped: the run was asked to end. Episodes of a block that is not finished are played again.
@@ -104,6 +134,7 @@ def roll_out(
     last = [path for paths in shards[1:] for path in paths[record.position - 1 :]]
     budget = {} if asked is None else {"explored_tokens": {"asked": asked, "reached": written}}
     record = replace(record, seconds=watch.seconds)
+    record = replace(record, records=dict(known or {}))
     finish_roll_out(run, world, agents, phases[0], record, shards[0], others=last, budget=budget)
 
 
@@ -114,7 +145,7 @@ def _player(
     phases: Sequence[Phase],
     sampling: Sampling,
     by_server: bool,
-) -> Callable[[TaskBlock, Sequence[Path], str], int]:
+) -> Callable[[Block, Sequence[Path], str], int]:
     """What plays a block, writes its shards and metrics, and returns the tokens that the agents wrote."""
     engine, weights = _players(run, world, agents, phases, by_server)
     prefix = world.chat.shared_ids(world.env.system_prompt)
@@ -122,17 +153,9 @@ def _player(
     pool = world.pool if hosts == 1 else LockstepPool(world.pool, run.processes.group(hosts))
     label = " and ".join([phases[0].name, *(phase.name.rpartition("/")[2] for phase in phases[1:])])
 
-    def play_block(block: TaskBlock, files: Sequence[Path], place: str) -> int:
+    def play_block(block: Block, files: Sequence[Path], place: str) -> int:
         casts = [
-            EpisodeSet(
-                agent=phase.agent,
-                weights=own,
-                adapter=adapter,
-                tasks=run.processes.share_of(block.tasks, hosts),
-                samples=block.samples,
-                first_sample=block.first_sample,
-                phase=phase.index,
-            )
+            block.cast(lambda items: run.processes.share_of(items, hosts), phase, own, adapter)
             for phase, (own, adapter) in zip(phases, weights, strict=True)
         ]
         played = play_together(
@@ -185,7 +208,7 @@ def finish_roll_out(
 
     The record names the checkpoint whose agent played, so that anybody can let it score what it wrote.
     """
-    records = run.processes.once("summary", lambda: _records(run, world, shards))
+    records = record.records | run.processes.once("summary", lambda: _records(run, world, shards))
     errors = {
         f"rollout/after_error/{key}": math.nan if value is None else value
         for key, value in records["summary"]["after_error"].items()
@@ -214,7 +237,7 @@ def _records(run: Run, world: World, shards: Sequence[Path]) -> dict[str, Any]:
 
 def _tokens(trajectories: Sequence[Trajectory]) -> int:
     """Tokens that the agents of all episodes wrote, however these ended."""
-    return sum(int(trajectory.agent_mask.sum()) for trajectory in trajectories)
+    return sum(trajectory.written_tokens for trajectory in trajectories)
 
 
 def block_paths(run: Run, phase: Phase, blocks: int) -> list[Path]:

@@ -12,9 +12,8 @@ import numpy as np
 
 from coevo_jax.batch import PreferenceBatch
 from coevo_jax.config.agents import AgentConfig
-from coevo_jax.config.check_recipe import source_options
 from coevo_jax.config.options import of_round
-from coevo_jax.config.recipe import LearnOptions, Source
+from coevo_jax.config.recipe import LearnOptions
 from coevo_jax.data.packing.plan import BatchPlan, pack
 from coevo_jax.data.pairing import Keep, PairSet, add_trajectories, collect_pairs, keep_pairs
 from coevo_jax.files import write_whole
@@ -22,14 +21,12 @@ from coevo_jax.learning.objective import AgentLoss
 from coevo_jax.learning.optimizer import constant_rate
 from coevo_jax.learning.pull import pulls
 from coevo_jax.learning.train_state import Agents
-from coevo_jax.methods.material import Material
-from coevo_jax.methods.table import find_builder
 from coevo_jax.models.transformer import Params
+from coevo_jax.phases.material import built
 from coevo_jax.phases.world import World
 from coevo_jax.progress import CONSOLE, say
-from coevo_jax.recipe import Phase, find_phase, schedule
+from coevo_jax.recipe import Phase, schedule
 from coevo_jax.run_folder.budget import Budget, asked_of, budget_words
-from coevo_jax.run_folder.collection import read_collection
 from coevo_jax.run_folder.run import Run
 from coevo_jax.training.feed import put_batch
 from coevo_jax.training.optimize import StepPlan, optimize
@@ -215,16 +212,11 @@ def _learning(phase: Phase) -> LearnOptions:
     return phase.learning
 
 
-def _built(run: Run, world: World, phase: Phase, source: Source) -> Iterable[Any]:
-    """What a source's builder makes of the collections that it names, of the phase's round."""
-    played = tuple(_read_round(run, phase, name) for name in source.of)
-    material = Material(played=played, experts=world.experts)
-    return find_builder(*source.builder)(material, **source_options(source))
-
-
 def _paired(run: Run, world: World, phase: Phase, config: AgentConfig) -> PairSet:
     """The pairs that an agent can learn from in a round, as the recipe's builders find them."""
-    found = {source.label: _built(run, world, phase, source) for source in _learning(phase).pairs}
+    found = {
+        source.label: built(run, world, phase, source, world.experts) for source in _learning(phase).pairs
+    }
     keep = Keep(by=config.pairs_kept, seed=run.config.seed)
     return collect_pairs(found, max_per_kind=config.max_pairs_per_kind, keep=keep)
 
@@ -233,15 +225,9 @@ def _imitated(run: Run, world: World, phase: Phase, pair_set: PairSet) -> tuple[
     """The pairs with the trajectories that are learned from without one, and the SFT weights of these."""
     extras: dict[int, float] = {}
     for source in _learning(phase).imitations:
-        pair_set, indices = add_trajectories(pair_set, _built(run, world, phase, source))
+        pair_set, indices = add_trajectories(pair_set, built(run, world, phase, source, world.experts))
         extras |= {index: extras.get(index, 0.0) + source.weight for index in indices}
     return pair_set, extras
-
-
-def _read_round(run: Run, phase: Phase, name: str) -> list[Trajectory]:
-    """The round's committed collection of a name: what one agent played in one exploration."""
-    played = find_phase(run.config, f"round-{phase.round:02d}/explore_{name}")
-    return read_collection(run.folder, run.manifest, played)
 
 
 def _pair_counts(pair_set: PairSet, kinds: Iterable[str]) -> list[dict[str, Any]]:

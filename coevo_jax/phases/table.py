@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from coevo_jax.learning.train_state import Agents
+from coevo_jax.phases.branch import branch
 from coevo_jax.phases.evaluate import evaluate
 from coevo_jax.phases.explore import (
     explore,
@@ -18,6 +19,7 @@ from coevo_jax.run_folder.run import Run
 PHASES: dict[str, Callable[[Run, World, Agents, Phase], Agents]] = {
     "warm_start": warm_start,
     "explore": explore,
+    "branch": branch,
     "learn": learn,
     "evaluate": evaluate,
 }

@@ -30,7 +30,6 @@ from coevo_jax.report.browser import find_groups
 from coevo_jax.report.comparison import Interval, final_evaluation, interval
 from coevo_jax.report.words import bounds, count, signed
 from coevo_jax.run_folder.results import Results
-from coevo_jax.trajectory import Ending
 
 USUAL_BASELINE = "sft-more"
 
@@ -76,7 +75,7 @@ def read_task_rewards(run_dir: Path, results: Results) -> TaskRewards:
     found: dict[str, list[float]] = {}
     for one in read_trajectories(paths):
         earned = found.setdefault(one.task_id, [])
-        if one.ending is not Ending.FAULT:
+        if one.finished:
             earned.append(one.reward)
     means = {task: float(np.mean(earned)) if earned else None for task, earned in found.items()}
     return TaskRewards(results=results, rewards=means)

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from coevo_jax.progress import Pulse, time_words
-from coevo_jax.trajectory import Ending, Trajectory
+from coevo_jax.trajectory import Trajectory
 
 
 class ProgressBar:
@@ -56,9 +56,9 @@ class ProgressBar:
     def finish_episode(self, trajectory: Trajectory) -> None:
         """Count one more episode."""
         self._episodes += 1
-        self._turns += len(trajectory.turns)
-        self._tokens += int(trajectory.agent_mask.sum())
-        if trajectory.ending is not Ending.FAULT:
+        self._turns += len(trajectory.turns) - trajectory.first_own_turn
+        self._tokens += trajectory.written_tokens
+        if trajectory.finished:
             self._played += 1
             self._reward += trajectory.reward
         self.show_slots(self._busy)

@@ -18,14 +18,11 @@ from coevo_jax.envs.env import Env, EnvFault, StepResult, Task, parse_response
 from coevo_jax.rollout.bar import ProgressBar
 from coevo_jax.rollout.device_clock import DeviceClock
 from coevo_jax.rollout.lockstep import Environments
+from coevo_jax.rollout.replay import MALFORMED, WAITING, Lost, Opening, Replays, Start, begin, replay
 from coevo_jax.rollout.slots import DecodeBlock, SlotEngine
 from coevo_jax.sampling.engine import Request, Sampling, Written
 from coevo_jax.trajectory import SOLVED_REWARD, Ending, Trajectory, Turn
 
-MALFORMED = (
-    'Invalid action: no "Action:" found. Answer with one line that starts with "Thought:" and one line that '
-    'starts with "Action:".'
-)
 STOP_SHARE = 4  # a decode block ends when one in this many of its writers has finished a turn
 
 
@@ -46,6 +43,8 @@ class Episode:
     agent_mask: list[bool] = field(default_factory=list)
     logps: list[float] = field(default_factory=list)
     turn_start: int = 0  # index of the running turn's first token
+    start: Start | None = None  # from where it is played; None is its task's start
+    most_turns: int | None = None  # that it plays itself
 
     def extend(self, tokens: Sequence[int], logps: Sequence[float] | None = None) -> None:
         """Append the agent's tokens with their log-probabilities, or given tokens without."""
@@ -65,24 +64,17 @@ class Episode:
             tokens=np.array(self.tokens, np.int32),
             agent_mask=np.array(self.agent_mask, bool),
             logps=np.array(self.logps, np.float32),
+            branch=None if self.start is None else self.start.branch,
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Start:
-    """What an environment says when an episode starts."""
-
-    system_prompt: str
-    prompt: str
-    max_turns: int
 
 
 @dataclass(kw_only=True, eq=False)
 class Lane:
     """An engine's slots, the episodes in them, and what each of them waits for.
 
-    A live slot is in exactly one of three places: `writing` (the engine), `then` (a call of its environment
-    is on its way, this is what comes after) or `unread` (tokens to prefill before it writes).
+    A live slot is in exactly one of four places: `writing` (the engine), `then` (a call of its environment
+    is on its way, this is what comes after), `unread` (tokens to prefill before it writes), or `states` (another
+    slot replays the turns after which its episode begins).
     """
 
     engine: SlotEngine
@@ -102,6 +94,8 @@ class Lane:
     writing: set[int] = field(default_factory=set)
     unread: dict[int, list[int]] = field(default_factory=dict)
     then: dict[int, Callable[[int, Any], None]] = field(default_factory=dict)
+    opening: set[int] = field(default_factory=set)  # slots whose episode has not been read yet
+    states: Replays = field(default_factory=Replays)
     done: dict[tuple[int, int], Trajectory] = field(default_factory=dict)
     decoding: DecodeBlock | None = None
     decoded_tokens: int = 0
@@ -153,7 +147,8 @@ class Lane:
         if not self.unread:
             return
         texts = {slot: np.array(ids, np.int32) for slot, ids in sorted(self.unread.items())}
-        fresh = frozenset(slot for slot in texts if not self.live[slot].turns)
+        fresh = frozenset(self.opening & texts.keys())
+        self.opening -= fresh
         started = time.monotonic()
         agents = {slot: self.live[slot].adapter for slot in fresh}
         for call in self.engine.prefill(self.weights, texts, fresh, agents):
@@ -167,45 +162,107 @@ class Lane:
         return {self.first_env + slot for slot in self.then}
 
     def _next_episode(self, slot: int) -> None:
-        if self.waiting:
-            episode = self.live[slot] = self.waiting.popleft()
-            self._call(slot, lambda env: _begin(env, episode.task), self._begun)
+        if not self.waiting:
+            return
+        episode = self.live[slot] = self.waiting.popleft()
+        start = episode.start
+        if start is None:
+            self._call(slot, lambda env: begin(env, episode.task), self._begun)
+            return
+        known = self.states.of(start, slot)
+        if known is not WAITING:
+            self._replay(slot, start, known)
 
-    def _call(self, slot: int, function: Callable[[Env], Any], then: Callable[[int, Any], None]) -> None:
+    def _replay(self, slot: int, start: Start, known: Opening | None) -> None:
+        task = self.live[slot].task
+        turns = 1 if known is not None else 1 + start.branch.turns
+        self._call(slot, lambda env: replay(env, task, start, known), self._replayed, steps=turns)
+
+    def _release(self, slot: int, outcome: Opening | Lost | None) -> None:
+        """Let the slots go on that wait for the state that this one has replayed."""
+        start = self.live[slot].start
+        assert start is not None
+        for follower in self.states.keep(start, outcome):
+            known = None if outcome is None else self.states.of(start, follower)
+            self._replay(follower, start, known)
+
+    def _call(
+        self,
+        slot: int,
+        function: Callable[[Env], Any],
+        then: Callable[[int, Any], None],
+        steps: int = 1,
+    ) -> None:
         self.then[slot] = then
-        self.pool.submit(self.first_env + slot, function)
+        self.pool.submit(self.first_env + slot, function, steps=steps)
 
     def _take(self, outcomes: Mapping[int, Any]) -> None:
         for place, outcome in outcomes.items():
             slot = place - self.first_env
             then = self.then.pop(slot)
             if isinstance(outcome, EnvFault):
+                if then == self._replayed:
+                    self._release(slot, None)
                 self._finish(slot, Ending.FAULT, 0.0)
             else:
                 then(slot, outcome)
 
-    def _begun(self, slot: int, start: _Start) -> None:
+    def _begun(self, slot: int, opening: Opening) -> None:
         episode = self.live[slot]
-        episode.prompt, episode.max_turns = start.prompt, start.max_turns
+        episode.prompt, episode.max_turns = opening.prompt, opening.max_turns
         self.watch(episode)
-        ids = self.chat.prompt_ids(start.system_prompt, start.prompt)
+        ids = self.chat.prompt_ids(opening.system_prompt, opening.prompt)
+        self._open(slot, ids)
+
+    def _open(self, slot: int, ids: Sequence[int]) -> None:
+        """Let a slot read the beginning of its episode, if there is room for it."""
         if len(ids) >= self.engine.config.max_tokens:
             self._cut(slot, Ending.TOKEN_LIMIT)
-        else:
+            return
+        episode = self.live[slot]
+        if episode.start is None:
             episode.extend(ids)
-            self.unread[slot] = ids
+        self.unread[slot] = list(ids)
+        self.opening.add(slot)
+
+    def _replayed(self, slot: int, outcome: Opening | Lost) -> None:
+        """Go on where the replayed turns end; the slots that wait for the same state get it from this one."""
+        episode = self.live[slot]
+        start = episode.start
+        assert start is not None
+        self._release(slot, outcome)
+        episode.prompt = start.trajectory.prompt
+        if isinstance(outcome, Lost):
+            self._finish(slot, Ending.LOST, 0.0)
+            return
+        episode.turns = list(start.trajectory.turns[: start.branch.turns])
+        own = len(episode.turns) + (episode.most_turns or outcome.max_turns)
+        episode.max_turns = min(own, outcome.max_turns)
+        tokens = start.branch.tokens
+        episode.tokens = start.trajectory.tokens[:tokens].tolist()
+        episode.agent_mask = start.trajectory.agent_mask[:tokens].tolist()
+        episode.logps = start.trajectory.logps[:tokens].tolist()
+        self.watch(episode)
+        self._open(slot, episode.tokens)
 
     def _request(self, slot: int) -> Request:
         episode, engine = self.live[slot], self.engine
-        turns = self.script.get(episode.task.id)
-        written = len(episode.tokens) - episode.turn_start
-        limit = engine.config.max_tokens if turns else engine.config.max_turn_tokens
-        turn = len(episode.turns)
+        turn, written = len(episode.turns), len(episode.tokens) - episode.turn_start
+        script = self._script(episode, turn)
+        limit = engine.config.max_turn_tokens if script is None else engine.config.max_tokens
         return Request(
             budget=min(limit - written, engine.room(slot)),
             ids=(episode.phase, zlib.crc32(episode.task.id.encode()), episode.sample, turn),
-            script=turns[turn][written:] if turns else (),
+            script=() if script is None else script[written:],
         )
+
+    def _script(self, episode: Episode, turn: int) -> Sequence[int] | None:
+        """The tokens that an episode's turn is made of where the agent does not choose them."""
+        turns = self.script.get(episode.task.id)
+        if turns:
+            return turns[turn]
+        start = episode.start
+        return start.response if start is not None and turn == start.branch.turns else None
 
     def _read(self, slot: int, written: Written) -> None:
         """Take what a slot wrote; a finished turn goes to the environment."""
@@ -265,8 +322,3 @@ class Lane:
         trajectory = self.done[episode.order] = episode.record(ending, reward)
         self.bar.finish_episode(trajectory)
         self._next_episode(slot)
-
-
-def _begin(env: Env, task: Task) -> _Start:
-    prompt = env.reset(task)
-    return _Start(system_prompt=env.system_prompt, prompt=prompt, max_turns=env.max_turns(task))

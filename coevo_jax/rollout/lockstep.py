@@ -27,10 +27,10 @@ class LockstepPool:
         self.latencies: list[float] = []
         self._pool.latencies.clear()
 
-    def submit(self, slot: int, function: Callable[[Env], Any]) -> None:
+    def submit(self, slot: int, function: Callable[[Env], Any], *, steps: int = 1) -> None:
         """Call `function` with the slot's instance, on the host that has it."""
         if self._is_own(slot):
-            self._pool.submit(slot, function)
+            self._pool.submit(slot, function, steps=steps)
 
     def wait(self, slots: Collection[int] | None = None) -> dict[int, Any]:
         """Wait for the calls of these slots (of all) on every host; outcomes come in the order of slots."""

@@ -18,12 +18,22 @@ from coevo_jax.rollout.bar import ProgressBar
 from coevo_jax.rollout.device_clock import DeviceClock
 from coevo_jax.rollout.lane import Episode, Lane
 from coevo_jax.rollout.lockstep import Environments
+from coevo_jax.rollout.replay import Start
 from coevo_jax.rollout.slots import SlotEngine
 from coevo_jax.rollout.stats import RolloutStats, ServerCounts, percentiles, sums_of
 from coevo_jax.sampling.engine import Sampling
 from coevo_jax.trajectory import Trajectory
 
 Played = tuple[list[Trajectory], RolloutStats]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BranchPoint:
+    """A point from which episodes of a task are played; they are samples of it from `first_sample` on."""
+
+    task: Task
+    start: Start
+    first_sample: int
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -38,6 +48,10 @@ class EpisodeSet:
     first_sample: int = 0
     phase: int  # part of every random key
 
+    @property
+    def count(self) -> int:
+        return len(self.tasks) * self.samples
+
     def episodes(self, number: int) -> list[Episode]:
         return [
             Episode(
@@ -49,6 +63,39 @@ class EpisodeSet:
                 sample=self.first_sample + sample,
             )
             for index, task in enumerate(self.tasks)
+            for sample in range(self.samples)
+        ]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BranchSet:
+    """The episodes that one agent plays from points in the middle of others."""
+
+    agent: str  # name recorded in the trajectories
+    weights: Any  # of the engine's `load`
+    adapter: int = 0
+    points: Sequence[BranchPoint]
+    samples: int  # episodes from every point
+    turns: int | None  # most turns of each, null to the episode's end
+    phase: int  # part of every random key
+
+    @property
+    def count(self) -> int:
+        return len(self.points) * self.samples
+
+    def episodes(self, number: int) -> list[Episode]:
+        return [
+            Episode(
+                order=(number, index * self.samples + sample),
+                agent=self.agent,
+                adapter=self.adapter,
+                phase=self.phase,
+                task=point.task,
+                sample=point.first_sample + sample,
+                start=point.start,
+                most_turns=self.turns,
+            )
+            for index, point in enumerate(self.points)
             for sample in range(self.samples)
         ]
 
@@ -114,7 +161,7 @@ def play_together(
     engine: SlotEngine,
     pool: Environments,
     chat: ChatFormat,
-    casts: Sequence[EpisodeSet],
+    casts: Sequence[EpisodeSet | BranchSet],
     *,
     sampling: Sampling,
     prefix: Sequence[int] = (),
@@ -138,10 +185,10 @@ def play_together(
     Returns:
       What `play` returns, for each cast. Costs that cannot be told apart stand in the counts of each.
     """
-    by_weights: dict[int, list[tuple[int, EpisodeSet]]] = {}
+    by_weights: dict[int, list[tuple[int, EpisodeSet | BranchSet]]] = {}
     for index, cast in enumerate(casts):
         by_weights.setdefault(id(cast.weights), []).append((index, cast))
-    total = sum(len(cast.tasks) * cast.samples for cast in casts)
+    total = sum(cast.count for cast in casts)
     before = _Before(calls=pool.calls, seconds=pool.seconds, started=time.monotonic())
     pool.latencies.clear()
     with (
@@ -184,7 +231,7 @@ class _Before:
 
 
 def _results(
-    casts: Sequence[EpisodeSet],
+    casts: Sequence[EpisodeSet | BranchSet],
     lanes: Sequence[Lane],
     pool: Environments,
     clock: DeviceClock,
@@ -204,7 +251,7 @@ def _results(
     shared |= _engine_counts(lanes)
     played = []
     for number, cast in enumerate(casts):
-        trajectories = [done[number, place] for place in range(len(cast.tasks) * cast.samples)]
+        trajectories = [done[number, place] for place in range(cast.count)]
         played.append((trajectories, RolloutStats(**sums_of(trajectories), **shared)))
     return played
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from coevo_jax.trajectory import Ending, Trajectory
+from coevo_jax.trajectory import Ending, Trajectory, count_endings
 
 LATENCY_PERCENTILES = (50, 95, 99)
 
@@ -66,7 +66,12 @@ class RolloutStats:
 
     @property
     def faults(self) -> int:
-        return self.endings.get(Ending.FAULT.value, 0)
+        return self.endings.get(Ending.FAULT.value, 0) + self.lost
+
+    @property
+    def lost(self) -> int:
+        """The number of branches whose replayed beginning did not come back the same."""
+        return self.endings.get(Ending.LOST.value, 0)
 
     @property
     def mean_reward(self) -> float:
@@ -116,7 +121,8 @@ def joined(parts: Sequence[RolloutStats]) -> RolloutStats:
     Counts and the seconds of devices and environments are sums; the block took as long as its slowest
     process. A percentile of latencies is the worst process's: their calls are not at hand any more.
     """
-    endings = {name: sum(part.endings.get(name, 0) for part in parts) for name in parts[0].endings}
+    names_of_endings = dict.fromkeys(name for part in parts for name in part.endings)
+    endings = {name: sum(part.endings.get(name, 0) for part in parts) for name in names_of_endings}
     shared = {"seconds", "endings", "env_latency", "server"}  # one process alone plays through a server
     names = [one.name for one in fields(RolloutStats) if one.name not in shared]
     sums: dict[str, Any] = {name: sum(getattr(part, name) for part in parts) for name in names}
@@ -130,13 +136,13 @@ def joined(parts: Sequence[RolloutStats]) -> RolloutStats:
 
 def sums_of(trajectories: Sequence[Trajectory]) -> dict[str, float | Mapping[str, int]]:
     """The fields of `RolloutStats` that are the agent's own."""
-    played = [t for t in trajectories if t.ending is not Ending.FAULT]
+    played = [t for t in trajectories if t.finished]
     return {
         "episodes": len(trajectories),
-        "turns": sum(len(t.turns) for t in trajectories),
-        "agent_tokens": sum(int(t.agent_mask.sum()) for t in trajectories),
+        "turns": sum(len(t.turns) - t.first_own_turn for t in trajectories),
+        "agent_tokens": sum(t.written_tokens for t in trajectories),
         "reward_sum": sum(t.reward for t in played),
-        "endings": {ending.value: sum(t.ending is ending for t in trajectories) for ending in Ending},
+        "endings": count_endings(trajectories),
     }
 
 

@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 from coevo_jax.envs.env import parse_response
-from coevo_jax.trajectory import SOLVED_REWARD, Demonstration, Ending, Trajectory, Turn
+from coevo_jax.trajectory import SOLVED_REWARD, Demonstration, Trajectory, Turn
 
 ACKNOWLEDGEMENT = "OK"
 LONGEST_ACKNOWLEDGEMENT = 200  # characters; a longer one is an answer, not a nod
@@ -167,8 +167,10 @@ def from_trajectory(trajectory: Trajectory, system_prompt: str) -> Conversation:
     Raises:
       ValueError: the episode broke, or the agent wrote nothing in a turn.
     """
-    if trajectory.ending is Ending.FAULT:
-        raise ValueError("the environment broke in this episode (ending fault): it is no example of anything")
+    if not trajectory.finished:
+        raise ValueError(
+            f"the environment broke in this episode (ending {trajectory.ending}): no example of anything"
+        )
     for number, turn in enumerate(trajectory.turns):
         if not turn.response.strip():
             raise ValueError(f"turn {number}: the agent wrote nothing")

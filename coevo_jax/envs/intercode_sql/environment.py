@@ -4,6 +4,7 @@ import functools
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.envs.env import EnvFault, StepResult, Task, format_response
@@ -111,6 +112,14 @@ class InterCodeSqlEnv:
     def reward_at_limit(self) -> float:
         """An episode that is cut before `submit` earns 0."""
         return 0.0
+
+    def snapshot(self) -> Any:
+        """The rows of the last query: nothing else of an episode is left behind, for queries only read."""
+        return (self._answer,)
+
+    def restore(self, task: Task, state: Any) -> None:
+        """Go on with the rows that a `snapshot` of this task kept."""
+        self._task, (self._answer,) = task, state
 
     def expert(self, task: Task) -> Demonstration:
         """Show the tables, describe those of the gold query, run it, submit; a running episode goes on.

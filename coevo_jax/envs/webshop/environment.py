@@ -1,6 +1,7 @@
 """The WebShop environment: find, customise and buy the product that an instruction asks for."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from coevo_jax.envs.env import StepResult, Task
 from coevo_jax.envs.webshop.expert import purchase_reward, shop_for
@@ -67,6 +68,14 @@ class WebShopEnv:
     def reward_at_limit(self) -> float:
         """An episode that is cut before the purchase earns 0."""
         return 0.0
+
+    def snapshot(self) -> Any:
+        """The page at hand with what was chosen on it; nothing else changes in an episode."""
+        return self._view
+
+    def restore(self, task: Task, state: Any) -> None:
+        """Go on from the page that a `snapshot` of this task kept."""
+        self._task, self._view = task, state
 
     def expert(self, task: Task) -> Demonstration | None:
         """A purchase with reward 1, or None where no search of the expert's finds one in time."""
