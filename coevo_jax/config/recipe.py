@@ -134,7 +134,7 @@ class ExploreOptions(StrictModel):
 
 
 class BranchOptions(_Built):
-    """Options of a phase in which an agent plays on from the middle of episodes, whose beginnings are replayed."""
+    """Options of a phase in which an agent plays on from the middle of episodes."""
 
     agent: Name
     """Who plays on."""

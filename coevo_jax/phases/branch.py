@@ -89,8 +89,8 @@ def branch_points(
         starts = turn_starts(one)
         if not 0 <= point.turn < len(starts):
             raise ConfigError(
-                f"{where}: {options.at}: found a point before turn {point.turn} of {name}, expected one of its "
-                f"{len(starts)} turns, counted from 0"
+                f"{where}: {options.at}: found a point before turn {point.turn} of {name}, expected one of "
+                f"its {len(starts)} turns, counted from 0"
             )
         if one.task_id not in tasks:
             raise ConfigError(f"{where}: {options.at}: {name} is of no task that the round explores")

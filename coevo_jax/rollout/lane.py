@@ -73,8 +73,8 @@ class Lane:
     """An engine's slots, the episodes in them, and what each of them waits for.
 
     A live slot is in exactly one of four places: `writing` (the engine), `then` (a call of its environment
-    is on its way, this is what comes after), `unread` (tokens to prefill before it writes), or `states` (another
-    slot replays the turns after which its episode begins).
+    is on its way, this is what comes after), `unread` (tokens to prefill before it writes), or `states`
+    (another slot replays the turns after which its episode begins).
     """
 
     engine: SlotEngine

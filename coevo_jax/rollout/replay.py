@@ -1,4 +1,4 @@
-"""How an episode begins: at its task's start, or in the middle of another one, whose first turns are replayed."""
+"""How an episode begins: at its task's start, or in the middle of another one, whose turns are replayed."""
 
 from dataclasses import dataclass, field
 from typing import Any
