@@ -46,6 +46,14 @@ class Episode:
     start: Start | None = None  # from where it is played; None is its task's start
     most_turns: int | None = None  # that it plays itself
 
+    def begin_at(self, start: Start) -> None:
+        """Take over the turns and tokens that the episode begins with."""
+        other, tokens = start.trajectory, start.branch.tokens
+        self.prompt, self.turns = other.prompt, list(other.turns[: start.branch.turns])
+        self.tokens = other.tokens[:tokens].tolist()
+        self.agent_mask = other.agent_mask[:tokens].tolist()
+        self.logps = other.logps[:tokens].tolist()
+
     def extend(self, tokens: Sequence[int], logps: Sequence[float] | None = None) -> None:
         """Append the agent's tokens with their log-probabilities, or given tokens without."""
         self.tokens += tokens
@@ -169,6 +177,7 @@ class Lane:
         if start is None:
             self._call(slot, lambda env: begin(env, episode.task), self._begun)
             return
+        episode.begin_at(start)
         known = self.states.of(start, slot)
         if known is not WAITING:
             self._replay(slot, start, known)
@@ -231,17 +240,11 @@ class Lane:
         start = episode.start
         assert start is not None
         self._release(slot, outcome)
-        episode.prompt = start.trajectory.prompt
         if isinstance(outcome, Lost):
             self._finish(slot, Ending.LOST, 0.0)
             return
-        episode.turns = list(start.trajectory.turns[: start.branch.turns])
         own = len(episode.turns) + (episode.most_turns or outcome.max_turns)
         episode.max_turns = min(own, outcome.max_turns)
-        tokens = start.branch.tokens
-        episode.tokens = start.trajectory.tokens[:tokens].tolist()
-        episode.agent_mask = start.trajectory.agent_mask[:tokens].tolist()
-        episode.logps = start.trajectory.logps[:tokens].tolist()
         self.watch(episode)
         self._open(slot, episode.tokens)
 
