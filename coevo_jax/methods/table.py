@@ -8,11 +8,11 @@ from typing import Any, cast
 from coevo_jax.methods.better_over_worse import better_over_worse
 from coevo_jax.methods.expert_over import expert_over
 from coevo_jax.methods.imitation import experts, successes
-from coevo_jax.methods.material import Preference
+from coevo_jax.methods.material import Imitation, Preference
 from coevo_jax.trajectory import Trajectory
 
 PairBuilder = Callable[..., Iterable[Preference]]
-ImitationBuilder = Callable[..., Iterable[Trajectory]]
+ImitationBuilder = Callable[..., Iterable[Trajectory | Imitation]]
 
 PAIR_BUILDERS: dict[str, PairBuilder] = {
     "expert_over": expert_over,
