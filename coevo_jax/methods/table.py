@@ -8,12 +8,12 @@ from typing import Any, cast
 from coevo_jax.methods.better_over_worse import better_over_worse
 from coevo_jax.methods.expert_over import expert_over
 from coevo_jax.methods.imitation import experts, successes
-from coevo_jax.methods.material import Preference
+from coevo_jax.methods.material import Imitation, Preference
 from coevo_jax.methods.points import Point, expert_turns, failed_turns, turn_ends
 from coevo_jax.trajectory import Trajectory
 
 PairBuilder = Callable[..., Iterable[Preference]]
-ImitationBuilder = Callable[..., Iterable[Trajectory]]
+ImitationBuilder = Callable[..., Iterable[Trajectory | Imitation]]
 PointBuilder = Callable[..., Iterable[Point]]
 
 PAIR_BUILDERS: dict[str, PairBuilder] = {
