@@ -23,6 +23,7 @@ from coevo_jax.config.recipe import (
 from coevo_jax.config.strict import ConfigError, StrictModel, closest, nearest, validate
 from coevo_jax.methods.table import BUILDERS, builder_options, find_builder
 
+AMONG_PLAYED = (("pairs", "better_over_worse"), ("pairs", "success_over_failure_at_parting"))
 RESERVED = ("expert", "imported", "base")  # names of what is neither an agent nor played by one
 
 
@@ -164,7 +165,7 @@ def source_options(source: Source | BranchOptions) -> dict[str, Any]:
 def _too_few(config: Config) -> Iterator[str]:
     """A recipe that one sample of a task gives nothing to."""
     for where, source in _sources(config):
-        among = source.builder == ("pairs", "better_over_worse")
+        among = source.builder in AMONG_PLAYED
         if among and len(source.of) == 1 and config.explore.samples < 2:
             yield f"{where} needs two trajectories of a task: explore.samples is 1, and it is one collection"
 
