@@ -195,8 +195,7 @@ def _better_over_worse(source: PairSource, found: Round) -> list[Pair]:
 
 
 def _expert_over_at_parting(source: PairSource, found: Round) -> list[Pair]:
-    behind = source.options.get("cut_after_error")
-    return list(at_parting(_expert_over(source, found), found.is_error, behind))
+    return list(at_parting(_expert_over(source, found), found.is_error, source.options))
 
 
 def _success_over_failure_at_parting(source: PairSource, found: Round) -> list[Pair]:
@@ -211,7 +210,7 @@ def _success_over_failure_at_parting(source: PairSource, found: Round) -> list[P
             better, worse = sorted(couple, key=lambda side: not side.episode.success)
             if better.episode.success and worse.episode.failure:
                 pairs.append(Pair(kind=kind_of(source), chosen=better, rejected=worse))
-    return list(at_parting(pairs, found.is_error, source.options.get("cut_after_error")))
+    return list(at_parting(pairs, found.is_error, source.options))
 
 
 def _counts(side: Side, options: Mapping[str, Any]) -> bool:
@@ -240,7 +239,7 @@ def _kept(kinds: Sequence[Sequence[Pair]], config: AgentConfig, seed: int) -> li
             tasks[pair.chosen.episode.task_id][place].append(pair)
     kept: list[Pair] = []
     for task in sorted(tasks):
-        seen: set[tuple[Key, Key, int, int]] = set()
+        seen: set[tuple[Key, Key, int, int, Turns]] = set()
         for pairs in tasks[task]:
             left = config.max_pairs_per_kind
             for pair in order(config.pairs_kept, seed)(pairs):
@@ -311,7 +310,8 @@ def _named(pair: Pair) -> dict[str, Any]:
     }
     first = {"chosen_from": pair.chosen_from, "rejected_from": pair.rejected_from}
     later = {key: turn for key, turn in first.items() if turn > 0}
-    return {"task_id": pair.chosen.episode.task_id, "kind": pair.kind, **names, **later}
+    weights = {} if pair.rejected_turns is None else {"rejected_turns": list(pair.rejected_turns)}
+    return {"task_id": pair.chosen.episode.task_id, "kind": pair.kind, **names, **later, **weights}
 
 
 def _short(line: Mapping[str, Any]) -> str:

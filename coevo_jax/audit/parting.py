@@ -4,26 +4,38 @@ A trajectory is a row of texts: the task, what the agent wrote, the answer, what
 them part in the turn of the first text in which they differ: an answer belongs to the turn that follows it.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
+from typing import Any
 
-from coevo_jax.audit.sides import Pair, Side, cut
+from coevo_jax.audit.sides import Pair, Side, cut, weights_of_turns
 
 
-def at_parting(pairs: Sequence[Pair], is_error: Callable[[str], bool], behind: int | None) -> Iterator[Pair]:
+def at_parting(
+    pairs: Sequence[Pair], is_error: Callable[[str], bool], options: Mapping[str, Any]
+) -> Iterator[Pair]:
     """The pairs from the turns where they part; those that do not part in both sides are none.
 
-    Args:
-      behind: turns that the rejected side keeps behind its first error from there on; None keeps all.
+    Of turns behind the rejected side's first error from there on, `cut_after_error` are kept, all where it is
+    not said, and the n-th weighs `error_discount` to the n.
     """
     for pair in pairs:
         turn = parting(texts(pair.chosen), texts(pair.rejected))
-        if turn is not None:
-            errors = [] if behind is None else errors_of(pair.rejected, is_error)
-            ends = [error + 1 + behind for error in errors if behind is not None and error >= turn]
-            rejected = cut(pair.rejected, min(ends)) if ends else pair.rejected
-            yield replace(pair, rejected=rejected, chosen_from=turn, rejected_from=turn)
+        if turn is None:
+            continue
+        pair = replace(pair, chosen_from=turn, rejected_from=turn)
+        errors = [error for error in errors_of(pair.rejected, is_error) if error >= turn]
+        yield shortened(pair, min(errors), options) if errors else pair
+
+
+def shortened(pair: Pair, error: int, options: Mapping[str, Any]) -> Pair:
+    """The pair without what the rejected side did too long after an error, and less of the rest."""
+    kept, factor = options.get("cut_after_error"), options.get("error_discount", 1.0)
+    rejected = pair.rejected if kept is None else cut(pair.rejected, error + 1 + kept)
+    behind = rejected.turns - 1 - error
+    weights = [1.0] * (error + 1) + [factor**n for n in range(1, behind + 1)]
+    return replace(pair, rejected=rejected, rejected_turns=weights_of_turns(tuple(weights), rejected.turns))
 
 
 def texts(side: Side) -> list[str]:
@@ -40,5 +52,6 @@ def parting(one: Sequence[str], other: Sequence[str]) -> int | None:
 
 
 def errors_of(side: Side, is_error: Callable[[str], bool]) -> list[int]:
-    """The turns that were answered by an error."""
-    return [number for number, turn in enumerate(side.episode.turns) if is_error(turn["observation"])]
+    """The turns of what a side has left that were answered by an error."""
+    answers = [turn["observation"] for turn in side.episode.turns[: side.turns]]
+    return [number for number, answer in enumerate(answers) if is_error(answer)]

@@ -141,6 +141,8 @@ def _source(where: str, source: Source | BranchOptions) -> Iterator[str]:
             yield f"{where}: dpo and sft are both 0, so it does nothing; leave it out"
         if source.dpo == 0 and source.loss is not None:
             yield f"{where}.loss does nothing: dpo is 0"
+    if getattr(options, "cut_after_error", None) == 0 and getattr(options, "error_discount", 1) < 1:
+        yield f"{where}.error_discount does nothing: cut_after_error is 0, so no turn stands behind an error"
     if getattr(options, "across", False) is True and len(source.of) == 1:
         yield f"{where}.across leaves out every pair: it names one collection, {', '.join(source.of)}"
 

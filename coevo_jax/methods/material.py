@@ -30,6 +30,7 @@ class Preference(NamedTuple):
     rejected: Trajectory
     chosen_from: int = 0
     rejected_from: int = 0
+    rejected_turns: tuple[float, ...] | None = None  # a weight of 0 or more for each turn; None is 1 each
 
 
 class Imitation(NamedTuple):

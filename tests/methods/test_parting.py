@@ -8,7 +8,7 @@ import pytest
 from coevo_jax.config.reading import load_config
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.pairing import collect_pairs
-from coevo_jax.methods.material import Material
+from coevo_jax.methods.material import Material, Preference
 from coevo_jax.methods.parting import (
     expert_over_at_parting,
     parting_turn,
@@ -154,8 +154,40 @@ def test_the_tokens_of_a_pair_that_count():
     assert batch.sft_weight.sum() == pytest.approx(0.5 / 4)
 
 
+def test_a_discount_lets_each_turn_behind_an_error_weigh_less():
+    found = list(expert_over_at_parting(material(play(LONG)), error_discount=0.5, cut_after_error=3))
+    assert [one.rejected_turns for one in found] == [(1, 1, 0.5, 0.25, 0.125)]
+    pairs = collect_pairs({"expert_target": found}, max_per_kind=9)
+    plan = packed(pairs.trajectories, pairs.pairs, rows=2, row_length=32, views_per_row=4, pairs=4)
+    (batch,), n = plan.batches, int(plan.batches[0].rejected[0])
+    rows = batch.view_weight.reshape(-1, batch.view_weight.shape[-1])
+    assert rows[n][rows[n] > 0].tolist() == [1, 1, 0.5, 0.5, 0.25, 0.25, 0.125, 0.125]
+    assert plan.turns[0][n] == (0, 1, 0.5, 0.25, 0.125)
+    whole = [
+        one.rejected_turns for one in expert_over_at_parting(material(play("try:a go:b")), error_discount=0.5)
+    ]
+    assert whole == [None]
+
+
+@pytest.mark.parametrize(
+    "turns, words",
+    [
+        ((1.0,), "rejected_turns: found 1 weights, expected 2, one for each turn of t"),
+        ((1.0, -1.0), "rejected_turns: found -1.0 as the weight of turn 1"),
+        ((1.0, 0.0), "rejected_turns: found 0 from turn 1 on, expected a weight above 0"),
+    ],
+)
+def test_weights_that_do_not_fit_the_rejected_side_are_refused(turns, words):
+    one = Preference(EXPERT, play("look:w try:x"), 1, 1, turns)
+    pairs = collect_pairs({"expert_target": [one]}, max_per_kind=9)
+    with pytest.raises(ConfigError, match=rf"pair 0 \(expert_target of task t\): {words}"):
+        packed(pairs.trajectories, pairs.pairs, rows=2, row_length=32, views_per_row=4, pairs=4)
+
+
 def test_what_needs_two_trajectories_of_a_task_is_refused_where_one_is_played():
     with pytest.raises(ConfigError, match=r"success_failure needs two trajectories .* explore.samples is 1"):
         load_config(CONFIG, ["explore.samples=1"])
     with pytest.raises(ConfigError, match=r"expert_target: cut_after_error: found -1 .*, expected .* 0"):
         load_config(CONFIG, ["recipe.learn_target.expert_target.cut_after_error=-1"])
+    with pytest.raises(ConfigError, match=r"expert_target.error_discount does nothing: cut_after_error is 0"):
+        load_config(CONFIG, ["recipe.learn_target.expert_target.error_discount=0.5"])
