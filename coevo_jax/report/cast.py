@@ -84,7 +84,7 @@ class Cast:
         """The agents' evaluations by the agents' places, then those with names of their own."""
         if evaluation in self.agents:
             return self.place(evaluation)
-        names = list(self.evaluations)
+        names = [name for name in self.evaluations if name not in self.agents]
         return len(self.agents) + (names.index(evaluation) if evaluation in names else len(names))
 
     def evaluation_tone(self, evaluation: str) -> str:
