@@ -61,9 +61,7 @@ def _phase_name(phase: Any) -> str | None:
     if len(kinds) != 1:
         return None
     options = phase[kinds[0]]
-    own = {"explore": options.get("into"), "branch": options.get("into"), "learn": options.get("name")}.get(
-        kinds[0]
-    )
+    own = options.get("into" if kinds[0] in ("explore", "branch") else "name")
     return f"{kinds[0]}_{own or options.get('agent')}"
 
 

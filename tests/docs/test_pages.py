@@ -111,7 +111,7 @@ def test_the_recipes_are_those_of_the_table():
 
 def _name(phase: dict) -> str:
     [(kind, options)] = phase.items()
-    return f"{kind}_{options.get('into') or options['agent']}"
+    return f"{kind}_{options.get('into') or options.get('name') or options['agent']}"
 
 
 def test_co_evolution_is_printed_as_it_is_shipped():
