@@ -153,7 +153,7 @@ def chunk_logits(weights_VD: jax.Array, hidden_BcD: jax.Array) -> jax.Array:
 
 
 def over_chunks(score, scored_B: jax.Array, *arrays_BK: jax.Array):
-    """Call `score` on one chunk of the arrays, [B, K, ...] each, after the other; its results, each [B, K]."""
+    """Call `score` on one chunk of the arrays [B, K, ...] after the other; its results, each [B, K]."""
     B, K = arrays_BK[0].shape[:2]
     size, chunks = chunk_sizes(B, K, scored_B)
     padded = [pad_to_chunks(x, size) for x in arrays_BK]

@@ -44,7 +44,8 @@ class MixedLogps(NamedTuple):
     weak: jax.Array
 
 
-BRANCH = Branch(head=HEAD, hidden=ROWS)  # how a branch lies on a mesh
+_SPECS: Any = (HEAD, ROWS)
+BRANCH = Branch(*_SPECS)  # how a branch lies on a mesh
 
 
 def mixed_logps(
