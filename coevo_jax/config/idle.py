@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from coevo_jax.config.check_beside import same_models
 from coevo_jax.config.check_marks import marks_of
 from coevo_jax.config.options import Config
 from coevo_jax.config.recipe import (
@@ -82,6 +83,7 @@ def remarks(config: Config) -> Iterator[str]:
                 f"agents.{name}.reference_every is 1: at every step the agent is its own reference, so its "
                 "margins in the log will be 0"
             )
+    yield from same_models(config)
 
 
 def is_default(config: Config, key: str) -> bool:
