@@ -206,7 +206,7 @@ KEYS = [
         "runs_dir",
         "warm_start.data",
         "extends",
-        "target.beta",
+        "agents.target.beta",
         "",
     ),
     *(
