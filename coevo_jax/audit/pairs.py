@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 
 from coevo_jax.audit.check import Check, NotCheckable, differs, judge, same
+from coevo_jax.audit.draws import counts_of, drawn_extras
 from coevo_jax.audit.keeping import order, spread
 from coevo_jax.audit.marks import graded
 from coevo_jax.audit.order import Phase, asked_of, expected_phases, kind_of, learn_options
@@ -115,6 +116,18 @@ def derive(files: RunFiles, phase: Phase) -> Lesson:
     Raises:
       NotCheckable: a function of the user's own makes it; or under a budget, where it is not known which
         pairs fit a microbatch.
+    """
+    found = derive_all(files, phase)
+    if phase.beside is None or phase.beside.sampling is None or not found.extras:
+        return found
+    return replace(found, extras=drawn_extras(found.extras, counts_of(files, phase)))
+
+
+def derive_all(files: RunFiles, phase: Phase) -> Lesson:
+    """The same before trajectories are drawn, where a learning draws them.
+
+    Raises:
+      NotCheckable: as in `derive`.
     """
     pairs = derive_pairs(files, phase)
     found, imitations = round_of(files, phase), []
