@@ -1,4 +1,4 @@
-"""Broken runs beside a weak model: the audit names the draws, the entropies or the model, and nothing else."""
+"""Broken runs beside a weak model: the audit names the draws, the entropies or the model alone."""
 
 import json
 from pathlib import Path
