@@ -33,9 +33,9 @@ def test_probabilities_and_lots_by_hand():
     assert probabilities([(1.0, 1.0), (3.0, 3.0)], DrawOptions()) == pytest.approx([0.25, 0.75])
     assert probabilities([(0.0, 0.0)] * 4, DrawOptions()) == [0.25] * 4
     assert lots([0.25, 0.25, 0.5], [0.0, 0.24, 0.25, 0.99]) == [2, 1, 1]
-    keys = [("a", b""), ("b", b""), ("c", b"")]
-    found = drawn_extras(dict.fromkeys(keys, 1.0), [3, 0, 1])
-    assert found == pytest.approx({keys[0]: 1.5, keys[2]: 0.5})
+    keys = [(("a", b""), None), (("a", b""), (1.0, 0.0)), (("b", b""), None), (("c", b""), None)]
+    found = drawn_extras(dict.fromkeys(keys, 1.0), [3, 0, 1])  # two ways of imitating the first one
+    assert found == {keys[0]: 1.5, keys[1]: 1.5, keys[3]: 0.5}
 
 
 @pytest.fixture(scope="module")
