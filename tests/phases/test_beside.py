@@ -118,18 +118,17 @@ def same_arrays(tree, other):
     jax.tree.map(np.testing.assert_array_equal, tree, other)
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("name", ["frozen", "trained"])
+@pytest.mark.parametrize(("name", "when"), [("frozen", "after"), ("trained", "before")])
 def test_killed_in_learning_it_ends_in_the_same_bits(name, when, wholes, tmp_path, monkeypatch):
     whole = wholes(name)
 
     def learns(manifest):
         return manifest.running is not None and "/learn" in manifest.running.name
 
-    kill_at_commits(monkeypatch, when, first=2, every=2, counted=learns)
+    kill_at_commits(monkeypatch, when, first=2, every=3, counted=learns)
     run, kills = coevolve_through_kills(started(tmp_path / "killed", *VARIANTS[name]))
     run.close()
-    assert kills >= 3
+    assert kills >= 2
     assert curve(run.folder) == curve(whole.folder)
     assert results(run.folder) == results(whole.folder)
 
