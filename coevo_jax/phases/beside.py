@@ -49,9 +49,7 @@ class WeakModel:
     phase: Phase
     options: BesideOptions
     checkpoint: int | None  # that holds it; None is the initial model
-    goes_on: (
-        bool  # the phase has committed steps: its draws are made, and a trained model is among the agents
-    )
+    goes_on: bool  # steps are committed: the draws are made, and a trained model is among the agents
 
     @property
     def file(self) -> Path:
@@ -143,10 +141,8 @@ class WeakModel:
         self, pair_set: PairSet, indices: list[int], plan: BatchPlan, options: DrawOptions
     ) -> dict[str, Any]:
         fits = [index for index in indices if plan.locations[index]]
-        weak, strong = (
-            self._entropies(plan, fits, params)
-            for params in (self.params, self.agents[self.phase.agent].params)
-        )
+        models = self.params, self.agents[self.phase.agent].params
+        weak, strong = (self._entropies(plan, fits, params) for params in models)
         weights = draw_weights(weak, strong, alpha=options.alpha, beta=options.beta, gamma=options.gamma)
         rng = stream(f"draws {self.phase.name}", self.run.config.seed)
         counts = draw(weights, options.draws or len(fits), rng)

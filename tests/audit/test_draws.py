@@ -21,7 +21,11 @@ from tests.audit.breaking import (
 )
 
 SHORT = ("warm_start.epochs=8", "explore.tasks=['40:52']", "model.num_layers=1", "evaluate.tasks=':6'")
-TWO = ("recipe=wmss", "rounds=2", "agents={target: {epochs: 2}}")
+# By how much both models differ must be seen, and which of them is which.
+TWO = (
+    *("recipe=wmss", "rounds=2", "agents={target: {epochs: 2, learning_rate: [1e-2]}}"),
+    "recipe.learn_target.beside.mix=0.3",
+)
 PHASE = "round-02/learn_target"
 DRAWS = "draws/round-02-target.json"
 
