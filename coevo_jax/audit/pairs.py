@@ -37,7 +37,7 @@ from coevo_jax.audit.reading import Episode, RunFiles, read_episodes
 from coevo_jax.audit.rendering import Rendering, open_rendering
 from coevo_jax.audit.rows import teachable
 from coevo_jax.audit.sides import Imitated, Key, Pair, Side, Turns, by_task, cut, weights_of_turns
-from coevo_jax.audit.whose import Tasks, tasks_in
+from coevo_jax.audit.whose import tasks_in
 from coevo_jax.config.agents import AgentConfig
 from coevo_jax.config.options import Config
 from coevo_jax.config.recipe import BranchOptions, ImitationSource, PairSource
@@ -73,8 +73,7 @@ class Round:
     @cached_property
     def rendering(self) -> Rendering:
         """What a prompt's tokens are; the system prompt is the environment's."""
-        folder, tasks = self._files.folder / "tokenizer", Tasks(self._files.config)
-        return open_rendering(folder, tasks.opened_prompt())
+        return open_rendering(self._files.folder / "tokenizer", tasks_in(self._files).opened_prompt())
 
     @cached_property
     def experts(self) -> list[Side]:
