@@ -21,10 +21,19 @@ class Material:
 
 
 class Preference(NamedTuple):
-    """A chosen and a rejected trajectory of one task."""
+    """A chosen and a rejected trajectory of one task, and the first turn of each whose tokens count."""
 
     chosen: Trajectory
     rejected: Trajectory
+    chosen_from: int = 0
+    rejected_from: int = 0
+
+
+class Imitation(NamedTuple):
+    """A trajectory that is imitated, and the weight of each of its turns; a turn is a run of agent tokens."""
+
+    trajectory: Trajectory
+    turns: tuple[float, ...] | None = None  # 0 or more, one for each turn: 0 is not trained; None is 1 each
 
 
 def by_reward(one: Trajectory, other: Trajectory) -> Preference | None:

@@ -5,29 +5,38 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
+from coevo_jax.methods.beneficial_segments import beneficial_segments
 from coevo_jax.methods.better_over_worse import better_over_worse
 from coevo_jax.methods.expert_over import expert_over
 from coevo_jax.methods.imitation import experts, successes
-from coevo_jax.methods.material import Preference
+from coevo_jax.methods.material import Imitation, Preference
 from coevo_jax.methods.points import Point, expert_turns, failed_turns, turn_ends
+from coevo_jax.methods.proposals import agent_proposals, expert_proposals
+from coevo_jax.methods.step_and_outcome import step_and_outcome
+from coevo_jax.methods.verified_branch import verified_branch
 from coevo_jax.trajectory import Trajectory
 
 PairBuilder = Callable[..., Iterable[Preference]]
-ImitationBuilder = Callable[..., Iterable[Trajectory]]
+ImitationBuilder = Callable[..., Iterable[Trajectory | Imitation]]
 PointBuilder = Callable[..., Iterable[Point]]
 
 PAIR_BUILDERS: dict[str, PairBuilder] = {
     "expert_over": expert_over,
     "better_over_worse": better_over_worse,
+    "verified_branch": verified_branch,
+    "step_and_outcome": step_and_outcome,
 }
 IMITATION_BUILDERS: dict[str, ImitationBuilder] = {
     "successes": successes,
     "experts": experts,
+    "beneficial_segments": beneficial_segments,
 }
 POINT_BUILDERS: dict[str, PointBuilder] = {
     "expert_turns": expert_turns,
     "failed_turns": failed_turns,
     "turn_ends": turn_ends,
+    "expert_proposals": expert_proposals,
+    "agent_proposals": agent_proposals,
 }
 BUILDERS: dict[str, Mapping[str, Callable[..., Iterable[Any]]]] = {
     "pairs": PAIR_BUILDERS,
