@@ -1,4 +1,4 @@
-"""What is wrong with branches in a recipe: phases that would all play the same, and builders without theirs."""
+"""What is wrong with branches in a recipe: phases that play the same twice, and builders without theirs."""
 
 from collections.abc import Iterator
 
@@ -6,8 +6,7 @@ from coevo_jax.config.options import Config
 from coevo_jax.config.recipe import (
     BranchOptions,
     BranchPhase,
-    ImitationSource,
-    PairSource,
+    Source,
     branches_of,
     learnings_of,
 )
@@ -21,30 +20,24 @@ def check_branches(config: Config) -> Iterator[str]:
     branches = {phase.branch.into: phase.branch for phase in branches_of(config.recipe)}
     for phase in branches_of(config.recipe):
         yield from _phase(config, phase, branches)
-    for phase, source in _sources(config):
-        where = f"recipe.learn_{phase}.{source.label}"
-        if isinstance(source, PairSource) and source.pairs == "verified_branch":
-            if not _has_parents(source.of, branches):
-                yield f"{where}: {_NO_PARENTS.format(names=', '.join(source.of))}"
-        elif isinstance(source, PairSource) and source.pairs == "step_and_outcome":
-            yield from _step_and_outcome(where, source, branches)
-        elif isinstance(source, ImitationSource) and source.imitate == "beneficial_segments":
-            if not any(_is_at(branches.get(name), OF_EXPERTS) for name in source.of):
-                names = ", ".join(source.of)
-                yield f"{where}.of: found {names}, expected one that branches at expert_turns"
-
-
-_NO_PARENTS = (
-    "found no collection of branches beside the one that they leave among {names}; expected both, such as "
-    "of: [target, branches]"
-)
+    for where, source in _sources(config):
+        match source.builder:
+            case "pairs", "verified_branch" if not _has_parents(source.of, branches):
+                yield _no_parents(where, source.of)
+            case "pairs", "step_and_outcome":
+                yield from _step_and_outcome(where, source, branches)
+            case "imitate", "beneficial_segments":
+                yield from _segments(where, source, branches)
 
 
 def _phase(config: Config, phase: BranchPhase, branches: dict[str, BranchOptions]) -> Iterator[str]:
     options, where = phase.branch, f"recipe.{phase.name}"
     temperature = config.explore.temperature if options.temperature is None else options.temperature
     if options.samples > 1 and temperature == 0:
-        yield f"{where}.samples {options.samples} at temperature 0 are identical; expected one, or a temperature"
+        yield (
+            f"{where}.samples {options.samples} at temperature 0 are identical; use a temperature above 0 or "
+            "one sample"
+        )
     if options.at in AT_FAILURES and not options.of:
         yield f"{where}.of: found no collection, expected one whose failures {options.at} leaves"
     if options.at in OF_EXPERTS and options.of:
@@ -52,10 +45,10 @@ def _phase(config: Config, phase: BranchPhase, branches: dict[str, BranchOptions
     if options.at == "turn_ends" and not options.of and options.options.get("experts", True) is False:
         yield f"{where}.of: found no collection, and experts is false: there is nothing to leave"
     if options.at == "agent_proposals" and options.of and not _has_parents(options.of, branches):
-        yield f"{where}: {_NO_PARENTS.format(names=', '.join(options.of))}"
+        yield _no_parents(where, options.of)
 
 
-def _step_and_outcome(where: str, source: PairSource, branches: dict[str, BranchOptions]) -> Iterator[str]:
+def _step_and_outcome(where: str, source: Source, branches: dict[str, BranchOptions]) -> Iterator[str]:
     expected = "expected two: what branches at expert_turns, and roll-outs that branch of it at turn_ends"
     names = ", ".join(source.of)
     if len(source.of) != 2:
@@ -72,6 +65,20 @@ def _step_and_outcome(where: str, source: PairSource, branches: dict[str, Branch
             yield f"{where}.{option} does nothing: only is {only}, and it is of step pairs"
 
 
+def _segments(where: str, source: Source, branches: dict[str, BranchOptions]) -> Iterator[str]:
+    if not any(_is_at(branches.get(name), OF_EXPERTS) for name in source.of):
+        yield f"{where}.of: found {', '.join(source.of)}, expected one that branches at expert_turns"
+    if source.options.get("experts") is True and source.options.get("beneficial") is False:
+        yield f"{where}.experts does nothing: beneficial is false, so that no turn of an expert is learned"
+
+
+def _no_parents(where: str, names: tuple[str, ...]) -> str:
+    return (
+        f"{where}.of: found {', '.join(names)}, expected a collection of branches beside the one that they "
+        "leave, such as of: [target, branches]"
+    )
+
+
 def _is_at(branch: BranchOptions | None, points: tuple[str, ...]) -> bool:
     """Whether a collection branches at one of some kinds of points, or at ones of the user's own."""
     return branch is not None and (branch.at in points or ":" in branch.at)
@@ -82,7 +89,7 @@ def _has_parents(names: tuple[str, ...], branches: dict[str, BranchOptions]) -> 
     return any(name in branches and set(branches[name].of) & set(names) - {name} for name in names)
 
 
-def _sources(config: Config) -> Iterator[tuple[str, PairSource | ImitationSource]]:
+def _sources(config: Config) -> Iterator[tuple[str, Source]]:
     for learning in learnings_of(config.recipe):
         for source in learning.sources:
-            yield learning.name or learning.agent, source
+            yield f"recipe.learn_{learning.name or learning.agent}.{source.label}", source

@@ -32,7 +32,8 @@ def distinct(trajectories: Iterable[Trajectory]) -> Iterator[Trajectory]:
     """
     seen: set[tuple[object, ...]] = set()
     for one in sorted(trajectories, key=lambda t: (t.task_id, t.agent, t.sample)):
-        place = (one.task_id, one.tokens.tobytes(), parent_of(one), one.first_own_turn)
+        written = one.tokens.tobytes(), one.agent_mask.tobytes()
+        place = (one.task_id, *written, parent_of(one), one.first_own_turn)
         if one.finished and one.agent_mask.any() and place not in seen:
             seen.add(place)
             yield one

@@ -44,11 +44,15 @@ def by_reward(one: Trajectory, other: Trajectory) -> Preference | None:
 
 
 def by_task(trajectories: Iterable[Trajectory]) -> dict[str, list[Trajectory]]:
-    """Group trajectories by task, without faults, agents that wrote nothing, and repeated tokens."""
-    groups: dict[str, dict[bytes, Trajectory]] = {}
+    """Group trajectories by task, without faults, agents that wrote nothing, and repetitions.
+
+    A repetition has the tokens of an earlier one, and the same of them are the agent's.
+    """
+    groups: dict[str, dict[tuple[bytes, bytes], Trajectory]] = {}
     for trajectory in sorted(trajectories, key=lambda t: (t.task_id, t.agent, t.sample)):
         if trajectory.finished and trajectory.agent_mask.any():
-            groups.setdefault(trajectory.task_id, {}).setdefault(trajectory.tokens.tobytes(), trajectory)
+            key = trajectory.tokens.tobytes(), trajectory.agent_mask.tobytes()
+            groups.setdefault(trajectory.task_id, {}).setdefault(key, trajectory)
     return {task_id: list(group.values()) for task_id, group in groups.items()}
 
 
