@@ -225,7 +225,7 @@ def _imitated(run: Run, world: World, phase: Phase, pair_set: PairSet) -> tuple[
     """The pairs with the trajectories that are learned from without one, and the SFT weights of these."""
     extras: dict[Extra, float] = {}
     for source in _learning(phase).imitations:
-        found = built(run, world, phase, source)
+        found = built(run, world, phase, source, world.experts)
         pair_set, imitated = add_imitations(pair_set, found, source.imitate)
         extras |= {one: extras.get(one, 0.0) + source.weight for one in imitated}
     return pair_set, extras
