@@ -10,11 +10,12 @@ Ties teach nothing. With `max_extra_turns`, what the rejected side did beyond th
 and as many more is cut off. Of each kind and task as many pairs are kept as the agent's options say, by their
 order. The same tokens, counted from the same turns on, stand in a pair once, under the kind that comes first
 and the name of the first trajectory that has them. Beside the pairs stand what is imitated: `successes`, or
-`experts` of what was played. What a function of the user's own makes is not derived here.
+`experts` of what was played. What is learned of branches, `branch_lessons` derives; what a function of the
+user's own makes is not derived.
 """
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
@@ -23,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from coevo_jax.audit.branch_lessons import refined, segments, verified
 from coevo_jax.audit.check import Check, NotCheckable, differs, judge, same
 from coevo_jax.audit.keeping import order, spread
 from coevo_jax.audit.order import Phase, asked_of, kind_of, learn_options
@@ -33,6 +35,7 @@ from coevo_jax.config.agents import AgentConfig
 from coevo_jax.config.options import Config
 from coevo_jax.config.recipe import BranchOptions, ImitationSource, PairSource
 
+COLUMNS = ("turns", "tokens", "agent_mask")
 EXTRA_TURNS = {"expert_over": 5, "better_over_worse": None}  # where a source does not say
 
 
@@ -60,7 +63,7 @@ class Round:
     @cached_property
     def experts(self) -> list[Side]:
         path = self._files.folder / "trajectories/experts.parquet"
-        episodes: Iterator[Episode] = read_episodes(path, ("tokens", "agent_mask"))
+        episodes: Iterator[Episode] = read_episodes(path, COLUMNS)
         return [Side(source="expert", episode=e, length=len(e.tokens)) for e in episodes]
 
     @cached_property
@@ -77,7 +80,7 @@ class Round:
             paths = self._files.collection(self._number, name)
             if not paths:
                 raise NotCheckable(f"no committed shards of {name} in round {self._number}")
-            episodes = (e for path in paths for e in read_episodes(path, ("tokens", "agent_mask")))
+            episodes = (e for path in paths for e in read_episodes(path, COLUMNS))
             self._played[name] = [Side(source=name, episode=e, length=len(e.tokens)) for e in episodes]
         return self._played[name]
 
@@ -228,13 +231,28 @@ def _experts(source: ImitationSource, found: Round) -> list[Imitated]:
     return [Imitated(side=side) for side in found.experts if side.episode.task_id in tasks]
 
 
+def _verified_branch(source: PairSource, found: Round) -> list[Pair]:
+    return verified(found.played(source), source.options, kind_of(source))
+
+
+def _step_and_outcome(source: PairSource, found: Round) -> list[Pair]:
+    return list(refined(found.played(source), found.expert_of, source.options, kind_of(source)))
+
+
+def _beneficial_segments(source: ImitationSource, found: Round) -> list[Imitated]:
+    return list(segments(found.played(source), found.expert_of, source.options))
+
+
 PAIRED: dict[str, Callable[[PairSource, Round], list[Pair]]] = {
     "expert_over": _expert_over,
     "better_over_worse": _better_over_worse,
+    "verified_branch": _verified_branch,
+    "step_and_outcome": _step_and_outcome,
 }
 IMITATED: dict[str, Callable[[ImitationSource, Round], list[Imitated]]] = {
     "successes": _successes,
     "experts": _experts,
+    "beneficial_segments": _beneficial_segments,
 }
 
 
@@ -297,5 +315,17 @@ def counts(pairs: Sequence[Pair], phase: Phase) -> list[dict[str, Any]]:
             gaps = [pair.chosen.episode.reward - pair.rejected.episode.reward for pair in own]
             tasks = len({pair.chosen.episode.task_id for pair in own})
             gap = float(np.mean(gaps))
-            rows.append({"kind": kind, "count": len(own), "tasks": tasks, "mean_reward_gap": gap})
+            row = {"kind": kind, "count": len(own), "tasks": tasks, "mean_reward_gap": gap}
+            rows.append(row | _turn_counts(own))
     return rows
+
+
+def _turn_counts(pairs: Sequence[Pair]) -> dict[str, Any]:
+    """Of pairs some of which count from a later turn on: how many from each, and of which rejected turns."""
+    by_turn = Counter(pair.rejected_from for pair in pairs)
+    if not any(pair.chosen_from or pair.rejected_from for pair in pairs):
+        return {}
+    rejected = {pair.rejected.key: pair.rejected.turns for pair in pairs}
+    critical = {(pair.rejected.key, pair.rejected_from) for pair in pairs}
+    share = len(critical) / sum(rejected.values())
+    return {"by_turn": {str(n): by_turn[n] for n in sorted(by_turn)}, "critical_turn_share": share}

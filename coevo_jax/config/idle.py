@@ -11,6 +11,7 @@ from typing import Any
 from coevo_jax.config.options import Config
 from coevo_jax.config.recipe import (
     PairSource,
+    branches_of,
     explorations_of,
     lead_of,
     learnings_of,
@@ -120,9 +121,6 @@ def _show(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-# Facts
-
-
 def _pairs(config: Config, name: str) -> list[PairSource]:
     return [pair for learning in learnings_of(config.recipe, name or None) for pair in learning.pairs]
 
@@ -216,7 +214,19 @@ def _surplus(key: str) -> Why:
 
 
 def _greedy(config: Config, _: str) -> str:
-    return "" if config.explore.temperature else "explore.temperature is 0, which is greedy"
+    own = [one.branch.temperature for one in branches_of(config.recipe)]
+    shared = config.explore.temperature and (explorations_of(config.recipe) or None in own)
+    return "" if shared or any(own) else "explore.temperature is 0, which is greedy"
+
+
+def _own_temperatures(config: Config, _: str) -> str:
+    why, branches = _no_exploration(config, _), branches_of(config.recipe)
+    own = all(one.branch.temperature is not None for one in branches)
+    return f"{why}, and those that branch have a temperature of their own" if why and own else ""
+
+
+def _no_exploration(config: Config, _: str) -> str:
+    return "" if explorations_of(config.recipe) else "the recipe has no phase that explores"
 
 
 def _plays_alone(config: Config, _: str) -> str:
@@ -287,7 +297,8 @@ def _no_run(config: Config, _: str) -> str:
 
 
 def _never_explores(config: Config, name: str) -> str:
-    players = tuple(dict.fromkeys(phase.agent for phase in explorations_of(config.recipe)))
+    phases = [*explorations_of(config.recipe), *branches_of(config.recipe)]
+    players = tuple(dict.fromkeys(phase.agent for phase in phases))
     return "" if name in players else f"no such agent explores{nearest(name, players)}"
 
 
@@ -307,12 +318,17 @@ _LEARNING = _of_agents(
     *("max_pairs_per_kind", "pairs_kept", "sft_reduction", "turn_discount"),
     *("learning_rate", "warmup_fraction", "epochs", "keep_optimizer"),
 )
+_LLAMA3 = tuple(
+    f"model.rope_scaling.{name}" for name in ("low_freq_factor", "high_freq_factor", "original_max_positions")
+)
 
 RULES = (
     Rule(("rollout.server", *_EXPLORE, *_BUDGET, *_PREFERENCE, *_LEARNING), ("rounds",), _no_rounds),
     Rule(("batch.pairs", "batch.step_pairs"), ("rounds",), _no_rounds),
     Rule(("model.lora",), ("rounds", "model.lora.warm_start"), _no_adapter),
     Rule(("explore.top_p", "explore.top_k", "explore.min_p"), ("explore.temperature",), _greedy),
+    Rule(("explore.samples",), ("recipe",), _no_exploration),
+    Rule(("explore.temperature",), ("recipe",), _own_temperatures),
     Rule(("explore.together",), ("recipe",), _plays_alone),
     Rule(("explore.tasks",), ("rounds",), _surplus("explore.tasks")),
     Rule(("rollout.server.urls.NAME",), ("recipe",), _never_explores),
@@ -326,14 +342,7 @@ RULES = (
         _all_windows,
     ),
     Rule(("model.rope_scaling",), ("model.rope_scaling.factor",), _unscaled),
-    Rule(
-        tuple(
-            f"model.rope_scaling.{name}"
-            for name in ("low_freq_factor", "high_freq_factor", "original_max_positions")
-        ),
-        ("model.rope_scaling.kind",),
-        _linear,
-    ),
+    Rule(_LLAMA3, ("model.rope_scaling.kind",), _linear),
     Rule(("model.layer_types",), ("model.num_layers",), _more_layer_types),
     Rule(("batch.pairs", "batch.step_pairs"), ("recipe",), _no_pairs_at_all),
     Rule(("batch.too_long",), (), _fits),

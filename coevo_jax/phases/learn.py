@@ -1,7 +1,8 @@
 """The learning of a round: its pairs, references and optimizer steps (METHOD, steps 3 and 5)."""
 
 import json
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from coevo_jax.learning.objective import AgentLoss
 from coevo_jax.learning.optimizer import constant_rate
 from coevo_jax.learning.pull import pulls
 from coevo_jax.learning.train_state import Agents
+from coevo_jax.methods.turns import turn_starts
 from coevo_jax.models.transformer import Params
 from coevo_jax.phases.material import built
 from coevo_jax.phases.world import World
@@ -240,8 +242,26 @@ def _pair_counts(pair_set: PairSet, kinds: Iterable[str]) -> list[dict[str, Any]
         sides = [(pair_set.trajectories[p.chosen], pair_set.trajectories[p.rejected]) for p in pairs]
         gap = float(np.mean([chosen.reward - rejected.reward for chosen, rejected in sides]))
         tasks = len({pair.task_id for pair in pairs})
-        counts.append({"kind": kind, "count": len(pairs), "tasks": tasks, "mean_reward_gap": gap})
+        count = {"kind": kind, "count": len(pairs), "tasks": tasks, "mean_reward_gap": gap}
+        counts.append(count | _turn_counts(pair_set, pairs))
     return counts
+
+
+def _turn_counts(pair_set: PairSet, pairs: Sequence[PreferencePair]) -> dict[str, Any]:
+    """How many pairs count from which turn of their rejected side, where some do not from the first.
+
+    Critical is a turn of a rejected side from which a pair counts; the share is of all turns of these sides.
+    """
+    if not any(pair.chosen_from or pair.rejected_from for pair in pairs):
+        return {}
+    by_turn = Counter(pair.rejected_from for pair in pairs)
+    sides = {pair.rejected for pair in pairs}
+    turns = sum(len(turn_starts(pair_set.trajectories[side])) for side in sides)
+    critical = len({(pair.rejected, pair.rejected_from) for pair in pairs})
+    return {
+        "by_turn": {str(turn): by_turn[turn] for turn in sorted(by_turn)},
+        "critical_turn_share": critical / turns,
+    }
 
 
 def _write_pairs(path: Path, pair_set: PairSet) -> None:
