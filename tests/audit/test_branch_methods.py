@@ -1,0 +1,159 @@
+"""Runs that learn from branches, in an environment of several turns: what is broken in one is named."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.audit.breaking import (
+    Edit,
+    assert_named_alone,
+    collected,
+    copy,
+    edit_lines,
+    finished,
+    states,
+)
+from tests.audit.recipes import evaluate, explore, learn, recipe
+from tests.tiny import SPELLING
+
+pytestmark = [pytest.mark.usefixtures("spelling"), pytest.mark.slow]
+
+RECIPES = Path(__file__).parents[2] / "configs/recipes"
+SHORT = (
+    *("env={name: spelling, options: {drifts: 7}}", "model.num_layers=1", "evaluate.tasks=':9'"),
+    *("warm_start.epochs=14", "explore.tasks=['40:60']", "agents.target.max_pairs_per_kind=9"),
+)
+
+
+def branch(agent: str, into: str, at: str, *of: str, **options: Any) -> dict[str, Any]:
+    return {"branch": {"agent": agent, "into": into, "at": at, "of": list(of)} | options}
+
+
+def verified(*of: str, **options: Any) -> dict[str, Any]:
+    return {
+        "pairs": "verified_branch",
+        "of": list(of),
+        "kind": "critical_step",
+        "dpo": 0.5,
+        "sft": 0.5,
+    } | options
+
+
+def refined(only: str, **options: Any) -> dict[str, Any]:
+    own = {"of": ["own", "rollouts"], "kind": only, "only": only, "dpo": 1.0, "sft": 1.0}
+    return {"pairs": "step_and_outcome"} | own | options
+
+
+TRIED = (explore("target"), branch("target", "branches", "failed_turns", "target", samples=2))
+SCORED = (
+    branch("target", "own", "expert_turns", temperature=1.0),
+    branch("scorer", "rollouts", "turn_ends", "own", samples=3),
+)
+METHODS: dict[str, tuple[str, ...]] = {
+    **{name: (f"recipe={name}",) for name in ("cso", "cso-expert", "ipr", "eef")},
+    "branches of branches, some of each": (
+        recipe(
+            *TRIED,
+            branch("target", "again", "failed_turns", "branches", count=2, first=1),
+            learn(
+                "target",
+                verified("target", "branches", per_failure=2, threshold=0.5),
+                verified("branches", "again", kind="second", threshold=0.6),
+            ),
+            evaluate("target"),
+        ),
+    ),
+    "another agent proposes": (
+        recipe(
+            explore("target"),
+            branch("other", "proposals", "failed_turns", "target", turns=1, samples=2),
+            branch("target", "branches", "agent_proposals", "target", "proposals"),
+            learn("target", verified("target", "branches")),
+            evaluate("target"),
+        ),
+    ),
+    "the agent may win, at any step": (
+        recipe(
+            *SCORED,
+            learn(
+                "target",
+                refined("outcomes", agent_wins=True),
+                refined("steps", agent_wins=True, tau=0.0, first=0, same_steps=True),
+            ),
+            evaluate("target"),
+        ),
+    ),
+    "all solutions without the experts' turns": (
+        recipe(
+            explore("target"),
+            branch("target", "recovered", "expert_turns", count=3, first=1, samples=2),
+            learn(
+                "target",
+                {
+                    "imitate": "beneficial_segments",
+                    "of": ["target", "recovered"],
+                    "weight": 1.0,
+                    "solutions": "all",
+                    "beneficial": False,
+                },
+            ),
+            evaluate("target"),
+        ),
+    ),
+}
+PLAN, PAIRS = "plans/round-01-target.json", "pairs/round-01-target.jsonl"
+
+
+@pytest.fixture(scope="module")
+def spelling():
+    from coevo_jax.envs.registry import ENVIRONMENTS
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(ENVIRONMENTS, "spelling", SPELLING)
+        yield
+
+
+@pytest.fixture(scope="module")
+def runs(spelling, tmp_path_factory):
+    """The run of a method, made once."""
+    made: dict[str, Path] = {}
+
+    def of(name: str) -> Path:
+        if name not in made:
+            made[name] = finished(tmp_path_factory.mktemp("run"), *SHORT, *METHODS[name])
+        return made[name]
+
+    return of
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_run_that_learns_from_branches_holds_and_learns_something(name, runs):
+    run = runs(name)
+    found = states(run)
+    assert set(found.values()) == {"held"}, {name: state for name, state in found.items() if state != "held"}
+    plan = json.loads((run / PLAN).read_text())
+    views = [view for step in plan["steps"] for micro in step for view in micro["views"]]
+    assert any("turns" in view and 0.0 in view["turns"] for view in views)
+
+
+EDITS: dict[str, tuple[Edit, set[str]]] = {}
+breaks = collected(EDITS)
+
+
+@breaks("pairs/round-01/learn_target")
+def cso_pair_from_another_turn(run: Path) -> None:
+    def change(text):
+        line = json.loads(text[-1])
+        text[-1] = json.dumps(line | {"chosen_from": 3, "rejected_from": 3})
+
+    edit_lines(run, PAIRS, change)
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_what_is_broken_is_named_alone(name, runs, tmp_path):
+    run = copy(runs(name.partition("_")[0]), tmp_path)
+    edit, names = EDITS[name]
+    edit(run)
+    assert_named_alone(run, names)
