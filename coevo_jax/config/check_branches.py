@@ -12,6 +12,7 @@ from coevo_jax.config.recipe import (
 )
 
 AT_FAILURES = ("failed_turns", "expert_proposals", "agent_proposals")
+TAKE_EXPERTS = ("expert_turns", "expert_proposals")
 OF_EXPERTS = ("expert_turns",)  # looks at no collection
 
 
@@ -28,6 +29,11 @@ def check_branches(config: Config) -> Iterator[str]:
                 yield from _step_and_outcome(where, source, branches)
             case "imitate", "beneficial_segments":
                 yield from _segments(where, source, branches)
+
+
+def needing_experts(config: Config) -> list[str]:
+    """The phases that leave experts, or take steps of theirs: where there are none, they play nothing."""
+    return [f"recipe.{phase.name}" for phase in branches_of(config.recipe) if phase.branch.at in TAKE_EXPERTS]
 
 
 def _phase(config: Config, phase: BranchPhase, branches: dict[str, BranchOptions]) -> Iterator[str]:

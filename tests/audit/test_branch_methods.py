@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.usefixtures("spelling"), pytest.mark.slow]
 RECIPES = Path(__file__).parents[2] / "configs/recipes"
 SHORT = (
     *("env={name: spelling, options: {drifts: 7}}", "model.num_layers=1", "evaluate.tasks=':9'"),
-    *("warm_start.epochs=14", "explore.tasks=['40:60']", "agents.target.max_pairs_per_kind=9"),
+    *("warm_start.epochs=14", "explore.tasks=['40:60']"),
 )
 
 
@@ -52,7 +52,8 @@ SCORED = (
     branch("scorer", "rollouts", "turn_ends", "own", samples=3),
 )
 METHODS: dict[str, tuple[str, ...]] = {
-    **{name: (f"recipe={name}",) for name in ("cso", "cso-expert", "ipr", "eef")},
+    **{name: (f"recipe={name}",) for name in ("cso", "cso-expert", "eef")},
+    "ipr": ("recipe=ipr", "warm_start.epochs=4", "agents.target.max_pairs_per_kind=2"),
     "branches of branches, some of each": (
         recipe(
             *TRIED,

@@ -192,7 +192,7 @@ LONG = expert("abcdef", 0.5)
 
 def weighed(played, solved_by=(LONG,), **options):
     found = beneficial_segments(material(*played, experts=solved_by), **options)
-    return [(word(one.trajectory), "".join(str(int(weight)) for weight in one.turns)) for one in found]
+    return [(word(one.trajectory), "".join(str(int(weight)) for weight in one.turns or ())) for one in found]
 
 
 def played_from(outcomes: dict[int, str]):
