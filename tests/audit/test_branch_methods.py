@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from coevo_jax.run_folder.run import create_run
 from tests.audit.breaking import (
     Edit,
     assert_named_alone,
@@ -16,13 +17,13 @@ from tests.audit.breaking import (
     states,
 )
 from tests.audit.recipes import evaluate, explore, learn, recipe
-from tests.tiny import SPELLING
+from tests.tiny import SPELLING, coevolve_through_kills, kill_at_commits, tiny_config
 
 pytestmark = [pytest.mark.usefixtures("spelling"), pytest.mark.slow]
 
 RECIPES = Path(__file__).parents[2] / "configs/recipes"
 SHORT = (
-    *("env={name: spelling, options: {drifts: 7}}", "model.num_layers=1", "evaluate.tasks=':9'"),
+    *("env={name: spelling}", "model.num_layers=1", "evaluate.tasks=':9'"),
     *("warm_start.epochs=14", "explore.tasks=['40:60']"),
 )
 
@@ -51,6 +52,7 @@ SCORED = (
     branch("target", "own", "expert_turns", temperature=1.0),
     branch("scorer", "rollouts", "turn_ends", "own", samples=3),
 )
+DRIFTS = "env.options={drifts: 7}"  # some beginnings do not come back the same
 METHODS: dict[str, tuple[str, ...]] = {
     **{name: (f"recipe={name}",) for name in ("cso", "cso-expert", "eef")},
     "ipr": ("recipe=ipr", "warm_start.epochs=4", "agents.target.max_pairs_per_kind=2"),
@@ -65,6 +67,7 @@ METHODS: dict[str, tuple[str, ...]] = {
             ),
             evaluate("target"),
         ),
+        DRIFTS,
     ),
     "another agent proposes": (
         recipe(
@@ -74,6 +77,7 @@ METHODS: dict[str, tuple[str, ...]] = {
             learn("target", verified("target", "branches")),
             evaluate("target"),
         ),
+        DRIFTS,
     ),
     "the agent may win, at any step": (
         recipe(
@@ -85,6 +89,7 @@ METHODS: dict[str, tuple[str, ...]] = {
             ),
             evaluate("target"),
         ),
+        DRIFTS,
     ),
     "all solutions without the experts' turns": (
         recipe(
@@ -139,22 +144,72 @@ def test_a_run_that_learns_from_branches_holds_and_learns_something(name, runs):
     assert any("turns" in view and 0.0 in view["turns"] for view in views)
 
 
-EDITS: dict[str, tuple[Edit, set[str]]] = {}
-breaks = collected(EDITS)
+EDITS: dict[str, dict[str, tuple[Edit, set[str]]]] = {"cso": {}, "cso-expert": {}, "ipr": {}, "eef": {}}
+PHASE = "round-01/learn_target"
 
 
-@breaks("pairs/round-01/learn_target")
-def cso_pair_from_another_turn(run: Path) -> None:
+@collected(EDITS["cso"])(f"pairs/{PHASE}")
+def pair_from_another_turn(run: Path) -> None:
     def change(text):
-        line = json.loads(text[-1])
-        text[-1] = json.dumps(line | {"chosen_from": 3, "rejected_from": 3})
+        text[-1] = json.dumps(json.loads(text[-1]) | {"chosen_from": 4, "rejected_from": 4})
 
     edit_lines(run, PAIRS, change)
 
 
-@pytest.mark.parametrize("name", EDITS)
-def test_what_is_broken_is_named_alone(name, runs, tmp_path):
-    run = copy(runs(name.partition("_")[0]), tmp_path)
-    edit, names = EDITS[name]
-    edit(run)
+@collected(EDITS["cso"])(f"pairs/{PHASE}", "report/results.json")
+def share_of_other_turns(run: Path) -> None:
+    edit_record(run, PHASE, lambda one: one["records"]["pairs"][0].update(critical_turn_share=0.99))
+
+
+@collected(EDITS["cso-expert"])("whose/round-01/branch_branches", "tokens/round-01/branch_branches")
+def step_that_nobody_proposed(run: Path) -> None:
+    def change(rows):
+        row = next(row for row in rows if row["ending"] != "lost")
+        row["turns"][row["branch"]["turns"]]["response"] += "!"
+        row["turns"][row["branch"]["turns"]]["action"] = ""
+
+    edit_rows(run, "trajectories/round-01/branches-00000-of-00003.parquet", change)
+
+
+@collected(EDITS["ipr"])(f"pairs/{PHASE}")
+def step_pair_that_roll_outs_do_not_bear_out(run: Path) -> None:
+    """The expert's step at another turn than that of the pair."""
+
+    def change(text):
+        place = next(i for i, line in enumerate(text) if "chosen_from" in line)
+        text.insert(place, text[place])
+
+    edit_lines(run, PAIRS, change)
+
+
+@collected(EDITS["eef"])(f"plan/{PHASE}")
+def harmful_turn_that_is_learned(run: Path) -> None:
+    def change(plan):
+        views = (view for step in plan["steps"] for micro in step for view in micro["views"])
+        weighed = next(view for view in views if 0.0 in view.get("turns", ()))
+        weighed["turns"] = [1.0] * len(weighed["turns"])
+
+    edit_json(run, PLAN, change)
+
+
+@pytest.mark.parametrize("name, edit", [(name, edit) for name, edits in EDITS.items() for edit in edits])
+def test_what_is_broken_is_named_alone(name, edit, runs, tmp_path):
+    run = copy(runs(name), tmp_path)
+    change, names = EDITS[name][edit]
+    change(run)
     assert_named_alone(run, names)
+
+
+def test_a_run_that_was_killed_while_it_branched_ends_in_the_same_numbers(runs, tmp_path, monkeypatch):
+    def of_branches(manifest) -> bool:
+        return manifest.running is not None and "branch_" in manifest.running.name
+
+    kill_at_commits(monkeypatch, "before", first=1, every=2, counted=of_branches)
+    config = tiny_config(tmp_path, *SHORT, *METHODS["cso"], "checkpoint.keep=all")
+    run, kills = coevolve_through_kills(create_run(config))
+    assert kills >= 1
+    killed, whole = end(run), runs("cso")
+    shards = [f"trajectories/round-01/branches-0000{n}-of-00003.parquet" for n in range(3)]
+    for path in (PAIRS, PLAN, *shards):
+        assert (killed / path).read_bytes() == (whole / path).read_bytes(), path
+    assert set(states(killed).values()) == {"held"}
