@@ -124,11 +124,16 @@ def test_the_builders_and_their_options_are_those_of_the_table():
     rows = dict(
         re.findall(r"^\| `(\w+)` \| (?:pairs|imitation): (.*) \|$", TEXT["docs/method.md"], re.MULTILINE)
     )
-    functions = {name: function for table in BUILDERS.values() for name, function in table.items()}
+    functions = {name: function for kind in ("pairs", "imitate") for name, function in BUILDERS[kind].items()}
     assert set(rows) == set(functions)
     for name, function in functions.items():
         named = set(re.findall(r"`(\w+)` \(", rows[name]))
         assert named == set(builder_options(function)), name
+
+
+def test_the_points_are_those_of_the_table():
+    section = TEXT["docs/method.md"].partition("### Branches")[2].partition("### Sources")[0]
+    assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == set(BUILDERS["at"])
 
 
 def test_the_layout_names_every_room():
