@@ -133,7 +133,8 @@ def test_the_builders_and_their_options_are_those_of_the_table():
 
 def test_the_points_are_those_of_the_table():
     section = TEXT["docs/method.md"].partition("### Branches")[2].partition("### Sources")[0]
-    assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == set(BUILDERS["at"])
+    named = set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE))
+    assert named - {"at"} == set(BUILDERS["at"])
 
 
 def test_the_layout_names_every_room():
