@@ -121,7 +121,7 @@ def learn(run: Run, world: World, agents: Agents, phase: Phase) -> Agents:
     record, agents = optimize(run, world, world.programs[phase.agent], agents, phase, record, course, pace)
     record = replace(record, records=records | {"checkpoint": run.next_checkpoint})
     run.commit(record, files=course.files(), agents=agents, finished=True)
-    kinds = ", ".join(f"{kind['count']} {kind['kind']}" for kind in records["pairs"]) or "no pairs"
+    kinds = ", ".join(map(_kind_words, records["pairs"])) or "no pairs"
     words = f"{kinds}; {record.position} steps, padding {plan.padding:.1%}, shared {plan.shared:.1%}"
     say(
         record.name,
@@ -262,6 +262,13 @@ def _turn_counts(pair_set: PairSet, pairs: Sequence[PreferencePair]) -> dict[str
         "by_turn": {str(turn): by_turn[turn] for turn in sorted(by_turn)},
         "critical_turn_share": critical / turns,
     }
+
+
+def _kind_words(count: dict[str, Any]) -> str:
+    """How many pairs of a kind there are, for people, who count turns from 1."""
+    by_turn = count.get("by_turn", {})
+    turns = ", ".join(f"{pairs} from turn {int(turn) + 1}" for turn, pairs in by_turn.items())
+    return f"{count['count']} {count['kind']}" + (f" ({turns})" if turns else "")
 
 
 def _write_pairs(path: Path, pair_set: PairSet) -> None:
