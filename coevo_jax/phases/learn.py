@@ -44,6 +44,7 @@ class _Lesson:
 
     kinds: tuple[str, ...]  # of pairs, whether there are any or not
     pair_set: PairSet
+    extras: Sequence[Extra]  # what is imitated without a pair
     plan: BatchPlan
     steps: int  # that are taken, epoch after epoch
     seed: int  # of their order
@@ -62,6 +63,7 @@ class _Lesson:
             "shared": plan.shared,
             "learned_tokens": learned_tokens(plan, self.steps, self.seed),
         }
+        records |= _imitated_counts(self.extras)
         return records | ({"budget": self.budget} if self.budget else {})
 
 
@@ -121,7 +123,8 @@ def learn(run: Run, world: World, agents: Agents, phase: Phase) -> Agents:
     record, agents = optimize(run, world, world.programs[phase.agent], agents, phase, record, course, pace)
     record = replace(record, records=records | {"checkpoint": run.next_checkpoint})
     run.commit(record, files=course.files(), agents=agents, finished=True)
-    kinds = ", ".join(map(_kind_words, records["pairs"])) or "no pairs"
+    learned = [*map(_kind_words, records["pairs"]), *_imitated_words(records)]
+    kinds = ", ".join(learned) or "no pairs"
     words = f"{kinds}; {record.position} steps, padding {plan.padding:.1%}, shared {plan.shared:.1%}"
     say(
         record.name,
@@ -142,7 +145,15 @@ def _lesson(run: Run, world: World, phase: Phase, config: AgentConfig) -> _Lesso
         steps = steps_of_budget(plan, asked, seed)
         budget |= {"learned_tokens": {"asked": asked, "reached": learned_tokens(plan, steps, seed)}}
     kinds = tuple(_learning(phase).kinds)
-    return _Lesson(kinds=kinds, pair_set=pair_set, plan=plan, steps=steps, seed=seed, budget=budget)
+    return _Lesson(
+        kinds=kinds,
+        pair_set=pair_set,
+        extras=tuple(extras),
+        plan=plan,
+        steps=steps,
+        seed=seed,
+        budget=budget,
+    )
 
 
 def _within_budget(
@@ -264,11 +275,27 @@ def _turn_counts(pair_set: PairSet, pairs: Sequence[PreferencePair]) -> dict[str
     }
 
 
+def _imitated_counts(extras: Iterable[Extra]) -> dict[str, Any]:
+    """Of what is imitated without a pair, where some turns weigh otherwise: how many, and turns of weight 0."""
+    turns = [extra.turns for extra in extras]
+    left_out = sum(own.count(0.0) for own in turns if own is not None)
+    weighed = sum(own is not None for own in turns)
+    counts = {"trajectories": len(turns), "weighed": weighed, "turns_left_out": left_out}
+    return {"imitated": counts} if weighed else {}
+
+
 def _kind_words(count: dict[str, Any]) -> str:
     """How many pairs of a kind there are, for people, who count turns from 1."""
     by_turn = count.get("by_turn", {})
     turns = ", ".join(f"{pairs} from turn {int(turn) + 1}" for turn, pairs in by_turn.items())
     return f"{count['count']} {count['kind']}" + (f" ({turns})" if turns else "")
+
+
+def _imitated_words(records: dict[str, Any]) -> list[str]:
+    counts = records.get("imitated")
+    if counts is None:
+        return []
+    return [f"{counts['trajectories']} imitated without {counts['turns_left_out']} of their turns"]
 
 
 def _write_pairs(path: Path, pair_set: PairSet) -> None:
