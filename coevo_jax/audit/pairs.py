@@ -5,6 +5,9 @@ A source of a learning names who makes its pairs, out of which collections of th
     expert_over         a task's expert and every trajectory of it, the one with more reward preferred
     better_over_worse   two trajectories of one task, failures or all, the one with more reward preferred;
                         `across` never takes both out of one collection
+    expert_over_at_parting, success_over_failure_at_parting
+                        the first, and those of the second that prefer a success over a failure, from the
+                        turn on in which both sides part (`parting`)
 
 Ties teach nothing. With `max_extra_turns`, what the rejected side did beyond the turns of its task's expert
 and as many more is cut off. Of each kind and task as many pairs are kept as the agent's options say, by their
@@ -28,15 +31,18 @@ from coevo_jax.audit.branch_lessons import refined, segments, verified
 from coevo_jax.audit.check import Check, NotCheckable, differs, judge, same
 from coevo_jax.audit.keeping import order, spread
 from coevo_jax.audit.order import Phase, asked_of, kind_of, learn_options
+from coevo_jax.audit.parting import at_parting
 from coevo_jax.audit.reading import Episode, RunFiles, read_episodes
 from coevo_jax.audit.rows import teachable
 from coevo_jax.audit.sides import Imitated, Key, Pair, Side, Turns, by_task, cut, weights_of_turns
+from coevo_jax.audit.whose import tasks_in
 from coevo_jax.config.agents import AgentConfig
 from coevo_jax.config.options import Config
 from coevo_jax.config.recipe import BranchOptions, ImitationSource, PairSource
 
-COLUMNS = ("turns", "tokens", "agent_mask")
-EXTRA_TURNS = {"expert_over": 5, "better_over_worse": None}  # where a source does not say
+# Where a source does not say.
+EXTRA_TURNS = {"expert_over": 5, "better_over_worse": None, "expert_over_at_parting": 5}
+COLUMNS = ("tokens", "agent_mask", "prompt", "turns")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -70,6 +76,11 @@ class Round:
     def expert_of(self) -> dict[str, Side]:
         """The expert of each task, if it wrote anything."""
         return {side.episode.task_id: side for side in self.experts if len(side.episode.run_ends)}
+
+    @cached_property
+    def is_error(self) -> Callable[[str], bool]:
+        """What tells an error of the run's environment."""
+        return tasks_in(self._files).told_errors()
 
     def played(self, source: PairSource | ImitationSource | BranchOptions) -> list[list[Side]]:
         """The collections that a source names, in its order."""
@@ -185,6 +196,25 @@ def _better_over_worse(source: PairSource, found: Round) -> list[Pair]:
     return pairs
 
 
+def _expert_over_at_parting(source: PairSource, found: Round) -> list[Pair]:
+    return list(at_parting(_expert_over(source, found), found.is_error, source.options))
+
+
+def _success_over_failure_at_parting(source: PairSource, found: Round) -> list[Pair]:
+    """Of all trajectories of a task that were played, in the order in which the collections are named."""
+    tasks: dict[str, list[Side]] = defaultdict(list)
+    for played in found.played(source):
+        for task, sides in by_task(played).items():
+            tasks[task] += [side for side in sides if side.episode.agent != "expert"]
+    pairs: list[Pair] = []
+    for task in sorted(tasks):
+        for couple in combinations(tasks[task], 2):
+            better, worse = sorted(couple, key=lambda side: not side.episode.success)
+            if better.episode.success and worse.episode.failure:
+                pairs.append(Pair(kind=kind_of(source), chosen=better, rejected=worse))
+    return list(at_parting(pairs, found.is_error, source.options))
+
+
 def _counts(side: Side, options: Mapping[str, Any]) -> bool:
     """Whether a trajectory may stand in a pair: any of them may where a source says all."""
     return side.episode.failure or options.get("only", "failures") == "all"
@@ -194,7 +224,7 @@ def _preferences(
     source: PairSource, couples: Sequence[tuple[Side, Side]], expert: Side | None
 ) -> Iterator[Pair]:
     """The couples as pairs, the rejected side cut where the source says so and the task has an expert."""
-    extra = source.options.get("max_extra_turns", EXTRA_TURNS[source.pairs])
+    extra = source.options.get("max_extra_turns", EXTRA_TURNS.get(source.pairs))
     for one, other in couples:
         worse, better = sorted((one, other), key=lambda side: side.episode.reward)
         if worse.episode.reward < better.episode.reward:
@@ -211,7 +241,7 @@ def _kept(kinds: Sequence[Sequence[Pair]], config: AgentConfig, seed: int) -> li
             tasks[pair.chosen.episode.task_id][place].append(pair)
     kept: list[Pair] = []
     for task in sorted(tasks):
-        seen: set[tuple[Key, Key, int, int]] = set()
+        seen: set[tuple[Key, Key, int, int, Turns]] = set()
         for pairs in tasks[task]:
             left = config.max_pairs_per_kind
             for pair in order(config.pairs_kept, seed)(pairs):
@@ -249,6 +279,8 @@ PAIRED: dict[str, Callable[[PairSource, Round], list[Pair]]] = {
     "better_over_worse": _better_over_worse,
     "verified_branch": _verified_branch,
     "step_and_outcome": _step_and_outcome,
+    "expert_over_at_parting": _expert_over_at_parting,
+    "success_over_failure_at_parting": _success_over_failure_at_parting,
 }
 IMITATED: dict[str, Callable[[ImitationSource, Round], list[Imitated]]] = {
     "successes": _successes,
@@ -295,7 +327,8 @@ def _named(pair: Pair) -> dict[str, Any]:
     }
     first = {"chosen_from": pair.chosen_from, "rejected_from": pair.rejected_from}
     later = {key: turn for key, turn in first.items() if turn > 0}
-    return {"task_id": pair.chosen.episode.task_id, "kind": pair.kind, **names, **later}
+    weights = {} if pair.rejected_turns is None else {"rejected_turns": list(pair.rejected_turns)}
+    return {"task_id": pair.chosen.episode.task_id, "kind": pair.kind, **names, **later, **weights}
 
 
 def _short(line: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ from coevo_jax.methods.better_over_worse import better_over_worse
 from coevo_jax.methods.expert_over import expert_over
 from coevo_jax.methods.imitation import experts, successes
 from coevo_jax.methods.material import Imitation, Preference
+from coevo_jax.methods.parting import expert_over_at_parting, success_over_failure_at_parting
 from coevo_jax.methods.points import Point, expert_turns, failed_turns, turn_ends
 from coevo_jax.methods.proposals import agent_proposals, expert_proposals
 from coevo_jax.methods.step_and_outcome import step_and_outcome
@@ -25,6 +26,8 @@ PAIR_BUILDERS: dict[str, PairBuilder] = {
     "better_over_worse": better_over_worse,
     "verified_branch": verified_branch,
     "step_and_outcome": step_and_outcome,
+    "expert_over_at_parting": expert_over_at_parting,
+    "success_over_failure_at_parting": success_over_failure_at_parting,
 }
 IMITATION_BUILDERS: dict[str, ImitationBuilder] = {
     "successes": successes,

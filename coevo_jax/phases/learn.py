@@ -16,6 +16,7 @@ from coevo_jax.config.agents import AgentConfig
 from coevo_jax.config.options import of_round
 from coevo_jax.config.recipe import LearnOptions
 from coevo_jax.data.packing.plan import BatchPlan, pack
+from coevo_jax.data.packing.views import plain_turns
 from coevo_jax.data.pairing import Extra, Keep, PairSet, add_imitations, collect_pairs, keep_pairs
 from coevo_jax.files import write_whole
 from coevo_jax.learning.objective import AgentLoss
@@ -276,7 +277,7 @@ def _turn_counts(pair_set: PairSet, pairs: Sequence[PreferencePair]) -> dict[str
 
 
 def _imitated_counts(extras: Iterable[Extra]) -> dict[str, Any]:
-    """Of what is imitated without a pair, where some turns weigh otherwise: how many, and turns of weight 0."""
+    """Of what is imitated with weights of turns: how much, and the turns of weight 0."""
     turns = [extra.turns for extra in extras]
     left_out = sum(own.count(0.0) for own in turns if own is not None)
     weighed = sum(own is not None for own in turns)
@@ -309,7 +310,9 @@ def _write_pairs(path: Path, pair_set: PairSet) -> None:
         first = {"chosen_from": pair.chosen_from, "rejected_from": pair.rejected_from}
         named = {"chosen": side(pair.chosen), "rejected": side(pair.rejected)}
         later = {key: turn for key, turn in first.items() if turn}
-        return {"task_id": pair.task_id, "kind": pair.kind} | named | later
+        turns = plain_turns(pair.rejected_turns)
+        weighed = {} if turns is None else {"rejected_turns": list(turns)}
+        return {"task_id": pair.task_id, "kind": pair.kind} | named | later | weighed
 
     lines = [json.dumps(line(pair)) for pair in pair_set.pairs]
     write_whole(path, "".join(line + "\n" for line in lines))

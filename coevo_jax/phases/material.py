@@ -5,6 +5,7 @@ from typing import Any
 
 from coevo_jax.config.check_recipe import source_options
 from coevo_jax.config.recipe import BranchOptions, Source, played_of
+from coevo_jax.envs.env import error_test
 from coevo_jax.methods.material import Material
 from coevo_jax.methods.table import find_builder
 from coevo_jax.phases.world import World
@@ -19,7 +20,8 @@ def built(
 ) -> Iterable[Any]:
     """What a builder makes of the collections that its source names, of the phase's round."""
     played = tuple(read_round(run, phase, name) for name in source.of)
-    return find_builder(*source.builder)(Material(played=played, experts=experts), **source_options(source))
+    material = Material(played=played, experts=experts, is_error=error_test(world.env))
+    return find_builder(*source.builder)(material, **source_options(source))
 
 
 def read_round(run: Run, phase: Phase, name: str) -> list[Trajectory]:
