@@ -165,7 +165,7 @@ def pair_from_another_turn(run: Path) -> None:
     edit_lines(run, PAIRS, change)
 
 
-@collected(EDITS["cso"])(f"pairs/{PHASE}", "report/results.json")
+@collected(EDITS["cso"])(f"pairs/{PHASE}")
 def share_of_other_turns(run: Path) -> None:
     edit_record(run, PHASE, lambda one: one["records"]["pairs"][0].update(critical_turn_share=0.99))
 
@@ -181,9 +181,7 @@ def step_that_nobody_proposed(run: Path) -> None:
 
 
 @collected(EDITS["ipr"])(f"pairs/{PHASE}")
-def step_pair_that_roll_outs_do_not_bear_out(run: Path) -> None:
-    """The expert's step at another turn than that of the pair."""
-
+def step_pair_that_stands_twice(run: Path) -> None:
     def change(text):
         place = next(i for i, line in enumerate(text) if "chosen_from" in line)
         text.insert(place, text[place])
@@ -191,7 +189,7 @@ def step_pair_that_roll_outs_do_not_bear_out(run: Path) -> None:
     edit_lines(run, PAIRS, change)
 
 
-@collected(EDITS["eef"])(f"plan/{PHASE}")
+@collected(EDITS["eef"])(f"plan/{PHASE}", f"references/{PHASE}")
 def harmful_turn_that_is_learned(run: Path) -> None:
     def change(plan):
         views = (view for step in plan["steps"] for micro in step for view in micro["views"])
