@@ -24,6 +24,7 @@ class Phase:
     agent: str  # who plays or learns, by the recipe's name
     index: int  # place in the schedule: part of every random key of the phase
     collection: str = ""  # what a phase that plays is filling
+    mark: str = ""  # that a phase that plays plays under
     learning: LearnOptions | None = None  # what a phase that learns learns from
     branching: BranchOptions | None = None  # from where a phase plays on that does not begin at tasks' starts
 
@@ -54,13 +55,15 @@ def schedule(config: Config) -> tuple[Phase, ...]:
     rounds = []
     for number in range(1, config.rounds + 1):
         for phase in config.recipe:
-            kind, collection, learning, branching = "evaluate", f"eval-{phase.agent}", None, None
+            mark, learning, branching = "", None, None
             if isinstance(phase, ExplorePhase):
-                kind, collection = "explore", phase.explore.collection
+                kind, collection, mark = "explore", phase.explore.collection, phase.explore.mark
             elif isinstance(phase, BranchPhase):
                 kind, collection, branching = "branch", phase.branch.into, phase.branch
             elif isinstance(phase, LearnPhase):
                 kind, collection, learning = "learn", "", phase.learn
+            else:
+                kind, collection, mark = "evaluate", f"eval-{phase.evaluate.label}", phase.evaluate.mark
             rounds.append(
                 Phase(
                     kind=kind,
@@ -69,6 +72,7 @@ def schedule(config: Config) -> tuple[Phase, ...]:
                     agent=phase.agent,
                     index=len(opening) + len(rounds),
                     collection=collection,
+                    mark=mark,
                     learning=learning,
                     branching=branching,
                 )

@@ -76,6 +76,7 @@ class Trajectory:
     logps: np.ndarray  # float32 [L]: log-probability at temperature 1; 0 where agent_mask is False
     collection: str = ""  # by which a recipe names what it stands in; "" where that is not known
     branch: Branch | None = None  # None where the episode was played from its task's start
+    mark: str = ""  # that its prompt is under (`methods.marks`); "" has none
 
     @property
     def finished(self) -> bool:

@@ -4,7 +4,8 @@
     every round     the recipe's phases, in its order
 
 The agent that a recipe names first is the one that the run is about. All names come from the recipe: a phase
-is called by its collection, its learning or its agent, the files of a learning by its round and itself.
+is called by its collection, its learning, its evaluation or its agent, the files of a learning by its round
+and itself.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ from typing import Literal
 
 from coevo_jax.audit.reading import RunFiles
 from coevo_jax.config.agents import AgentConfig
+from coevo_jax.config.beside import BesideOptions
 from coevo_jax.config.options import Config
 from coevo_jax.config.recipe import (
     BranchOptions,
@@ -37,9 +39,11 @@ class Phase:
     agent: str
     round: int = 0
     collection: str = ""  # what the shards of a phase that plays are called
+    mark: str = ""  # that a phase that plays plays under
     learning: str = ""  # what the files of a learning are called, beside its round
     sources: tuple[PairSource | ImitationSource, ...] = field(default=(), compare=False)  # of what is learned
     branching: BranchOptions | None = field(default=None, compare=False)  # where episodes are left
+    beside: BesideOptions | None = field(default=None, compare=False)  # of a learning on mixed logits
 
     @property
     def plan(self) -> str:
@@ -49,6 +53,11 @@ class Phase:
     @property
     def pairs(self) -> str:
         return f"pairs/{self.stem}.jsonl"
+
+    @property
+    def draws(self) -> str:
+        """The path of how often each trajectory was drawn, and by which entropies."""
+        return f"draws/{self.stem}.json"
 
     @property
     def stem(self) -> str:
@@ -97,7 +106,8 @@ def _in_round(number: int, phase: RecipePhase) -> Phase:
     if isinstance(phase, ExplorePhase):
         agent, collection = phase.explore.agent, phase.explore.into or phase.explore.agent
         name = f"round-{number:02d}/explore_{collection}"
-        return Phase(name=name, kind="explore", round=number, agent=agent, collection=collection)
+        mark = phase.explore.mark
+        return Phase(name=name, kind="explore", round=number, agent=agent, collection=collection, mark=mark)
     if isinstance(phase, BranchPhase):
         into = phase.branch.into
         return Phase(
@@ -110,14 +120,22 @@ def _in_round(number: int, phase: RecipePhase) -> Phase:
         )
     if isinstance(phase, LearnPhase):
         agent, learning = phase.learn.agent, phase.learn.name or phase.learn.agent
-        name, sources = f"round-{number:02d}/learn_{learning}", phase.learn.sources
-        return Phase(name=name, kind="learn", round=number, agent=agent, learning=learning, sources=sources)
-    return _evaluates(number, phase.evaluate.agent)
+        return Phase(
+            name=f"round-{number:02d}/learn_{learning}",
+            kind="learn",
+            round=number,
+            agent=agent,
+            learning=learning,
+            sources=phase.learn.sources,
+            beside=phase.learn.beside,
+        )
+    return _evaluates(number, phase.evaluate.agent, phase.evaluate.name, phase.evaluate.mark)
 
 
-def _evaluates(number: int, agent: str) -> Phase:
-    name = f"round-{number:02d}/evaluate_{agent}"
-    return Phase(name=name, kind="evaluate", round=number, agent=agent, collection=f"eval-{agent}")
+def _evaluates(number: int, agent: str, own: str | None = None, mark: str = "") -> Phase:
+    called = own or agent
+    name, collection = f"round-{number:02d}/evaluate_{called}", f"eval-{called}"
+    return Phase(name=name, kind="evaluate", round=number, agent=agent, collection=collection, mark=mark)
 
 
 def finished(files: RunFiles, *kinds: str) -> list[Phase]:

@@ -12,9 +12,9 @@ A source of a learning names who makes its pairs, out of which collections of th
 Ties teach nothing. With `max_extra_turns`, what the rejected side did beyond the turns of its task's expert
 and as many more is cut off. Of each kind and task as many pairs are kept as the agent's options say, by their
 order. The same tokens, counted from the same turns on, stand in a pair once, under the kind that comes first
-and the name of the first trajectory that has them. Beside the pairs stand what is imitated: `successes`, or
-`experts` of what was played. What is learned of branches, `branch_lessons` derives; what a function of the
-user's own makes is not derived.
+and the name of the first trajectory that has them. Beside the pairs stand what is imitated: `successes`,
+`experts` of what was played, or all of it, `graded` (`audit.marks`). What is learned of branches,
+`branch_lessons` derives; what a function of the user's own makes is not derived.
 """
 
 import json
@@ -29,13 +29,16 @@ import numpy as np
 
 from coevo_jax.audit.branch_lessons import refined, segments, verified
 from coevo_jax.audit.check import Check, NotCheckable, differs, judge, same
+from coevo_jax.audit.draws import counts_of, drawn_extras
 from coevo_jax.audit.keeping import order, spread
-from coevo_jax.audit.order import Phase, asked_of, kind_of, learn_options
+from coevo_jax.audit.marks import graded
+from coevo_jax.audit.order import Phase, asked_of, expected_phases, kind_of, learn_options
 from coevo_jax.audit.parting import at_parting
 from coevo_jax.audit.reading import Episode, RunFiles, read_episodes
+from coevo_jax.audit.rendering import Rendering, open_rendering
 from coevo_jax.audit.rows import teachable
 from coevo_jax.audit.sides import Imitated, Key, Pair, Side, Turns, by_task, cut, weights_of_turns
-from coevo_jax.audit.whose import tasks_in
+from coevo_jax.audit.whose import Tasks, tasks_in
 from coevo_jax.config.agents import AgentConfig
 from coevo_jax.config.options import Config
 from coevo_jax.config.recipe import BranchOptions, ImitationSource, PairSource
@@ -65,6 +68,14 @@ class Round:
     def __init__(self, files: RunFiles, number: int) -> None:
         self._files, self._number = files, number
         self._played: dict[str, list[Side]] = {}
+        phases = [phase for phase in expected_phases(files.config) if phase.kind == "explore"]
+        self._marks = {phase.collection: phase.mark for phase in phases}
+
+    @cached_property
+    def rendering(self) -> Rendering:
+        """What a prompt's tokens are; the system prompt is the environment's."""
+        folder, tasks = self._files.folder / "tokenizer", Tasks(self._files.config)
+        return open_rendering(folder, tasks.opened_prompt())
 
     @cached_property
     def experts(self) -> list[Side]:
@@ -92,7 +103,10 @@ class Round:
             if not paths:
                 raise NotCheckable(f"no committed shards of {name} in round {self._number}")
             episodes = (e for path in paths for e in read_episodes(path, COLUMNS))
-            self._played[name] = [Side(source=name, episode=e, length=len(e.tokens)) for e in episodes]
+            mark = self._marks.get(name, "")
+            self._played[name] = [
+                Side(source=name, episode=e, length=len(e.tokens), mark=mark) for e in episodes
+            ]
         return self._played[name]
 
 
@@ -103,6 +117,18 @@ def derive(files: RunFiles, phase: Phase) -> Lesson:
     Raises:
       NotCheckable: a function of the user's own makes it; or under a budget, where it is not known which
         pairs fit a microbatch.
+    """
+    found = derive_all(files, phase)
+    if phase.beside is None or phase.beside.sampling is None or not found.extras:
+        return found
+    return replace(found, extras=drawn_extras(found.extras, counts_of(files, phase)))
+
+
+def derive_all(files: RunFiles, phase: Phase) -> Lesson:
+    """The same before trajectories are drawn, where a learning draws them.
+
+    Raises:
+      NotCheckable: as in `derive`.
     """
     pairs = derive_pairs(files, phase)
     found, imitations = round_of(files, phase), []
@@ -274,6 +300,10 @@ def _beneficial_segments(source: ImitationSource, found: Round) -> list[Imitated
     return list(segments(found.played(source), found.expert_of, source.options))
 
 
+def _graded(source: ImitationSource, found: Round) -> list[Imitated]:
+    return [Imitated(side=side) for side in graded(source, found.played(source), found.rendering)]
+
+
 PAIRED: dict[str, Callable[[PairSource, Round], list[Pair]]] = {
     "expert_over": _expert_over,
     "better_over_worse": _better_over_worse,
@@ -286,6 +316,7 @@ IMITATED: dict[str, Callable[[ImitationSource, Round], list[Imitated]]] = {
     "successes": _successes,
     "experts": _experts,
     "beneficial_segments": _beneficial_segments,
+    "graded": _graded,
 }
 
 

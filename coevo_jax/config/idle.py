@@ -8,7 +8,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from coevo_jax.config.check_beside import same_models
+from coevo_jax.config.check_marks import marks_of
 from coevo_jax.config.options import Config
+from coevo_jax.config.origin import Origin
 from coevo_jax.config.recipe import (
     PairSource,
     branches_of,
@@ -37,27 +40,6 @@ class Rule:
     why: Why
 
 
-@dataclass(frozen=True)
-class Origin:
-    """Who set each dotted key, and whose settings are refused where they are idle."""
-
-    of: Mapping[str, str]
-    file: str | None  # the config itself, without the files it extends; None lets all that it sets pass
-    overrides: frozenset[str]
-
-    def chose(self, key: str, decided_by: tuple[str, ...]) -> bool:
-        """Whether a key was set by the config itself or an override, and not made idle by a later one."""
-        who = self.of.get(key)
-        if who in self.overrides:
-            return True
-        return who is not None and who == self.file and not any(map(self._overridden, decided_by))
-
-    def _overridden(self, key: str) -> bool:
-        return any(
-            who in self.overrides for other, who in self.of.items() if f"{other}.".startswith(f"{key}.")
-        )
-
-
 def idle_options(config: Config, origin: Origin) -> Iterator[str]:
     """Every option that was set and does nothing, each in one sentence that names who set it."""
     told: list[str] = []
@@ -82,6 +64,7 @@ def remarks(config: Config) -> Iterator[str]:
                 f"agents.{name}.reference_every is 1: at every step the agent is its own reference, so its "
                 "margins in the log will be 0"
             )
+    yield from same_models(config)
 
 
 def is_default(config: Config, key: str) -> bool:
@@ -242,7 +225,9 @@ def _given_tokenizer(config: Config, _: str) -> str:
     return f"the tokenizer is {given[0]}.path's, so none is trained" if given else ""
 
 
-def _fits(_: Config, __: str) -> str:
+def _fits(config: Config, _: str) -> str:
+    if marks_of(config):  # a trajectory may have played under another mark than it is learned under
+        return ""
     return (
         "no trajectory is longer than a row: rollout.max_tokens is at most batch.row_length, and longer "
         "experts are left out"

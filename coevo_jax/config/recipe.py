@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Discriminator, Field, Tag, field_validator
 
+from coevo_jax.config.beside import BesideOptions
 from coevo_jax.config.strict import StrictModel
 
 LossTerms = str | dict[str, float]
@@ -127,6 +128,8 @@ class ExploreOptions(StrictModel):
     """Who plays."""
     into: Name | None = None
     """Collection of what is played; null is the agent's name."""
+    mark: str = ""
+    """Mark that the tasks are played under: a text in which {task} stands for the task; "" plays without."""
 
     @property
     def collection(self) -> str:
@@ -172,6 +175,8 @@ class LearnOptions(StrictModel):
     """What it learns from."""
     name: Name | None = None
     """Tells learnings of one agent apart in a round; null is the agent's name."""
+    beside: BesideOptions | None = None
+    """A weak model whose logits are mixed with the agent's (WMSS); null learns from the agent's alone."""
 
     @property
     def pairs(self) -> tuple[PairSource, ...]:
@@ -191,6 +196,15 @@ class EvaluateOptions(StrictModel):
 
     agent: Name
     """Who is evaluated."""
+    name: Name | None = None
+    """Tells evaluations of one agent apart in a round; null is the agent's name, and what runs are compared
+    by."""
+    mark: str = ""
+    """Mark that the tasks are played under: a text in which {task} stands for the task; "" plays without."""
+
+    @property
+    def label(self) -> str:
+        return self.name or self.agent
 
 
 class ExplorePhase(StrictModel):
@@ -246,7 +260,7 @@ class EvaluatePhase(StrictModel):
 
     @property
     def name(self) -> str:
-        return f"evaluate_{self.evaluate.agent}"
+        return f"evaluate_{self.evaluate.label}"
 
 
 RecipePhase = Annotated[
@@ -328,6 +342,16 @@ def played_of(recipe: Recipe) -> dict[str, str]:
         for phase in recipe
         if isinstance(phase, ExplorePhase | BranchPhase)
     }
+
+
+def evaluations_of(recipe: Recipe) -> tuple[EvaluateOptions, ...]:
+    """Every evaluation of a round, in order."""
+    return tuple(phase.evaluate for phase in recipe if isinstance(phase, EvaluatePhase))
+
+
+def mark_of(recipe: Recipe, agent: str) -> str:
+    """The mark that an agent is used under: that of its evaluation by its own name; "" without one."""
+    return next((one.mark for one in evaluations_of(recipe) if one.label == agent), "")
 
 
 def together_of(recipe: Recipe) -> tuple[ExplorePhase, ...]:

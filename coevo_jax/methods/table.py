@@ -9,6 +9,7 @@ from coevo_jax.methods.beneficial_segments import beneficial_segments
 from coevo_jax.methods.better_over_worse import better_over_worse
 from coevo_jax.methods.expert_over import expert_over
 from coevo_jax.methods.imitation import experts, successes
+from coevo_jax.methods.marks import graded
 from coevo_jax.methods.material import Imitation, Preference
 from coevo_jax.methods.parting import expert_over_at_parting, success_over_failure_at_parting
 from coevo_jax.methods.points import Point, expert_turns, failed_turns, turn_ends
@@ -33,6 +34,7 @@ IMITATION_BUILDERS: dict[str, ImitationBuilder] = {
     "successes": successes,
     "experts": experts,
     "beneficial_segments": beneficial_segments,
+    "graded": graded,
 }
 POINT_BUILDERS: dict[str, PointBuilder] = {
     "expert_turns": expert_turns,

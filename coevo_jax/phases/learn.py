@@ -15,6 +15,7 @@ from coevo_jax.batch import PreferenceBatch
 from coevo_jax.config.agents import AgentConfig
 from coevo_jax.config.options import of_round
 from coevo_jax.config.recipe import LearnOptions
+from coevo_jax.data.chat.marking import remark
 from coevo_jax.data.packing.plan import BatchPlan, pack
 from coevo_jax.data.packing.views import plain_turns
 from coevo_jax.data.pairing import Extra, Keep, PairSet, add_imitations, collect_pairs, keep_pairs
@@ -23,8 +24,10 @@ from coevo_jax.learning.objective import AgentLoss
 from coevo_jax.learning.optimizer import constant_rate
 from coevo_jax.learning.pull import pulls
 from coevo_jax.learning.train_state import Agents
+from coevo_jax.methods.material import Imitation, as_imitation
 from coevo_jax.methods.turns import turn_starts
 from coevo_jax.models.transformer import Params
+from coevo_jax.phases.beside import WeakModel, find_weak, weak_words, without_weak
 from coevo_jax.phases.material import built
 from coevo_jax.phases.world import World
 from coevo_jax.progress import CONSOLE, say
@@ -50,6 +53,8 @@ class _Lesson:
     steps: int  # that are taken, epoch after epoch
     seed: int  # of their order
     budget: Budget
+    marks: list[dict[str, Any]]  # of what is imitated, and how often; none where no mark is learned
+    beside: dict[str, Any]  # what the record says of a weak model beside the agent
 
     def records(self) -> dict[str, Any]:
         """What the phase's record says of it."""
@@ -65,14 +70,16 @@ class _Lesson:
             "learned_tokens": learned_tokens(plan, self.steps, self.seed),
         }
         records |= _imitated_counts(self.extras)
-        return records | ({"budget": self.budget} if self.budget else {})
+        records |= {"marks": self.marks} if self.marks else {}
+        return records | self.beside | ({"budget": self.budget} if self.budget else {})
 
 
 def learn(run: Run, world: World, agents: Agents, phase: Phase) -> Agents:
     """Train one agent for one round: collect pairs, score the references once, take the optimizer steps."""
     config = run.config.agents[phase.agent]
     record = run.begin(phase.name)
-    lesson = _lesson(run, world, phase, config)
+    weak = find_weak(run, world, agents, phase, record)
+    lesson = _lesson(run, world, phase, config, weak)
     pair_set, plan, steps = lesson.pair_set, lesson.plan, lesson.steps
     pairs_path = run.folder / "pairs" / f"{phase.stem}.jsonl"
     if run.leads:
@@ -107,7 +114,11 @@ def learn(run: Run, world: World, agents: Agents, phase: Phase) -> Agents:
         batches = references.batches_at(0, agents[phase.agent])
         records["pull"] = _pull(batches, len(plan.steps), beta, world.losses[phase.agent])
         record = replace(record, records=records)
-        planned = _plan_counts(plan) | {f"pull/{term}": pull for term, pull in records["pull"].items()}
+        planned = (
+            _plan_counts(plan)
+            | _beside_counts(records)
+            | {f"pull/{term}": pull for term, pull in records["pull"].items()}
+        )
         planned = {f"{phase.agent}/{name}": float(value) for name, value in planned.items()}
         run.log.write(int(agents[phase.agent].step), phase.name, planned)
         CONSOLE.print(f"{phase.name}: {_pull_words(records['pull'])}", soft_wrap=True)
@@ -118,27 +129,36 @@ def learn(run: Run, world: World, agents: Agents, phase: Phase) -> Agents:
         steps=steps,
         beta=beta,
         rate=lambda step, steps: constant_rate(step, steps, peak, config.warmup_fraction),
-        files=lambda: [pairs_path, plan_path, *references.files()],
+        files=lambda: [pairs_path, plan_path, *references.files(), *(weak.files if weak else [])],
+        arguments=None if weak is None else weak.arguments(),
     )
-    pace = Pace(world.learner, plan, world.mesh)
-    record, agents = optimize(run, world, world.programs[phase.agent], agents, phase, record, course, pace)
+    pace = Pace(world.learner, plan, world.mesh, beside=None if weak is None else weak.beside_passes)
+    programs = world.programs[phase.agent] if weak is None else weak.programs
+    record, agents = optimize(run, world, programs, agents, phase, record, course, pace)
+    agents = without_weak(agents)
     record = replace(record, records=records | {"checkpoint": run.next_checkpoint})
     run.commit(record, files=course.files(), agents=agents, finished=True)
     learned = [*map(_kind_words, records["pairs"]), *_imitated_words(records)]
     kinds = ", ".join(learned) or "no pairs"
     words = f"{kinds}; {record.position} steps, padding {plan.padding:.1%}, shared {plan.shared:.1%}"
+    told = _mark_words(lesson.marks), weak_words(records)
     say(
         record.name,
         record.seconds,
-        ", ".join(filter(None, (words, budget_words(lesson.budget), pace.words()))),
+        ", ".join(filter(None, (words, *told, budget_words(lesson.budget), pace.words()))),
     )
     return agents
 
 
-def _lesson(run: Run, world: World, phase: Phase, config: AgentConfig) -> _Lesson:
+def _lesson(run: Run, world: World, phase: Phase, config: AgentConfig, weak: WeakModel | None) -> _Lesson:
     """The pairs and trajectories of a round as batches, within the budget where there is one."""
     pairs, budget = _within_budget(run, world, phase, config, _paired(run, world, phase, config))
     pair_set, extras = _imitated(run, world, phase, pairs)
+    beside: dict[str, Any] = {}
+    if weak is not None:
+        extras, beside = weak.drawn(
+            pair_set, extras, lambda all_of_them: _pack(run, world, phase, config, pair_set, all_of_them)
+        )
     plan = _pack(run, world, phase, config, pair_set, extras)
     seed, steps = phase.seed(run.config.seed), config.epochs * len(plan.steps)
     asked = asked_of(run.config, phase, "learned_tokens")
@@ -154,6 +174,8 @@ def _lesson(run: Run, world: World, phase: Phase, config: AgentConfig) -> _Lesso
         steps=steps,
         seed=seed,
         budget=budget,
+        marks=_mark_counts(pair_set, extras),
+        beside=beside,
     )
 
 
@@ -199,6 +221,11 @@ def _plan_counts(plan: BatchPlan) -> dict[str, float]:
     }
 
 
+def _beside_counts(records: dict[str, Any]) -> dict[str, float]:
+    """The draws beside a weak model, for the metrics log."""
+    return {f"beside/{name}": n for name, n in records.get("beside", {}).items() if name != "weak"}
+
+
 def _has_learned(run: Run, phase: Phase) -> bool:
     """Whether the agent has taken a step in an earlier learning; those of the warm start do not count."""
     learnings = (other for other in schedule(run.config) if other.kind == "learn")
@@ -239,10 +266,42 @@ def _imitated(run: Run, world: World, phase: Phase, pair_set: PairSet) -> tuple[
     """The pairs with the trajectories that are learned from without one, and the SFT weights of these."""
     extras: dict[Extra, float] = {}
     for source in _learning(phase).imitations:
-        found = built(run, world, phase, source, world.experts)
+        found = [
+            _as_learned(world, as_imitation(one)) for one in built(run, world, phase, source, world.experts)
+        ]
         pair_set, imitated = add_imitations(pair_set, found, source.imitate)
         extras |= {one: extras.get(one, 0.0) + source.weight for one in imitated}
     return pair_set, extras
+
+
+def _as_learned(world: World, imitation: Imitation) -> Imitation:
+    """An imitation as the agent is to see it: its trajectory's prompt under its mark."""
+    if not imitation.mark:
+        return imitation
+    shown = remark(world.chat, world.env.system_prompt, imitation.trajectory, imitation.mark)
+    return imitation._replace(trajectory=shown)
+
+
+def _mark_counts(pair_set: PairSet, extras: Iterable[Extra]) -> list[dict[str, Any]]:
+    """How many trajectories are imitated under each mark; none where no mark is learned."""
+    imitated: dict[str, list[Trajectory]] = {}
+    for trajectory in (pair_set.trajectories[one.trajectory] for one in extras):
+        imitated.setdefault(trajectory.mark, []).append(trajectory)
+    return [
+        {
+            "mark": mark,
+            "count": len(own),
+            "tasks": len({one.task_id for one in own}),
+            "mean_reward": float(np.mean([one.reward for one in own])),
+        }
+        for mark, own in sorted(imitated.items(), key=lambda both: -max(one.reward for one in both[1]))
+        if set(imitated) != {""}
+    ]
+
+
+def _mark_words(marks: Iterable[dict[str, Any]]) -> str:
+    """The same for people; "" without marks."""
+    return ", ".join(f"{one['count']} under {one['mark']!r}" for one in marks)
 
 
 def _pair_counts(pair_set: PairSet, kinds: Iterable[str]) -> list[dict[str, Any]]:
@@ -319,9 +378,10 @@ def _write_pairs(path: Path, pair_set: PairSet) -> None:
 
 
 def _side(trajectory: Trajectory) -> dict[str, Any]:
-    """A trajectory of a round's learning by its collection, task and sample."""
+    """A trajectory of a round's learning by its collection, task and sample, and its mark if it has one."""
     source = trajectory.collection or trajectory.agent
-    return {"source": source, "task_id": trajectory.task_id, "sample": trajectory.sample}
+    named = {"source": source, "task_id": trajectory.task_id, "sample": trajectory.sample}
+    return named | ({"mark": trajectory.mark} if trajectory.mark else {})
 
 
 def _reference_params(run: Run, world: World, agents: Agents, phase: Phase, config: AgentConfig) -> Params:

@@ -25,6 +25,7 @@ from coevo_jax.phases.world import (
     EXPERTS_FILE,
     IMPORTED_FILE,
     TOKENIZER_DIR,
+    check_held,
     embedded_tokens,
     longest_trajectory,
     open_env,
@@ -66,6 +67,7 @@ def _prepare(run: Run) -> None:
             tokenizer = load_tokenizer(source)
             save_tokenizer(tokenizer, folder)
         chat = chat_format(tokenizer)
+        check_held(config, chat)
         longest, prompt = longest_trajectory(config), env.system_prompt
         experts = load_experts(env, chat, list(tasks.values()), max_tokens=longest)
         _require_explored_experts(config, env, experts)

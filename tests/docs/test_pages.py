@@ -111,7 +111,7 @@ def test_the_recipes_are_those_of_the_table():
 
 def _name(phase: dict) -> str:
     [(kind, options)] = phase.items()
-    return f"{kind}_{options.get('into') or options['agent']}"
+    return f"{kind}_{options.get('into') or options.get('name') or options['agent']}"
 
 
 def test_co_evolution_is_printed_as_it_is_shipped():
@@ -122,19 +122,15 @@ def test_co_evolution_is_printed_as_it_is_shipped():
 
 def test_the_builders_and_their_options_are_those_of_the_table():
     rows = dict(
-        re.findall(r"^\| `(\w+)` \| (?:pairs|imitation): (.*) \|$", TEXT["docs/method.md"], re.MULTILINE)
+        re.findall(
+            r"^\| `(\w+)` \| (?:pairs|imitation|points): (.*) \|$", TEXT["docs/method.md"], re.MULTILINE
+        )
     )
-    functions = {name: function for kind in ("pairs", "imitate") for name, function in BUILDERS[kind].items()}
+    functions = {name: function for table in BUILDERS.values() for name, function in table.items()}
     assert set(rows) == set(functions)
     for name, function in functions.items():
         named = set(re.findall(r"`(\w+)` \(", rows[name]))
         assert named == set(builder_options(function)), name
-
-
-def test_the_points_are_those_of_the_table():
-    section = TEXT["docs/method.md"].partition("### Branches")[2].partition("### Sources")[0]
-    named = set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE))
-    assert named - {"at"} == set(BUILDERS["at"])
 
 
 def test_the_layout_names_every_room():
