@@ -13,12 +13,12 @@ Ties teach nothing. With `max_extra_turns`, what the rejected side did beyond th
 and as many more is cut off. Of each kind and task as many pairs are kept as the agent's options say, by their
 order. The same tokens, counted from the same turns on, stand in a pair once, under the kind that comes first
 and the name of the first trajectory that has them. Beside the pairs stand what is imitated: `successes`,
-`experts` of what was played, or all of it, `graded` (`audit.marks`). What a function of the user's own makes
-is not derived here.
+`experts` of what was played, or all of it, `graded` (`audit.marks`). What is learned of branches,
+`branch_lessons` derives; what a function of the user's own makes is not derived.
 """
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from coevo_jax.audit.branch_lessons import refined, segments, verified
 from coevo_jax.audit.check import Check, NotCheckable, differs, judge, same
 from coevo_jax.audit.draws import counts_of, drawn_extras
 from coevo_jax.audit.keeping import order, spread
@@ -286,6 +287,18 @@ def _experts(source: ImitationSource, found: Round) -> list[Imitated]:
     return [Imitated(side=side) for side in found.experts if side.episode.task_id in tasks]
 
 
+def _verified_branch(source: PairSource, found: Round) -> list[Pair]:
+    return verified(found.played(source), source.options, kind_of(source))
+
+
+def _step_and_outcome(source: PairSource, found: Round) -> list[Pair]:
+    return list(refined(found.played(source), found.expert_of, source.options, kind_of(source)))
+
+
+def _beneficial_segments(source: ImitationSource, found: Round) -> list[Imitated]:
+    return list(segments(found.played(source), found.expert_of, source.options))
+
+
 def _graded(source: ImitationSource, found: Round) -> list[Imitated]:
     return [Imitated(side=side) for side in graded(source, found.played(source), found.rendering)]
 
@@ -293,12 +306,15 @@ def _graded(source: ImitationSource, found: Round) -> list[Imitated]:
 PAIRED: dict[str, Callable[[PairSource, Round], list[Pair]]] = {
     "expert_over": _expert_over,
     "better_over_worse": _better_over_worse,
+    "verified_branch": _verified_branch,
+    "step_and_outcome": _step_and_outcome,
     "expert_over_at_parting": _expert_over_at_parting,
     "success_over_failure_at_parting": _success_over_failure_at_parting,
 }
 IMITATED: dict[str, Callable[[ImitationSource, Round], list[Imitated]]] = {
     "successes": _successes,
     "experts": _experts,
+    "beneficial_segments": _beneficial_segments,
     "graded": _graded,
 }
 
@@ -363,5 +379,17 @@ def counts(pairs: Sequence[Pair], phase: Phase) -> list[dict[str, Any]]:
             gaps = [pair.chosen.episode.reward - pair.rejected.episode.reward for pair in own]
             tasks = len({pair.chosen.episode.task_id for pair in own})
             gap = float(np.mean(gaps))
-            rows.append({"kind": kind, "count": len(own), "tasks": tasks, "mean_reward_gap": gap})
+            row = {"kind": kind, "count": len(own), "tasks": tasks, "mean_reward_gap": gap}
+            rows.append(row | _turn_counts(own))
     return rows
+
+
+def _turn_counts(pairs: Sequence[Pair]) -> dict[str, Any]:
+    """Of pairs some of which count from a later turn on: how many from each, and of which rejected turns."""
+    by_turn = Counter(pair.rejected_from for pair in pairs)
+    if not any(pair.chosen_from or pair.rejected_from for pair in pairs):
+        return {}
+    rejected = {pair.rejected.key: pair.rejected.turns for pair in pairs}
+    critical = {(pair.rejected.key, pair.rejected_from) for pair in pairs}
+    share = len(critical) / sum(rejected.values())
+    return {"by_turn": {str(n): by_turn[n] for n in sorted(by_turn)}, "critical_turn_share": share}

@@ -14,6 +14,7 @@ from coevo_jax.config.check_recipe import check_kinds, check_recipe
 from coevo_jax.config.options import Config
 from coevo_jax.config.recipe import (
     agents_of,
+    branches_of,
     explorations_of,
     lead_of,
     learnings_of,
@@ -246,8 +247,10 @@ def _budget(config: Config) -> Iterator[str]:
         if name != "explored_tokens" and len(learnings) > 1:
             yield f"budget.{name}: the agent {lead} learns {len(learnings)} times a round, expected once"
     explorations = explorations_of(config.recipe)
-    if "explored_tokens" in asked and len(explorations) > 1:
+    if "explored_tokens" in asked and len(explorations) != 1:
         yield f"budget.explored_tokens: found {len(explorations)} explorations a round, expected one"
+    for phase in branches_of(config.recipe) if "explored_tokens" in asked else ():
+        yield f"budget.explored_tokens: found {phase.name} in the recipe, whose tokens no budget holds back"
 
 
 def _sampling(config: Config) -> Iterator[str]:

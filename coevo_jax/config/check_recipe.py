@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import create_model
 
+from coevo_jax.config.check_branches import check_branches
 from coevo_jax.config.options import Config
 from coevo_jax.config.recipe import (
     BranchOptions,
@@ -43,6 +44,7 @@ def check_recipe(config: Config) -> Iterator[str]:
     yield from _collections(config)
     for where, source in _sources(config):
         yield from _source(where, source)
+    yield from check_branches(config)
     if config.rounds > 0:
         yield from _too_few(config)
 

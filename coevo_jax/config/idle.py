@@ -11,8 +11,10 @@ from typing import Any
 from coevo_jax.config.check_beside import same_models
 from coevo_jax.config.check_marks import marks_of
 from coevo_jax.config.options import Config
+from coevo_jax.config.origin import Origin
 from coevo_jax.config.recipe import (
     PairSource,
+    branches_of,
     explorations_of,
     lead_of,
     learnings_of,
@@ -36,27 +38,6 @@ class Rule:
     keys: tuple[str, ...]  # dotted; NAME stands for any name
     decided_by: tuple[str, ...]  # keys that make them idle; whoever sets one of these later knows it
     why: Why
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Who set each dotted key, and whose settings are refused where they are idle."""
-
-    of: Mapping[str, str]
-    file: str | None  # the config itself, without the files it extends; None lets all that it sets pass
-    overrides: frozenset[str]
-
-    def chose(self, key: str, decided_by: tuple[str, ...]) -> bool:
-        """Whether a key was set by the config itself or an override, and not made idle by a later one."""
-        who = self.of.get(key)
-        if who in self.overrides:
-            return True
-        return who is not None and who == self.file and not any(map(self._overridden, decided_by))
-
-    def _overridden(self, key: str) -> bool:
-        return any(
-            who in self.overrides for other, who in self.of.items() if f"{other}.".startswith(f"{key}.")
-        )
 
 
 def idle_options(config: Config, origin: Origin) -> Iterator[str]:
@@ -121,9 +102,6 @@ def _show(value: Any) -> str:
     plain = value.model_dump(mode="json") if isinstance(value, StrictModel) else value
     text = json.dumps(plain, ensure_ascii=False, default=repr)
     return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-# Facts
 
 
 def _pairs(config: Config, name: str) -> list[PairSource]:
@@ -219,7 +197,19 @@ def _surplus(key: str) -> Why:
 
 
 def _greedy(config: Config, _: str) -> str:
-    return "" if config.explore.temperature else "explore.temperature is 0, which is greedy"
+    own = [one.branch.temperature for one in branches_of(config.recipe)]
+    shared = config.explore.temperature and (explorations_of(config.recipe) or None in own)
+    return "" if shared or any(own) else "explore.temperature is 0, which is greedy"
+
+
+def _own_temperatures(config: Config, _: str) -> str:
+    why, branches = _no_exploration(config, _), branches_of(config.recipe)
+    own = all(one.branch.temperature is not None for one in branches)
+    return f"{why}, and those that branch have a temperature of their own" if why and own else ""
+
+
+def _no_exploration(config: Config, _: str) -> str:
+    return "" if explorations_of(config.recipe) else "the recipe has no phase that explores"
 
 
 def _plays_alone(config: Config, _: str) -> str:
@@ -292,7 +282,8 @@ def _no_run(config: Config, _: str) -> str:
 
 
 def _never_explores(config: Config, name: str) -> str:
-    players = tuple(dict.fromkeys(phase.agent for phase in explorations_of(config.recipe)))
+    phases = [*explorations_of(config.recipe), *branches_of(config.recipe)]
+    players = tuple(dict.fromkeys(phase.agent for phase in phases))
     return "" if name in players else f"no such agent explores{nearest(name, players)}"
 
 
@@ -312,12 +303,17 @@ _LEARNING = _of_agents(
     *("max_pairs_per_kind", "pairs_kept", "sft_reduction", "turn_discount"),
     *("learning_rate", "warmup_fraction", "epochs", "keep_optimizer"),
 )
+_LLAMA3 = tuple(
+    f"model.rope_scaling.{name}" for name in ("low_freq_factor", "high_freq_factor", "original_max_positions")
+)
 
 RULES = (
     Rule(("rollout.server", *_EXPLORE, *_BUDGET, *_PREFERENCE, *_LEARNING), ("rounds",), _no_rounds),
     Rule(("batch.pairs", "batch.step_pairs"), ("rounds",), _no_rounds),
     Rule(("model.lora",), ("rounds", "model.lora.warm_start"), _no_adapter),
     Rule(("explore.top_p", "explore.top_k", "explore.min_p"), ("explore.temperature",), _greedy),
+    Rule(("explore.samples",), ("recipe",), _no_exploration),
+    Rule(("explore.temperature",), ("recipe",), _own_temperatures),
     Rule(("explore.together",), ("recipe",), _plays_alone),
     Rule(("explore.tasks",), ("rounds",), _surplus("explore.tasks")),
     Rule(("rollout.server.urls.NAME",), ("recipe",), _never_explores),
@@ -331,14 +327,7 @@ RULES = (
         _all_windows,
     ),
     Rule(("model.rope_scaling",), ("model.rope_scaling.factor",), _unscaled),
-    Rule(
-        tuple(
-            f"model.rope_scaling.{name}"
-            for name in ("low_freq_factor", "high_freq_factor", "original_max_positions")
-        ),
-        ("model.rope_scaling.kind",),
-        _linear,
-    ),
+    Rule(_LLAMA3, ("model.rope_scaling.kind",), _linear),
     Rule(("model.layer_types",), ("model.num_layers",), _more_layer_types),
     Rule(("batch.pairs", "batch.step_pairs"), ("recipe",), _no_pairs_at_all),
     Rule(("batch.too_long",), (), _fits),

@@ -1,7 +1,8 @@
 """The learning of a round: its pairs, references and optimizer steps (METHOD, steps 3 and 5)."""
 
 import json
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,7 @@ from coevo_jax.learning.optimizer import constant_rate
 from coevo_jax.learning.pull import pulls
 from coevo_jax.learning.train_state import Agents
 from coevo_jax.methods.material import Imitation, as_imitation
+from coevo_jax.methods.turns import turn_starts
 from coevo_jax.models.transformer import Params
 from coevo_jax.phases.beside import WeakModel, find_weak, weak_words, without_weak
 from coevo_jax.phases.material import built
@@ -46,6 +48,7 @@ class _Lesson:
 
     kinds: tuple[str, ...]  # of pairs, whether there are any or not
     pair_set: PairSet
+    extras: Sequence[Extra]  # what is imitated without a pair
     plan: BatchPlan
     steps: int  # that are taken, epoch after epoch
     seed: int  # of their order
@@ -66,6 +69,7 @@ class _Lesson:
             "shared": plan.shared,
             "learned_tokens": learned_tokens(plan, self.steps, self.seed),
         }
+        records |= _imitated_counts(self.extras)
         records |= {"marks": self.marks} if self.marks else {}
         return records | self.beside | ({"budget": self.budget} if self.budget else {})
 
@@ -134,7 +138,8 @@ def learn(run: Run, world: World, agents: Agents, phase: Phase) -> Agents:
     agents = without_weak(agents)
     record = replace(record, records=records | {"checkpoint": run.next_checkpoint})
     run.commit(record, files=course.files(), agents=agents, finished=True)
-    kinds = ", ".join(f"{kind['count']} {kind['kind']}" for kind in records["pairs"]) or "no pairs"
+    learned = [*map(_kind_words, records["pairs"]), *_imitated_words(records)]
+    kinds = ", ".join(learned) or "no pairs"
     words = f"{kinds}; {record.position} steps, padding {plan.padding:.1%}, shared {plan.shared:.1%}"
     told = _mark_words(lesson.marks), weak_words(records)
     say(
@@ -164,6 +169,7 @@ def _lesson(run: Run, world: World, phase: Phase, config: AgentConfig, weak: Wea
     return _Lesson(
         kinds=kinds,
         pair_set=pair_set,
+        extras=tuple(extras),
         plan=plan,
         steps=steps,
         seed=seed,
@@ -307,8 +313,49 @@ def _pair_counts(pair_set: PairSet, kinds: Iterable[str]) -> list[dict[str, Any]
         sides = [(pair_set.trajectories[p.chosen], pair_set.trajectories[p.rejected]) for p in pairs]
         gap = float(np.mean([chosen.reward - rejected.reward for chosen, rejected in sides]))
         tasks = len({pair.task_id for pair in pairs})
-        counts.append({"kind": kind, "count": len(pairs), "tasks": tasks, "mean_reward_gap": gap})
+        count = {"kind": kind, "count": len(pairs), "tasks": tasks, "mean_reward_gap": gap}
+        counts.append(count | _turn_counts(pair_set, pairs))
     return counts
+
+
+def _turn_counts(pair_set: PairSet, pairs: Sequence[PreferencePair]) -> dict[str, Any]:
+    """How many pairs count from which turn of their rejected side, where some do not from the first.
+
+    Critical is a turn of a rejected side from which a pair counts; the share is of all turns of these sides.
+    """
+    if not any(pair.chosen_from or pair.rejected_from for pair in pairs):
+        return {}
+    by_turn = Counter(pair.rejected_from for pair in pairs)
+    sides = {pair.rejected for pair in pairs}
+    turns = sum(len(turn_starts(pair_set.trajectories[side])) for side in sides)
+    critical = len({(pair.rejected, pair.rejected_from) for pair in pairs})
+    return {
+        "by_turn": {str(turn): by_turn[turn] for turn in sorted(by_turn)},
+        "critical_turn_share": critical / turns,
+    }
+
+
+def _imitated_counts(extras: Iterable[Extra]) -> dict[str, Any]:
+    """Of what is imitated with weights of turns: how much, and the turns of weight 0."""
+    turns = [extra.turns for extra in extras]
+    left_out = sum(own.count(0.0) for own in turns if own is not None)
+    weighed = sum(own is not None for own in turns)
+    counts = {"trajectories": len(turns), "weighed": weighed, "turns_left_out": left_out}
+    return {"imitated": counts} if weighed else {}
+
+
+def _kind_words(count: dict[str, Any]) -> str:
+    """How many pairs of a kind there are, for people, who count turns from 1."""
+    by_turn = count.get("by_turn", {})
+    turns = ", ".join(f"{pairs} from turn {int(turn) + 1}" for turn, pairs in by_turn.items())
+    return f"{count['count']} {count['kind']}" + (f" ({turns})" if turns else "")
+
+
+def _imitated_words(records: dict[str, Any]) -> list[str]:
+    counts = records.get("imitated")
+    if counts is None:
+        return []
+    return [f"{counts['trajectories']} imitated without {counts['turns_left_out']} of their turns"]
 
 
 def _write_pairs(path: Path, pair_set: PairSet) -> None:
