@@ -35,6 +35,7 @@ from coevo_jax.audit.marks import graded
 from coevo_jax.audit.order import Phase, asked_of, expected_phases, kind_of, learn_options
 from coevo_jax.audit.parting import at_parting
 from coevo_jax.audit.reading import Episode, RunFiles, read_episodes
+from coevo_jax.audit.reinforced import Reinforced, derive_reinforced
 from coevo_jax.audit.rendering import Rendering, open_rendering
 from coevo_jax.audit.rows import teachable
 from coevo_jax.audit.sides import Imitated, Key, Pair, Side, Turns, by_task, cut, weights_of_turns
@@ -56,6 +57,12 @@ class Lesson:
     sides: list[Side] = field(default_factory=list)  # each once, in the order in which they come up
     # The weights of what is imitated without a pair, by side and weights of turns, in order.
     extras: dict[tuple[Key, Turns], float] = field(default_factory=dict)
+    reinforced: list[Reinforced] = field(default_factory=list)  # each with a place behind all sides
+
+    @property
+    def all_sides(self) -> list[Side]:
+        """The sides in the order of their numbers in a plan."""
+        return [*self.sides, *(one.side for one in self.reinforced)]
 
     @cached_property
     def places(self) -> dict[Key, int]:
@@ -137,7 +144,8 @@ def derive_all(files: RunFiles, phase: Phase) -> Lesson:
             if name not in IMITATED:
                 raise NotCheckable(f"no independent derivation of what {name} imitates")
             imitations.append((source.weight, IMITATED[name](source, found)))
-    return lesson(pairs, imitations)
+    yielded = derive_reinforced(files, phase)
+    return replace(lesson(pairs, imitations), reinforced=[one for own in yielded for one in own.learned])
 
 
 @lru_cache(maxsize=1)
