@@ -220,3 +220,5 @@ def test_a_killed_run_ends_in_the_same_bits(when, tmp_path, monkeypatch):
         for name in names:
             assert (run.folder / name).read_bytes() == (unhurt.folder / name).read_bytes(), name
     assert len(list(run.folder.glob("references/*-tokens.npy"))) > 1
+    unhurt.close()
+    run.close()
