@@ -20,7 +20,7 @@ and the name of the first trajectory that has them. Beside the pairs stand what 
 import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from itertools import chain, combinations, product
 from typing import Any
@@ -31,11 +31,12 @@ from coevo_jax.audit.branch_lessons import refined, segments, verified
 from coevo_jax.audit.check import Check, NotCheckable, differs, judge, same
 from coevo_jax.audit.draws import counts_of, drawn_extras
 from coevo_jax.audit.keeping import order, spread
+from coevo_jax.audit.lessons import Lesson
 from coevo_jax.audit.marks import graded
 from coevo_jax.audit.order import Phase, asked_of, expected_phases, kind_of, learn_options
 from coevo_jax.audit.parting import at_parting
 from coevo_jax.audit.reading import Episode, RunFiles, read_episodes
-from coevo_jax.audit.reinforced import Reinforced, derive_reinforced
+from coevo_jax.audit.reinforced import derive_reinforced
 from coevo_jax.audit.rendering import Rendering, open_rendering
 from coevo_jax.audit.rows import teachable
 from coevo_jax.audit.sides import Imitated, Key, Pair, Side, Turns, by_task, cut, weights_of_turns
@@ -47,26 +48,6 @@ from coevo_jax.config.recipe import BranchOptions, ImitationSource, PairSource
 # Where a source does not say.
 EXTRA_TURNS = {"expert_over": 5, "better_over_worse": None, "expert_over_at_parting": 5}
 COLUMNS = ("tokens", "agent_mask", "prompt", "turns")
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Lesson:
-    """What a phase learns from: pairs, and sides with a weight of imitation of their own."""
-
-    pairs: list[Pair] = field(default_factory=list)
-    sides: list[Side] = field(default_factory=list)  # each once, in the order in which they come up
-    # The weights of what is imitated without a pair, by side and weights of turns, in order.
-    extras: dict[tuple[Key, Turns], float] = field(default_factory=dict)
-    reinforced: list[Reinforced] = field(default_factory=list)  # each with a place behind all sides
-
-    @property
-    def all_sides(self) -> list[Side]:
-        """The sides in the order of their numbers in a plan."""
-        return [*self.sides, *(one.side for one in self.reinforced)]
-
-    @cached_property
-    def places(self) -> dict[Key, int]:
-        return {side.key: place for place, side in enumerate(self.sides)}
 
 
 class Round:
