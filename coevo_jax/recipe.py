@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from coevo_jax.config.options import Config
 from coevo_jax.config.recipe import (
+    AskOptions,
+    AskPhase,
     BranchOptions,
     BranchPhase,
     ExplorePhase,
@@ -26,6 +28,7 @@ class Phase:
     collection: str = ""  # what a phase that plays is filling
     learning: LearnOptions | None = None  # what a phase that learns learns from
     branching: BranchOptions | None = None  # from where a phase plays on that does not begin at tasks' starts
+    asking: AskOptions | None = None  # what a phase asks
 
     def seed(self, root: int) -> int:
         """Seed of the host's randomness in this phase."""
@@ -54,11 +57,14 @@ def schedule(config: Config) -> tuple[Phase, ...]:
     rounds = []
     for number in range(1, config.rounds + 1):
         for phase in config.recipe:
-            kind, collection, learning, branching = "evaluate", f"eval-{phase.agent}", None, None
+            kind, collection = "evaluate", f"eval-{phase.agent}"
+            learning, branching, asking = None, None, None
             if isinstance(phase, ExplorePhase):
                 kind, collection = "explore", phase.explore.collection
             elif isinstance(phase, BranchPhase):
                 kind, collection, branching = "branch", phase.branch.into, phase.branch
+            elif isinstance(phase, AskPhase):
+                kind, collection, asking = "ask", phase.ask.into, phase.ask
             elif isinstance(phase, LearnPhase):
                 kind, collection, learning = "learn", "", phase.learn
             rounds.append(
@@ -71,6 +77,7 @@ def schedule(config: Config) -> tuple[Phase, ...]:
                     collection=collection,
                     learning=learning,
                     branching=branching,
+                    asking=asking,
                 )
             )
     return (*opening, *rounds)

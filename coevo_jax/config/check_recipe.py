@@ -8,21 +8,25 @@ from pydantic import create_model
 
 from coevo_jax.config.options import Config
 from coevo_jax.config.recipe import (
+    AskOptions,
+    AskPhase,
     BranchOptions,
     BranchPhase,
     EvaluatePhase,
-    ExplorePhase,
     LearnPhase,
     PairSource,
     RecipePhase,
     Source,
     agents_of,
+    filled_by,
     lead_of,
     learners_of,
 )
 from coevo_jax.config.strict import ConfigError, StrictModel, closest, nearest, validate
-from coevo_jax.methods.table import BUILDERS, builder_options, find_builder
+from coevo_jax.methods.table import BUILDERS, MADE_OF, builder_options, find_builder
 
+Built = Source | BranchOptions | AskOptions
+"""What names a builder."""
 RESERVED = ("expert", "imported", "base")  # names of what is neither an agent nor played by one
 
 
@@ -42,6 +46,7 @@ def check_recipe(config: Config) -> Iterator[str]:
     yield from _collections(config)
     for where, source in _sources(config):
         yield from _source(where, source)
+    yield from _other_kinds(config)
     if config.rounds > 0:
         yield from _too_few(config)
 
@@ -54,17 +59,18 @@ def _names(config: Config) -> Iterator[str]:
         give = {
             "explore": "into: another collection",
             "branch": "into: another collection",
+            "ask": "into: another collection",
             "learn": "name: another name",
         }.get(kind)
         yield f"recipe: {kind} {what} stands twice in a round" + (f"; give one {give}" if give else "")
-    filled = dict.fromkeys((name, phase.name) for phase in phases if (name := _filled(phase)))
+    filled = dict.fromkeys((name, phase.name) for phase in phases if (name := filled_by(phase)))
     collections = [name for name, _ in filled]
     for name in dict.fromkeys(name for name in collections if collections.count(name) > 1):
-        yield f"recipe: an explore and a branch both play into {name}; give one into: another collection"
+        yield f"recipe: phases of two kinds play into {name}; give one into: another collection"
     for name in dict.fromkeys([*agents, *collections]):
         if name in RESERVED:
             yield f"recipe: the name {name} is taken; expected another one than {', '.join(RESERVED)}"
-    players = {phase.agent for phase in phases if _filled(phase)}
+    players = {phase.agent for phase in phases if filled_by(phase)}
     evaluated = {phase.agent for phase in phases if isinstance(phase, EvaluatePhase)}
     learners = learners_of(phases)
     for agent in agents:
@@ -85,7 +91,7 @@ def _names(config: Config) -> Iterator[str]:
 def _collections(config: Config) -> Iterator[str]:
     phases = config.recipe
     played: list[str] = []
-    later = [name for phase in phases if (name := _filled(phase))]
+    later = [name for phase in phases if (name := filled_by(phase))]
     for phase in phases:
         for source in _built_in(phase):
             for name in source.of:
@@ -98,31 +104,26 @@ def _collections(config: Config) -> Iterator[str]:
                     yield f"{where}: no phase plays {name}{nearest(name, later)}"
             for name in dict.fromkeys(name for name in source.of if source.of.count(name) > 1):
                 yield f"recipe.{phase.name}.{source.label}.of: {name} stands twice"
-        if filled := _filled(phase):
+        if filled := filled_by(phase):
             played.append(filled)
 
 
-def _filled(phase: RecipePhase) -> str | None:
-    """The collection that a phase plays into."""
-    if isinstance(phase, ExplorePhase):
-        return phase.explore.collection
-    return phase.branch.into if isinstance(phase, BranchPhase) else None
-
-
-def _built_in(phase: RecipePhase) -> tuple[Source | BranchOptions, ...]:
-    """What builders make in a phase: of what it learns from, or where it branches."""
+def _built_in(phase: RecipePhase) -> tuple[Built, ...]:
+    """What builders make in a phase: what it learns from, where it branches, or what it asks."""
     if isinstance(phase, BranchPhase):
         return (phase.branch,)
+    if isinstance(phase, AskPhase):
+        return (phase.ask,)
     return phase.learn.sources if isinstance(phase, LearnPhase) else ()
 
 
-def _sources(config: Config) -> Iterator[tuple[str, Source | BranchOptions]]:
+def _sources(config: Config) -> Iterator[tuple[str, Built]]:
     for phase in config.recipe:
         for source in _built_in(phase):
             yield f"recipe.{phase.name}.{source.label}", source
 
 
-def _source(where: str, source: Source | BranchOptions) -> Iterator[str]:
+def _source(where: str, source: Built) -> Iterator[str]:
     table, name = source.builder
     try:
         schema = options_schema(table, name)
@@ -155,10 +156,24 @@ def options_schema(table: str, name: str) -> type[StrictModel]:
     return create_model("Options", __base__=StrictModel, **fields)
 
 
-def source_options(source: Source | BranchOptions) -> dict[str, Any]:
+def source_options(source: Built) -> dict[str, Any]:
     """The options of a source's builder as its function takes them, defaults included."""
     checked = validate(options_schema(*source.builder), source.options, source.label)
     return {key: getattr(checked, key) for key in type(checked).model_fields}
+
+
+def _other_kinds(config: Config) -> Iterator[str]:
+    """Builders that make nothing of a collection that they name: of an answer, or of what is no branch."""
+    kinds = {name: phase.name.partition("_")[0] for phase in config.recipe if (name := filled_by(phase))}
+    for where, source in _sources(config):
+        own = ":" in source.builder[1]
+        needed = MADE_OF.get(source.builder)
+        for name in source.of:
+            kind = kinds.get(name)
+            if needed is not None and kind not in (needed, None):
+                yield f"{where}.of: {kind} plays into {name}, of which it makes nothing; expected {needed}"
+            elif needed is None and kind == "ask" and not own:
+                yield f"{where}.of: {name} are answers, of which it makes nothing; expected what was played"
 
 
 def _too_few(config: Config) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
     - explore: {agent: target, into: tried}       an agent plays the round's tasks
     - branch:  {agent: target, of: tried, ...}    an agent plays on from the middle of episodes
+    - ask:     {agent: target, of: tried, ...}    an agent answers questions about episodes
     - learn:   {agent: target, sources: [...]}    an agent learns from what builders make of collections
     - evaluate: {agent: target}                   an agent plays held-out tasks
 
@@ -163,6 +164,32 @@ class BranchOptions(_Built):
         return builder_name(self.at)
 
 
+class AskOptions(_Built):
+    """Options of a phase in which an agent answers questions, each in one turn and in no environment."""
+
+    agent: Name
+    """Who answers."""
+    into: Name
+    """Collection of the answers."""
+    question: str
+    """What is asked: a name of coevo_jax.methods.questions, or your own as package.module:function."""
+    temperature: float | None = Field(default=None, ge=0)
+    """Temperature of sampling; null is that of explore. 0 is greedy."""
+
+    @property
+    def collection(self) -> str:
+        return self.into
+
+    @property
+    def builder(self) -> tuple[str, str]:
+        """The table that has it, and its name."""
+        return "question", self.question
+
+    @property
+    def label(self) -> str:
+        return builder_name(self.question)
+
+
 class LearnOptions(StrictModel):
     """Options of a phase in which an agent learns."""
 
@@ -221,6 +248,20 @@ class BranchPhase(StrictModel):
         return f"branch_{self.branch.into}"
 
 
+class AskPhase(StrictModel):
+    """A phase of a recipe in which an agent answers questions."""
+
+    ask: AskOptions
+
+    @property
+    def agent(self) -> str:
+        return self.ask.agent
+
+    @property
+    def name(self) -> str:
+        return f"ask_{self.ask.into}"
+
+
 class LearnPhase(StrictModel):
     """A phase of a recipe in which an agent learns."""
 
@@ -252,19 +293,21 @@ class EvaluatePhase(StrictModel):
 RecipePhase = Annotated[
     Annotated[ExplorePhase, Tag("=ExplorePhase")]
     | Annotated[BranchPhase, Tag("=BranchPhase")]
+    | Annotated[AskPhase, Tag("=AskPhase")]
     | Annotated[LearnPhase, Tag("=LearnPhase")]
     | Annotated[EvaluatePhase, Tag("=EvaluatePhase")],
     _which(
         {
             "explore": "=ExplorePhase",
             "branch": "=BranchPhase",
+            "ask": "=AskPhase",
             "learn": "=LearnPhase",
             "evaluate": "=EvaluatePhase",
         }
     ),
 ]
 Recipe = tuple[RecipePhase, ...]
-Kind = Literal["explore", "branch", "learn", "evaluate"]
+Kind = Literal["explore", "branch", "ask", "learn", "evaluate"]
 
 
 def agents_of(recipe: Recipe) -> tuple[str, ...]:
@@ -321,13 +364,18 @@ def branches_of(recipe: Recipe) -> tuple[BranchPhase, ...]:
     return tuple(phase for phase in recipe if isinstance(phase, BranchPhase))
 
 
+def filled_by(phase: RecipePhase) -> str | None:
+    """The collection that a phase fills; None where it fills none."""
+    if isinstance(phase, ExplorePhase):
+        return phase.explore.collection
+    if isinstance(phase, BranchPhase):
+        return phase.branch.into
+    return phase.ask.into if isinstance(phase, AskPhase) else None
+
+
 def played_of(recipe: Recipe) -> dict[str, str]:
     """The collections that a round's phases fill, in order, and the names of these phases."""
-    return {
-        (phase.explore if isinstance(phase, ExplorePhase) else phase.branch).collection: phase.name
-        for phase in recipe
-        if isinstance(phase, ExplorePhase | BranchPhase)
-    }
+    return {name: phase.name for phase in recipe if (name := filled_by(phase)) is not None}
 
 
 def together_of(recipe: Recipe) -> tuple[ExplorePhase, ...]:

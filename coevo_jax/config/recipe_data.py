@@ -5,7 +5,8 @@ from typing import Any
 
 from coevo_jax.config.strict import ConfigError, nearest
 
-KINDS = ("explore", "branch", "learn", "evaluate")
+KINDS = ("explore", "branch", "ask", "learn", "evaluate")
+NAMED_BY = {"explore": "into", "branch": "into", "ask": "into", "learn": "name"}
 
 
 def learners_in(recipe: Any) -> list[str] | None:
@@ -61,9 +62,7 @@ def _phase_name(phase: Any) -> str | None:
     if len(kinds) != 1:
         return None
     options = phase[kinds[0]]
-    own = {"explore": options.get("into"), "branch": options.get("into"), "learn": options.get("name")}.get(
-        kinds[0]
-    )
+    own = options.get(NAMED_BY.get(kinds[0]))
     return f"{kinds[0]}_{own or options.get('agent')}"
 
 

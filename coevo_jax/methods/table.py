@@ -7,37 +7,56 @@ from typing import Any, cast
 
 from coevo_jax.methods.better_over_worse import better_over_worse
 from coevo_jax.methods.expert_over import expert_over
+from coevo_jax.methods.expert_step_over import expert_step_over
 from coevo_jax.methods.imitation import experts, successes
 from coevo_jax.methods.material import Preference
 from coevo_jax.methods.points import Point, expert_turns, failed_turns, turn_ends
+from coevo_jax.methods.questions import Question, why_expert
+from coevo_jax.methods.reflection import reflections
+from coevo_jax.methods.world_model import next_observations
 from coevo_jax.trajectory import Trajectory
 
 PairBuilder = Callable[..., Iterable[Preference]]
 ImitationBuilder = Callable[..., Iterable[Trajectory]]
 PointBuilder = Callable[..., Iterable[Point]]
+QuestionBuilder = Callable[..., Iterable[Question]]
 
 PAIR_BUILDERS: dict[str, PairBuilder] = {
     "expert_over": expert_over,
     "better_over_worse": better_over_worse,
+    "expert_step_over": expert_step_over,
 }
 IMITATION_BUILDERS: dict[str, ImitationBuilder] = {
     "successes": successes,
     "experts": experts,
+    "next_observations": next_observations,
+    "reflections": reflections,
 }
 POINT_BUILDERS: dict[str, PointBuilder] = {
     "expert_turns": expert_turns,
     "failed_turns": failed_turns,
     "turn_ends": turn_ends,
 }
+QUESTION_BUILDERS: dict[str, QuestionBuilder] = {
+    "why_expert": why_expert,
+}
+# The kind of phase that some builders make everything of. All others here make nothing of answers.
+MADE_OF: dict[tuple[str, str], str] = {
+    ("pairs", "expert_step_over"): "branch",
+    ("imitate", "next_observations"): "branch",
+    ("question", "why_expert"): "branch",
+    ("imitate", "reflections"): "ask",
+}
 BUILDERS: dict[str, Mapping[str, Callable[..., Iterable[Any]]]] = {
     "pairs": PAIR_BUILDERS,
     "imitate": IMITATION_BUILDERS,
     "at": POINT_BUILDERS,
+    "question": QUESTION_BUILDERS,
 }
 
 
 def find_builder(table: str, name: str) -> Callable[..., Iterable[Any]]:
-    """The builder of a name in a table ("pairs", "imitate" or "at"), or of `package.module:function`.
+    """The builder of a name in a table ("pairs", "imitate", "at", "question"), or of a module's `:function`.
 
     Raises:
       LookupError: there is none, in words.

@@ -1,10 +1,10 @@
 """What builders are given: the collections that a round's earlier phases played, and the experts."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from coevo_jax.config.check_recipe import source_options
-from coevo_jax.config.recipe import BranchOptions, Source, played_of
+from coevo_jax.config.recipe import AskOptions, BranchOptions, Source, played_of
 from coevo_jax.methods.material import Material
 from coevo_jax.methods.table import find_builder
 from coevo_jax.phases.world import World
@@ -15,11 +15,16 @@ from coevo_jax.trajectory import Trajectory
 
 
 def built(
-    run: Run, world: World, phase: Phase, source: Source | BranchOptions, experts: dict[str, Trajectory]
+    run: Run,
+    world: World,
+    phase: Phase,
+    source: Source | BranchOptions | AskOptions,
+    experts: Mapping[str, Trajectory],
 ) -> Iterable[Any]:
     """What a builder makes of the collections that its source names, of the phase's round."""
     played = tuple(read_round(run, phase, name) for name in source.of)
-    return find_builder(*source.builder)(Material(played=played, experts=experts), **source_options(source))
+    material = Material(played=played, experts=experts, chat=world.chat)
+    return find_builder(*source.builder)(material, **source_options(source))
 
 
 def read_round(run: Run, phase: Phase, name: str) -> list[Trajectory]:
