@@ -1,7 +1,8 @@
 """Which of too many pairs are kept: by the gap of their rewards, by a lot, and under a budget evenly.
 
 The lot of a pair is the SHA-256 of "seed/kind/task/chosen/rejected" in hexadecimal digits, with the run's
-seed and "agent-sample" for a side; the smallest lots are kept. Pairs that come alike stay in their order.
+seed and "agent-sample" for a side, "agent-sample-from-turn" where it counts from a later turn than the first;
+the smallest lots are kept. Pairs that come alike stay in their order.
 """
 
 import hashlib
@@ -30,10 +31,11 @@ def rank(by: str, seed: int) -> Callable[[Pair], Any]:
 def lot(seed: int, pair: Pair) -> str:
     """The number that is drawn for a pair."""
 
-    def name(side: Side) -> str:
-        return f"{side.episode.agent}-{side.episode.sample}"
+    def name(side: Side, first: int) -> str:
+        return f"{side.episode.agent}-{side.episode.sample}{f'-from-{first}' * bool(first)}"
 
-    words = f"{seed}/{pair.kind}/{pair.chosen.episode.task_id}/{name(pair.chosen)}/{name(pair.rejected)}"
+    sides = name(pair.chosen, pair.chosen_from), name(pair.rejected, pair.rejected_from)
+    words = f"{seed}/{pair.kind}/{pair.chosen.episode.task_id}/{'/'.join(sides)}"
     return hashlib.sha256(words.encode()).hexdigest()
 
 

@@ -10,10 +10,11 @@ import numpy as np
 from coevo_jax.audit.check import Check, NotCheckable, differs, far, judge
 from coevo_jax.audit.forward import Agents, Scored, per_token, sample
 from coevo_jax.audit.order import Phase, lead_in, learn_options, learned_before
-from coevo_jax.audit.plans import StepPlan, Weighed, course_of, warm_start_sides
+from coevo_jax.audit.plans import warm_start_sides
 from coevo_jax.audit.pulls import pull_check
 from coevo_jax.audit.reading import RunFiles
 from coevo_jax.audit.rows import fit_rows, trained_places
+from coevo_jax.audit.step_plan import StepPlan, Weighed, course_of
 from coevo_jax.audit.steps import Place, pair_losses, pairs_of, views_of
 from coevo_jax.audit.whose import Tasks
 from coevo_jax.config.agents import AgentConfig

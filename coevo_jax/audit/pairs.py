@@ -8,15 +8,15 @@ A source of a learning names who makes its pairs, out of which collections of th
 
 Ties teach nothing. With `max_extra_turns`, what the rejected side did beyond the turns of its task's expert
 and as many more is cut off. Of each kind and task as many pairs are kept as the agent's options say, by their
-order. The same tokens stand in a pair once, under the kind that comes first and the name of the first
-trajectory that has them. Beside the pairs stand what is imitated: `successes`, or `experts` of what was
-played. What a function of the user's own makes is not derived here.
+order. The same tokens, counted from the same turns on, stand in a pair once, under the kind that comes first
+and the name of the first trajectory that has them. Beside the pairs stand what is imitated: `successes`, or
+`experts` of what was played. What a function of the user's own makes is not derived here.
 """
 
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from itertools import chain, combinations, product
 from typing import Any
@@ -28,12 +28,11 @@ from coevo_jax.audit.keeping import order, spread
 from coevo_jax.audit.order import Phase, asked_of, kind_of, learn_options
 from coevo_jax.audit.reading import Episode, RunFiles, read_episodes
 from coevo_jax.audit.rows import teachable
-from coevo_jax.audit.sides import Pair, Side, by_task, cut
+from coevo_jax.audit.sides import Imitated, Key, Pair, Side, Turns, by_task, cut, weights_of_turns
 from coevo_jax.config.agents import AgentConfig
 from coevo_jax.config.options import Config
 from coevo_jax.config.recipe import ImitationSource, PairSource
 
-Key = tuple[str, bytes]  # of a side
 EXTRA_TURNS = {"expert_over": 5, "better_over_worse": None}  # where a source does not say
 
 
@@ -43,7 +42,8 @@ class Lesson:
 
     pairs: list[Pair] = field(default_factory=list)
     sides: list[Side] = field(default_factory=list)  # each once, in the order in which they come up
-    extras: dict[Key, float] = field(default_factory=dict)  # by key, in order
+    # The weights of what is imitated without a pair, by side and weights of turns, in order.
+    extras: dict[tuple[Key, Turns], float] = field(default_factory=dict)
 
     @cached_property
     def places(self) -> dict[Key, int]:
@@ -135,24 +135,24 @@ def _within_budget(made: Lesson, asked: int, config: AgentConfig, run: Config) -
     return spread(made.pairs, usable, asked, config.pairs_kept, run.seed)
 
 
-def lesson(pairs: list[Pair], imitations: Sequence[tuple[float, Sequence[Side]]]) -> Lesson:
-    """Give every side one place; a side imitated for two reasons has the sum of both weights."""
+def lesson(pairs: list[Pair], imitations: Sequence[tuple[float, Sequence[Imitated]]]) -> Lesson:
+    """Give every side one place; what is imitated alike for two reasons has the sum of both weights."""
     found: dict[Key, Side] = {}
     for pair in pairs:
         for side in (pair.chosen, pair.rejected):
             found.setdefault(side.key, side)
     pairs = [
-        Pair(kind=pair.kind, chosen=found[pair.chosen.key], rejected=found[pair.rejected.key])
-        for pair in pairs
+        replace(pair, chosen=found[pair.chosen.key], rejected=found[pair.rejected.key]) for pair in pairs
     ]
-    extras: dict[Key, float] = {}
-    for weight, sides in imitations:
-        wanted: dict[Key, Side] = {}
-        for side in sides:
-            if len(side.episode.run_ends):
-                wanted.setdefault(side.key, side)
+    extras: dict[tuple[Key, Turns], float] = {}
+    for weight, imitated in imitations:
+        wanted: dict[tuple[Key, Turns], Side] = {}
+        for one in imitated:
+            written = len(one.side.episode.run_ends)
+            if written and (one.turns is None or any(one.turns)):
+                wanted.setdefault((one.side.key, weights_of_turns(one.turns, written)), one.side)
         for key, side in wanted.items():
-            found.setdefault(key, side)
+            found.setdefault(key[0], side)
             extras[key] = extras.get(key, 0.0) + weight
     return Lesson(pairs=pairs, sides=list(found.values()), extras=extras)
 
@@ -207,33 +207,32 @@ def _kept(kinds: Sequence[Sequence[Pair]], config: AgentConfig, seed: int) -> li
             tasks[pair.chosen.episode.task_id][place].append(pair)
     kept: list[Pair] = []
     for task in sorted(tasks):
-        seen: set[tuple[Key, Key]] = set()
+        seen: set[tuple[Key, Key, int, int]] = set()
         for pairs in tasks[task]:
             left = config.max_pairs_per_kind
             for pair in order(config.pairs_kept, seed)(pairs):
-                keys = pair.chosen.key, pair.rejected.key
-                if left and keys[0] != keys[1] and keys not in seen:
-                    seen.add(keys)
+                if left and pair.chosen.key != pair.rejected.key and pair.key not in seen:
+                    seen.add(pair.key)
                     kept.append(pair)
                     left -= 1
     return kept
 
 
-def _successes(source: ImitationSource, found: Round) -> list[Side]:
-    return [side for played in found.played(source) for side in played if side.episode.success]
+def _successes(source: ImitationSource, found: Round) -> list[Imitated]:
+    return [Imitated(side=side) for played in found.played(source) for side in played if side.episode.success]
 
 
-def _experts(source: ImitationSource, found: Round) -> list[Side]:
+def _experts(source: ImitationSource, found: Round) -> list[Imitated]:
     """The experts of every task that was played, whatever came of it."""
     tasks = {side.episode.task_id for played in found.played(source) for side in played}
-    return [side for side in found.experts if side.episode.task_id in tasks]
+    return [Imitated(side=side) for side in found.experts if side.episode.task_id in tasks]
 
 
 PAIRED: dict[str, Callable[[PairSource, Round], list[Pair]]] = {
     "expert_over": _expert_over,
     "better_over_worse": _better_over_worse,
 }
-IMITATED: dict[str, Callable[[ImitationSource, Round], list[Side]]] = {
+IMITATED: dict[str, Callable[[ImitationSource, Round], list[Imitated]]] = {
     "successes": _successes,
     "experts": _experts,
 }
@@ -275,11 +274,17 @@ def _named(pair: Pair) -> dict[str, Any]:
         role: {"source": side.source, "sample": side.episode.sample}
         for role, side in (("chosen", pair.chosen), ("rejected", pair.rejected))
     }
-    return {"task_id": pair.chosen.episode.task_id, "kind": pair.kind, **names}
+    first = {"chosen_from": pair.chosen_from, "rejected_from": pair.rejected_from}
+    later = {key: turn for key, turn in first.items() if turn > 0}
+    return {"task_id": pair.chosen.episode.task_id, "kind": pair.kind, **names, **later}
 
 
 def _short(line: Mapping[str, Any]) -> str:
-    sides = [f"{line[role]['source']} {line[role]['sample']}" for role in ("chosen", "rejected")]
+    sides = []
+    for role in ("chosen", "rejected"):
+        first = line.get(f"{role}_from")
+        place = "" if first is None else f" from turn {first}"
+        sides.append(f"{line[role]['source']} {line[role]['sample']}{place}")
     return f"{line['kind']} of {line['task_id']}: {' over '.join(sides)}"
 
 

@@ -5,125 +5,24 @@ With k pairs in an optimizer step and e trajectories imitated without one:
     weight of a pair             dpo of its source / k
     weight of an imitated side   (sum of sft over its pairs' sources / k + own weight / e) / tokens
 
-by tokens for the mean over a trajectory's trained tokens, and without for the sum. The trained tokens are the
-agent's, but never the first token of a row: nothing predicts it. A token with weight 0 counts among them.
+by tokens for the mean over a view's trained tokens (`step_plan`), and without for the sum.
 """
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
 from itertools import accumulate
 from typing import Any
 
-import numpy as np
-
 from coevo_jax.audit.check import Check, differs, far, judge, same
-from coevo_jax.audit.order import Phase, asked_of, learn_options
+from coevo_jax.audit.order import Phase, asked_of
 from coevo_jax.audit.pairs import derive
 from coevo_jax.audit.reading import RunFiles, read_episodes
-from coevo_jax.audit.rows import can_teach, fit_rows, surely_fits, trained_places
-from coevo_jax.audit.sides import Side
+from coevo_jax.audit.rows import can_teach, fit_rows, surely_fits
+from coevo_jax.audit.sides import Side, Turns
+from coevo_jax.audit.step_plan import StepPlan, Weighed, course_of, weigh
 from coevo_jax.audit.whose import Tasks
-from coevo_jax.config.agents import AgentConfig
-from coevo_jax.config.options import BatchConfig
-from coevo_jax.config.recipe import KindWeights
 
 ROUNDING = 1e-5  # relative: weights are float32
-
-
-@dataclass(frozen=True, kw_only=True)
-class Weighed:
-    """What a view is to be: its trained tokens' weights, some of which may be 0."""
-
-    side: int
-    weights: np.ndarray  # float64 [trained tokens]
-
-    @property
-    def tokens(self) -> int:
-        """Its length: what losses divide by."""
-        return len(self.weights)
-
-    @property
-    def total(self) -> float:
-        return float(self.weights.sum())
-
-
-def plain(side: Side, discount: float) -> np.ndarray:
-    """The weights of a side's trained tokens: each turn counts `discount` of the one after it."""
-    turns = np.searchsorted(side.episode.run_ends, trained_places(side), side="right")
-    return float(discount) ** (side.turns - 1 - turns).astype(np.float64)
-
-
-def shortened(weights: np.ndarray, other: int, alpha: float) -> np.ndarray:
-    """LD-DPO: tokens beyond the length of the pair's other side count `alpha`."""
-    return np.concatenate([weights[:other], alpha * weights[other:]])
-
-
-@dataclass(frozen=True, kw_only=True)
-class Link:
-    """A pair by the numbers of its sides."""
-
-    kind: str
-    chosen: int
-    rejected: int
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class StepPlan:
-    """A phase's plan beside what it should be."""
-
-    plan: dict[str, Any]
-    sides: list[Side]  # after the cut to rows; by the plan's numbers
-    links: list[Link]  # the pairs, by the lines of their file
-    extras: dict[int, float]  # own weight of imitation by side
-    cut: int
-    config: AgentConfig
-    kinds: Mapping[str, KindWeights]  # of pairs, by their names
-    batch: BatchConfig
-
-    @cached_property
-    def usable(self) -> list[bool]:
-        return [side.length <= self.batch.row_length for side in self.sides]
-
-    @cached_property
-    def plain(self) -> list[Weighed]:
-        """Every side as imitation is to see it."""
-        discount = self.config.turn_discount
-        return [Weighed(side=n, weights=plain(side, discount)) for n, side in enumerate(self.sides)]
-
-    def views(self, pair: int) -> tuple[Weighed, Weighed]:
-        """The chosen and the rejected side as the preference loss is to see them."""
-        link, alpha = self.links[pair], self.config.ld_alpha
-        chosen, rejected = (self.plain[side].weights for side in (link.chosen, link.rejected))
-        return (
-            Weighed(side=link.chosen, weights=shortened(chosen, len(rejected), alpha)),
-            Weighed(side=link.rejected, weights=shortened(rejected, len(chosen), alpha)),
-        )
-
-    def kind(self, pair: int) -> KindWeights:
-        return self.kinds[self.links[pair].kind]
-
-
-@lru_cache(maxsize=1)  # the checks of a phase follow each other
-def course_of(files: RunFiles, phase: Phase) -> StepPlan:
-    """The plan of a learning phase with the sides and pairs that the recipe gives it."""
-    lesson = derive(files, phase)
-    sides, count = fit_rows(lesson.sides, files.config.batch)
-    numbers = lesson.places
-    return StepPlan(
-        plan=files.json(phase.plan),
-        sides=sides,
-        links=[
-            Link(kind=p.kind, chosen=numbers[p.chosen.key], rejected=numbers[p.rejected.key])
-            for p in lesson.pairs
-        ],
-        extras={numbers[key]: weight for key, weight in lesson.extras.items()},
-        cut=count,
-        config=learn_options(files.config, phase),
-        kinds=phase.kinds,
-        batch=files.config.batch,
-    )
 
 
 def plan_check(files: RunFiles, phase: Phase, tasks: Tasks) -> Check:
@@ -151,14 +50,14 @@ def learn_problems(files: RunFiles, phase: Phase, told: dict[str, int]) -> Itera
     told |= {"steps an epoch": len(steps), "pairs": len(course.links), "trajectories": len(course.sides)}
     yield from side_problems(phase.plan, plan, course.sides)
     yield from pair_problems(phase.plan, course, record)
-    found_extras: Counter[int] = Counter()
+    found_extras: Counter[tuple[int, Turns]] = Counter()
     for number, step in enumerate(steps):
         where = f"{phase.plan}: step {number}"
         yield from step_problems(where, step, course, found_extras)
-    for side, weight in course.extras.items():
-        if course.usable[side] and found_extras[side] != 1:
+    for (side, turns), weight in course.extras.items():
+        if course.usable[side] and found_extras[side, turns] != 1:
             name = course.sides[side].episode.name
-            found = found_extras[side]
+            found = found_extras[side, turns]
             yield f"{phase.plan}: {name}: imitated {found} times with weight {weight}, expected once"
     yield from differs(f"{phase.name}: too_long", len(record["too_long"]), course.usable.count(False))
     yield from differs(f"{phase.name}: cut", record["cut"], course.cut)
@@ -218,7 +117,7 @@ def pair_problems(path: str, course: StepPlan, record: Mapping[str, Any]) -> Ite
     dropped = 0
     for pair, link in enumerate(course.links):
         sides = course.sides[link.chosen], course.sides[link.rejected]
-        able = can_teach(*sides, course.batch, course.cut > 0)
+        able = can_teach(*sides, link.first, course.batch, course.cut > 0)
         fits = surely_fits(*sides, course.batch, course.config.ld_alpha < 1)
         if placed[pair] and not able:
             yield f"{path}: pair {pair}: found in a step, expected it left out: a side is too long or empty"
@@ -228,16 +127,18 @@ def pair_problems(path: str, course: StepPlan, record: Mapping[str, Any]) -> Ite
     yield from differs(f"{path}: pairs left out", record["dropped_pairs"], dropped)
 
 
-def step_problems(where: str, step: Any, course: StepPlan, found_extras: Counter[int]) -> Iterator[str]:
+def step_problems(
+    where: str, step: Any, course: StepPlan, found_extras: Counter[tuple[int, Turns]]
+) -> Iterator[str]:
     """A step's weights, and that its views are those its pairs need."""
     k = sum(len(micro["pairs"]) for micro in step)
-    left: list[tuple[str, int, float]] = []  # what of imitation the pairs do not explain
+    left: list[tuple[str, int, Turns, float]] = []  # what of imitation the pairs do not explain
     for number, micro in enumerate(step):
         place = f"{where}, microbatch {number}"
         views = {view["n"]: view for view in micro["views"]}
         yield from room_problems(place, micro, course)
         used: set[int] = set()
-        imitated: dict[int, float] = {}
+        imitated: dict[tuple[int, Turns], float] = {}
         for one in micro["pairs"]:
             pair = one["pair"]
             yield from far(
@@ -246,23 +147,30 @@ def step_problems(where: str, step: Any, course: StepPlan, found_extras: Counter
             for role, view in zip(("chosen", "rejected"), course.views(pair), strict=True):
                 yield from view_problems(f"{place}: {role} of pair {pair}", views[one[role]], view)
                 used.add(one[role])
-            chosen = course.links[pair].chosen
-            imitated[chosen] = imitated.get(chosen, 0.0) + course.kind(pair).sft / k
-        for side in {view["trajectory"] for view in micro["views"]}:
+            chosen = course.counted(pair)[0]
+            key = chosen.side, chosen.turns
+            imitated[key] = imitated.get(key, 0.0) + course.kind(pair).sft / k
+        said = {(view["trajectory"], turns_said(view)) for view in micro["views"]}
+        for side, turns in sorted(said | imitated.keys(), key=lambda key: (key[0], key[1] or ())):
             found = 0.0
-            for view in (v for v in micro["views"] if v["trajectory"] == side):
-                whole = course.plain[side]
+            whole = course.weighed(side, turns)
+            for view in (v for v in micro["views"] if (v["trajectory"], turns_said(v)) == (side, turns)):
                 if view["sft_weight"] or view["n"] not in used:
                     yield from view_problems(f"{place}: n {view['n']}, imitated", view, whole)
                 tokens = max(whole.tokens, 1) if course.config.sft_reduction == "mean" else 1
                 found += view["sft_weight"] * tokens
-            rest = found - imitated.get(side, 0.0)
-            left += [(place, side, rest)] if abs(rest) > ROUNDING * max(found, 1e-3) else []
-    for place, side, rest in left:
-        weight = course.extras.get(side, 0.0) / len(left)
+            rest = found - imitated.get((side, turns), 0.0)
+            left += [(place, side, turns, rest)] if abs(rest) > ROUNDING * max(found, 1e-3) else []
+    for place, side, turns, rest in left:
+        weight = course.extras.get((side, turns), 0.0) / len(left)
         name = f"{place}: imitation of {course.sides[side].episode.name} beside its pairs"
         yield from far(name, rest, *_near(weight))
-        found_extras[side] += 1
+        found_extras[side, turns] += 1
+
+
+def turns_said(view: Mapping[str, Any]) -> Turns:
+    """The weights of its turns that a plan's view says it has."""
+    return None if view.get("turns") is None else tuple(map(float, view["turns"]))
 
 
 def room_problems(place: str, micro: Mapping[str, Any], course: StepPlan) -> Iterator[str]:
@@ -282,8 +190,9 @@ def room_problems(place: str, micro: Mapping[str, Any], course: StepPlan) -> Ite
 
 
 def view_problems(where: str, found: Mapping[str, Any], expected: Weighed) -> Iterator[str]:
-    """A view is of the expected trajectory, with the expected tokens and weights."""
+    """A view is of the expected trajectory, with the expected turns, tokens and weights."""
     yield from differs(f"{where}: trajectory", found["trajectory"], expected.side)
+    yield from differs(f"{where}: weights of its turns", turns_said(found), expected.turns)
     yield from differs(f"{where}: trained tokens", found["tokens"], expected.tokens)
     yield from far(f"{where}: weights of its tokens", found["weight"], *_near(expected.total))
 
@@ -360,7 +269,7 @@ def warm_start_problems(files: RunFiles, phase: Phase, tasks: Tasks) -> Iterator
     plan, config = files.json(phase.plan), files.config
     sides, _ = fit_rows(warm_start_sides(files, tasks), config.batch)
     yield from side_problems(phase.plan, plan, sides)
-    whole = [Weighed(side=number, weights=plain(side, 1.0)) for number, side in enumerate(sides)]
+    whole = [weigh(number, side, 1.0) for number, side in enumerate(sides)]
     seen: Counter[int] = Counter()
     for number, step in enumerate(plan["steps"]):
         views = [view for micro in step for view in micro["views"]]

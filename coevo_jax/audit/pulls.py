@@ -15,8 +15,8 @@ import numpy as np
 from coevo_jax.audit.check import Check, differs, far, judge, same
 from coevo_jax.audit.losses import Pairs
 from coevo_jax.audit.order import Phase
-from coevo_jax.audit.plans import StepPlan, course_of
 from coevo_jax.audit.reading import RunFiles
+from coevo_jax.audit.step_plan import StepPlan, course_of
 from coevo_jax.audit.steps import Place, loss_terms, pair_losses, pairs_of, views_of
 from coevo_jax.config.agents import AgentConfig
 from coevo_jax.config.options import of_round

@@ -8,6 +8,11 @@ from coevo_jax.audit.sides import Pair, Side, cut
 from coevo_jax.config.options import BatchConfig
 
 
+def turns_of_tokens(side: Side) -> np.ndarray:
+    """The turn of each trained token, from 0."""
+    return np.searchsorted(side.episode.run_ends, trained_places(side), side="right")
+
+
 def trained_places(side: Side) -> np.ndarray:
     """Where the side's trained tokens stand in its trajectory: nothing predicts the first token of a row."""
     places = np.flatnonzero(side.episode.agent_mask[: side.length])
@@ -27,11 +32,18 @@ def fit_rows(sides: Sequence[Side], batch: BatchConfig) -> tuple[list[Side], int
     return fitted, sum(new is not old for new, old in zip(fitted, sides, strict=True))
 
 
-def can_teach(chosen: Side, rejected: Side, batch: BatchConfig, any_cut: bool) -> bool:
-    """Whether two fitted sides are a pair to learn from: rows hold them, and what is cut still differs."""
+def can_teach(
+    chosen: Side, rejected: Side, first: tuple[int, int], batch: BatchConfig, any_cut: bool
+) -> bool:
+    """Whether two fitted sides are a pair to learn from: rows hold them, and what is cut still differs.
+
+    Args:
+      first: the turns from which on the chosen and the rejected side count.
+    """
     if max(chosen.length, rejected.length) > batch.row_length:
         return False
-    empty = not (len(trained_places(chosen)) and len(trained_places(rejected)))
+    counted = [turns_of_tokens(side) >= turn for side, turn in zip((chosen, rejected), first, strict=True)]
+    empty = not all(mask.any() for mask in counted)
     return not (any_cut and (chosen.key == rejected.key or empty))
 
 
@@ -55,7 +67,7 @@ def teachable(
     found = []
     for number, pair in enumerate(pairs):
         chosen, rejected = place[pair.chosen.key], place[pair.rejected.key]
-        if can_teach(chosen, rejected, batch, count > 0):
+        if can_teach(chosen, rejected, (pair.chosen_from, pair.rejected_from), batch, count > 0):
             if not surely_fits(chosen, rejected, batch, apart):
                 return None
             found.append(number)

@@ -9,6 +9,9 @@ import numpy as np
 
 from coevo_jax.audit.reading import Episode
 
+Key = tuple[str, bytes]  # of a side
+Turns = tuple[float, ...] | None  # weights; None is 1 each
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Side:
@@ -19,13 +22,26 @@ class Side:
     length: int  # tokens, after the cut
 
     @cached_property
-    def key(self) -> tuple[str, bytes]:
-        """Sides of a task with the same tokens are the same side: the task, and a digest of the tokens."""
-        return self.episode.task_id, blake2b(self.episode.tokens[: self.length].tobytes()).digest()
+    def key(self) -> Key:
+        """Sides of a task with the same tokens, of which the same are the agent's, are the same side.
+
+        The task, and a digest of both.
+        """
+        arrays = (self.episode.tokens, self.episode.agent_mask)
+        content = b"".join(array[: self.length].tobytes() for array in arrays)
+        return self.episode.task_id, blake2b(content).digest()
 
     @property
     def turns(self) -> int:
         return int(np.sum(self.episode.run_ends <= self.length))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Imitated:
+    """A side that is imitated without a pair, and the weight of each of its turns; None is 1 each."""
+
+    side: Side
+    turns: Turns = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -35,11 +51,24 @@ class Pair:
     kind: str
     chosen: Side
     rejected: Side
+    chosen_from: int = 0  # the first turn whose tokens count
+    rejected_from: int = 0
+
+    @property
+    def key(self) -> tuple[Key, Key, int, int]:
+        """Pairs of the same sides that count from the same turns on are the same pair."""
+        return self.chosen.key, self.rejected.key, self.chosen_from, self.rejected_from
 
     @property
     def gap(self) -> float:
         """Rounded, so that 0.8 over 0.5 and 0.5 over 0.2 are the same gap."""
         return round(self.chosen.episode.reward - self.rejected.episode.reward, 9)
+
+
+def weights_of_turns(turns: Turns, left: int) -> Turns:
+    """The weights of the turns that are left after a cut, None where each of them is 1."""
+    kept = () if turns is None else tuple(float(weight) for weight in turns[:left])
+    return kept if any(weight != 1 for weight in kept) else None
 
 
 def cut(side: Side, turns: int) -> Side:

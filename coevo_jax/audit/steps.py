@@ -8,7 +8,8 @@ import numpy as np
 
 from coevo_jax.audit.check import NotCheckable
 from coevo_jax.audit.losses import Pairs, losses_of
-from coevo_jax.audit.plans import StepPlan, Weighed, side_problems
+from coevo_jax.audit.plans import side_problems, turns_said
+from coevo_jax.audit.step_plan import StepPlan, Weighed
 from coevo_jax.config.agents import AgentConfig
 from coevo_jax.config.recipe import KindWeights
 
@@ -35,7 +36,8 @@ def views_of(course: StepPlan) -> tuple[dict[Place, Weighed], list[list[int]]]:
                 for role, view in zip(("chosen", "rejected"), course.views(one["pair"]), strict=True):
                     weighed[number, one[role]] = view
             for view in micro["views"]:
-                weighed.setdefault((number, view["n"]), course.plain[view["trajectory"]])
+                own = course.weighed(view["trajectory"], turns_said(view))
+                weighed.setdefault((number, view["n"]), own)
             number += 1
     return weighed, steps
 

@@ -164,12 +164,17 @@ def source_options(source: Built) -> dict[str, Any]:
 
 def _other_kinds(config: Config) -> Iterator[str]:
     """Builders that make nothing of a collection that they name: of an answer, or of what is no branch."""
-    kinds = {name: phase.name.partition("_")[0] for phase in config.recipe if (name := filled_by(phase))}
+    played = {name: phase for phase in config.recipe if (name := filled_by(phase))}
     for where, source in _sources(config):
         own = ":" in source.builder[1]
         needed = MADE_OF.get(source.builder)
+        if needed is not None and not source.of:
+            yield f"{where}.of: found no collection, expected what {needed} plays into"
         for name in source.of:
-            kind = kinds.get(name)
+            phase = played.get(name)
+            kind = phase and phase.name.partition("_")[0]
+            if isinstance(phase, BranchPhase) and needed == "branch" and phase.branch.at == "failed_turns":
+                yield f"{where}.of: {name} leaves failures, expected branches that leave experts (expert_turns)"
             if needed is not None and kind not in (needed, None):
                 yield f"{where}.of: {kind} plays into {name}, of which it makes nothing; expected {needed}"
             elif needed is None and kind == "ask" and not own:

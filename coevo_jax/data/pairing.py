@@ -7,9 +7,12 @@ set of trajectories, not of the order in which they come.
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
-from coevo_jax.methods.material import Preference
+from coevo_jax.config.strict import ConfigError
+from coevo_jax.data.packing.checks import imitation_problem, name_of
+from coevo_jax.data.packing.views import plain_turns
+from coevo_jax.methods.material import Imitation, Preference
 from coevo_jax.trajectory import PreferencePair, Trajectory
 
 
@@ -21,11 +24,34 @@ class PairSet:
     pairs: tuple[PreferencePair, ...]
 
 
+_Key = tuple[str, bytes, bytes]  # of a trajectory
+
+
+class Extra(NamedTuple):
+    """A trajectory of a set that is imitated without a pair."""
+
+    trajectory: int  # its index
+    turns: tuple[float, ...] | None = None  # the weight of every turn; None is 1 each
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Candidate:
     kind: str
-    chosen: Trajectory
-    rejected: Trajectory
+    preference: Preference
+
+    @property
+    def chosen(self) -> Trajectory:
+        return self.preference.chosen
+
+    @property
+    def rejected(self) -> Trajectory:
+        return self.preference.rejected
+
+    @property
+    def key(self) -> tuple[_Key, _Key, int, int]:
+        """Equal for pairs of the same tokens, from the same turns on."""
+        chosen, rejected, chosen_from, rejected_from = self.preference
+        return _key(chosen), _key(rejected), chosen_from, rejected_from
 
     @property
     def gap(self) -> float:
@@ -33,9 +59,20 @@ class _Candidate:
         return round(self.chosen.reward - self.rejected.reward, 9)
 
 
-def draw(seed: int, kind: str, chosen: Trajectory, rejected: Trajectory) -> str:
+def draw(
+    seed: int,
+    kind: str,
+    chosen: Trajectory,
+    rejected: Trajectory,
+    chosen_from: int = 0,
+    rejected_from: int = 0,
+) -> str:
     """A pair's hash, which decides whether it is kept: it depends on the seed and the pair's names alone."""
-    sides = "/".join(f"{side.agent}-{side.sample}" for side in (chosen, rejected))
+
+    def name(side: Trajectory, first_turn: int) -> str:
+        return f"{side.agent}-{side.sample}" + (f"-from-{first_turn}" if first_turn else "")
+
+    sides = f"{name(chosen, chosen_from)}/{name(rejected, rejected_from)}"
     return hashlib.sha256(f"{seed}/{kind}/{chosen.task_id}/{sides}".encode()).hexdigest()
 
 
@@ -43,7 +80,7 @@ def draw(seed: int, kind: str, chosen: Trajectory, rejected: Trajectory) -> str:
 KEPT: dict[str, Callable[[_Candidate, int], float | str]] = {
     "largest_gap": lambda one, _seed: -one.gap,
     "smallest_gap": lambda one, _seed: one.gap,
-    "drawn": lambda one, seed: draw(seed, one.kind, one.chosen, one.rejected),
+    "drawn": lambda one, seed: draw(seed, one.kind, *one.preference),
 }
 
 
@@ -63,13 +100,13 @@ def collect_pairs(
 ) -> PairSet:
     """Collect what builders found as pairs, by kind: at most `max_per_kind` of each kind and task.
 
-    A pair of the same tokens stands once, under the first of its kinds.
+    A pair of the same tokens from the same turns on stands once, under the first of its kinds.
     """
     by_task: dict[str, dict[str, list[_Candidate]]] = {}
     for kind, preferences in found.items():
-        for chosen, rejected in preferences:
-            one = _Candidate(kind=kind, chosen=chosen, rejected=rejected)
-            by_task.setdefault(chosen.task_id, {}).setdefault(kind, []).append(one)
+        for preference in preferences:
+            one = _Candidate(kind=kind, preference=preference)
+            by_task.setdefault(one.chosen.task_id, {}).setdefault(kind, []).append(one)
     candidates: list[_Candidate] = []
     for task_id in sorted(by_task):
         selected: list[_Candidate] = []
@@ -102,11 +139,12 @@ def keep_pairs(pair_set: PairSet, count: int, keep: Keep, usable: Iterable[int])
 def _candidate(pair_set: PairSet, number: int) -> _Candidate:
     pair = pair_set.pairs[number]
     chosen, rejected = pair_set.trajectories[pair.chosen], pair_set.trajectories[pair.rejected]
-    return _Candidate(kind=pair.kind, chosen=chosen, rejected=rejected)
+    preference = Preference(chosen, rejected, pair.chosen_from, pair.rejected_from)
+    return _Candidate(kind=pair.kind, preference=preference)
 
 
 def add_trajectories(pair_set: PairSet, extra: Iterable[Trajectory]) -> tuple[PairSet, list[int]]:
-    """Add trajectories that are learned from without a pair; returns the set and their indices in it.
+    """Add trajectories; returns the set and their indices in it.
 
     One whose tokens are already in the set, or that comes twice, keeps one place; one without a token of
     the agent is left out.
@@ -124,17 +162,42 @@ def add_trajectories(pair_set: PairSet, extra: Iterable[Trajectory]) -> tuple[Pa
     return replace(pair_set, trajectories=tuple(trajectories)), list(dict.fromkeys(indices))
 
 
+def add_imitations(
+    pair_set: PairSet, found: Iterable[Trajectory | Imitation], builder: str
+) -> tuple[PairSet, list[Extra]]:
+    """Add what a builder lets imitate without a pair; returns the set, and each once as its weights are.
+
+    What has no turn with a token of the agent and a weight above 0 is left out.
+
+    Raises:
+      ConfigError: the weights of turns do not fit a trajectory; the message names it and the builder.
+    """
+    wanted: list[Imitation] = []
+    for one in found:
+        imitation = one if isinstance(one, Imitation) else Imitation(one)
+        problem = imitation_problem(imitation)
+        if problem:
+            raise ConfigError(f"builder {builder}: trajectory {name_of(imitation.trajectory)}: {problem}")
+        if imitation.turns is None or any(imitation.turns):
+            wanted.append(imitation)
+    wanted = [one for one in wanted if one.trajectory.agent_mask.any()]
+    extended, _ = add_trajectories(pair_set, (one.trajectory for one in wanted))
+    places = {_key(trajectory): index for index, trajectory in enumerate(extended.trajectories)}
+    extras = [Extra(places[_key(one.trajectory)], plain_turns(one.turns)) for one in wanted]
+    return extended, list(dict.fromkeys(extras))
+
+
 def _select(found: Iterable[_Candidate], taken: list[_Candidate], count: int, keep: Keep) -> list[_Candidate]:
     """The `count` candidates that `keep` puts first, none that repeats one or `taken`.
 
     Equal gaps keep the order of the samples (the sort is stable).
     """
-    seen = {(_key(one.chosen), _key(one.rejected)) for one in taken}
+    seen = {one.key for one in taken}
     selected: list[_Candidate] = []
     for candidate in sorted(found, key=keep.key):
-        chosen, rejected = _key(candidate.chosen), _key(candidate.rejected)
-        if chosen != rejected and (chosen, rejected) not in seen and len(selected) < count:
-            seen.add((chosen, rejected))
+        chosen, rejected, *_ = key = candidate.key
+        if chosen != rejected and key not in seen and len(selected) < count:
+            seen.add(key)
             selected.append(candidate)
     return selected
 
@@ -151,11 +214,14 @@ def _collect(candidates: list[_Candidate]) -> PairSet:
             kind=one.kind,
             chosen=places[_key(one.chosen)],
             rejected=places[_key(one.rejected)],
+            chosen_from=one.preference.chosen_from,
+            rejected_from=one.preference.rejected_from,
         )
         for one in candidates
     )
     return replace(pair_set, pairs=pairs)
 
 
-def _key(trajectory: Trajectory) -> tuple[str, bytes]:
-    return trajectory.task_id, trajectory.tokens.tobytes()
+def _key(trajectory: Trajectory) -> _Key:
+    """Equal for trajectories of a task with the same tokens, of which the same are the agent's."""
+    return trajectory.task_id, trajectory.tokens.tobytes(), trajectory.agent_mask.tobytes()

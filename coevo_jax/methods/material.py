@@ -39,10 +39,19 @@ class Material:
 
 
 class Preference(NamedTuple):
-    """A chosen and a rejected trajectory of one task."""
+    """A chosen and a rejected trajectory of one task, and the first turn of each whose tokens count."""
 
     chosen: Trajectory
     rejected: Trajectory
+    chosen_from: int = 0
+    rejected_from: int = 0
+
+
+class Imitation(NamedTuple):
+    """A trajectory that is imitated, and the weight of each of its turns; a turn is a run of agent tokens."""
+
+    trajectory: Trajectory
+    turns: tuple[float, ...] | None = None  # 0 or more, one for each turn: 0 is not trained; None is 1 each
 
 
 def by_reward(one: Trajectory, other: Trajectory) -> Preference | None:
@@ -53,11 +62,15 @@ def by_reward(one: Trajectory, other: Trajectory) -> Preference | None:
 
 
 def by_task(trajectories: Iterable[Trajectory]) -> dict[str, list[Trajectory]]:
-    """Group trajectories by task, without faults, agents that wrote nothing, and repeated tokens."""
-    groups: dict[str, dict[bytes, Trajectory]] = {}
+    """Group trajectories by task, without faults, agents that wrote nothing, and repetitions.
+
+    A repetition has the tokens of an earlier one, and the same of them are the agent's.
+    """
+    groups: dict[str, dict[tuple[bytes, bytes], Trajectory]] = {}
     for trajectory in sorted(trajectories, key=lambda t: (t.task_id, t.agent, t.sample)):
         if trajectory.finished and trajectory.agent_mask.any():
-            groups.setdefault(trajectory.task_id, {}).setdefault(trajectory.tokens.tobytes(), trajectory)
+            key = trajectory.tokens.tobytes(), trajectory.agent_mask.tobytes()
+            groups.setdefault(trajectory.task_id, {}).setdefault(key, trajectory)
     return {task_id: list(group.values()) for task_id, group in groups.items()}
 
 

@@ -9,7 +9,7 @@ from coevo_jax.methods.better_over_worse import better_over_worse
 from coevo_jax.methods.expert_over import expert_over
 from coevo_jax.methods.expert_step_over import expert_step_over
 from coevo_jax.methods.imitation import experts, successes
-from coevo_jax.methods.material import Preference
+from coevo_jax.methods.material import Imitation, Preference
 from coevo_jax.methods.points import Point, expert_turns, failed_turns, turn_ends
 from coevo_jax.methods.questions import Question, why_expert
 from coevo_jax.methods.reflection import reflections
@@ -17,7 +17,7 @@ from coevo_jax.methods.world_model import next_observations
 from coevo_jax.trajectory import Trajectory
 
 PairBuilder = Callable[..., Iterable[Preference]]
-ImitationBuilder = Callable[..., Iterable[Trajectory]]
+ImitationBuilder = Callable[..., Iterable[Trajectory | Imitation]]
 PointBuilder = Callable[..., Iterable[Point]]
 QuestionBuilder = Callable[..., Iterable[Question]]
 

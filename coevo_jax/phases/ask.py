@@ -132,12 +132,13 @@ def _finish(
     budget: Budget,
 ) -> None:
     """Count a phase's answers and commit it; nothing of what an episode amounts to can be said of them."""
-    found = run.processes.once("answers", lambda: _counts(shards))
+    found: dict[str, Any] = run.processes.once("answers", lambda: _counts(shards))
     records = record.records | found | {"checkpoint": run.manifest.checkpoint}
     record = replace(record, records=records)
     run.commit(record, files=[*shards, *others], finished=True)
-    answered = records["endings"].get("answered", 0)
-    say(record.name, record.seconds, f"{records['questions']} questions, {answered} answered to the end")
+    answered = found["endings"].get("answered", 0)
+    words = f"{records['questions']} questions, {answered} answered to the end"
+    say(record.name, record.seconds, words)
 
 
 def _counts(shards: Sequence[Path]) -> dict[str, Any]:

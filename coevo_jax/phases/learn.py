@@ -15,7 +15,7 @@ from coevo_jax.config.agents import AgentConfig
 from coevo_jax.config.options import of_round
 from coevo_jax.config.recipe import LearnOptions
 from coevo_jax.data.packing.plan import BatchPlan, pack
-from coevo_jax.data.pairing import Keep, PairSet, add_trajectories, collect_pairs, keep_pairs
+from coevo_jax.data.pairing import Extra, Keep, PairSet, add_imitations, collect_pairs, keep_pairs
 from coevo_jax.files import write_whole
 from coevo_jax.learning.objective import AgentLoss
 from coevo_jax.learning.optimizer import constant_rate
@@ -33,7 +33,7 @@ from coevo_jax.training.optimize import StepPlan, optimize
 from coevo_jax.training.pace import Pace
 from coevo_jax.training.plan_file import PLANS, learned_tokens, steps_of_budget, write_plan
 from coevo_jax.training.references import References
-from coevo_jax.trajectory import Trajectory
+from coevo_jax.trajectory import PreferencePair, Trajectory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +157,7 @@ def _within_budget(
 
 
 def _pack(
-    run: Run, world: World, phase: Phase, config: AgentConfig, pair_set: PairSet, extras: dict[int, float]
+    run: Run, world: World, phase: Phase, config: AgentConfig, pair_set: PairSet, extras: dict[Extra, float]
 ) -> BatchPlan:
     return pack(
         pair_set,
@@ -221,12 +221,13 @@ def _paired(run: Run, world: World, phase: Phase, config: AgentConfig) -> PairSe
     return collect_pairs(found, max_per_kind=config.max_pairs_per_kind, keep=keep)
 
 
-def _imitated(run: Run, world: World, phase: Phase, pair_set: PairSet) -> tuple[PairSet, dict[int, float]]:
+def _imitated(run: Run, world: World, phase: Phase, pair_set: PairSet) -> tuple[PairSet, dict[Extra, float]]:
     """The pairs with the trajectories that are learned from without one, and the SFT weights of these."""
-    extras: dict[int, float] = {}
+    extras: dict[Extra, float] = {}
     for source in _learning(phase).imitations:
-        pair_set, indices = add_trajectories(pair_set, built(run, world, phase, source, world.experts))
-        extras |= {index: extras.get(index, 0.0) + source.weight for index in indices}
+        found = built(run, world, phase, source, world.experts)
+        pair_set, imitated = add_imitations(pair_set, found, source.imitate)
+        extras |= {one: extras.get(one, 0.0) + source.weight for one in imitated}
     return pair_set, extras
 
 
@@ -244,18 +245,19 @@ def _pair_counts(pair_set: PairSet, kinds: Iterable[str]) -> list[dict[str, Any]
 
 
 def _write_pairs(path: Path, pair_set: PairSet) -> None:
-    """Which trajectories were paired: for the report, and for whoever wants to look."""
+    """Which trajectories were paired, and the first turns that count: for the report, and whoever looks."""
 
     def side(index: int) -> dict[str, Any]:
         named = _side(pair_set.trajectories[index])
         return {key: named[key] for key in ("source", "sample")}
 
-    lines = [
-        json.dumps(
-            {"task_id": p.task_id, "kind": p.kind, "chosen": side(p.chosen), "rejected": side(p.rejected)}
-        )
-        for p in pair_set.pairs
-    ]
+    def line(pair: PreferencePair) -> dict[str, Any]:
+        first = {"chosen_from": pair.chosen_from, "rejected_from": pair.rejected_from}
+        named = {"chosen": side(pair.chosen), "rejected": side(pair.rejected)}
+        later = {key: turn for key, turn in first.items() if turn}
+        return {"task_id": pair.task_id, "kind": pair.kind} | named | later
+
+    lines = [json.dumps(line(pair)) for pair in pair_set.pairs]
     write_whole(path, "".join(line + "\n" for line in lines))
 
 

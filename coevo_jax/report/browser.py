@@ -124,9 +124,9 @@ def read_pairs(path: Path) -> list[dict[str, Any]]:
         try:
             pair = json.loads(line)
             named = [pair["task_id"], pair["kind"], pair["chosen"]["source"], pair["rejected"]["source"]]
-            samples = [pair["chosen"]["sample"], pair["rejected"]["sample"]]
-            if {type(n) for n in named} != {str} or {type(n) for n in samples} != {int}:
-                raise TypeError("names are text, samples are whole numbers")
+            numbers = [pair["chosen"]["sample"], pair["rejected"]["sample"], *first_turns(pair)]
+            if {type(n) for n in named} != {str} or {type(n) for n in numbers} != {int}:
+                raise TypeError("names are text, samples and turns are whole numbers")
         except (ValueError, KeyError, TypeError) as error:
             raise ConfigError(
                 f"{path}:{number}: expected a JSON object with task_id, kind, chosen and rejected "
@@ -134,6 +134,11 @@ def read_pairs(path: Path) -> list[dict[str, Any]]:
             ) from error
         pairs.append(pair)
     return pairs
+
+
+def first_turns(pair: dict[str, Any]) -> list[int]:
+    """The turns from which on the chosen and the rejected side of a line of a pair file count, from 0."""
+    return [pair.get("chosen_from", 0), pair.get("rejected_from", 0)]
 
 
 def embed_json(value: Any) -> str:
@@ -222,6 +227,7 @@ def _pair_group(payload: _Payload, cast: Cast, path: Path, lines: Sequence[dict[
                     "kind": pair["kind"],
                     "chosen": sides[0],
                     "rejected": sides[1],
+                    "from": first_turns(pair),
                 }
             )
     kinds = {kind: kind_name(kind) for kind in dict.fromkeys(item["kind"] for item in items)}

@@ -8,7 +8,8 @@
     trajectories  each once: source, task_id, sample, and its tokens, after a cut
     steps         of an epoch, each a list of microbatches, which are numbered through all steps:
       tokens        token places of its rows that are no padding
-      views         n, the trajectory's number, the tokens that count, the sum of their weights, sft_weight
+      views         n, the trajectory's number, the tokens that count, the sum of their weights, sft_weight;
+                    turns, the weight of each, where some are not 1: 0 before a pair's first turn that counts
       pairs         the pair's line in pairs/…jsonl, chosen and rejected as n, and its weight in the loss
     order         of every epoch that is begun, the steps in the order in which they are taken
 
@@ -84,7 +85,8 @@ def _tokens_of_steps(plan: BatchPlan, seed: int) -> Iterator[int]:
 
 def _microbatch(plan: BatchPlan, number: int) -> dict[str, Any]:
     batch = plan.batches[number]
-    views = [_view(batch, n, trajectory) for n, trajectory in plan.views[number]]
+    turns = plan.turns[number]
+    views = [_view(batch, n, trajectory, turns.get(n)) for n, trajectory in plan.views[number]]
     pairs = [
         {
             "pair": pair,
@@ -97,9 +99,10 @@ def _microbatch(plan: BatchPlan, number: int) -> dict[str, Any]:
     return {"tokens": plan.tokens[number], "views": views, "pairs": pairs}
 
 
-def _view(batch: PreferenceBatch, n: int, trajectory: int) -> dict[str, Any]:
+def _view(batch: PreferenceBatch, n: int, trajectory: int, turns: tuple[float, ...] | None) -> dict[str, Any]:
     row, view = divmod(n, batch.view_weight.shape[1])
-    return {
+    weighed = {} if turns is None else {"turns": list(turns)}
+    return weighed | {
         "n": n,
         "trajectory": trajectory,
         "tokens": int(batch.token_count[n]),

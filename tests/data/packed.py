@@ -5,7 +5,7 @@ import numpy as np
 from coevo_jax.config.options import BatchConfig
 from coevo_jax.config.recipe import KindWeights
 from coevo_jax.data.packing.plan import pack
-from coevo_jax.data.pairing import PairSet
+from coevo_jax.data.pairing import Extra, PairSet
 from coevo_jax.trajectory import Ending, PreferencePair, Trajectory
 
 PAD = 9
@@ -43,7 +43,9 @@ def packed(
         batch=BatchConfig(**batch),
         kinds=weights,
         order=PAIR_KINDS,
-        sft_extra=extra or {},
+        sft_extra={
+            Extra(one) if isinstance(one, int) else one: weight for one, weight in (extra or {}).items()
+        },
         sft_reduction=reduction,
         pad_id=PAD,
         seed=seed,

@@ -6,10 +6,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coevo_jax.data.pairing import KEPT, Keep, PairSet, add_trajectories, collect_pairs, keep_pairs
+from coevo_jax.config.strict import ConfigError
+from coevo_jax.data.pairing import (
+    KEPT,
+    Extra,
+    Keep,
+    PairSet,
+    add_imitations,
+    add_trajectories,
+    collect_pairs,
+    draw,
+    keep_pairs,
+)
 from coevo_jax.methods.better_over_worse import better_over_worse
 from coevo_jax.methods.expert_over import expert_over
-from coevo_jax.methods.material import Material, cut_turns
+from coevo_jax.methods.material import Imitation, Material, Preference, by_task, cut_turns
 from coevo_jax.trajectory import Ending, Trajectory, Turn
 
 TURN = Turn(response="r", action="a", observation="o")
@@ -303,6 +314,72 @@ def test_added_trajectories_keep_one_place():
     assert indices == [2, 0]
     assert len(extended.trajectories) == 3
     assert extended.pairs == pairs.pairs
+
+
+def test_a_pair_is_another_one_from_other_turns_on():
+    better, worse = trajectory("target", 0, 0.5, turns=3), trajectory("target", 1, 0.2, turns=3)
+    found = [
+        Preference(better, worse),
+        Preference(better, worse, 1, 1),
+        Preference(better, worse, 1, 2),
+        Preference(better, worse, 1, 1),
+        Preference(better, better, 0, 1),
+    ]
+    pairs = collect_pairs({"first": found, "second": found[1:3]}, max_per_kind=9)
+    assert [(p.kind, p.chosen_from, p.rejected_from) for p in pairs.pairs] == [
+        ("first", 0, 0),
+        ("first", 1, 1),
+        ("first", 1, 2),
+    ]
+    assert len(pairs.trajectories) == 2
+    kept = keep_pairs(pairs, 1, Keep(), [1, 2])
+    assert [(p.chosen_from, p.rejected_from) for p in kept.pairs] == [(1, 1)]
+    words = "3/first/t/target-0-from-1/target-1-from-2"
+    assert draw(3, "first", *found[2]) == hashlib.sha256(words.encode()).hexdigest()
+
+
+def test_the_same_tokens_of_which_others_are_the_agents_are_another_trajectory():
+    one = trajectory("target", 0, 0.5, turns=2, ids=7)
+    other = replace(one, sample=1, agent_mask=np.append(False, one.agent_mask[:-1]))
+    again = replace(one, sample=2)
+    assert by_task([one, other, again]) == {"t": [one, other]}
+    pairs, places = add_trajectories(PairSet(trajectories=(), pairs=()), [one, other, again])
+    assert places == [0, 1]
+    assert pairs.trajectories == (one, other)
+
+
+def test_what_is_imitated_stands_once_for_each_way_to_weigh_its_turns():
+    two, silent = trajectory("target", 1, 1.0, turns=2), trajectory("target", 2, 1.0)
+    silent = replace(silent, agent_mask=np.zeros_like(silent.agent_mask))
+    found = [
+        two,
+        Imitation(two, (0.0, 1.0)),
+        Imitation(two, (1.0, 1.0)),  # as if it had none
+        Imitation(two, (0, 1)),
+        Imitation(EXPERT),
+        Imitation(two, (0.0, 0.0)),  # trains nothing
+        Imitation(silent),
+    ]
+    pairs = round_pairs([EXPERT], [trajectory("target", 0, 0.5)], [], max_per_kind=1)
+    extended, extras = add_imitations(pairs, found, "mine")
+    assert extras == [Extra(2), Extra(2, (0.0, 1.0)), Extra(0)]
+    assert len(extended.trajectories) == 3
+    assert extended.pairs == pairs.pairs
+
+
+@pytest.mark.parametrize(
+    "turns, words",
+    [
+        ((1.0,), "turns: found 1 weights, expected 2, one for each turn"),
+        ((1.0, -0.5), "turns: found -0.5 as the weight of turn 1, expected a number of 0 or more"),
+        ((float("nan"), 1.0), "turns: found nan as the weight of turn 0"),
+    ],
+)
+def test_weights_that_do_not_fit_the_turns_are_refused_by_trajectory_and_builder(turns, words):
+    two = trajectory("target", 1, 1.0, turns=2)
+    empty = PairSet(trajectories=(), pairs=())
+    with pytest.raises(ConfigError, match=rf"builder mine:f: trajectory t \(target, sample 1\): {words}"):
+        add_imitations(empty, [Imitation(two, turns)], "mine:f")
 
 
 rewards = st.lists(st.sampled_from([0.0, 0.25, 0.5, 1.0]), max_size=4)

@@ -35,9 +35,8 @@ def material(*played, **experts_by_task) -> Material:
 
 
 def names(preferences):
-    return [
-        (one.agent[0] + str(one.sample), other.agent[0] + str(other.sample)) for one, other in preferences
-    ]
+    sides = [(one.chosen, one.rejected) for one in preferences]
+    return [(one.agent[0] + str(one.sample), other.agent[0] + str(other.sample)) for one, other in sides]
 
 
 A = [trajectory("a", 0, 0.2), trajectory("a", 1, 1.0)]

@@ -12,7 +12,7 @@ from coevo_jax.commands.report import main
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.parquet import write_trajectories
 from coevo_jax.report import browser
-from coevo_jax.report.browser import browser_payload, embed_json
+from coevo_jax.report.browser import browser_payload, embed_json, read_pairs
 from coevo_jax.report.cast import cast_of
 from coevo_jax.report.html import write_report
 from coevo_jax.report.words import pull_ratio
@@ -153,6 +153,25 @@ def test_pairs_name_the_right_trajectories(run_dir):
         assert chosen["reward"] >= rejected["reward"]
         assert (chosen["reward"] == 1) == (payload["groups"][chosen["group"]]["source"] == "expert")
         assert len(group["items"]) <= group["total"]
+
+
+def test_a_pair_says_from_which_turns_on_it_counts(run_dir, tmp_path):
+    folder = shutil.copytree(run_dir, tmp_path / "run")
+    path = folder / "pairs/round-01-target.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    later = lines[0]["kind"]
+    for line in lines:
+        line |= {"chosen_from": 2, "rejected_from": 1} if line["kind"] == later else {}
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    payload = browser_payload(folder, cast_of(load_results(folder)), 0.6)
+    shown = next(g for g in payload["pairs"] if (g["round"], g["learning"]) == (1, "target"))["items"]
+    assert {pair["kind"] for pair in shown} > {later}
+    assert all(pair["from"] == ([2, 1] if pair["kind"] == later else [0, 0]) for pair in shown)
+    page = write_report(folder, tmp_path / "page.html").read_text()
+    assert '"from":[2,1]' in page and "counts from here on" in page
+    path.write_text(json.dumps(lines[0] | {"chosen_from": "2"}) + "\n")
+    with pytest.raises(ConfigError, match=r"round-01-target.jsonl:1: expected a JSON object"):
+        read_pairs(path)
 
 
 def test_long_text_is_cut(monkeypatch):

@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 
 from coevo_jax.data.packing.views import turn_count
-from coevo_jax.methods.material import cut_turns
+from coevo_jax.methods.material import Imitation, cut_turns
 from coevo_jax.trajectory import PreferencePair, Trajectory
 
 
@@ -49,6 +49,21 @@ def pair_problem(
         if first_turn < 0 or (first_turn and first_turn >= turn_count(trajectory)):
             turns, name = turn_count(trajectory), name_of(trajectory)
             return f"{side}_from: found turn {first_turn}, expected one of the {turns} of {name}"
+    return None
+
+
+def imitation_problem(imitation: Imitation) -> str | None:
+    """Why the weights of an imitation's turns cannot be used, or None."""
+    turns, count = imitation.turns, turn_count(imitation.trajectory)
+    if turns is None:
+        return None
+    if len(turns) != count:
+        return f"turns: found {len(turns)} weights, expected {count}, one for each turn"
+    wrong = [number for number, weight in enumerate(turns) if not 0 <= weight < np.inf]
+    if wrong:
+        return (
+            f"turns: found {turns[wrong[0]]} as the weight of turn {wrong[0]}, expected a number of 0 or more"
+        )
     return None
 
 

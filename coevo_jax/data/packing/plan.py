@@ -8,9 +8,12 @@ weights in every step:
     weight[p]     = dpo[kind p] / k
     sft_weight[n] = (sum over pairs p with chosen n of sft[kind p] / k  +  extra[n] / e) / tokens[n]
 
-where tokens[n] is the number of trained tokens for the reduction "mean", and 1 for "sum". A step of nothing
-but supervised fine-tuning (`pack_sft`) has sft_weight[n] = 1 / (trained tokens of the step): the token mean.
-All of a task's trajectories lie in one microbatch, unless they fit none, or a step takes part of its pairs.
+where tokens[n] is the number of trained tokens for the reduction "mean", and 1 for "sum": those of the turns
+from which on a pair counts, or whose weight is above 0. A trajectory stands in as many views as there are
+ways in which its turns are weighed, and e counts those that are learned from without a pair. A step of
+nothing but supervised fine-tuning (`pack_sft`) has sft_weight[n] = 1 / (trained tokens of the step): the
+token mean. All of a task's trajectories lie in one microbatch, unless they fit none, or a step takes part of
+its pairs.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,9 +32,10 @@ from coevo_jax.data.packing.bins import Shape
 from coevo_jax.data.packing.checks import cut_to_rows, name_of, pair_problem, trajectory_problem
 from coevo_jax.data.packing.groups import TreeBuilder, Unit
 from coevo_jax.data.packing.microbatch import Microbatch, StepWeights, build
+from coevo_jax.data.packing.prefix_tree import token_codes
 from coevo_jax.data.packing.steps import counted_steps, one_microbatch_steps
-from coevo_jax.data.packing.views import Link, View, link_pair, plain_view
-from coevo_jax.data.pairing import PairSet
+from coevo_jax.data.packing.views import Link, View, link_pair, turn_view
+from coevo_jax.data.pairing import Extra, PairSet
 from coevo_jax.trajectory import PreferencePair, Trajectory
 
 
@@ -45,6 +49,8 @@ class BatchPlan:
     views: tuple[tuple[tuple[int, int], ...], ...]  # of every microbatch: (n, trajectory) of each view
     pairs: tuple[tuple[int, ...], ...]  # of every microbatch: the pairs at its places p, by their numbers
     lengths: tuple[int, ...]  # of each trajectory: its tokens, after a cut
+    # Of every microbatch: by n, the weights of a view's turns, where they are not all 1.
+    turns: tuple[dict[int, tuple[float, ...]], ...]
     # Of each trajectory: its places (batch, n), one for each microbatch it stands in; () if dropped.
     locations: tuple[tuple[tuple[int, int], ...], ...]
     too_long: tuple[str, ...]  # trajectories longer than a row, dropped with their pairs
@@ -60,14 +66,14 @@ def pack(
     batch: BatchConfig,
     kinds: Mapping[str, KindWeights],
     order: Sequence[str],
-    sft_extra: Mapping[int, float],
+    sft_extra: Mapping[Extra, float],
     sft_reduction: Literal["mean", "sum"],
     pad_id: int,
     seed: int,
     ld_alpha: float = 1.0,
     turn_discount: float = 1.0,
 ) -> BatchPlan:
-    """Pack pairs and their trajectories; `sft_extra` maps an index to its weight of SFT without a pair.
+    """Pack pairs and their trajectories; `sft_extra` maps what is imitated without a pair to its weight.
 
     A task too large for a microbatch is split by pairs; a trajectory in both parts is then repeated, but its
     extra weight counts once.
@@ -96,8 +102,8 @@ def pack(
         if not (cut and _is_empty(link, trajectories)):
             tasks.setdefault(pair.task_id, []).append(Unit(task_id=pair.task_id, views=link.views, link=link))
     has_pairs = bool(tasks)
-    extra = {index: sft_extra[index] for index in sorted(sft_extra) if usable[index]}
-    _add_extra(tasks, extra, trajectories, turn_discount)
+    extra = _extra_views(sft_extra, trajectories, usable, turn_discount)
+    _add_extra(tasks, extra, trajectories)
     planter = _planter(trajectories, tasks.values(), batch)
     count = batch.step_pairs if has_pairs else batch.step_demonstrations
     steps = _steps([tasks[task_id] for task_id in sorted(tasks)], planter, seed, count)
@@ -119,7 +125,7 @@ def pack_sft(trajectories: Sequence[Trajectory], *, batch: BatchConfig, pad_id: 
     check(PairSet(trajectories=tuple(trajectories), pairs=()), {}, {})
     trajectories, cut, usable = cut_to_rows(trajectories, batch.row_length, batch.too_long)
     tasks = [
-        [Unit(task_id=trajectory.task_id, views=(plain_view(index, trajectory),))]
+        [Unit(task_id=trajectory.task_id, views=(turn_view(index, trajectory),))]
         for index, trajectory in enumerate(trajectories)
         if usable[index]
     ]
@@ -160,7 +166,7 @@ def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
     return stream("epoch", seed, epoch).permutation(count)
 
 
-def check(pair_set: PairSet, kinds: Mapping[str, KindWeights], sft_extra: Mapping[int, float]) -> None:
+def check(pair_set: PairSet, kinds: Mapping[str, KindWeights], sft_extra: Mapping[Extra, float]) -> None:
     """Raise ConfigError that names the first record that cannot be learned from, and why."""
     for trajectory in pair_set.trajectories:
         problem = trajectory_problem(trajectory)
@@ -170,7 +176,7 @@ def check(pair_set: PairSet, kinds: Mapping[str, KindWeights], sft_extra: Mappin
         problem = pair_problem(pair, pair_set.trajectories, tuple(kinds))
         if problem:
             raise ConfigError(f"pair {number} ({pair.kind} of task {pair.task_id}): {problem}")
-    for index in sft_extra:
+    for index, _ in sft_extra:
         if not 0 <= index < len(pair_set.trajectories):
             raise ConfigError(
                 f"sft_extra: found trajectory {index}, expected one of {len(pair_set.trajectories)}"
@@ -193,33 +199,44 @@ def _planter(
     return TreeBuilder(trajectories, sorted(used), shape, batch.share_prefixes)
 
 
-def _add_extra(
-    tasks: dict[str, list[Unit]],
-    extra: Mapping[int, float],
+def _extra_views(
+    sft_extra: Mapping[Extra, float],
     trajectories: Sequence[Trajectory],
+    usable: Sequence[bool],
     turn_discount: float,
+) -> dict[View, float]:
+    """What is imitated without a pair, after cuts, and its weight; what became equal has the sum of both."""
+    extra: dict[View, float] = {}
+    for one in sorted(sft_extra, key=lambda one: (one.trajectory, one.turns or ())):
+        view = turn_view(one.trajectory, trajectories[one.trajectory], one.turns, turn_discount)
+        if usable[one.trajectory] and (one.turns is None or view.token_count):
+            extra[view] = extra.get(view, 0.0) + sft_extra[one]
+    return extra
+
+
+def _add_extra(
+    tasks: dict[str, list[Unit]], extra: Iterable[View], trajectories: Sequence[Trajectory]
 ) -> None:
-    """Add a unit for every trajectory learned from alone; one that is also in a pair follows that pair."""
+    """Add a unit for every view learned from alone; one whose trajectory is in a pair follows that pair."""
     alone = not tasks
-    for index in extra:
-        task_id = trajectories[index].task_id
-        view = plain_view(index, trajectories[index], turn_discount)
+    for view in extra:
+        task_id = trajectories[view.trajectory].task_id
         units = tasks.setdefault(task_id, [])
         unit = Unit(task_id=task_id, views=(view,), counts=alone)
-        used = [i for i, other in enumerate(units) if index in {view.trajectory for view in other.views}]
+        used = [i for i, other in enumerate(units) if view.trajectory in {v.trajectory for v in other.views}]
         units.insert(used[0] + 1 if used else len(units), unit)
 
 
 def _is_empty(link: Link, trajectories: Sequence[Trajectory]) -> bool:
     """Whether cutting made both sides of a pair the same, or left one without a token that counts."""
-    chosen, rejected = (trajectories[view.trajectory].tokens for view in (link.chosen, link.rejected))
+    chosen, rejected = (token_codes(trajectories[view.trajectory]) for view in (link.chosen, link.rejected))
     return np.array_equal(chosen, rejected) or not (link.chosen.token_count and link.rejected.token_count)
 
 
-def _own_extra(micro: Microbatch, extra: Mapping[int, float]) -> dict[tuple[int, View], float]:
+def _own_extra(micro: Microbatch, extra: Mapping[View, float]) -> dict[tuple[int, View], float]:
     """The extra weights that count in this microbatch, by group and view."""
     return {
-        (number, unit.views[0]): extra[unit.views[0].trajectory]
+        (number, unit.views[0]): extra[unit.views[0]]
         for number, group in enumerate(micro.groups)
         for unit in group.units
         if unit.link is None
@@ -258,10 +275,12 @@ def _plan(
     micros = [micro for step in steps for micro in step]
     locations: list[dict[int, int]] = [{} for _ in trajectories]
     views: list[tuple[tuple[int, int], ...]] = []
+    turns: list[dict[int, tuple[float, ...]]] = []
     plain = 0
     for number, micro in enumerate(micros):
         places = micro.places(batch)
         views.append(tuple((n, view.trajectory) for (_, view), n in places.items()))
+        turns.append({n: view.turns for (_, view), n in places.items() if view.turns is not None})
         for n, trajectory in views[-1]:
             locations[trajectory].setdefault(number, n)
         plain += sum(len(trajectories[index].tokens) for index in {view.trajectory for _, view in places})
@@ -274,6 +293,7 @@ def _plan(
         batches=batches,
         tokens=tokens,
         views=tuple(views),
+        turns=tuple(turns),
         pairs=placed,
         lengths=tuple(len(trajectory.tokens) for trajectory in trajectories),
         steps=tuple(tuple(range(start, end)) for start, end in pairwise(bounds)),

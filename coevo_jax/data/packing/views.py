@@ -1,6 +1,7 @@
 """Views: a trajectory with the weights that one pair, or the SFT term, gives its tokens."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -15,11 +16,16 @@ class View:
 
     trajectory: int  # index into the trajectories of the plan
     weights: bytes  # float32 [scored tokens]
-    token_count: int  # tokens from its first turn on: the length that losses divide by, whatever they weigh
+    token_count: int  # tokens of the turns that count: the length that losses divide by, whatever they weigh
+    turns: tuple[float, ...] | None = None  # the weight of every turn by itself; None is 1 each
 
     @property
     def token_weights(self) -> np.ndarray:
         return np.frombuffer(self.weights, np.float32)
+
+    def weighing(self, weights: np.ndarray) -> "View":
+        """The view with other weights of the same turns, float32 [scored tokens]."""
+        return replace(self, weights=weights.tobytes())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,16 +56,27 @@ def turn_count(trajectory: Trajectory) -> int:
     return int((mask & ~np.concatenate([[False], mask[:-1]])).sum())
 
 
-def count_from(trajectory: Trajectory, first_turn: int) -> int:
-    """The number of scored tokens from a turn on; a token with a weight of 0 counts, too."""
-    return int(np.count_nonzero(turn_of_token(trajectory) >= first_turn))
+def turns_from(trajectory: Trajectory, first_turn: int) -> tuple[float, ...] | None:
+    """The weight of each turn where those from `first_turn` on count; None where all do."""
+    return plain_turns(float(turn >= first_turn) for turn in range(turn_count(trajectory)))
 
 
-def turn_credit(trajectory: Trajectory, discount: float, first_turn: int = 0) -> np.ndarray:
-    """The weight of every scored token, float32: discount ** (turns after its own), 0 before `first_turn`."""
-    turns = turn_of_token(trajectory)
-    credit = float(discount) ** (turn_count(trajectory) - 1 - turns)
-    return np.where(turns >= first_turn, credit, 0.0).astype(np.float32)
+def plain_turns(turns: Iterable[float] | None) -> tuple[float, ...] | None:
+    """The weights of turns in the one form that they have here: None where each is 1."""
+    weights = None if turns is None else tuple(map(float, turns))
+    return None if weights is None or all(weight == 1 for weight in weights) else weights
+
+
+def token_turn_weights(trajectory: Trajectory, turns: tuple[float, ...] | None) -> np.ndarray:
+    """The weight of the turn of every scored token, float64; None is 1 each."""
+    of_token = turn_of_token(trajectory)
+    return np.ones(len(of_token)) if turns is None else np.asarray(turns, np.float64)[of_token]
+
+
+def turn_credit(trajectory: Trajectory, discount: float, turns: tuple[float, ...] | None) -> np.ndarray:
+    """The weight of every scored token, float32: discount ** (turns after its own), times its turn's."""
+    credit = float(discount) ** (turn_count(trajectory) - 1 - turn_of_token(trajectory))
+    return (credit * token_turn_weights(trajectory, turns)).astype(np.float32)
 
 
 def length_desensitised(weights: np.ndarray, other: np.ndarray, alpha: float) -> np.ndarray:
@@ -79,22 +96,33 @@ def link_pair(
     ld_alpha: float,
     turn_discount: float,
 ) -> Link:
-    """The views of a pair: credit per turn, from the pair's first turns on, length desensitised."""
-    ours = turn_credit(chosen, turn_discount, pair.chosen_from)
-    theirs = turn_credit(rejected, turn_discount, pair.rejected_from)
-    our_count = count_from(chosen, pair.chosen_from)
-    their_count = count_from(rejected, pair.rejected_from)
-    ours, theirs = length_desensitised(ours, theirs, ld_alpha), length_desensitised(theirs, ours, ld_alpha)
-    plain = plain_view(pair.chosen, chosen, turn_discount) if imitated else None
+    """The views of a pair: credit per turn, from the pair's first turns on, length desensitised.
+
+    The SFT term imitates what is preferred: the chosen side from the same turn on.
+    """
+    ours = turn_view(pair.chosen, chosen, turns_from(chosen, pair.chosen_from), turn_discount)
+    theirs = turn_view(pair.rejected, rejected, turns_from(rejected, pair.rejected_from), turn_discount)
+    our_weights, their_weights = ours.token_weights, theirs.token_weights
     return Link(
         pair=pair,
-        chosen=View(trajectory=pair.chosen, weights=ours.tobytes(), token_count=our_count),
-        rejected=View(trajectory=pair.rejected, weights=theirs.tobytes(), token_count=their_count),
-        imitated=plain,
+        chosen=ours.weighing(length_desensitised(our_weights, their_weights, ld_alpha)),
+        rejected=theirs.weighing(length_desensitised(their_weights, our_weights, ld_alpha)),
+        imitated=ours if imitated else None,
     )
 
 
-def plain_view(index: int, trajectory: Trajectory, turn_discount: float = 1.0) -> View:
-    """The view of the SFT term: every scored token with its turn's credit."""
-    credit = turn_credit(trajectory, turn_discount)
-    return View(trajectory=index, weights=credit.tobytes(), token_count=count_from(trajectory, 0))
+def turn_view(
+    index: int, trajectory: Trajectory, turns: tuple[float, ...] | None = None, turn_discount: float = 1.0
+) -> View:
+    """The view of the SFT term: every scored token with its turn's credit and weight.
+
+    Args:
+      turns: the weight of every turn; of a trajectory that was cut, of more turns than are left.
+    """
+    turns = plain_turns(None if turns is None else turns[: turn_count(trajectory)])
+    return View(
+        trajectory=index,
+        weights=turn_credit(trajectory, turn_discount, turns).tobytes(),
+        token_count=int(np.count_nonzero(token_turn_weights(trajectory, turns) > 0)),
+        turns=turns,
+    )

@@ -74,7 +74,8 @@ function trajectoryLink(data, t) {
 function pairLink(data, group, pair) {
   const sides = [pair.chosen, pair.rejected].map((i) => data.trajectories[i]);
   const names = sides.flatMap((t) => [data.groups[t.group].source, t.sample]);
-  return linkTo("pair", group.round, group.learning, pair.kind, pair.task, ...names);
+  const first = pair.from.some(Boolean) ? pair.from.map((turn) => turn + 1) : [];
+  return linkTo("pair", group.round, group.learning, pair.kind, pair.task, ...names, ...first);
 }
 
 function makeLink(href, text) {
@@ -83,12 +84,13 @@ function makeLink(href, text) {
   return link;
 }
 
-function renderTurn(turn, number, className, side) {
+function renderTurn(turn, number, className, side, note) {
   const [response, action, observation] = turn;
   const block = make("div", `turn ${className || ""}`);
   block.append(make("div", "no", String(number)));
   const body = make("div");
   if (side) body.append(make("span", "tag side", side));
+  if (note) body.append(make("span", "tag", note));
   const said = make("pre");
   const marker = response.lastIndexOf("Action:");
   const tail = action === null && marker >= 0 ? marker + "Action:".length : response.length;
@@ -131,7 +133,14 @@ function sameTurn(a, b) {
   return Boolean(a && b) && a[0] === b[0] && a[2] === b[2];
 }
 
-// In one column, a turn that both sides share stands there once; page.css hides the other.
+// What a pair that counts from a later turn on says of a turn: 0 is the first.
+function countsFrom(first, turn) {
+  if (!first || turn > first) return "";
+  return turn < first ? "does not count" : "counts from here on";
+}
+
+// In one column, a turn that both sides share, and that both count alike, stands there once; page.css hides
+// the other.
 function renderPair(data, group, pair) {
   const chosen = data.trajectories[pair.chosen];
   const rejected = data.trajectories[pair.rejected];
@@ -143,11 +152,13 @@ function renderPair(data, group, pair) {
   const sides = make("div", "sides");
   sides.append(renderSide(data, "Chosen", "good", chosen), renderSide(data, "Rejected", "bad", rejected));
   for (let i = 0; i < Math.max(chosen.turns.length, rejected.turns.length); i += 1) {
-    const same = sameTurn(chosen.turns[i], rejected.turns[i]);
-    for (const [name, side] of [["chosen", chosen], ["rejected", rejected]]) {
+    const notes = pair.from.map((first) => countsFrom(first, i));
+    const same = sameTurn(chosen.turns[i], rejected.turns[i]) && notes[0] === notes[1];
+    for (const [k, [name, side]] of [["chosen", chosen], ["rejected", rejected]].entries()) {
       const turn = side.turns[i];
-      const state = `${name} ${same ? "same" : "changed"}`;
-      sides.append(turn ? renderTurn(turn, i + 1, state, same ? "both" : name) : make("div", "turn gap"));
+      const state = `${name} ${same ? "same" : "changed"}${notes[k] === "does not count" ? " idle" : ""}`;
+      const shown = () => renderTurn(turn, i + 1, state, same ? "both" : name, notes[k]);
+      sides.append(turn ? shown() : make("div", "turn gap"));
     }
   }
   out.push(sides);

@@ -117,7 +117,12 @@ def test_a_pair_may_count_from_a_later_turn_on():
     plan = packed(HAND, [late], credit={"ld_alpha": 0.5}, **HAND_SHAPE)
     assert view_of(plan, "chosen", 0) == [1]
     assert view_of(plan, "rejected", 0) == [1, 0.5]
-    assert sorted(plan.batches[0].token_count.tolist()) == [0, 1, 2, 3]  # the third is the SFT term's
+    # What is imitated is what is preferred: the SFT term has the chosen side's view, its one token.
+    assert sorted(plan.batches[0].token_count.tolist()) == [0, 0, 1, 2]
+    (batch,), n = plan.batches, int(plan.batches[0].chosen[0])
+    assert np.flatnonzero(batch.sft_weight).tolist() == [n]
+    assert batch.sft_weight[n] == pytest.approx(0.5 / 1)
+    assert plan.turns == ({n: (0.0, 1.0)},)
 
 
 def test_equal_views_stand_once():
