@@ -174,7 +174,7 @@ def _other_kinds(config: Config) -> Iterator[str]:
             phase = played.get(name)
             kind = phase and phase.name.partition("_")[0]
             if isinstance(phase, BranchPhase) and needed == "branch" and phase.branch.at == "failed_turns":
-                yield f"{where}.of: {name} leaves failures, expected branches that leave experts (expert_turns)"
+                yield f"{where}.of: {name} leaves failures, expected branches of expert_turns"
             if needed is not None and kind not in (needed, None):
                 yield f"{where}.of: {kind} plays into {name}, of which it makes nothing; expected {needed}"
             elif needed is None and kind == "ask" and not own:
