@@ -18,7 +18,7 @@ class SpellingOptions(StrictModel):
 
 
 class SpellingEnv:
-    """Turns: "look", which shows the word, then one letter each. Reward: share of right letters at the end."""
+    """Turns: "look", which shows the word, then one letter each. Reward: share of right letters."""
 
     name = "spelling"
     system_prompt = ""

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from coevo_jax.audit.branches import branch_check
 from coevo_jax.audit.budgets import budget_checks
 from coevo_jax.audit.check import NO_DERIVATION, Check
 from coevo_jax.audit.forward import Agents
@@ -29,6 +30,8 @@ def run_audit(folder: Path, scored: int | None = SCORED) -> Iterator[Check]:
     files = open_files(folder)
     tasks, agents = Tasks(files.config), Agents(files=files)
     yield from whose_checks(files, tasks)
+    for phase in finished(files, "branch"):
+        yield branch_check(files, phase, tasks)
     yield from token_checks(files, tasks, agents, scored)
     for phase in finished(files, "explore"):
         yield from budget_checks(files, phase)

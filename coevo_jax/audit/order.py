@@ -15,6 +15,8 @@ from coevo_jax.audit.reading import RunFiles
 from coevo_jax.config.agents import AgentConfig
 from coevo_jax.config.options import Config
 from coevo_jax.config.recipe import (
+    BranchOptions,
+    BranchPhase,
     ExplorePhase,
     ImitationSource,
     KindWeights,
@@ -31,12 +33,13 @@ class Phase:
     """A phase of a run, as the audit derives it from the recipe."""
 
     name: str
-    kind: Literal["prepare", "warm_start", "explore", "learn", "evaluate"]
+    kind: Literal["prepare", "warm_start", "explore", "branch", "learn", "evaluate"]
     agent: str
     round: int = 0
     collection: str = ""  # what the shards of a phase that plays are called
     learning: str = ""  # what the files of a learning are called, beside its round
     sources: tuple[PairSource | ImitationSource, ...] = field(default=(), compare=False)  # of what is learned
+    branching: BranchOptions | None = field(default=None, compare=False)  # where episodes are left
 
     @property
     def plan(self) -> str:
@@ -95,6 +98,16 @@ def _in_round(number: int, phase: RecipePhase) -> Phase:
         agent, collection = phase.explore.agent, phase.explore.into or phase.explore.agent
         name = f"round-{number:02d}/explore_{collection}"
         return Phase(name=name, kind="explore", round=number, agent=agent, collection=collection)
+    if isinstance(phase, BranchPhase):
+        into = phase.branch.into
+        return Phase(
+            name=f"round-{number:02d}/branch_{into}",
+            kind="branch",
+            round=number,
+            agent=phase.branch.agent,
+            collection=into,
+            branching=phase.branch,
+        )
     if isinstance(phase, LearnPhase):
         agent, learning = phase.learn.agent, phase.learn.name or phase.learn.agent
         name, sources = f"round-{number:02d}/learn_{learning}", phase.learn.sources

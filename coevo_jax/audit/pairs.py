@@ -31,7 +31,7 @@ from coevo_jax.audit.rows import teachable
 from coevo_jax.audit.sides import Imitated, Key, Pair, Side, Turns, by_task, cut, weights_of_turns
 from coevo_jax.config.agents import AgentConfig
 from coevo_jax.config.options import Config
-from coevo_jax.config.recipe import ImitationSource, PairSource
+from coevo_jax.config.recipe import BranchOptions, ImitationSource, PairSource
 
 EXTRA_TURNS = {"expert_over": 5, "better_over_worse": None}  # where a source does not say
 
@@ -68,7 +68,7 @@ class Round:
         """The expert of each task, if it wrote anything."""
         return {side.episode.task_id: side for side in self.experts if len(side.episode.run_ends)}
 
-    def played(self, source: PairSource | ImitationSource) -> list[list[Side]]:
+    def played(self, source: PairSource | ImitationSource | BranchOptions) -> list[list[Side]]:
         """The collections that a source names, in its order."""
         return [self._collection(name) for name in source.of]
 
@@ -91,7 +91,7 @@ def derive(files: RunFiles, phase: Phase) -> Lesson:
         pairs fit a microbatch.
     """
     pairs = derive_pairs(files, phase)
-    found, imitations = _round_of(files, phase), []
+    found, imitations = round_of(files, phase), []
     for source in phase.sources:
         if isinstance(source, ImitationSource):
             name = source.imitate
@@ -113,7 +113,7 @@ def derive_pairs(files: RunFiles, phase: Phase) -> list[Pair]:
     own = [source for source in sources if source.pairs not in PAIRED]
     if own:
         raise NotCheckable(f"no independent derivation of the pairs of {own[0].pairs} ({kind_of(own[0])})")
-    found = _round_of(files, phase)
+    found = round_of(files, phase)
     pairs = _kept([PAIRED[source.pairs](source, found) for source in sources], config, files.config.seed)
     asked = asked_of(files.config, phase, "pairs")
     if asked is not None:
@@ -122,7 +122,7 @@ def derive_pairs(files: RunFiles, phase: Phase) -> list[Pair]:
 
 
 @lru_cache(maxsize=1)
-def _round_of(files: RunFiles, phase: Phase) -> Round:
+def round_of(files: RunFiles, phase: Phase) -> Round:
     return Round(files, phase.round)
 
 

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -18,7 +18,8 @@ from coevo_jax.audit.opening import open_run
 from coevo_jax.config.options import Config
 
 BATCH_ROWS = 512
-ENDINGS = ("solved", "failed", "turn_limit", "token_limit", "fault")
+ENDINGS = ("solved", "failed", "turn_limit", "token_limit", "fault", "lost")
+BROKEN = ("fault", "lost")  # nothing that the agent did
 SHARD = re.compile(r"(?P<name>.+)-(?P<index>\d{5})-of-(?P<count>\d{5})\.parquet")
 WHO = ("task_id", "agent", "sample", "reward", "ending")
 ARRAYS = ("tokens", "agent_mask", "logps")
@@ -39,6 +40,16 @@ class Episode:
     tokens: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
     agent_mask: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
     logps: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
+    branch: Mapping[str, Any] | None = None  # collection, sample, turns, tokens of what it begins with
+
+    @property
+    def replayed_turns(self) -> int:
+        """Turns that it took over from another episode."""
+        return self.branch["turns"] if self.branch else 0
+
+    @property
+    def replayed_tokens(self) -> int:
+        return self.branch["tokens"] if self.branch else 0
 
     @property
     def name(self) -> str:
@@ -46,7 +57,7 @@ class Episode:
 
     @property
     def finished(self) -> bool:
-        return self.ending != "fault"
+        return self.ending not in BROKEN
 
     @property
     def failure(self) -> bool:
@@ -72,9 +83,10 @@ class Episode:
 def read_episodes(path: Path, columns: Sequence[str] = ()) -> Iterator[Episode]:
     """The trajectories of one file with the columns asked for beside who played and how it ended."""
     file = pq.ParquetFile(path)
-    for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=[*WHO, *columns]):
+    branch = ["branch"] if "branch" in file.schema_arrow.names else []
+    for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=[*WHO, *columns, *branch]):
         plain: dict[str, Any] = {
-            name: batch.column(name).to_pylist() for name in (*WHO, *columns) if name not in ARRAYS
+            name: batch.column(name).to_pylist() for name in (*WHO, *columns, *branch) if name not in ARRAYS
         }
         lists = {name: _slices(batch.column(name)) for name in columns if name in ARRAYS}
         for row in range(batch.num_rows):
@@ -97,9 +109,15 @@ def rows_of(path: Path) -> int:
 
 
 def written(path: Path) -> int:
-    """How many tokens of a file's trajectories are the agents', however the episodes ended."""
-    batches = pq.ParquetFile(path).iter_batches(batch_size=BATCH_ROWS, columns=["agent_mask"])
-    return sum(int(mask.sum()) for batch in batches for mask in _slices(batch.column("agent_mask")))
+    """How many tokens of a file's trajectories their agents wrote, however the episodes ended."""
+    episodes = read_episodes(path, ("agent_mask",))
+    return sum(int(episode.agent_mask[episode.replayed_tokens :].sum()) for episode in episodes)
+
+
+def counted_endings(endings: Sequence[str]) -> dict[str, int]:
+    """How often each ending comes; a lost beginning is listed where there is one."""
+    counts = {ending: sum(one == ending for one in endings) for ending in ENDINGS}
+    return {ending: count for ending, count in counts.items() if ending != "lost" or count}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

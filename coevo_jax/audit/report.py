@@ -9,7 +9,7 @@ from coevo_jax.audit.check import Check, NotCheckable, differs, judge, same
 from coevo_jax.audit.collapses import collapses, told
 from coevo_jax.audit.order import Phase, agents_in, finished
 from coevo_jax.audit.pages import Row, expected_tables, read_tables
-from coevo_jax.audit.reading import ENDINGS, RunFiles, read_episodes
+from coevo_jax.audit.reading import RunFiles, counted_endings, read_episodes
 from coevo_jax.audit.statistics import Outcome, outcome, summary
 from coevo_jax.audit.whose import Tasks
 from coevo_jax.files import as_called
@@ -26,7 +26,7 @@ def report_checks(files: RunFiles, tasks: Tasks, pairs: Sequence[Entry]) -> Iter
       pairs: numbers of the derived pairs, by phase and kind.
     """
     found = Counted(tasks.is_error)
-    for phase in finished(files, "explore", "evaluate"):
+    for phase in finished(files, "explore", "branch", "evaluate"):
         left_out = "" if tasks.is_error else " but for what followed errors"
         if is_earlier(files, phase):
             left_out = " but for intervals and what followed errors: made by an earlier version"
@@ -97,7 +97,8 @@ class Counted:
         if phase.kind == "evaluate":
             self._evaluations.append(where | {"split": config.evaluate.split} | shown)
         else:
-            self.explorations.append(where | {"phase": phase.name.rpartition("/")[2]} | shown)
+            points = {name: record[name] for name in ("points", "points_by_turn") if name in record}
+            self.explorations.append(where | {"phase": phase.name.rpartition("/")[2]} | points | shown)
         yield from entry_problems(f"{phase.name}: summary", record["summary"], entry)
         yield from block_problems(files, phase, blocks)
         if not is_earlier(files, phase):
@@ -125,9 +126,9 @@ def as_recorded(counted: Entry, recorded: Mapping[str, Any]) -> Entry:
 
 def block_values(episodes: Sequence[Outcome]) -> dict[str, float]:
     """What the log says of a block, but for what the clock decides."""
-    endings = {ending: sum(e.ending == ending for e in episodes) for ending in ENDINGS}
+    endings = counted_endings([e.ending for e in episodes])
     played = [e.reward for e in episodes if e.finished]
-    values = {"episodes": len(episodes), "faults": endings["fault"]}
+    values = {"episodes": len(episodes), "faults": endings["fault"] + endings.get("lost", 0)}
     values |= {f"ending_{ending}": count for ending, count in endings.items()}
     return {key: float(n) for key, n in values.items()} | {"mean_reward": sum(played) / max(1, len(played))}
 
@@ -180,7 +181,8 @@ def result_problems(files: RunFiles, entries: Entries) -> Iterator[str]:
     agents = agents_in(config)
     yield from differs(f"{RESULTS}: agents", results.get("agents", agents), agents)
     listed = told(results["collapses"])
-    derived = collapses(agents[0], entries.evaluations, entries.explorations)
+    from_start = [entry for entry in entries.explorations if entry["phase"].startswith("explore_")]
+    derived = collapses(agents[0], entries.evaluations, from_start)
     yield from differs(f"{RESULTS}: collapses", listed, derived)
     for part, expected in entries._asdict().items():
         parts = results.get(part, [])

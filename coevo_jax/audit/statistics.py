@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from coevo_jax.audit.after_errors import IsError, Met, after_error, met
-from coevo_jax.audit.reading import ENDINGS, Episode
+from coevo_jax.audit.reading import BROKEN, Episode, counted_endings
 
 RESAMPLES = 2000  # of tasks, for a percentile interval of 95 % (Efron 1979)
 BINS = 10  # of rewards in [0, 1); solved ones are counted apart
@@ -31,7 +31,7 @@ class Outcome:
 
     @property
     def finished(self) -> bool:
-        return self.ending != "fault"
+        return self.ending not in BROKEN
 
     @property
     def failure(self) -> bool:
@@ -47,7 +47,7 @@ def outcome(episode: Episode, is_error: IsError | None = None) -> Outcome:
         reward=episode.reward,
         ending=episode.ending,
         actions=tuple(turn["action"] for turn in episode.turns),
-        agent_tokens=int(episode.agent_mask.sum()),
+        agent_tokens=int(episode.agent_mask[episode.replayed_tokens :].sum()),
         met=met(episode, is_error) if is_error is not None and episode.finished else None,
     )
 
@@ -80,7 +80,7 @@ def summary(episodes: Sequence[Outcome], threshold: float, seed: int, errors: bo
         "hard_negative_share_of_failures": _share(len(hard), len(failures)),
         "failure_count": len(failures),
         "mean_failure_reward": _mean([e.reward for e in failures]),
-        "endings": {ending: sum(e.ending == ending for e in ordered) for ending in ENDINGS},
+        "endings": counted_endings([e.ending for e in ordered]),
         "mean_turns": _mean([len(e.actions) for e in played]),
         "mean_agent_tokens": _mean([e.agent_tokens for e in played]),
         "diversity": diversity(failures),

@@ -7,7 +7,7 @@ import numpy as np
 from coevo_jax.audit.check import Check, NotCheckable, differs, judge
 from coevo_jax.audit.forward import Agents, per_token, sample
 from coevo_jax.audit.order import Phase, finished
-from coevo_jax.audit.reading import Episode, RunFiles, read_episodes
+from coevo_jax.audit.reading import BROKEN, Episode, RunFiles, read_episodes
 from coevo_jax.audit.rendering import Rendering, open_rendering
 from coevo_jax.audit.whose import Tasks
 from coevo_jax.config.options import RolloutConfig
@@ -31,7 +31,7 @@ def token_checks(files: RunFiles, tasks: Tasks, agents: Agents, scored: int | No
             counts = Counts()
             problems = expert_problems(files, path, tasks, counts)
             yield judge(f"tokens/{name}", problems, lambda counts=counts: _read_words(counts))
-    for phase in finished(files, "explore", "evaluate"):
+    for phase in finished(files, "explore", "branch", "evaluate"):
         counts = Counts()
         problems = mask_problems(files, phase, tasks, counts)
         yield judge(f"tokens/{phase.name}", problems, lambda counts=counts: _read_words(counts))
@@ -108,7 +108,7 @@ def conversation_problems(
 
 def _went_on(episode: Episode) -> bool:
     """Whether tokens may follow the last turn: none do, but where the environment broke before the next."""
-    return episode.ending == "fault"
+    return episode.ending in BROKEN
 
 
 def _given_problems(
@@ -160,7 +160,9 @@ def limit_problems(where: str, episode: Episode, limits: RolloutConfig) -> Itera
     """No episode is longer than a slot, and no turn longer than a turn may be."""
     if len(episode.tokens) > limits.max_tokens:
         yield f"{where}: found {len(episode.tokens)} tokens, expected at most {limits.max_tokens}"
-    longest = max(episode.run_ends - episode.run_starts, default=0)
+    # The first own turn of a branch may have been given to the agent, which knows no such limit.
+    own = episode.replayed_turns + 1 if episode.branch else 0
+    longest = max((episode.run_ends - episode.run_starts)[own:], default=0)
     if longest > limits.max_turn_tokens:
         yield f"{where}: found a turn of {longest} tokens, expected at most {limits.max_turn_tokens}"
 
@@ -176,7 +178,7 @@ def logp_problems(
     found = agents.score(number, phase.agent, [episode.tokens for episode in episodes])
     noise = per_token(files.config.model, files.devices)
     for episode, ours in zip(episodes, found, strict=True):
-        own = np.flatnonzero(episode.agent_mask)
+        own = np.flatnonzero(episode.agent_mask[episode.replayed_tokens :]) + episode.replayed_tokens
         off = np.abs(episode.logps[own] - ours.logps[own])
         counts.tokens += len(own)
         counts.scored += 1

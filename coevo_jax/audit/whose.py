@@ -10,7 +10,7 @@ from etils import epath
 
 from coevo_jax.audit.check import Check, NotCheckable, differs, judge
 from coevo_jax.audit.order import Phase, asked_of, expected_phases, finished
-from coevo_jax.audit.reading import ENDINGS, SHARD, Episode, RunFiles, read_episodes, written
+from coevo_jax.audit.reading import BROKEN, ENDINGS, SHARD, Episode, RunFiles, read_episodes, written
 from coevo_jax.config.check import slice_bounds
 from coevo_jax.config.options import Config, of_round
 from coevo_jax.config.strict import ConfigError
@@ -92,7 +92,7 @@ def chain_problems(files: RunFiles) -> Iterator[str]:
     newest = None
     for name, record in files.records.items():
         records, kind = record["records"], name.rpartition("/")[2].partition("_")[0]
-        if kind in ("explore", "evaluate", "learn"):
+        if kind in ("explore", "branch", "evaluate", "learn"):
             key = "began_with" if kind == "learn" else "checkpoint"
             if key not in records:
                 raise NotCheckable(f"{name} records no {key}: made by an earlier version")
@@ -203,7 +203,7 @@ def collection_problems(files: RunFiles, phase: Phase, tasks: Tasks, counts: dic
     Under a budget the blocks behind the one with which the agents have written enough are empty.
     """
     paths = files.collection(phase.round, phase.collection)
-    yield from _shard_problems(paths, f"{phase.collection} of round {phase.round}")
+    yield from shard_problems(paths, f"{phase.collection} of round {phase.round}")
     ids = tasks.of_phase(phase)
     counts |= {"shards": len(paths), "tasks": len(ids), "episodes": 0}
     asked = asked_of(files.config, phase, "explored_tokens") if phase.kind == "explore" else None
@@ -238,7 +238,7 @@ def expected_blocks(
     return [[(task, sample) for task in part for sample in samples] for part in parts]
 
 
-def _shard_problems(paths: Sequence[Path], name: str) -> Iterator[str]:
+def shard_problems(paths: Sequence[Path], name: str) -> Iterator[str]:
     shards: list[Any] = [SHARD.fullmatch(path.name) for path in paths]
     indices, ends = [int(one["index"]) for one in shards], {int(one["count"]) for one in shards}
     total = max(ends, default=0)
@@ -255,5 +255,5 @@ def episode_problems(where: str, episode: Episode) -> Iterator[str]:
     if (episode.ending == "solved") != (episode.reward >= 1 and episode.ending in ("solved", "failed")):
         found = f"{episode.ending} with reward {episode.reward}"
         yield f"{where}: ending: found {found}, expected solved at reward 1 alone"
-    if episode.ending == "fault" and episode.reward != 0:
-        yield f"{where}: reward: found {episode.reward} of a fault, expected 0"
+    if episode.ending in BROKEN and episode.reward != 0:
+        yield f"{where}: reward: found {episode.reward} of a {episode.ending} episode, expected 0"

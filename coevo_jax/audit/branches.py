@@ -1,0 +1,206 @@
+"""Branches: that they leave episodes where the recipe says, and begin with what was played there.
+
+    expert_turns   before turns of the experts of the round's tasks: all, or `count` equally spaced ones
+    failed_turns   before turns of what was played and failed
+    turn_ends      behind turns of the experts, and behind the first own turn of branches
+
+Points chosen by a function of the user's own are taken as they are recorded.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+
+from coevo_jax.audit.check import Check, differs, judge
+from coevo_jax.audit.order import Phase
+from coevo_jax.audit.pairs import Round, round_of
+from coevo_jax.audit.reading import Episode, RunFiles, read_episodes
+from coevo_jax.audit.sides import Side, by_task
+from coevo_jax.audit.whose import Tasks, episode_problems, shard_problems
+
+ARRAYS = ("prompt", "turns", "tokens", "agent_mask", "logps")
+Place = tuple[str, str, int, int]  # task, source, sample, turn
+
+
+class Sources:
+    """The episodes that branches begin with, whole, by collection, task and sample; read when first named."""
+
+    def __init__(self, files: RunFiles, round_number: int) -> None:
+        self._files, self._round = files, round_number
+        self._known: dict[str, dict[tuple[str, int], Episode]] = {}
+
+    def of(self, name: str, task: str, sample: int) -> Episode | None:
+        """The episode, or None where there is none such."""
+        if name not in self._known:
+            paths = self._files.collection(self._round, name)
+            if name == "expert":
+                paths = [self._files.folder / "trajectories/experts.parquet"]
+            episodes = (episode for path in paths for episode in read_episodes(path, ARRAYS))
+            self._known[name] = {(episode.task_id, episode.sample): episode for episode in episodes}
+        return self._known[name].get((task, sample))
+
+
+def branch_check(files: RunFiles, phase: Phase, tasks: Tasks) -> Check:
+    """One phase's branches."""
+    counts: dict[str, int] = {"episodes": 0, "points": 0, "lost": 0}
+    return judge(
+        f"whose/{phase.name}",
+        branch_problems(files, phase, tasks, counts),
+        lambda: (
+            f"{counts['episodes']} episodes from {counts['points']} points with the beginnings played there; "
+            f"{counts['lost']} lost"
+        ),
+    )
+
+
+def branch_problems(files: RunFiles, phase: Phase, tasks: Tasks, counts: dict[str, int]) -> Iterator[str]:
+    """Every point of the recipe's has its samples, in order, by the phase's agent; nothing else is there."""
+    options, found = phase.branching, round_of(files, phase)
+    sources = Sources(files, phase.round)
+    assert options is not None  # a phase that branches has them
+    paths = files.collection(phase.round, phase.collection)
+    yield from shard_problems(paths, f"{phase.collection} of round {phase.round}")
+    places = [place for path in paths for place in _places(path)]
+    if options.at in CHOSEN:
+        points = CHOSEN[options.at](phase, found, set(tasks.of_phase(phase)))
+    else:
+        points = list(dict.fromkeys(place for place, _ in places))
+    blocks = _blocks(points, files.config.explore.block_tasks)
+    counts["points"] = len(points)
+    yield from differs(f"{phase.name}: points", files.recorded(phase.name, "points"), len(points))
+    by_turn = {str(turn): count for turn, count in sorted(Counter(point[3] for point in points).items())}
+    yield from differs(f"{phase.name}: points_by_turn", files.recorded(phase.name, "points_by_turn"), by_turn)
+    yield from differs(f"{phase.name}: shards", len(paths), len(blocks))
+    for path, block in zip(paths, blocks, strict=False):
+        sample: Counter[str] = Counter()
+        expected = []
+        for point in block:
+            for _ in range(options.samples):
+                expected.append((point, sample[point[0]]))
+                sample[point[0]] += 1
+        where = str(path.relative_to(files.folder))
+        episodes = list(read_episodes(path, ARRAYS))
+        yield from differs(f"{where}: episodes", len(episodes), len(expected))
+        for row, (episode, wanted) in enumerate(zip(episodes, expected, strict=False)):
+            at = f"{where}: row {row}: {episode.name}"
+            yield from differs(f"{at}: agent", episode.agent, phase.agent)
+            yield from differs(f"{at}: point and sample", (_place(episode), episode.sample), wanted)
+            yield from episode_problems(at, episode)
+            yield from beginning_problems(at, episode, sources)
+            yield from length_problems(at, episode, options.turns)
+            counts["lost"] += episode.ending == "lost"
+        counts["episodes"] += len(episodes)
+
+
+def beginning_problems(where: str, episode: Episode, sources: Sources) -> Iterator[str]:
+    """A branch begins with the turns and tokens of the episode that it names, up to its next turn."""
+    if episode.branch is None:
+        return
+    other = sources.of(episode.branch["collection"], episode.task_id, episode.branch["sample"])
+    if other is None:
+        yield f"{where}: branch: found no such episode as {dict(episode.branch)}"
+        return
+    turns, tokens = episode.replayed_turns, episode.replayed_tokens
+    if turns >= len(other.run_starts):
+        yield f"{where}: branch: found turn {turns}, expected one of {len(other.run_starts)}"
+        return
+    yield from differs(f"{where}: branch: tokens", tokens, int(other.run_starts[turns]))
+    if list(episode.turns[:turns]) != list(other.turns[:turns]) or episode.prompt != other.prompt:
+        yield f"{where}: found other turns than those of {other.name} before turn {turns + 1}"
+    for name in ("tokens", "agent_mask", "logps"):
+        if not np.array_equal(getattr(episode, name)[:tokens], getattr(other, name)[:tokens]):
+            yield f"{where}: {name}: found another beginning than that of {other.name}"
+    if episode.ending == "lost" and (len(episode.turns) > turns or len(episode.tokens) > tokens):
+        yield f"{where}: found turns of its own, expected none: its beginning was lost"
+
+
+def length_problems(where: str, episode: Episode, most: int | None) -> Iterator[str]:
+    """No branch has more turns of its own than the recipe lets it have."""
+    own = len(episode.turns) - episode.replayed_turns
+    if most is not None and own > most:
+        yield f"{where}: found {own} turns of its own, expected at most {most}"
+
+
+def expert_points(phase: Phase, found: Round, tasks: set[str]) -> list[Place]:
+    """Before turns of the experts."""
+    options = dict(phase.branching.options) if phase.branching else {}
+    return [
+        (task, "expert", side.episode.sample, turn)
+        for task, side in sorted(found.expert_of.items())
+        if task in tasks
+        for turn in spaced(len(side.episode.run_ends), options.get("count"))
+        if turn >= options.get("first", 0)
+    ]
+
+
+def failed_points(phase: Phase, found: Round, tasks: set[str]) -> list[Place]:
+    """Before own turns of failures."""
+    options = dict(phase.branching.options) if phase.branching else {}
+    return _sorted(
+        (side.episode.task_id, side.source, side.episode.sample, turn)
+        for side in _sides(phase, found)
+        if side.episode.failure
+        for turn in spaced(len(side.episode.run_ends), options.get("count"))
+        if turn >= max(options.get("first", 0), side.episode.replayed_turns)
+    )
+
+
+def end_points(phase: Phase, found: Round, tasks: set[str]) -> list[Place]:
+    """Behind every turn of the experts, and behind the first own turn of branches, but for the last ones."""
+    options = dict(phase.branching.options) if phase.branching else {}
+    experts = [
+        (task, "expert", side.episode.sample, turn)
+        for task, side in sorted(found.expert_of.items())
+        if task in tasks and options.get("experts", True)
+        for turn in range(1, len(side.episode.run_ends))
+    ]
+    branches = [
+        (side.episode.task_id, side.source, side.episode.sample, side.episode.replayed_turns + 1)
+        for side in _sides(phase, found)
+        if side.episode.replayed_turns + 1 < len(side.episode.run_ends)
+    ]
+    return _sorted([*experts, *branches])
+
+
+CHOSEN = {"expert_turns": expert_points, "failed_turns": failed_points, "turn_ends": end_points}
+
+
+def spaced(turns: int, count: int | None) -> Sequence[int]:
+    """All turns; or `count` of them, equally far apart, from one such distance on; or the first ones."""
+    if count is None:
+        return range(turns)
+    apart = turns // (count + 1)
+    return [apart * n for n in range(1, count + 1)] if apart else list(range(1, turns))[:count]
+
+
+def _sides(phase: Phase, found: Round) -> Iterator[Side]:
+    assert phase.branching is not None
+    for sides in found.played(phase.branching):
+        for own in by_task(sides).values():
+            yield from own
+
+
+def _sorted(points: Iterable[Place]) -> list[Place]:
+    """By task, and as they come within one."""
+    return sorted(points, key=lambda point: point[0])
+
+
+def _place(episode: Episode) -> Place | None:
+    branch = episode.branch
+    if branch is None:
+        return None
+    return episode.task_id, branch["collection"], branch["sample"], branch["turns"]
+
+
+def _places(path: Path) -> list[tuple[Place, int]]:
+    return [(place, e.sample) for e in read_episodes(path) if (place := _place(e)) is not None]
+
+
+def _blocks(points: Sequence[Place], size: int) -> list[list[Place]]:
+    """All points of so many tasks at a time."""
+    tasks = [list(own) for _, own in groupby(points, key=lambda point: point[0])]
+    parts = [tasks[start : start + size] for start in range(0, len(tasks), size)]
+    return [[point for own in part for point in own] for part in parts] or [[]]
