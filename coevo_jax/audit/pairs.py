@@ -3,6 +3,7 @@
 A source of a learning names who makes its pairs, out of which collections of the round:
 
     expert_over         a task's expert and every trajectory of it, the one with more reward preferred
+    expert_step_over    an expert's step and an agent's own at its state (`own_steps`)
     better_over_worse   two trajectories of one task, failures or all, the one with more reward preferred;
                         `across` never takes both out of one collection
 
@@ -10,7 +11,7 @@ Ties teach nothing. With `max_extra_turns`, what the rejected side did beyond th
 and as many more is cut off. Of each kind and task as many pairs are kept as the agent's options say, by their
 order. The same tokens, counted from the same turns on, stand in a pair once, under the kind that comes first
 and the name of the first trajectory that has them. Beside the pairs stand what is imitated: `successes`, or
-`experts` of what was played. What a function of the user's own makes is not derived here.
+`experts` of what was played, or what `own_steps` has. What a function of the user's own makes is not derived.
 """
 
 import json
@@ -26,13 +27,16 @@ import numpy as np
 from coevo_jax.audit.check import Check, NotCheckable, differs, judge, same
 from coevo_jax.audit.keeping import order, spread
 from coevo_jax.audit.order import Phase, asked_of, kind_of, learn_options
+from coevo_jax.audit.own_steps import foretold, reasoned, step_pairs
 from coevo_jax.audit.reading import Episode, RunFiles, read_episodes
+from coevo_jax.audit.rendering import Rendering, open_rendering
 from coevo_jax.audit.rows import teachable
 from coevo_jax.audit.sides import Imitated, Key, Pair, Side, Turns, by_task, cut, weights_of_turns
 from coevo_jax.config.agents import AgentConfig
 from coevo_jax.config.options import Config
-from coevo_jax.config.recipe import BranchOptions, ImitationSource, PairSource
+from coevo_jax.config.recipe import AskOptions, BranchOptions, ImitationSource, PairSource
 
+TOKENS = ("tokens", "agent_mask")
 EXTRA_TURNS = {"expert_over": 5, "better_over_worse": None}  # where a source does not say
 
 
@@ -53,14 +57,24 @@ class Lesson:
 class Round:
     """What was played in a phase's round, and the experts; each file is read once."""
 
-    def __init__(self, files: RunFiles, number: int) -> None:
-        self._files, self._number = files, number
+    def __init__(self, files: RunFiles, number: int, columns: Sequence[str] = TOKENS) -> None:
+        self._files, self._number, self._columns = files, number, columns
         self._played: dict[str, list[Side]] = {}
+
+    @cached_property
+    def told(self) -> "Round":
+        """The same with what was said: for rules that look at texts."""
+        return Round(self._files, self._number, (*TOKENS, "prompt", "turns"))
+
+    @cached_property
+    def rendering(self) -> Rendering:
+        """The chat format, for turns and the answers to them."""
+        return open_rendering(self._files.folder / "tokenizer", "")
 
     @cached_property
     def experts(self) -> list[Side]:
         path = self._files.folder / "trajectories/experts.parquet"
-        episodes: Iterator[Episode] = read_episodes(path, ("tokens", "agent_mask"))
+        episodes: Iterator[Episode] = read_episodes(path, self._columns)
         return [Side(source="expert", episode=e, length=len(e.tokens)) for e in episodes]
 
     @cached_property
@@ -68,7 +82,7 @@ class Round:
         """The expert of each task, if it wrote anything."""
         return {side.episode.task_id: side for side in self.experts if len(side.episode.run_ends)}
 
-    def played(self, source: PairSource | ImitationSource | BranchOptions) -> list[list[Side]]:
+    def played(self, source: PairSource | ImitationSource | BranchOptions | AskOptions) -> list[list[Side]]:
         """The collections that a source names, in its order."""
         return [self._collection(name) for name in source.of]
 
@@ -77,7 +91,7 @@ class Round:
             paths = self._files.collection(self._number, name)
             if not paths:
                 raise NotCheckable(f"no committed shards of {name} in round {self._number}")
-            episodes = (e for path in paths for e in read_episodes(path, ("tokens", "agent_mask")))
+            episodes = (e for path in paths for e in read_episodes(path, self._columns))
             self._played[name] = [Side(source=name, episode=e, length=len(e.tokens)) for e in episodes]
         return self._played[name]
 
@@ -181,6 +195,18 @@ def _better_over_worse(source: PairSource, found: Round) -> list[Pair]:
     return pairs
 
 
+def _expert_step_over(source: PairSource, found: Round) -> list[Pair]:
+    return step_pairs(kind_of(source), source.options, found.told.played(source), found.told.expert_of)
+
+
+def _next_observations(source: ImitationSource, found: Round) -> list[Imitated]:
+    return foretold(source.options, found.told.played(source), found.told.expert_of, found.rendering)
+
+
+def _reflections(source: ImitationSource, found: Round) -> list[Imitated]:
+    return reasoned(found.told.played(source), found.told.expert_of, found.rendering)
+
+
 def _counts(side: Side, options: Mapping[str, Any]) -> bool:
     """Whether a trajectory may stand in a pair: any of them may where a source says all."""
     return side.episode.failure or options.get("only", "failures") == "all"
@@ -231,10 +257,13 @@ def _experts(source: ImitationSource, found: Round) -> list[Imitated]:
 PAIRED: dict[str, Callable[[PairSource, Round], list[Pair]]] = {
     "expert_over": _expert_over,
     "better_over_worse": _better_over_worse,
+    "expert_step_over": _expert_step_over,
 }
 IMITATED: dict[str, Callable[[ImitationSource, Round], list[Imitated]]] = {
     "successes": _successes,
     "experts": _experts,
+    "next_observations": _next_observations,
+    "reflections": _reflections,
 }
 
 
