@@ -25,14 +25,24 @@ def eto(source: str) -> list[Any]:
     return [*phases, {"evaluate": {"agent": "target"}}]
 
 
+def branching(temperature: float) -> list[Any]:
+    """A recipe in which an agent plays from the middle of experts alone."""
+    branch = {"agent": "target", "at": "expert_turns", "into": "own", "temperature": temperature}
+    sources = [{"pairs": "expert_step_over", "of": "own", "dpo": 0.5}]
+    return [{"branch": branch}, {"learn": {"agent": "target", "sources": sources}}]
+
+
 # What makes the options of a rule idle, by the name of its reason.
 SITUATIONS: dict[str, dict[str, Any]] = {
     "_no_rounds": {"rounds": 0},
     "_no_adapter": {"rounds": 0},
-    "_greedy": {"explore": {"temperature": 0}},
-    "_plays_alone": {},
+    "greedy": {"explore": {"temperature": 0}},
+    "plays_alone": {},
+    "no_exploration": {"recipe": "stepagent-reward"},
+    "other_temperatures": {"recipe": branching(0.5)},
+    "lead_never_explores": {"recipe": "stepagent-reward"},
     "why": {"rounds": 1},  # of a list that is longer
-    "_never_explores": {"rollout": {"server": SERVER}},
+    "never_plays": {"rollout": {"server": SERVER}},
     "_no_process": {},
     "_given_tokenizer": {"tokenizer": {"path": "x"}},
     "_no_data": {},
