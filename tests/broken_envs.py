@@ -149,6 +149,31 @@ class Talkative(Base):
         return replace(result, observation=str(id(self))) if result.done and result.reward < 1 else result
 
 
+class Restores(Base):
+    """Sound, and its states can be kept."""
+
+    def snapshot(self):
+        return self._turn, self._over
+
+    def restore(self, task, state):
+        self._word, (self._turn, self._over) = self._words[task.id], state
+
+
+class ForgetsItsTask(Restores):
+    def restore(self, task, state):
+        self._turn, self._over = state
+
+
+class KeepsNothing(Restores):
+    def snapshot(self):
+        return None
+
+
+class KeepsItself(Restores):
+    def snapshot(self):
+        return lambda: self
+
+
 class WrongExpert(Base):
     def expert(self, task):
         shown = super().expert(task)
@@ -447,6 +472,7 @@ BROKEN = {
     "reward_at_limit": (NegativeAtLimit,),
     "endings": (TiresAfterThree,),
     "same_actions": (Moody, Talkative),
+    "restored_states": (ForgetsItsTask, KeepsNothing, KeepsItself),
     "experts": (WrongExpert, LongExpert, SpeechlessExpert, ForgetfulExpert, OpenEnded),
     "errors": (CountsErrors, NeverContent, KnowsErrorsOfItsEpisode),
     "malformed_actions": (FearsNoise,),

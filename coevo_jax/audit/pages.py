@@ -179,7 +179,9 @@ def agent_words(name: str) -> str:
 
 def exploration_words(entry: Entry) -> str:
     """An exploration as the page has it: who explores, or a collection with a name of its own."""
-    collection = entry["phase"].removeprefix("explore_")
+    kind, _, collection = entry["phase"].partition("_")
+    if kind == "branch":
+        return f"{plain(collection)} (branches)"
     return f"{agent_words(collection)} explores" if collection == entry["agent"] else plain(collection)
 
 

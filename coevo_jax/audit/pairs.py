@@ -137,6 +137,7 @@ def derive_pairs(files: RunFiles, phase: Phase) -> list[Pair]:
 
 @lru_cache(maxsize=1)
 def round_of(files: RunFiles, phase: Phase) -> Round:
+    """What was played in a phase's round."""
     return Round(files, phase.round)
 
 

@@ -239,6 +239,7 @@ def expected_blocks(
 
 
 def shard_problems(paths: Sequence[Path], name: str) -> Iterator[str]:
+    """The shards of a collection are every one of one set."""
     shards: list[Any] = [SHARD.fullmatch(path.name) for path in paths]
     indices, ends = [int(one["index"]) for one in shards], {int(one["count"]) for one in shards}
     total = max(ends, default=0)

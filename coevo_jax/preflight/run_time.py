@@ -11,7 +11,7 @@ from typing import NamedTuple
 from coevo_jax.config.agents import AgentConfig
 from coevo_jax.config.check import slice_bounds
 from coevo_jax.config.options import BudgetConfig, Config, of_round
-from coevo_jax.config.recipe import LearnOptions, lead_of, learnings_of
+from coevo_jax.config.recipe import LearnOptions, branches_of, lead_of, learnings_of
 from coevo_jax.preflight.fits import Preflight, Result
 from coevo_jax.recipe import Phase, schedule
 from coevo_jax.sampling.engine import CHUNKS
@@ -78,15 +78,16 @@ def in_hours(hours: float) -> str:
 def estimate_run(result: Preflight) -> RunTime | None:
     """Seconds of the run.
 
-    None where the chip's rates are not known, a slice of tasks has no end, an agent imitates what it
-    played, whose number nobody knows, or a budget ends explorations and learning.
+    None where the chip's rates are not known, a slice of tasks has no end, a budget ends explorations and
+    learning, or nobody knows the number of what an agent imitates or of the points from which it plays on.
     """
     config, machine = result.plan.config, result.machine
     slices = [config.warm_start.tasks, config.evaluate.tasks, *config.explore.tasks]
     open_end = any(slice_bounds(text)[1] is None for text in slices)
     learnings = learnings_of(config.recipe)
     budgeted = config.budget != BudgetConfig()
-    if machine.chip is None or open_end or budgeted or any(one.imitations for one in learnings):
+    unknown = any(one.imitations for one in learnings) or branches_of(config.recipe)
+    if machine.chip is None or open_end or budgeted or unknown:
         return None
     demonstrations = _size(config.warm_start.tasks)
     per_step = config.batch.step_demonstrations or _per_microbatch(config, 1)

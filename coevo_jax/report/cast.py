@@ -4,7 +4,7 @@ Names are the recipe's, in plain words: second_helper is "Second helper". An age
 place, the lead the first one.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,7 +108,11 @@ class Cast:
         """A phase such as "round-01/learn_target" in words: "Round 1 · Target learns"."""
         place, _, phase = name.rpartition("/")
         kind, _, who = phase.partition("_")
-        if kind == "explore":
+        if kind == "branch":
+            words = f"{plain(who)} (branches)"
+        elif kind == "ask":
+            words = f"{plain(who)} (answers)"
+        elif kind == "explore":
             words = f"{agent_name(who)} explores" if self.is_own(who) else plain(who)
         elif kind == "learn":
             agent = self.learnings.get(who, who)
@@ -131,18 +135,36 @@ class Cast:
         return 1, names.index(source) if source in names else len(names)
 
 
+def branch_lines(explorations: Sequence[Any]) -> list[str]:
+    """One line for each phase that played on from the middle of episodes: from where, and what was lost."""
+    lines = []
+    for entry in explorations:
+        if "points" in entry:
+            turns = ", ".join(f"{int(turn) + 1}: {n}" for turn, n in entry["points_by_turn"].items())
+            words = f"{round_name(entry['round'])}, {plain(collection_of(entry['phase']))}: "
+            words += f"from {entry['points']} points" + (f" (before turn {turns})" if turns else "")
+            lost = entry["endings"].get("lost", 0)
+            lines.append(f"{words}; {lost} of {entry['n']} lost, their beginnings not coming back the same")
+    return lines
+
+
+def collection_of(phase: str) -> str:
+    """The collection that a phase such as "explore_target" or "branch_tails" plays into."""
+    return phase.partition("_")[2]
+
+
 def cast_of(results: Results) -> Cast:
     """The names of a run; those of one from before recipes come from what it did."""
     collections: dict[str, str] = {}
     learnings: dict[str, str] = {}
     for kind, options in _phases(results["config"].get("recipe")):
         agent = options["agent"]
-        if kind == "explore":
+        if kind in ("explore", "branch", "ask"):
             collections.setdefault(options.get("into") or agent, agent)
         elif kind == "learn":
             learnings.setdefault(options.get("name") or agent, agent)
     for entry in results["explorations"]:
-        collections.setdefault(entry["phase"].removeprefix("explore_"), entry["agent"])
+        collections.setdefault(collection_of(entry["phase"]), entry["agent"])
     agents = [*results["agents"], *(e["agent"] for e in (*results["evaluations"], *results["explorations"]))]
     return Cast(agents=tuple(dict.fromkeys(agents)), collections=collections, learnings=learnings)
 

@@ -6,7 +6,15 @@ from html import escape
 from typing import Any
 
 from coevo_jax.episode_stats.summary import Summary
-from coevo_jax.report.cast import Cast, agent_name, agent_words, cast_of, kind_name
+from coevo_jax.report.cast import (
+    Cast,
+    agent_name,
+    agent_words,
+    branch_lines,
+    cast_of,
+    collection_of,
+    kind_name,
+)
 from coevo_jax.report.charts import Series, histogram, line_chart
 from coevo_jax.report.comparison import best_evaluation, final_evaluation
 from coevo_jax.report.page import details, facts, note, section, table, tiles
@@ -136,6 +144,7 @@ def explorations_section(results: Results) -> str:
     places = [(round_name(e["round"]), cast.phase_name(e["phase"])) for e in explorations]
     grid = f'<div class="charts">{"".join(charts)}</div>'
     rows = _summary_table(("Round", "Phase"), places, explorations)
+    rows += "".join(f"<p>{escape(line)}</p>" for line in branch_lines(explorations))
     return section("exploration", "Exploration", note(text), grid, rows)
 
 
@@ -301,7 +310,7 @@ def _exploration_chart(
         points = [
             (e["round"], value(e)) for e in explorations if e["phase"] == phase and value(e) is not None
         ]
-        collection = phase.removeprefix("explore_")
+        collection = collection_of(phase)
         name, tone = cast.collection_name(collection), cast.collection_tone(collection)
         series.append(Series(name=name, tone=tone, points=points, dots=True))
     ticks = _round_ticks(e["round"] for e in explorations)

@@ -7,7 +7,7 @@ from rich.text import Text
 
 from coevo_jax.episode_stats.after_error import FOLLOWED
 from coevo_jax.episode_stats.summary import Summary
-from coevo_jax.report.cast import agent_name, cast_of
+from coevo_jax.report.cast import agent_name, branch_lines, cast_of
 from coevo_jax.report.comparison import COSTS, Comparison, Interval, measures_of
 from coevo_jax.report.errors import errors_table
 from coevo_jax.report.paired import Paired, paired_cells
@@ -41,6 +41,8 @@ def print_run(results: Results, console: Console) -> None:
         )
     if results["explorations"]:
         console.print(exploration_table(results))
+        for line in branch_lines(results["explorations"]):
+            console.print(f"{line}.", soft_wrap=True)
     if (errors := errors_table(results)) is not None:
         console.print(errors)
     if results["pairs"]:

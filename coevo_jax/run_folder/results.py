@@ -5,7 +5,7 @@ A run of an earlier version lacks what was not measured then: `load_results` put
 
 import json
 from pathlib import Path
-from typing import Any, TypedDict, cast
+from typing import Any, NotRequired, TypedDict, cast
 
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.episode_stats.summary import Summary
@@ -26,8 +26,10 @@ class Exploration(Summary):
     """An agent's roll-outs on the training tasks of a round."""
 
     round: int
-    phase: str  # such as "explore_hard_negatives": explore_ and the collection
+    phase: str  # such as "explore_hard_negatives": explore_ or branch_, and the collection
     agent: str
+    points: NotRequired[int]  # from which a branch_ phase played on
+    points_by_turn: NotRequired[dict[str, int]]  # turn, counted from 0 -> points
 
 
 class Pairs(TypedDict):

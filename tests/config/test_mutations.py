@@ -206,7 +206,7 @@ KEYS = [
         "runs_dir",
         "warm_start.data",
         "extends",
-        "agents.target.beta",
+        "target.beta",
         "",
     ),
     *(

@@ -181,7 +181,7 @@ def test_keys_of_both_forms_are_refused_each_with_its_new_words_and_its_file(tmp
     assert [line.split(": ")[:2] for line in lines] == [
         [str(path), key]
         for key in (
-            "agents.target.beta",
+            "target.beta",
             "target.pairs.expert_failure",
             "target.pairs.expert_target.dpo",
             "failure.explore",
@@ -196,8 +196,8 @@ def test_keys_of_both_forms_are_refused_each_with_its_new_words_and_its_file(tmp
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("agents.target.beta=[0.1]", "agents.target.beta is now agents.target.beta"),
-        ("agents.failure.loss_options={simpo: {gamma: 1.0}}", "is now agents.failure.loss_options"),
+        ("target.beta=[0.1]", "target.beta is now agents.target.beta"),
+        ("failure.loss_options={simpo: {gamma: 1.0}}", "is now agents.failure.loss_options"),
         ("failure.explore=false", "failure.explore is now a recipe: eto"),
         ("failure.learn=false", "failure.learn is now a recipe: frozen-failure"),
         ("target.pairs.expert_failure.dpo=1", "recipe.learn_target.expert_failure.dpo"),

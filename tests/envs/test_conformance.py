@@ -76,6 +76,7 @@ MESSAGES = {
     broken_envs.Bonus: r"task train/\d+, action .* ended the episode with reward 1\.5, expected .* 0 to 1",
     broken_envs.NegativeAtLimit: r"reward_at_limit of task train/\d+ after the reset: found -0\.5, expected",
     broken_envs.TiresAfterThree: r"step\('.*'\) of task \w+/\d+ raised IndexError: no fourth turn",
+    broken_envs.KeepsNothing: r"snapshot of task \w+/\d+ after turn 0: found None, expected a state",
     broken_envs.WrongExpert: r"expert of task train/\d+: replayed to reward 0\.75, recorded is 1",
     broken_envs.LongExpert: r"expert of task train/\d+: found 5 turns, expected 1 to 4 \(max_turns\)",
     broken_envs.SpeechlessExpert: r"turn 1: the response 'look' reads as None, expected its action 'look'",
@@ -116,7 +117,9 @@ def test_every_check_has_an_environment_that_breaks_it():
     assert set(BROKEN) == set(CHECKS)
 
 
-@pytest.mark.parametrize("make", [broken_envs.Base, broken_envs.NotDeterministic, broken_envs.Mortal])
+@pytest.mark.parametrize(
+    "make", [broken_envs.Base, broken_envs.NotDeterministic, broken_envs.Mortal, broken_envs.Restores]
+)
 def test_a_sound_environment_passes(make):
     results = run_checks(make, tasks_per_split=1, call_timeout=HANG)
     assert not failures(results)

@@ -1,10 +1,21 @@
 """Checks of episodes as they should go: observations, rewards, endings, repetition, experts."""
 
 import math
+import pickle
+from dataclasses import replace
 from typing import Any
 
-from coevo_jax.envs.conformance.probe import EnvRaised, NotApplicable, Probe, Violation, shorten
-from coevo_jax.envs.env import Env, StepResult, Task, TellsErrors, parse_response, says_invalid
+from coevo_jax.envs.conformance.probe import EnvRaised, NotApplicable, Played, Probe, Violation, shorten
+from coevo_jax.envs.env import (
+    Env,
+    Restores,
+    StepResult,
+    Task,
+    TellsErrors,
+    can_restore,
+    parse_response,
+    says_invalid,
+)
 from coevo_jax.trajectory import SOLVED_REWARD, Demonstration
 
 
@@ -108,6 +119,44 @@ def same_actions(probe: Probe) -> str:
             if found is not None and again is not None:
                 probe.compare(found, again, "played again in another instance")
     return probe.counts()
+
+
+def restored_states(probe: Probe) -> str:
+    """A kept state, restored in this or another instance, goes on as the episode did that it was kept in."""
+    env, other = probe.open(), probe.open()
+    if not (isinstance(env, Restores) and isinstance(other, Restores) and can_restore(env)):
+        raise NotApplicable("the environment keeps no states (snapshot, restore)")
+    kept = 0
+    for task in probe.sample():
+        for actions in (probe.solution(task), probe.random_actions(task)):
+            whole = probe.play(env, task, actions)
+            for turn in sorted({0, len(whole.actions) // 2, len(whole.actions) - 1}):
+                if turn < 0:
+                    continue
+                probe.play(env, task, whole.actions[:turn])
+                state = probe.call(f"snapshot of task {task.id} after turn {turn}", env.snapshot)
+                if state is None:
+                    raise Violation(
+                        f"snapshot of task {task.id} after turn {turn}: found None, expected a state"
+                    )
+                state = pickle.loads(pickle.dumps(state))
+                for place, one in (("another instance", other), ("the same instance", env)):
+                    found = _go_on(probe, one, state, whole, turn)
+                    probe.compare(whole, found, f"restored after turn {turn} in {place}")
+                kept += 1
+    return f"{kept} states, {probe.counts()}"
+
+
+def _go_on(probe: Probe, env: Any, state: Any, whole: Played, turn: int) -> Played:
+    """The episode with its turns from `turn` on played from a restored state."""
+    task, results = whole.task, list(whole.results[:turn])
+    probe.call(f"restore of task {task.id} after turn {turn}", lambda: env.restore(task, state))
+    for action in whole.actions[turn:]:
+        results.append(probe.step(env, task, action))
+        if results[-1].done:
+            break
+    reward = results[-1].reward if results and results[-1].done else probe.limit_reward(env, task)
+    return replace(whole, actions=whole.actions[: len(results)], results=tuple(results), reward=reward)
 
 
 def experts(probe: Probe) -> str:

@@ -53,8 +53,9 @@ function attachHover(svg) {
 
 // ---- one trajectory ----
 
+const isBroken = (t) => t.ending === "fault" || t.ending === "lost";
 const ENDINGS = {
-  solved: "solved", failed: "failed", turn_limit: "turn limit", token_limit: "token limit", fault: "environment fault",
+  solved: "solved", failed: "failed", turn_limit: "turn limit", token_limit: "token limit", fault: "environment fault", lost: "beginning lost",
 };
 
 function sourceName(data, t) {
@@ -107,7 +108,7 @@ function turnCount(t) {
 }
 
 function describe(t) {
-  const extra = t.ending === "fault" ? "not counted" : `reward ${t.reward.toFixed(3)}`;
+  const extra = isBroken(t) ? "not counted" : `reward ${t.reward.toFixed(3)}`;
   return `${extra} · ${ENDINGS[t.ending] || t.ending} · ${turnCount(t)} · ${t.tokens} agent tokens`;
 }
 
@@ -237,12 +238,12 @@ function fillList(root, items, first, label, link, render) {
 
 const OUTCOMES = {
   all: () => true,
-  solved: (t) => t.ending !== "fault" && t.reward >= 1,
-  failure: (t) => t.ending !== "fault" && t.reward < 1,
-  hard: (t, threshold) => t.ending !== "fault" && t.reward < 1 && t.reward >= threshold,
+  solved: (t) => !isBroken(t) && t.reward >= 1,
+  failure: (t) => !isBroken(t) && t.reward < 1,
+  hard: (t, threshold) => !isBroken(t) && t.reward < 1 && t.reward >= threshold,
   turn_limit: (t) => t.ending === "turn_limit",
   token_limit: (t) => t.ending === "token_limit",
-  fault: (t) => t.ending === "fault",
+  fault: (t) => isBroken(t),
 };
 
 function searchText(data, t) {
@@ -269,7 +270,7 @@ function startTrajectories(root, data) {
     root.querySelector(".note").textContent =
       `${listed} listed; this page holds ${group.items.length} of the ${group.total} trajectories of this phase.`;
     fillList(root, items, wanted,
-      (t) => [t.task, t.ending === "fault" ? "–" : t.reward.toFixed(2), `${ENDINGS[t.ending] || t.ending} · ${turnCount(t)}`],
+      (t) => [t.task, isBroken(t) ? "–" : t.reward.toFixed(2), `${ENDINGS[t.ending] || t.ending} · ${turnCount(t)}`],
       (t) => trajectoryLink(data, t),
       (t) => renderTrajectory(data, t));
   }
