@@ -1,5 +1,7 @@
 """Questions in slots: one turn each, in no environment, the same whoever answers beside it."""
 
+from typing import Any
+
 import jax
 import numpy as np
 
@@ -12,7 +14,8 @@ from coevo_jax.sampling.engine import Sampling
 from coevo_jax.trajectory import About, Ending
 from tests.scripted_env import CharChat, make_engine, random_params
 
-PARAMS, CHAT = random_params(), CharChat()
+PARAMS = random_params()
+CHAT: Any = CharChat()
 TASKS = [Task(id=f"t{number}", split="train", family="f") for number in range(3)]
 SYSTEM = "xyz"
 ENGINE = make_engine(slots=2, max_tokens=64)
