@@ -137,3 +137,4 @@ class PreferencePair:
     rejected: int
     chosen_from: int = 0  # first turn of the chosen side whose tokens count, for step-wise methods
     rejected_from: int = 0
+    rejected_turns: tuple[float, ...] | None = None  # the weight of each of its turns; None is 1 each

@@ -16,7 +16,7 @@ from coevo_jax.audit.questions import question_check
 from coevo_jax.audit.reading import RunFiles, open_files
 from coevo_jax.audit.report import Entry, report_checks
 from coevo_jax.audit.tokens import token_checks
-from coevo_jax.audit.whose import Tasks, whose_checks
+from coevo_jax.audit.whose import tasks_in, whose_checks
 
 
 def run_audit(folder: Path, scored: int | None = SCORED) -> Iterator[Check]:
@@ -29,7 +29,7 @@ def run_audit(folder: Path, scored: int | None = SCORED) -> Iterator[Check]:
       ConfigError: the folder is no run.
     """
     files = open_files(folder)
-    tasks, agents = Tasks(files.config), Agents(files=files)
+    tasks, agents = tasks_in(files), Agents(files=files)
     yield from whose_checks(files, tasks)
     for phase in finished(files, "branch"):
         yield branch_check(files, phase, tasks)

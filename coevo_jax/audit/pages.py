@@ -189,6 +189,7 @@ def kind_words(kind: str) -> str:
     """A kind of pair as the page has it."""
     told = {
         "expert_target": "expert over target failure",
+        "success_failure": "success over failure",
         "expert_failure": "expert over failure-agent failure",
         "failure_failure": "better over worse failure",
         "expert_over": "expert over failure",

@@ -6,6 +6,9 @@ A source of a learning names who makes its pairs, out of which collections of th
     expert_step_over    an expert's step and an agent's own at its state (`own_steps`)
     better_over_worse   two trajectories of one task, failures or all, the one with more reward preferred;
                         `across` never takes both out of one collection
+    expert_over_at_parting, success_over_failure_at_parting
+                        the first, and those of the second that prefer a success over a failure, from the
+                        turn on in which both sides part (`parting`)
 
 Ties teach nothing. With `max_extra_turns`, what the rejected side did beyond the turns of its task's expert
 and as many more is cut off. Of each kind and task as many pairs are kept as the agent's options say, by their
@@ -28,16 +31,19 @@ from coevo_jax.audit.check import Check, NotCheckable, differs, judge, same
 from coevo_jax.audit.keeping import order, spread
 from coevo_jax.audit.order import Phase, asked_of, kind_of, learn_options
 from coevo_jax.audit.own_steps import foretold, reasoned, step_pairs
+from coevo_jax.audit.parting import at_parting
 from coevo_jax.audit.reading import Episode, RunFiles, read_episodes
 from coevo_jax.audit.rendering import Rendering, open_rendering
 from coevo_jax.audit.rows import teachable
 from coevo_jax.audit.sides import Imitated, Key, Pair, Side, Turns, by_task, cut, weights_of_turns
+from coevo_jax.audit.whose import tasks_in
 from coevo_jax.config.agents import AgentConfig
 from coevo_jax.config.options import Config
 from coevo_jax.config.recipe import AskOptions, BranchOptions, ImitationSource, PairSource
 
-TOKENS = ("tokens", "agent_mask")
-EXTRA_TURNS = {"expert_over": 5, "better_over_worse": None}  # where a source does not say
+# Where a source does not say.
+EXTRA_TURNS = {"expert_over": 5, "better_over_worse": None, "expert_over_at_parting": 5}
+COLUMNS = ("tokens", "agent_mask", "prompt", "turns")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -57,14 +63,9 @@ class Lesson:
 class Round:
     """What was played in a phase's round, and the experts; each file is read once."""
 
-    def __init__(self, files: RunFiles, number: int, columns: Sequence[str] = TOKENS) -> None:
-        self._files, self._number, self._columns = files, number, columns
+    def __init__(self, files: RunFiles, number: int) -> None:
+        self._files, self._number = files, number
         self._played: dict[str, list[Side]] = {}
-
-    @cached_property
-    def told(self) -> "Round":
-        """The same with what was said: for rules that look at texts."""
-        return Round(self._files, self._number, (*TOKENS, "prompt", "turns"))
 
     @cached_property
     def rendering(self) -> Rendering:
@@ -74,13 +75,18 @@ class Round:
     @cached_property
     def experts(self) -> list[Side]:
         path = self._files.folder / "trajectories/experts.parquet"
-        episodes: Iterator[Episode] = read_episodes(path, self._columns)
+        episodes: Iterator[Episode] = read_episodes(path, COLUMNS)
         return [Side(source="expert", episode=e, length=len(e.tokens)) for e in episodes]
 
     @cached_property
     def expert_of(self) -> dict[str, Side]:
         """The expert of each task, if it wrote anything."""
         return {side.episode.task_id: side for side in self.experts if len(side.episode.run_ends)}
+
+    @cached_property
+    def is_error(self) -> Callable[[str], bool]:
+        """What tells an error of the run's environment."""
+        return tasks_in(self._files).told_errors()
 
     def played(self, source: PairSource | ImitationSource | BranchOptions | AskOptions) -> list[list[Side]]:
         """The collections that a source names, in its order."""
@@ -91,7 +97,7 @@ class Round:
             paths = self._files.collection(self._number, name)
             if not paths:
                 raise NotCheckable(f"no committed shards of {name} in round {self._number}")
-            episodes = (e for path in paths for e in read_episodes(path, self._columns))
+            episodes = (e for path in paths for e in read_episodes(path, COLUMNS))
             self._played[name] = [Side(source=name, episode=e, length=len(e.tokens)) for e in episodes]
         return self._played[name]
 
@@ -197,15 +203,34 @@ def _better_over_worse(source: PairSource, found: Round) -> list[Pair]:
 
 
 def _expert_step_over(source: PairSource, found: Round) -> list[Pair]:
-    return step_pairs(kind_of(source), source.options, found.told.played(source), found.told.expert_of)
+    return step_pairs(kind_of(source), source.options, found.played(source), found.expert_of)
 
 
 def _next_observations(source: ImitationSource, found: Round) -> list[Imitated]:
-    return foretold(source.options, found.told.played(source), found.told.expert_of, found.rendering)
+    return foretold(source.options, found.played(source), found.expert_of, found.rendering)
 
 
 def _reflections(source: ImitationSource, found: Round) -> list[Imitated]:
-    return reasoned(found.told.played(source), found.told.expert_of, found.rendering)
+    return reasoned(found.played(source), found.expert_of, found.rendering)
+
+
+def _expert_over_at_parting(source: PairSource, found: Round) -> list[Pair]:
+    return list(at_parting(_expert_over(source, found), found.is_error, source.options))
+
+
+def _success_over_failure_at_parting(source: PairSource, found: Round) -> list[Pair]:
+    """Of all trajectories of a task that were played, in the order in which the collections are named."""
+    tasks: dict[str, list[Side]] = defaultdict(list)
+    for played in found.played(source):
+        for task, sides in by_task(played).items():
+            tasks[task] += [side for side in sides if side.episode.agent != "expert"]
+    pairs: list[Pair] = []
+    for task in sorted(tasks):
+        for couple in combinations(tasks[task], 2):
+            better, worse = sorted(couple, key=lambda side: not side.episode.success)
+            if better.episode.success and worse.episode.failure:
+                pairs.append(Pair(kind=kind_of(source), chosen=better, rejected=worse))
+    return list(at_parting(pairs, found.is_error, source.options))
 
 
 def _counts(side: Side, options: Mapping[str, Any]) -> bool:
@@ -217,7 +242,7 @@ def _preferences(
     source: PairSource, couples: Sequence[tuple[Side, Side]], expert: Side | None
 ) -> Iterator[Pair]:
     """The couples as pairs, the rejected side cut where the source says so and the task has an expert."""
-    extra = source.options.get("max_extra_turns", EXTRA_TURNS[source.pairs])
+    extra = source.options.get("max_extra_turns", EXTRA_TURNS.get(source.pairs))
     for one, other in couples:
         worse, better = sorted((one, other), key=lambda side: side.episode.reward)
         if worse.episode.reward < better.episode.reward:
@@ -234,7 +259,7 @@ def _kept(kinds: Sequence[Sequence[Pair]], config: AgentConfig, seed: int) -> li
             tasks[pair.chosen.episode.task_id][place].append(pair)
     kept: list[Pair] = []
     for task in sorted(tasks):
-        seen: set[tuple[Key, Key, int, int]] = set()
+        seen: set[tuple[Key, Key, int, int, Turns]] = set()
         for pairs in tasks[task]:
             left = config.max_pairs_per_kind
             for pair in order(config.pairs_kept, seed)(pairs):
@@ -259,6 +284,8 @@ PAIRED: dict[str, Callable[[PairSource, Round], list[Pair]]] = {
     "expert_over": _expert_over,
     "better_over_worse": _better_over_worse,
     "expert_step_over": _expert_step_over,
+    "expert_over_at_parting": _expert_over_at_parting,
+    "success_over_failure_at_parting": _success_over_failure_at_parting,
 }
 IMITATED: dict[str, Callable[[ImitationSource, Round], list[Imitated]]] = {
     "successes": _successes,
@@ -306,7 +333,8 @@ def _named(pair: Pair) -> dict[str, Any]:
     }
     first = {"chosen_from": pair.chosen_from, "rejected_from": pair.rejected_from}
     later = {key: turn for key, turn in first.items() if turn > 0}
-    return {"task_id": pair.chosen.episode.task_id, "kind": pair.kind, **names, **later}
+    weights = {} if pair.rejected_turns is None else {"rejected_turns": list(pair.rejected_turns)}
+    return {"task_id": pair.chosen.episode.task_id, "kind": pair.kind, **names, **later, **weights}
 
 
 def _short(line: Mapping[str, Any]) -> str:

@@ -44,7 +44,7 @@ def question_problems(files: RunFiles, phase: Phase, counts: dict[str, int]) -> 
     episodes = [episode for shard in shards for episode in shard]
     assert phase.asking is not None  # a phase that asks has them
     if phase.asking.question == "why_expert":
-        asked = why_expert(phase, round_of(files, phase).told)
+        asked = why_expert(phase, round_of(files, phase))
     else:
         asked = [one for episode in episodes if (one := _asked(episode)) is not None]
     blocks = _blocks(asked, files.config.explore.block_tasks)

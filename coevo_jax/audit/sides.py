@@ -53,11 +53,12 @@ class Pair:
     rejected: Side
     chosen_from: int = 0  # the first turn whose tokens count
     rejected_from: int = 0
+    rejected_turns: Turns = None  # weights
 
     @property
-    def key(self) -> tuple[Key, Key, int, int]:
-        """Pairs of the same sides that count from the same turns on are the same pair."""
-        return self.chosen.key, self.rejected.key, self.chosen_from, self.rejected_from
+    def key(self) -> tuple[Key, Key, int, int, Turns]:
+        """Pairs of the same sides that count from the same turns on, and weigh them alike, are the same."""
+        return (self.chosen.key, self.rejected.key, self.chosen_from, self.rejected_from, self.rejected_turns)
 
     @property
     def gap(self) -> float:

@@ -46,9 +46,10 @@ def weigh(number: int, side: Side, discount: float, turns: Turns = None) -> Weig
     return Weighed(side=number, weights=own * credit, tokens=int(np.count_nonzero(own)), turns=turns)
 
 
-def from_turn(side: Side, first: int) -> Turns:
+def from_turn(side: Side, first: int, turns: Turns = None) -> Turns:
     """The weights of a side's turns, those before the first that counts 0."""
-    return tuple(float(turn >= first) for turn in range(side.turns))
+    weights = [1.0] * side.turns if turns is None else turns[: side.turns]
+    return (*[0.0] * min(first, side.turns), *weights[first:])
 
 
 def shortened(one: Weighed, other: Weighed, alpha: float) -> Weighed:
@@ -67,6 +68,7 @@ class Link:
     chosen: int
     rejected: int
     first: tuple[int, int]  # the turns from which on the chosen and the rejected side count
+    rejected_turns: Turns = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -99,9 +101,10 @@ class StepPlan:
     def counted(self, pair: int) -> tuple[Weighed, Weighed]:
         """A pair's chosen and rejected side from the turns on that count; imitation sees the first one."""
         link = self.links[pair]
+        weights = (None, link.rejected_turns)
         chosen, rejected = (
-            self.weighed(side, from_turn(self.sides[side], first))
-            for side, first in zip((link.chosen, link.rejected), link.first, strict=True)
+            self.weighed(side, from_turn(self.sides[side], first, turns))
+            for side, first, turns in zip((link.chosen, link.rejected), link.first, weights, strict=True)
         )
         return chosen, rejected
 
@@ -135,6 +138,7 @@ def course_of(files: RunFiles, phase: Phase) -> StepPlan:
                 chosen=numbers[p.chosen.key],
                 rejected=numbers[p.rejected.key],
                 first=(p.chosen_from, p.rejected_from),
+                rejected_turns=p.rejected_turns,
             )
             for p in lesson.pairs
         ],

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,12 @@ def chain_problems(files: RunFiles) -> Iterator[str]:
             newest = records["checkpoint"]
 
 
+@lru_cache(maxsize=1)
+def tasks_in(files: RunFiles) -> "Tasks":
+    """The task lists of a run's environment, which is opened once."""
+    return Tasks(files.config)
+
+
 class Tasks:
     """The environment's own task lists, and the slices of them that a config names."""
 
@@ -138,6 +145,16 @@ class Tasks:
         if phase.kind == "evaluate":
             return self.of(self._config.evaluate.split, self._config.evaluate.tasks)
         return self.of("train", of_round(self._config.explore.tasks, phase.round))
+
+    def told_errors(self) -> Callable[[str], bool]:
+        """What tells an error of the environment from its other answers.
+
+        Raises:
+          NotCheckable: the environment cannot be opened.
+        """
+        if self.is_error is None:
+            raise NotCheckable(self._why)
+        return self.is_error
 
     def opened_prompt(self) -> str:
         """The environment's system prompt.

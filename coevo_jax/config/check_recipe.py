@@ -25,6 +25,7 @@ from coevo_jax.config.recipe import (
 from coevo_jax.config.strict import ConfigError, StrictModel, closest, nearest, validate
 from coevo_jax.methods.table import BUILDERS, MADE_OF, builder_options, find_builder
 
+AMONG_PLAYED = (("pairs", "better_over_worse"), ("pairs", "success_over_failure_at_parting"))
 Built = Source | BranchOptions | AskOptions
 """What names a builder."""
 RESERVED = ("expert", "imported", "base")  # names of what is neither an agent nor played by one
@@ -141,6 +142,8 @@ def _source(where: str, source: Built) -> Iterator[str]:
             yield f"{where}: dpo and sft are both 0, so it does nothing; leave it out"
         if source.dpo == 0 and source.loss is not None:
             yield f"{where}.loss does nothing: dpo is 0"
+    if getattr(options, "cut_after_error", None) == 0 and getattr(options, "error_discount", 1) < 1:
+        yield f"{where}.error_discount does nothing: cut_after_error is 0, so no turn stands behind an error"
     if getattr(options, "across", False) is True and len(source.of) == 1:
         yield f"{where}.across leaves out every pair: it names one collection, {', '.join(source.of)}"
 
@@ -184,7 +187,7 @@ def _other_kinds(config: Config) -> Iterator[str]:
 def _too_few(config: Config) -> Iterator[str]:
     """A recipe that one sample of a task gives nothing to."""
     for where, source in _sources(config):
-        among = source.builder == ("pairs", "better_over_worse")
+        among = source.builder in AMONG_PLAYED
         if among and len(source.of) == 1 and config.explore.samples < 2:
             yield f"{where} needs two trajectories of a task: explore.samples is 1, and it is one collection"
 

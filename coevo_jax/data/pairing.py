@@ -48,10 +48,10 @@ class _Candidate:
         return self.preference.rejected
 
     @property
-    def key(self) -> tuple[_Key, _Key, int, int]:
-        """Equal for pairs of the same tokens, from the same turns on."""
-        chosen, rejected, chosen_from, rejected_from = self.preference
-        return _key(chosen), _key(rejected), chosen_from, rejected_from
+    def key(self) -> tuple[_Key, _Key, int, int, tuple[float, ...] | None]:
+        """Equal for pairs of the same tokens, from the same turns on, weighed alike."""
+        chosen, rejected, chosen_from, rejected_from, turns = self.preference
+        return _key(chosen), _key(rejected), chosen_from, rejected_from, plain_turns(turns)
 
     @property
     def gap(self) -> float:
@@ -80,7 +80,7 @@ def draw(
 KEPT: dict[str, Callable[[_Candidate, int], float | str]] = {
     "largest_gap": lambda one, _seed: -one.gap,
     "smallest_gap": lambda one, _seed: one.gap,
-    "drawn": lambda one, seed: draw(seed, one.kind, *one.preference),
+    "drawn": lambda one, seed: draw(seed, one.kind, *one.preference[:4]),
 }
 
 
@@ -100,7 +100,7 @@ def collect_pairs(
 ) -> PairSet:
     """Collect what builders found as pairs, by kind: at most `max_per_kind` of each kind and task.
 
-    A pair of the same tokens from the same turns on stands once, under the first of its kinds.
+    A pair of the same tokens, counted alike, stands once, under the first of its kinds.
     """
     by_task: dict[str, dict[str, list[_Candidate]]] = {}
     for kind, preferences in found.items():
@@ -139,7 +139,8 @@ def keep_pairs(pair_set: PairSet, count: int, keep: Keep, usable: Iterable[int])
 def _candidate(pair_set: PairSet, number: int) -> _Candidate:
     pair = pair_set.pairs[number]
     chosen, rejected = pair_set.trajectories[pair.chosen], pair_set.trajectories[pair.rejected]
-    preference = Preference(chosen, rejected, pair.chosen_from, pair.rejected_from)
+    first = pair.chosen_from, pair.rejected_from
+    preference = Preference(chosen, rejected, *first, pair.rejected_turns)
     return _Candidate(kind=pair.kind, preference=preference)
 
 
@@ -216,6 +217,7 @@ def _collect(candidates: list[_Candidate]) -> PairSet:
             rejected=places[_key(one.rejected)],
             chosen_from=one.preference.chosen_from,
             rejected_from=one.preference.rejected_from,
+            rejected_turns=one.preference.rejected_turns,
         )
         for one in candidates
     )

@@ -1,6 +1,6 @@
 """The input and output of a builder: collections of one round with the experts, and preferences."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
@@ -31,6 +31,9 @@ class Material:
     played: tuple[Sequence[Trajectory], ...]  # collections of the round, in the order in which they are named
     experts: Mapping[str, Trajectory]  # by task id: those of the warm start and of the explored tasks
     chat: Chat | None = None  # where texts are to be rendered that nobody played
+    # Whether an answer says that an action was invalid or failed, as the environment tells; no answer does
+    # where nobody said which do.
+    is_error: Callable[[str], bool] = lambda observation: False
 
     def expert(self, task_id: str) -> Trajectory | None:
         """The expert of a task, if there is one in which the expert wrote a token."""
@@ -45,6 +48,7 @@ class Preference(NamedTuple):
     rejected: Trajectory
     chosen_from: int = 0
     rejected_from: int = 0
+    rejected_turns: tuple[float, ...] | None = None  # a weight of 0 or more for each turn; None is 1 each
 
 
 class Imitation(NamedTuple):

@@ -10,6 +10,7 @@ from coevo_jax.methods.expert_over import expert_over
 from coevo_jax.methods.expert_step_over import expert_step_over
 from coevo_jax.methods.imitation import experts, successes
 from coevo_jax.methods.material import Imitation, Preference
+from coevo_jax.methods.parting import expert_over_at_parting, success_over_failure_at_parting
 from coevo_jax.methods.points import Point, expert_turns, failed_turns, turn_ends
 from coevo_jax.methods.questions import Question, why_expert
 from coevo_jax.methods.reflection import reflections
@@ -25,6 +26,8 @@ PAIR_BUILDERS: dict[str, PairBuilder] = {
     "expert_over": expert_over,
     "better_over_worse": better_over_worse,
     "expert_step_over": expert_step_over,
+    "expert_over_at_parting": expert_over_at_parting,
+    "success_over_failure_at_parting": success_over_failure_at_parting,
 }
 IMITATION_BUILDERS: dict[str, ImitationBuilder] = {
     "successes": successes,

@@ -15,6 +15,7 @@ from coevo_jax.config.agents import AgentConfig
 from coevo_jax.config.options import of_round
 from coevo_jax.config.recipe import LearnOptions
 from coevo_jax.data.packing.plan import BatchPlan, pack
+from coevo_jax.data.packing.views import plain_turns
 from coevo_jax.data.pairing import Extra, Keep, PairSet, add_imitations, collect_pairs, keep_pairs
 from coevo_jax.files import write_whole
 from coevo_jax.learning.objective import AgentLoss
@@ -255,7 +256,9 @@ def _write_pairs(path: Path, pair_set: PairSet) -> None:
         first = {"chosen_from": pair.chosen_from, "rejected_from": pair.rejected_from}
         named = {"chosen": side(pair.chosen), "rejected": side(pair.rejected)}
         later = {key: turn for key, turn in first.items() if turn}
-        return {"task_id": pair.task_id, "kind": pair.kind} | named | later
+        turns = plain_turns(pair.rejected_turns)
+        weighed = {} if turns is None else {"rejected_turns": list(turns)}
+        return {"task_id": pair.task_id, "kind": pair.kind} | named | later | weighed
 
     lines = [json.dumps(line(pair)) for pair in pair_set.pairs]
     write_whole(path, "".join(line + "\n" for line in lines))

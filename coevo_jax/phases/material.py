@@ -5,6 +5,7 @@ from typing import Any
 
 from coevo_jax.config.check_recipe import source_options
 from coevo_jax.config.recipe import AskOptions, BranchOptions, Source, played_of
+from coevo_jax.envs.env import error_test
 from coevo_jax.methods.material import Material
 from coevo_jax.methods.table import find_builder
 from coevo_jax.phases.world import World
@@ -23,7 +24,7 @@ def built(
 ) -> Iterable[Any]:
     """What a builder makes of the collections that its source names, of the phase's round."""
     played = tuple(read_round(run, phase, name) for name in source.of)
-    material = Material(played=played, experts=experts, chat=world.chat)
+    material = Material(played=played, experts=experts, is_error=error_test(world.env), chat=world.chat)
     return find_builder(*source.builder)(material, **source_options(source))
 
 

@@ -228,6 +228,7 @@ def _pair_group(payload: _Payload, cast: Cast, path: Path, lines: Sequence[dict[
                     "chosen": sides[0],
                     "rejected": sides[1],
                     "from": first_turns(pair),
+                    "weights": pair.get("rejected_turns") or [],
                 }
             )
     kinds = {kind: kind_name(kind) for kind in dict.fromkeys(item["kind"] for item in items)}

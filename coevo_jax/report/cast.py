@@ -19,6 +19,7 @@ _KINDS = {
     "expert_failure": "expert over failure-agent failure",
     "failure_failure": "better over worse failure",
     "expert_over": "expert over failure",
+    "success_failure": "success over failure",
 }
 
 

@@ -49,6 +49,12 @@ def pair_problem(
         if first_turn < 0 or (first_turn and first_turn >= turn_count(trajectory)):
             turns, name = turn_count(trajectory), name_of(trajectory)
             return f"{side}_from: found turn {first_turn}, expected one of the {turns} of {name}"
+    rejected, weights = trajectories[pair.rejected], pair.rejected_turns
+    problem = imitation_problem(Imitation(rejected, weights))
+    if problem:
+        return f"rejected_{problem} of {name_of(rejected)}"
+    if weights is not None and not any(weights[pair.rejected_from :]):
+        return f"rejected_turns: found 0 from turn {pair.rejected_from} on, expected a weight above 0"
     return None
 
 

@@ -56,9 +56,13 @@ def turn_count(trajectory: Trajectory) -> int:
     return int((mask & ~np.concatenate([[False], mask[:-1]])).sum())
 
 
-def turns_from(trajectory: Trajectory, first_turn: int) -> tuple[float, ...] | None:
-    """The weight of each turn where those from `first_turn` on count; None where all do."""
-    return plain_turns(float(turn >= first_turn) for turn in range(turn_count(trajectory)))
+def turns_from(
+    trajectory: Trajectory, first_turn: int, turns: tuple[float, ...] | None = None
+) -> tuple[float, ...] | None:
+    """The weight of each turn where those from `first_turn` on weigh as `turns` says; None if all are 1."""
+    count = turn_count(trajectory)
+    weights = (1.0,) * count if turns is None else turns[:count]
+    return plain_turns(weight * (turn >= first_turn) for turn, weight in enumerate(weights))
 
 
 def plain_turns(turns: Iterable[float] | None) -> tuple[float, ...] | None:
@@ -101,7 +105,12 @@ def link_pair(
     The SFT term imitates what is preferred: the chosen side from the same turn on.
     """
     ours = turn_view(pair.chosen, chosen, turns_from(chosen, pair.chosen_from), turn_discount)
-    theirs = turn_view(pair.rejected, rejected, turns_from(rejected, pair.rejected_from), turn_discount)
+    theirs = turn_view(
+        pair.rejected,
+        rejected,
+        turns_from(rejected, pair.rejected_from, pair.rejected_turns),
+        turn_discount,
+    )
     our_weights, their_weights = ours.token_weights, theirs.token_weights
     return Link(
         pair=pair,

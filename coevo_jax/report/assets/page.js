@@ -134,10 +134,11 @@ function sameTurn(a, b) {
   return Boolean(a && b) && a[0] === b[0] && a[2] === b[2];
 }
 
-// What a pair that counts from a later turn on says of a turn: 0 is the first.
-function countsFrom(first, turn) {
-  if (!first || turn > first) return "";
-  return turn < first ? "does not count" : "counts from here on";
+// What a pair that counts from a later turn on, or not all turns alike, says of a turn: 0 is the first.
+function countsFrom(first, turn, weight) {
+  if (turn < first) return "does not count";
+  if (weight !== undefined && weight !== 1) return `weight ${Number(weight.toFixed(3))}`;
+  return first && turn === first ? "counts from here on" : "";
 }
 
 // In one column, a turn that both sides share, and that both count alike, stands there once; page.css hides
@@ -153,7 +154,7 @@ function renderPair(data, group, pair) {
   const sides = make("div", "sides");
   sides.append(renderSide(data, "Chosen", "good", chosen), renderSide(data, "Rejected", "bad", rejected));
   for (let i = 0; i < Math.max(chosen.turns.length, rejected.turns.length); i += 1) {
-    const notes = pair.from.map((first) => countsFrom(first, i));
+    const notes = pair.from.map((first, k) => countsFrom(first, i, k ? pair.weights[i] : 1));
     const same = sameTurn(chosen.turns[i], rejected.turns[i]) && notes[0] === notes[1];
     for (const [k, [name, side]] of [["chosen", chosen], ["rejected", rejected]].entries()) {
       const turn = side.turns[i];
