@@ -96,14 +96,17 @@ def _with_answer(step: Step, rendering: Rendering) -> Side:
     return _side(step.branch.source, episode, [*given, *answer], [False] * len(given) + [True] * len(answer))
 
 
-def reasoned(collections: Collections, experts: Experts, rendering: Rendering) -> list[Imitated]:
+def reasoned(
+    options: Mapping[str, Any], collections: Collections, experts: Experts, rendering: Rendering
+) -> list[Imitated]:
     """The experts' actions behind the reasons that were given for them."""
     made = []
+    endings = ("answered", "token_limit") if options.get("cut_off", False) else ("answered",)
     for sides in collections:
         for side in sorted(sides, key=lambda side: (side.episode.task_id, side.episode.sample)):
             answer, expert = side.episode, experts.get(side.episode.task_id)
             about = answer.about
-            if expert is None or about is None or answer.ending != "answered":
+            if expert is None or about is None or answer.ending not in endings or not answer.turns:
                 continue
             reason = answer.turns[0]["response"].split(ACTION)[0].strip().removeprefix("Thought:").strip()
             if about["collection"] == "expert" and reason:

@@ -211,7 +211,7 @@ def _next_observations(source: ImitationSource, found: Round) -> list[Imitated]:
 
 
 def _reflections(source: ImitationSource, found: Round) -> list[Imitated]:
-    return reasoned(found.played(source), found.expert_of, found.rendering)
+    return reasoned(source.options, found.played(source), found.expert_of, found.rendering)
 
 
 def _expert_over_at_parting(source: PairSource, found: Round) -> list[Pair]:

@@ -10,18 +10,23 @@ from coevo_jax.trajectory import Ending, Trajectory
 MARKER = "Action:"
 
 
-def reflections(material: Material) -> Iterator[Imitation]:
+def reflections(material: Material, *, cut_off: bool = False) -> Iterator[Imitation]:
     """The experts' actions behind the agent's own reasons for them, at the states that it was asked about.
 
     Self-reflection of Early Experience (arXiv 2510.08558): the reason and the action are one turn, "Thought:
-    reason" and "Action: action", and that turn alone is trained on. An answer that was cut off, and one that
-    gives no reason, is left out. What follows an "Action:" in an answer is no reason (inferred).
+    reason" and "Action: action", and that turn alone is trained on. An answer that gives no reason is left
+    out. What follows an "Action:" in an answer is no reason (inferred).
+
+    Args:
+      cut_off: what was written of an answer that a limit of tokens cut off is a reason, too (inferred: it is
+        left out).
     """
     assert material.chat is not None  # a phase that learns gives one
+    endings = (Ending.ANSWERED, Ending.TOKEN_LIMIT) if cut_off else (Ending.ANSWERED,)
     for played in material.played:
         for answer in sorted(played, key=lambda one: (one.task_id, one.sample)):
             expert = material.expert(answer.task_id)
-            if expert is None or answer.about is None or answer.ending is not Ending.ANSWERED:
+            if expert is None or answer.about is None or answer.ending not in endings or not answer.turns:
                 continue
             reason = reason_of(answer.turns[0].response)
             if answer.about.collection == expert.agent and reason:

@@ -194,6 +194,12 @@ def test_what_gives_no_reason_is_left_out(said):
     assert list(reflections(material(said))) == []
 
 
+def test_what_was_cut_off_is_a_reason_where_the_recipe_says_so():
+    cut = answer("it is sh", ending=Ending.TOKEN_LIMIT)
+    [one] = reflections(material(cut, replace(cut, turns=())), cut_off=True)
+    assert one.trajectory.turns[1].response == "Thought: it is sh\nAction: open it"
+
+
 def test_reasons_are_without_names_and_actions():
     assert reason_of("Thought: a\nb Action: c Action: d") == "a\nb"
     assert reason_of("a thought: so") == "a thought: so"
