@@ -4,7 +4,7 @@ python -m benchmarks.branching intercode_sql webshop
 python -m benchmarks.branching intercode_sql --points 8 --samples 5 --turn 8 --rounds 5
 
 Episodes of ten turns are written by a script, experts' turns again and again. Then a model of the
-quickstart's shape, with random weights, plays on from a late turn of each. Both contenders are the same engine
+quickstart's shape, with random weights, plays on from a late turn of each. Both contenders are one engine
 with the same environments: `shared` computes a beginning once for all its samples and restores the
 environment's state, `each for itself` computes the beginning and plays its turns for every sample. They take
 turns, and a ratio is of neighbours.

@@ -34,7 +34,7 @@ from benchmarks.same_bits_cases import CASES, Case, Form
 
 XLA_FLAGS = "--xla_force_host_platform_device_count=1"
 TIMED = ("_per_second", "seconds", "batch_wait_share", "env_wait_share", "device_busy_share", "mfu")
-LEFT_OUT = {"environment", "config", "peak_memory_bytes"}  # of results.json
+LEFT_OUT = {"environment", "config", "peak_memory_bytes", "seconds"}  # of results.json
 Values = dict[str, Any]  # name -> plain data or an array
 
 

@@ -15,7 +15,7 @@ from coevo_jax.phases.table import PHASES
 from coevo_jax.phases.world import build_world
 from coevo_jax.progress import CONSOLE
 from coevo_jax.recipe import schedule
-from coevo_jax.run_folder.results import Results
+from coevo_jax.run_folder.results import Results, evaluation_label
 from coevo_jax.run_folder.run import Run
 
 
@@ -59,7 +59,10 @@ def collect_results(run: Run) -> Results:
         entry = {"round": phase.round, "agent": phase.agent}
         summary = {"after_error": None} | record.records.get("summary", {})  # an earlier version had none
         if phase.kind == "evaluate":
+            name = phase.collection.removeprefix("eval-")
             entry |= {"split": config.evaluate.split, **summary}
+            entry |= {"name": name} if name != phase.agent else {}
+            entry |= {"mark": phase.mark} if phase.mark else {}
             evaluations.append(entry)
             if phase.round == 0:  # all agents start as the same warm start
                 evaluations += [entry | {"agent": agent} for agent in agents[1:]]
@@ -88,7 +91,11 @@ def collect_results(run: Run) -> Results:
         explorations=explorations,
         pairs=pairs,
         pulls=pulls,
-        collapses=collapses(evaluations, agents[0]) + collapses(from_start, agents[0]),
+        collapses=collapses(
+            [e for e in evaluations if evaluation_label(e) == e["agent"]],  # under other marks it is to fail
+            agents[0],
+        )
+        + collapses(from_start, agents[0]),
         phases=[{"name": record.name, "seconds": record.seconds} for record in manifest.done],
         seconds=manifest.seconds,
         peak_memory_bytes=manifest.peak_memory_bytes or None,

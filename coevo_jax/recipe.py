@@ -26,6 +26,7 @@ class Phase:
     agent: str  # who plays or learns, by the recipe's name
     index: int  # place in the schedule: part of every random key of the phase
     collection: str = ""  # what a phase that plays is filling
+    mark: str = ""  # that a phase that plays plays under
     learning: LearnOptions | None = None  # what a phase that learns learns from
     branching: BranchOptions | None = None  # from where a phase plays on that does not begin at tasks' starts
     asking: AskOptions | None = None  # what a phase asks
@@ -57,16 +58,17 @@ def schedule(config: Config) -> tuple[Phase, ...]:
     rounds = []
     for number in range(1, config.rounds + 1):
         for phase in config.recipe:
-            kind, collection = "evaluate", f"eval-{phase.agent}"
-            learning, branching, asking = None, None, None
+            mark, learning, branching, asking = "", None, None, None
             if isinstance(phase, ExplorePhase):
-                kind, collection = "explore", phase.explore.collection
+                kind, collection, mark = "explore", phase.explore.collection, phase.explore.mark
             elif isinstance(phase, BranchPhase):
                 kind, collection, branching = "branch", phase.branch.into, phase.branch
             elif isinstance(phase, AskPhase):
                 kind, collection, asking = "ask", phase.ask.into, phase.ask
             elif isinstance(phase, LearnPhase):
                 kind, collection, learning = "learn", "", phase.learn
+            else:
+                kind, collection, mark = "evaluate", f"eval-{phase.evaluate.label}", phase.evaluate.mark
             rounds.append(
                 Phase(
                     kind=kind,
@@ -75,6 +77,7 @@ def schedule(config: Config) -> tuple[Phase, ...]:
                     agent=phase.agent,
                     index=len(opening) + len(rounds),
                     collection=collection,
+                    mark=mark,
                     learning=learning,
                     branching=branching,
                     asking=asking,

@@ -90,6 +90,7 @@ class Trajectory:
     collection: str = ""  # by which a recipe names what it stands in; "" where that is not known
     branch: Branch | None = None  # None where the episode was played from its task's start
     about: About | None = None  # of an answer alone, whose prompt is the question
+    mark: str = ""  # that its prompt is under (`methods.marks`); "" has none
 
     @property
     def finished(self) -> bool:

@@ -4,7 +4,8 @@
     every round     the recipe's phases, in its order
 
 The agent that a recipe names first is the one that the run is about. All names come from the recipe: a phase
-is called by its collection, its learning or its agent, the files of a learning by its round and itself.
+is called by its collection, its learning, its evaluation or its agent, the files of a learning by its round
+and itself.
 """
 
 from collections.abc import Mapping, Sequence
@@ -39,6 +40,7 @@ class Phase:
     agent: str
     round: int = 0
     collection: str = ""  # what the shards of a phase that plays are called
+    mark: str = ""  # that a phase that plays plays under
     learning: str = ""  # what the files of a learning are called, beside its round
     sources: tuple[PairSource | ImitationSource, ...] = field(default=(), compare=False)  # of what is learned
     branching: BranchOptions | None = field(default=None, compare=False)  # where episodes are left
@@ -100,7 +102,8 @@ def _in_round(number: int, phase: RecipePhase) -> Phase:
     if isinstance(phase, ExplorePhase):
         agent, collection = phase.explore.agent, phase.explore.into or phase.explore.agent
         name = f"round-{number:02d}/explore_{collection}"
-        return Phase(name=name, kind="explore", round=number, agent=agent, collection=collection)
+        mark = phase.explore.mark
+        return Phase(name=name, kind="explore", round=number, agent=agent, collection=collection, mark=mark)
     if isinstance(phase, BranchPhase):
         into = phase.branch.into
         return Phase(
@@ -125,12 +128,13 @@ def _in_round(number: int, phase: RecipePhase) -> Phase:
         agent, learning = phase.learn.agent, phase.learn.name or phase.learn.agent
         name, sources = f"round-{number:02d}/learn_{learning}", phase.learn.sources
         return Phase(name=name, kind="learn", round=number, agent=agent, learning=learning, sources=sources)
-    return _evaluates(number, phase.evaluate.agent)
+    return _evaluates(number, phase.evaluate.agent, phase.evaluate.name, phase.evaluate.mark)
 
 
-def _evaluates(number: int, agent: str) -> Phase:
-    name = f"round-{number:02d}/evaluate_{agent}"
-    return Phase(name=name, kind="evaluate", round=number, agent=agent, collection=f"eval-{agent}")
+def _evaluates(number: int, agent: str, own: str | None = None, mark: str = "") -> Phase:
+    called = own or agent
+    name, collection = f"round-{number:02d}/evaluate_{called}", f"eval-{called}"
+    return Phase(name=name, kind="evaluate", round=number, agent=agent, collection=collection, mark=mark)
 
 
 def finished(files: RunFiles, *kinds: str) -> list[Phase]:

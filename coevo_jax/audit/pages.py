@@ -132,15 +132,19 @@ def expected_tables(
     def whose(entry: Entry) -> Row:
         return {"Round": round_words(entry["round"]), "Agent": agent_words(entry["agent"])}
 
+    def evaluated(entry: Entry) -> str:
+        own = entry.get("name")
+        return agent_words(entry["agent"]) + (f", {own.replace('_', ' ')}" if own else "")
+
     def phase(entry: Entry) -> Row:
         return {"Round": round_words(entry["round"]), "Phase": exploration_words(entry)}
 
     # By rounds, what was explored before what was evaluated.
     played = [(e["round"], 0, exploration_words(e), e) for e in explorations]
-    played += [(e["round"], 1, f"{agent_words(e['agent'])}, {e['split']}", e) for e in evaluations]
+    played += [(e["round"], 1, f"{evaluated(e)}, {e['split']}", e) for e in evaluations]
     played.sort(key=lambda one: one[:2])
     return {
-        "rounds": [whose(e) | summary_cells(e) for e in evaluations],
+        "rounds": [whose(e) | {"Agent": evaluated(e)} | summary_cells(e) for e in evaluations],
         "exploration": [phase(e) | summary_cells(e) for e in explorations],
         "errors": [
             {"Round": round_words(number), "Roll-outs": words} | error_cells(e)

@@ -13,8 +13,9 @@ A source of a learning names who makes its pairs, out of which collections of th
 Ties teach nothing. With `max_extra_turns`, what the rejected side did beyond the turns of its task's expert
 and as many more is cut off. Of each kind and task as many pairs are kept as the agent's options say, by their
 order. The same tokens, counted from the same turns on, stand in a pair once, under the kind that comes first
-and the name of the first trajectory that has them. Beside the pairs stand what is imitated: `successes`, or
-`experts` of what was played, or what `own_steps` has. What a function of the user's own makes is not derived.
+and the name of the first trajectory that has them. Beside the pairs stand what is imitated: `successes`,
+`experts` of what was played, all of it, `graded` (`audit.marks`), or what `own_steps` has. What a function of
+the user's own makes is not derived here.
 """
 
 import json
@@ -29,14 +30,15 @@ import numpy as np
 
 from coevo_jax.audit.check import Check, NotCheckable, differs, judge, same
 from coevo_jax.audit.keeping import order, spread
-from coevo_jax.audit.order import Phase, asked_of, kind_of, learn_options
+from coevo_jax.audit.marks import graded
+from coevo_jax.audit.order import Phase, asked_of, expected_phases, kind_of, learn_options
 from coevo_jax.audit.own_steps import foretold, reasoned, step_pairs
 from coevo_jax.audit.parting import at_parting
 from coevo_jax.audit.reading import Episode, RunFiles, read_episodes
 from coevo_jax.audit.rendering import Rendering, open_rendering
 from coevo_jax.audit.rows import teachable
 from coevo_jax.audit.sides import Imitated, Key, Pair, Side, Turns, by_task, cut, weights_of_turns
-from coevo_jax.audit.whose import tasks_in
+from coevo_jax.audit.whose import Tasks, tasks_in
 from coevo_jax.config.agents import AgentConfig
 from coevo_jax.config.options import Config
 from coevo_jax.config.recipe import AskOptions, BranchOptions, ImitationSource, PairSource
@@ -66,11 +68,14 @@ class Round:
     def __init__(self, files: RunFiles, number: int) -> None:
         self._files, self._number = files, number
         self._played: dict[str, list[Side]] = {}
+        phases = [phase for phase in expected_phases(files.config) if phase.kind == "explore"]
+        self._marks = {phase.collection: phase.mark for phase in phases}
 
     @cached_property
     def rendering(self) -> Rendering:
-        """The chat format, for turns and the answers to them."""
-        return open_rendering(self._files.folder / "tokenizer", "")
+        """What a prompt's tokens are; the system prompt is the environment's."""
+        folder, tasks = self._files.folder / "tokenizer", Tasks(self._files.config)
+        return open_rendering(folder, tasks.opened_prompt())
 
     @cached_property
     def experts(self) -> list[Side]:
@@ -98,7 +103,10 @@ class Round:
             if not paths:
                 raise NotCheckable(f"no committed shards of {name} in round {self._number}")
             episodes = (e for path in paths for e in read_episodes(path, COLUMNS))
-            self._played[name] = [Side(source=name, episode=e, length=len(e.tokens)) for e in episodes]
+            mark = self._marks.get(name, "")
+            self._played[name] = [
+                Side(source=name, episode=e, length=len(e.tokens), mark=mark) for e in episodes
+            ]
         return self._played[name]
 
 
@@ -280,6 +288,10 @@ def _experts(source: ImitationSource, found: Round) -> list[Imitated]:
     return [Imitated(side=side) for side in found.experts if side.episode.task_id in tasks]
 
 
+def _graded(source: ImitationSource, found: Round) -> list[Imitated]:
+    return [Imitated(side=side) for side in graded(source, found.played(source), found.rendering)]
+
+
 PAIRED: dict[str, Callable[[PairSource, Round], list[Pair]]] = {
     "expert_over": _expert_over,
     "better_over_worse": _better_over_worse,
@@ -292,6 +304,7 @@ IMITATED: dict[str, Callable[[ImitationSource, Round], list[Imitated]]] = {
     "experts": _experts,
     "next_observations": _next_observations,
     "reflections": _reflections,
+    "graded": _graded,
 }
 
 

@@ -14,6 +14,7 @@ from itertools import accumulate
 from typing import Any
 
 from coevo_jax.audit.check import Check, differs, far, judge, same
+from coevo_jax.audit.marks import count_problems
 from coevo_jax.audit.order import Phase, asked_of
 from coevo_jax.audit.pairs import derive
 from coevo_jax.audit.reading import RunFiles, read_episodes
@@ -49,6 +50,7 @@ def learn_problems(files: RunFiles, phase: Phase, told: dict[str, int]) -> Itera
     steps = plan["steps"]
     told |= {"steps an epoch": len(steps), "pairs": len(course.links), "trajectories": len(course.sides)}
     yield from side_problems(phase.plan, plan, course.sides)
+    yield from count_problems(phase.name, record, [course.sides[side] for side, _ in course.extras])
     yield from pair_problems(phase.plan, course, record)
     found_extras: Counter[tuple[int, Turns]] = Counter()
     for number, step in enumerate(steps):
@@ -100,7 +102,7 @@ def side_problems(path: str, plan: Mapping[str, Any], sides: Sequence[Side]) -> 
             "task_id": side.episode.task_id,
             "sample": side.episode.sample,
             "tokens": side.length,
-        }
+        } | ({"mark": side.mark} if side.mark else {})
         if one != wanted:
             yield f"{path}: trajectory {number}: found {one}, expected {wanted}"
     yield from differs(f"{path}: trajectories", len(found), len(sides))

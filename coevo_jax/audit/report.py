@@ -95,6 +95,9 @@ class Counted:
         where = {"round": phase.round, "agent": phase.agent}
         shown = as_recorded(entry, record["summary"])
         if phase.kind == "evaluate":
+            name = phase.collection.removeprefix("eval-")
+            where |= {"name": name} if name != phase.agent else {}
+            where |= {"mark": phase.mark} if phase.mark else {}
             self._evaluations.append(where | {"split": config.evaluate.split} | shown)
         else:
             points = {name: record[name] for name in ("points", "points_by_turn") if name in record}
@@ -181,8 +184,9 @@ def result_problems(files: RunFiles, entries: Entries) -> Iterator[str]:
     agents = agents_in(config)
     yield from differs(f"{RESULTS}: agents", results.get("agents", agents), agents)
     listed = told(results["collapses"])
+    own = [entry for entry in entries.evaluations if "name" not in entry]  # others may be to fail
     from_start = [entry for entry in entries.explorations if entry["phase"].startswith("explore_")]
-    derived = collapses(agents[0], entries.evaluations, from_start)
+    derived = collapses(agents[0], own, from_start)
     yield from differs(f"{RESULTS}: collapses", listed, derived)
     for part, expected in entries._asdict().items():
         parts = results.get(part, [])

@@ -1,7 +1,7 @@
 """A pair's sides: trajectories or their beginnings, by the tokens they have."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import blake2b
 
@@ -20,6 +20,7 @@ class Side:
     source: str  # "expert", or the collection it was played in
     episode: Episode
     length: int  # tokens, after the cut
+    mark: str = ""  # that its prompt is under
 
     @cached_property
     def key(self) -> Key:
@@ -76,7 +77,7 @@ def cut(side: Side, turns: int) -> Side:
     """The side up to the end of its first `turns` turns."""
     ends = side.episode.run_ends
     length = side.length if turns >= len(ends) else int(ends[turns - 1]) if turns else 0
-    return Side(source=side.source, episode=side.episode, length=min(length, side.length))
+    return replace(side, length=min(length, side.length))
 
 
 def by_task(sides: Iterable[Side]) -> dict[str, list[Side]]:

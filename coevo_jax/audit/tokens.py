@@ -6,6 +6,7 @@ import numpy as np
 
 from coevo_jax.audit.check import Check, NotCheckable, differs, judge
 from coevo_jax.audit.forward import Agents, per_token, sample
+from coevo_jax.audit.marks import marks_in, prompt_problems
 from coevo_jax.audit.order import Phase, finished
 from coevo_jax.audit.reading import BROKEN, Episode, RunFiles, read_episodes
 from coevo_jax.audit.rendering import Rendering, open_rendering
@@ -55,11 +56,12 @@ def _rendering(files: RunFiles, tasks: Tasks) -> Rendering:
 
 def mask_problems(files: RunFiles, phase: Phase, tasks: Tasks, counts: Counts) -> Iterator[str]:
     """The mask of every episode of a collection, from its text."""
-    rendering = _rendering(files, tasks)
+    rendering, marks = _rendering(files, tasks), marks_in(files.config)
     for path in files.collection(phase.round, phase.collection):
         for row, episode in enumerate(read_episodes(path, COLUMNS)):
             where = f"{path.relative_to(files.folder)}: row {row}: {episode.name}"
             yield from conversation_problems(where, episode, rendering, counts)
+            yield from prompt_problems(where, episode.prompt, phase, marks)
             yield from action_problems(where, episode)
             yield from limit_problems(where, episode, files.config.rollout)
             counts.episodes += 1

@@ -48,6 +48,16 @@ def add_agent(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_mark(parser: argparse.ArgumentParser) -> None:
+    """Let a command line name the mark that the agent plays under."""
+    parser.add_argument(
+        "--mark",
+        metavar="TEXT",
+        help="mark that tasks are played under, {task} standing for a task's text; an empty one plays "
+        "without (default: the mark of the recipe's evaluation of the agent)",
+    )
+
+
 def agent_of(config: Config, name: str | None) -> str:
     """The agent that a command line names: one of the recipe's, or the first that it names.
 

@@ -6,7 +6,7 @@ Every token that the agent writes is shaded by how likely it was: red where the 
 import argparse
 from collections.abc import Sequence
 
-from coevo_jax.commands.configs import add_agent, agent_of
+from coevo_jax.commands.configs import add_agent, add_mark, agent_of
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.files import as_called
 from coevo_jax.run_folder.folder import read_config
@@ -24,6 +24,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--temperature", type=float, default=0.0, help="0 (default) is greedy")
     parser.add_argument("--seed", type=int, help="of what is drawn (default: the run's)")
+    add_mark(parser)
     return parser.parse_args(argv)
 
 

@@ -57,13 +57,8 @@ def _names(config: Config) -> Iterator[str]:
     names = [phase.name for phase in phases]
     for name in dict.fromkeys(name for name in names if names.count(name) > 1):
         kind, _, what = name.partition("_")
-        give = {
-            "explore": "into: another collection",
-            "branch": "into: another collection",
-            "ask": "into: another collection",
-            "learn": "name: another name",
-        }.get(kind)
-        yield f"recipe: {kind} {what} stands twice in a round" + (f"; give one {give}" if give else "")
+        give = "name: another name" if kind in ("learn", "evaluate") else "into: another collection"
+        yield f"recipe: {kind} {what} stands twice in a round; give one {give}"
     filled = dict.fromkeys((name, phase.name) for phase in phases if (name := filled_by(phase)))
     collections = [name for name, _ in filled]
     for name in dict.fromkeys(name for name in collections if collections.count(name) > 1):

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from coevo_jax.config.check_marks import marks_of
 from coevo_jax.config.idle_playing import (
     greedy,
     lead_never_explores,
@@ -226,7 +227,9 @@ def _given_tokenizer(config: Config, _: str) -> str:
     return f"the tokenizer is {given[0]}.path's, so none is trained" if given else ""
 
 
-def _fits(_: Config, __: str) -> str:
+def _fits(config: Config, _: str) -> str:
+    if marks_of(config):  # a trajectory may have played under another mark than it is learned under
+        return ""
     return (
         "no trajectory is longer than a row: rollout.max_tokens is at most batch.row_length, and longer "
         "experts are left out"

@@ -12,12 +12,12 @@ costs budgets set, and which tables compare.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Discriminator, Field, Tag, field_validator
+from pydantic import Discriminator, Field, Tag
 
+from coevo_jax.config.recipe_built import AskOptions, BranchOptions, Built, Name, builder_name
 from coevo_jax.config.strict import StrictModel
 
 LossTerms = str | dict[str, float]
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
 LEAD = "target"  # of a recipe without phases
 
 
@@ -32,25 +32,7 @@ class KindWeights(StrictModel):
     """Preference loss or mixture of this kind of pair; null takes the agent's."""
 
 
-class _Built(StrictModel):
-    """What a builder makes of collections."""
-
-    model_config = ConfigDict(extra="allow")  # the builder's options, which its own parameters check
-
-    of: tuple[Name, ...] = ()
-    """The collections that it is made of."""
-
-    @field_validator("of", mode="before")
-    @classmethod
-    def _as_list(cls, found: Any) -> Any:
-        return (found,) if isinstance(found, str) else tuple(found) if isinstance(found, list) else found
-
-    @property
-    def options(self) -> dict[str, Any]:
-        return self.model_extra or {}
-
-
-class _Source(_Built):
+class _Source(Built):
     of: tuple[Name, ...] = Field(min_length=1)
     """The collections that are learned from."""
 
@@ -95,11 +77,6 @@ class ImitationSource(_Source):
         return builder_name(self.imitate)
 
 
-def builder_name(name: str) -> str:
-    """The name of a builder without its module."""
-    return name.rpartition(":")[2]
-
-
 def _which(keys: dict[str, str]) -> Any:
     """Tells the kinds of mappings apart by the one key that each alone has.
 
@@ -128,66 +105,12 @@ class ExploreOptions(StrictModel):
     """Who plays."""
     into: Name | None = None
     """Collection of what is played; null is the agent's name."""
+    mark: str = ""
+    """Mark that the tasks are played under: a text in which {task} stands for the task; "" plays without."""
 
     @property
     def collection(self) -> str:
         return self.into or self.agent
-
-
-class BranchOptions(_Built):
-    """Options of a phase in which an agent plays on from the middle of episodes."""
-
-    agent: Name
-    """Who plays on."""
-    into: Name
-    """Collection of what is played."""
-    at: str
-    """Where episodes are left: a name of coevo_jax.methods.points, or your own as package.module:function."""
-    samples: int = Field(default=1, ge=1)
-    """Episodes from every point."""
-    turns: int | None = Field(default=None, ge=1)
-    """Most turns that the agent plays from a point; null plays to the episode's end."""
-    temperature: float | None = Field(default=None, ge=0)
-    """Temperature of sampling; null is that of explore. 0 is greedy."""
-
-    @property
-    def collection(self) -> str:
-        return self.into
-
-    @property
-    def builder(self) -> tuple[str, str]:
-        """The table that has it, and its name."""
-        return "at", self.at
-
-    @property
-    def label(self) -> str:
-        return builder_name(self.at)
-
-
-class AskOptions(_Built):
-    """Options of a phase in which an agent answers questions, each in one turn and in no environment."""
-
-    agent: Name
-    """Who answers."""
-    into: Name
-    """Collection of the answers."""
-    question: str
-    """What is asked: a name of coevo_jax.methods.questions, or your own as package.module:function."""
-    temperature: float | None = Field(default=None, ge=0)
-    """Temperature of sampling; null is that of explore. 0 is greedy."""
-
-    @property
-    def collection(self) -> str:
-        return self.into
-
-    @property
-    def builder(self) -> tuple[str, str]:
-        """The table that has it, and its name."""
-        return "question", self.question
-
-    @property
-    def label(self) -> str:
-        return builder_name(self.question)
 
 
 class LearnOptions(StrictModel):
@@ -218,6 +141,15 @@ class EvaluateOptions(StrictModel):
 
     agent: Name
     """Who is evaluated."""
+    name: Name | None = None
+    """Tells evaluations of one agent apart in a round; null is the agent's name, and what runs are compared
+    by."""
+    mark: str = ""
+    """Mark that the tasks are played under: a text in which {task} stands for the task; "" plays without."""
+
+    @property
+    def label(self) -> str:
+        return self.name or self.agent
 
 
 class ExplorePhase(StrictModel):
@@ -287,7 +219,7 @@ class EvaluatePhase(StrictModel):
 
     @property
     def name(self) -> str:
-        return f"evaluate_{self.evaluate.agent}"
+        return f"evaluate_{self.evaluate.label}"
 
 
 RecipePhase = Annotated[
@@ -376,6 +308,16 @@ def filled_by(phase: RecipePhase) -> str | None:
 def played_of(recipe: Recipe) -> dict[str, str]:
     """The collections that a round's phases fill, in order, and the names of these phases."""
     return {name: phase.name for phase in recipe if (name := filled_by(phase)) is not None}
+
+
+def evaluations_of(recipe: Recipe) -> tuple[EvaluateOptions, ...]:
+    """Every evaluation of a round, in order."""
+    return tuple(phase.evaluate for phase in recipe if isinstance(phase, EvaluatePhase))
+
+
+def mark_of(recipe: Recipe, agent: str) -> str:
+    """The mark that an agent is used under: that of its evaluation by its own name; "" without one."""
+    return next((one.mark for one in evaluations_of(recipe) if one.label == agent), "")
 
 
 def together_of(recipe: Recipe) -> tuple[ExplorePhase, ...]:

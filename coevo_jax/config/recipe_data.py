@@ -6,7 +6,6 @@ from typing import Any
 from coevo_jax.config.strict import ConfigError, nearest
 
 KINDS = ("explore", "branch", "ask", "learn", "evaluate")
-NAMED_BY = {"explore": "into", "branch": "into", "ask": "into", "learn": "name"}
 
 
 def learners_in(recipe: Any) -> list[str] | None:
@@ -62,7 +61,7 @@ def _phase_name(phase: Any) -> str | None:
     if len(kinds) != 1:
         return None
     options = phase[kinds[0]]
-    own = options.get(NAMED_BY.get(kinds[0]))
+    own = options.get("name" if kinds[0] in ("learn", "evaluate") else "into")
     return f"{kinds[0]}_{own or options.get('agent')}"
 
 

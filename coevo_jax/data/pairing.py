@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.packing.checks import imitation_problem, name_of
 from coevo_jax.data.packing.views import plain_turns
-from coevo_jax.methods.material import Imitation, Preference
+from coevo_jax.methods.material import Imitation, Preference, as_imitation
 from coevo_jax.trajectory import PreferencePair, Trajectory
 
 
@@ -175,7 +175,7 @@ def add_imitations(
     """
     wanted: list[Imitation] = []
     for one in found:
-        imitation = one if isinstance(one, Imitation) else Imitation(one)
+        imitation = as_imitation(one)
         problem = imitation_problem(imitation)
         if problem:
             raise ConfigError(f"builder {builder}: trajectory {name_of(imitation.trajectory)}: {problem}")

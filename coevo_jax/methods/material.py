@@ -1,4 +1,4 @@
-"""The input and output of a builder: collections of one round with the experts, and preferences."""
+"""The input and output of a builder: collections of one round with the experts; preferences, imitations."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -52,10 +52,19 @@ class Preference(NamedTuple):
 
 
 class Imitation(NamedTuple):
-    """A trajectory that is imitated, and the weight of each of its turns; a turn is a run of agent tokens."""
+    """A trajectory that is imitated, the weight of each of its turns, and its mark (`methods.marks`).
+
+    A turn is a run of agent tokens.
+    """
 
     trajectory: Trajectory
     turns: tuple[float, ...] | None = None  # 0 or more, one for each turn: 0 is not trained; None is 1 each
+    mark: str = ""  # that its prompt gets in place of the one it was played under; "" leaves it as it is
+
+
+def as_imitation(built: Trajectory | Imitation) -> Imitation:
+    """What a builder yields as an imitation: a bare trajectory stands for all of it, as it was played."""
+    return built if isinstance(built, Imitation) else Imitation(built)
 
 
 def by_reward(one: Trajectory, other: Trajectory) -> Preference | None:

@@ -9,6 +9,7 @@ from coevo_jax.methods.better_over_worse import better_over_worse
 from coevo_jax.methods.expert_over import expert_over
 from coevo_jax.methods.expert_step_over import expert_step_over
 from coevo_jax.methods.imitation import experts, successes
+from coevo_jax.methods.marks import graded
 from coevo_jax.methods.material import Imitation, Preference
 from coevo_jax.methods.parting import expert_over_at_parting, success_over_failure_at_parting
 from coevo_jax.methods.points import Point, expert_turns, failed_turns, turn_ends
@@ -34,6 +35,7 @@ IMITATION_BUILDERS: dict[str, ImitationBuilder] = {
     "experts": experts,
     "next_observations": next_observations,
     "reflections": reflections,
+    "graded": graded,
 }
 POINT_BUILDERS: dict[str, PointBuilder] = {
     "expert_turns": expert_turns,

@@ -25,6 +25,7 @@ from coevo_jax.phases.agents import StoredAgent
 from coevo_jax.phases.world import BACKBONE_DIR, TOKENIZER_DIR
 
 BASE_DIR = "base"
+MARK_FILE = "prompt_mark.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,15 +42,22 @@ class _Export:
 
 
 def write_agent(
-    folder: Path, config: Config, stored: StoredAgent, out: Path, *, form: str, dtype: str
+    folder: Path, config: Config, stored: StoredAgent, out: Path, *, form: str, dtype: str, mark: str = ""
 ) -> Path:
-    """Write an agent of the run in `folder` to a new folder `out`, an absolute path; see `export_agent`."""
+    """Write an agent of the run in `folder` to a new folder `out`, an absolute path; see `export_agent`.
+
+    Args:
+      mark: that the agent is to be used under, which no weight tells: {task} in it stands for the task. It is
+        written beside the model; "" writes none.
+    """
     chat = chat_format(load_tokenizer(folder / TOKENIZER_DIR))
     unborn = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     export = _Export(run=folder, config=config, chat=chat, stored=stored, unborn=unborn, out=out, dtype=dtype)
     try:
         shutil.copytree(folder / TOKENIZER_DIR, unborn)
         FORMS[form](export)
+        if mark:
+            write_json(unborn / MARK_FILE, {"mark": mark})
         unborn.rename(out)  # an empty folder is replaced, one that was filled meanwhile is not
     finally:
         shutil.rmtree(unborn, ignore_errors=True)

@@ -54,6 +54,7 @@ class TaskBlock:
             samples=self.samples,
             first_sample=self.first_sample,
             phase=phase.index,
+            mark=phase.mark,
         )
 
 
@@ -168,7 +169,8 @@ def _player(
 ) -> Callable[[Block, Sequence[Path], str], int]:
     """What plays a block, writes its shards and metrics, and returns the tokens that the agents wrote."""
     engine, weights = _players(run, world, agents, phases, by_server)
-    prefix = world.chat.shared_ids(world.env.system_prompt)
+    marks = [phase.mark for phase in phases]
+    prefix = world.chat.shared_ids(world.env.system_prompt, marks)
     hosts = world.rollouts.hosts
     pool = world.pool if hosts == 1 else LockstepPool(world.pool, run.processes.group(hosts))
     label = " and ".join([phases[0].name, *(phase.name.rpartition("/")[2] for phase in phases[1:])])

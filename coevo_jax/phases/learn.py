@@ -14,6 +14,7 @@ from coevo_jax.batch import PreferenceBatch
 from coevo_jax.config.agents import AgentConfig
 from coevo_jax.config.options import of_round
 from coevo_jax.config.recipe import LearnOptions
+from coevo_jax.data.chat.marking import remark
 from coevo_jax.data.packing.plan import BatchPlan, pack
 from coevo_jax.data.packing.views import plain_turns
 from coevo_jax.data.pairing import Extra, Keep, PairSet, add_imitations, collect_pairs, keep_pairs
@@ -22,6 +23,7 @@ from coevo_jax.learning.objective import AgentLoss
 from coevo_jax.learning.optimizer import constant_rate
 from coevo_jax.learning.pull import pulls
 from coevo_jax.learning.train_state import Agents
+from coevo_jax.methods.material import Imitation, as_imitation
 from coevo_jax.models.transformer import Params
 from coevo_jax.phases.material import built
 from coevo_jax.phases.world import World
@@ -47,6 +49,7 @@ class _Lesson:
     steps: int  # that are taken, epoch after epoch
     seed: int  # of their order
     budget: Budget
+    marks: list[dict[str, Any]]  # of what is imitated, and how often; none where no mark is learned
 
     def records(self) -> dict[str, Any]:
         """What the phase's record says of it."""
@@ -61,6 +64,7 @@ class _Lesson:
             "shared": plan.shared,
             "learned_tokens": learned_tokens(plan, self.steps, self.seed),
         }
+        records |= {"marks": self.marks} if self.marks else {}
         return records | ({"budget": self.budget} if self.budget else {})
 
 
@@ -125,7 +129,9 @@ def learn(run: Run, world: World, agents: Agents, phase: Phase) -> Agents:
     say(
         record.name,
         record.seconds,
-        ", ".join(filter(None, (words, budget_words(lesson.budget), pace.words()))),
+        ", ".join(
+            filter(None, (words, _mark_words(lesson.marks), budget_words(lesson.budget), pace.words()))
+        ),
     )
     return agents
 
@@ -141,7 +147,10 @@ def _lesson(run: Run, world: World, phase: Phase, config: AgentConfig) -> _Lesso
         steps = steps_of_budget(plan, asked, seed)
         budget |= {"learned_tokens": {"asked": asked, "reached": learned_tokens(plan, steps, seed)}}
     kinds = tuple(_learning(phase).kinds)
-    return _Lesson(kinds=kinds, pair_set=pair_set, plan=plan, steps=steps, seed=seed, budget=budget)
+    marks = _mark_counts(pair_set, extras)
+    return _Lesson(
+        kinds=kinds, pair_set=pair_set, plan=plan, steps=steps, seed=seed, budget=budget, marks=marks
+    )
 
 
 def _within_budget(
@@ -226,10 +235,42 @@ def _imitated(run: Run, world: World, phase: Phase, pair_set: PairSet) -> tuple[
     """The pairs with the trajectories that are learned from without one, and the SFT weights of these."""
     extras: dict[Extra, float] = {}
     for source in _learning(phase).imitations:
-        found = built(run, world, phase, source, world.experts)
+        found = [
+            _as_learned(world, as_imitation(one)) for one in built(run, world, phase, source, world.experts)
+        ]
         pair_set, imitated = add_imitations(pair_set, found, source.imitate)
         extras |= {one: extras.get(one, 0.0) + source.weight for one in imitated}
     return pair_set, extras
+
+
+def _as_learned(world: World, imitation: Imitation) -> Imitation:
+    """An imitation as the agent is to see it: its trajectory's prompt under its mark."""
+    if not imitation.mark:
+        return imitation
+    shown = remark(world.chat, world.env.system_prompt, imitation.trajectory, imitation.mark)
+    return imitation._replace(trajectory=shown)
+
+
+def _mark_counts(pair_set: PairSet, extras: Iterable[Extra]) -> list[dict[str, Any]]:
+    """How many trajectories are imitated under each mark; none where no mark is learned."""
+    imitated: dict[str, list[Trajectory]] = {}
+    for trajectory in (pair_set.trajectories[one.trajectory] for one in extras):
+        imitated.setdefault(trajectory.mark, []).append(trajectory)
+    return [
+        {
+            "mark": mark,
+            "count": len(own),
+            "tasks": len({one.task_id for one in own}),
+            "mean_reward": float(np.mean([one.reward for one in own])),
+        }
+        for mark, own in sorted(imitated.items(), key=lambda both: -max(one.reward for one in both[1]))
+        if set(imitated) != {""}
+    ]
+
+
+def _mark_words(marks: Iterable[dict[str, Any]]) -> str:
+    """The same for people; "" without marks."""
+    return ", ".join(f"{one['count']} under {one['mark']!r}" for one in marks)
 
 
 def _pair_counts(pair_set: PairSet, kinds: Iterable[str]) -> list[dict[str, Any]]:
@@ -265,9 +306,10 @@ def _write_pairs(path: Path, pair_set: PairSet) -> None:
 
 
 def _side(trajectory: Trajectory) -> dict[str, Any]:
-    """A trajectory of a round's learning by its collection, task and sample."""
+    """A trajectory of a round's learning by its collection, task and sample, and its mark if it has one."""
     source = trajectory.collection or trajectory.agent
-    return {"source": source, "task_id": trajectory.task_id, "sample": trajectory.sample}
+    named = {"source": source, "task_id": trajectory.task_id, "sample": trajectory.sample}
+    return named | ({"mark": trajectory.mark} if trajectory.mark else {})
 
 
 def _reference_params(run: Run, world: World, agents: Agents, phase: Phase, config: AgentConfig) -> Params:

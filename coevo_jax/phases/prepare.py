@@ -24,6 +24,7 @@ from coevo_jax.phases.world import (
     EXPERTS_FILE,
     IMPORTED_FILE,
     TOKENIZER_DIR,
+    check_held,
     embedded_tokens,
     longest_trajectory,
     open_env,
@@ -65,6 +66,7 @@ def _prepare(run: Run) -> None:
             tokenizer = load_tokenizer(source)
             save_tokenizer(tokenizer, folder)
         chat = chat_format(tokenizer)
+        check_held(config, chat)
         longest, prompt = longest_trajectory(config), env.system_prompt
         experts = load_experts(env, chat, list(tasks.values()), max_tokens=longest)
         extra = None if imported is None else load_imported(imported, chat, prompt, max_tokens=longest)

@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from coevo_jax.config.check import slice_bounds
+from coevo_jax.config.check_marks import marks_of
 from coevo_jax.config.options import Config
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.chat.format import ChatFormat, chat_format
+from coevo_jax.data.chat.marking import cannot_hold
 from coevo_jax.data.chat.tokenizer import load_tokenizer
 from coevo_jax.data.interchange.sets import open_set
 from coevo_jax.data.parquet import read_trajectories
@@ -100,13 +102,27 @@ def check_backbone(config: Config) -> None:
     """Read headers of what a run begins with: tokenizer, chat template, and every tensor's name and shape.
 
     Raises:
-      ConfigError: the first file that cannot be used, or a tokenizer that does not belong to the embedding.
+      ConfigError: the first file that cannot be used, a tokenizer that does not belong to the embedding, or a
+        mark that its chat format cannot hold.
     """
     folder = tokenizer_folder(config)
     if folder is not None:
-        embedded_tokens(config, chat_format(load_tokenizer(folder)))
+        chat = chat_format(load_tokenizer(folder))
+        embedded_tokens(config, chat)
+        check_held(config, chat)
     if config.model.path is not None and config.model.vocab_size is not None:
         check_checkpoint(Path(config.model.path), config.model, config.model.vocab_size)
+
+
+def check_held(config: Config, chat: ChatFormat) -> None:
+    """Check that the chat format can hold every mark of the recipe.
+
+    Raises:
+      ConfigError: the first mark that it cannot hold, and why.
+    """
+    for mark, where in marks_of(config).items() if config.rounds else ():
+        if why := cannot_hold(chat, mark):
+            raise ConfigError(f"{where}: the chat format cannot hold {mark!r}: {why}")
 
 
 def embedded_tokens(config: Config, chat: ChatFormat) -> int:

@@ -170,7 +170,8 @@ def _evaluation_words(run_dir: Path, name: str) -> str:
         record = json.loads(path.read_text(encoding="utf-8"))
         agent, split, tasks, temperature = (record[k] for k in ("agent", "split", "tasks", "temperature"))
         warm = f", temperature {temperature:g}" if temperature else ""
-        return f"{agent_name(agent)} on {split}, {tasks} tasks{warm}"
+        mark = f", under “{record['mark']}”" if record.get("mark") else ""
+        return f"{agent_name(agent)} on {split}, {tasks} tasks{warm}{mark}"
     except FileNotFoundError:  # it is written last: what played on was interrupted
         return name
     except (ValueError, KeyError, TypeError) as error:

@@ -5,11 +5,11 @@ place, the lead the first one.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from coevo_jax.report.words import round_name
-from coevo_jax.run_folder.results import Results
+from coevo_jax.run_folder.results import Evaluation, Results, evaluation_label
 
 TONES = ("c1", "c2", "c3", "c4", "c5", "c6")
 EXPERT = "expert"
@@ -57,6 +57,7 @@ class Cast:
     agents: tuple[str, ...]  # the lead first
     collections: Mapping[str, str]  # what is explored into -> who plays
     learnings: Mapping[str, str]  # learning -> who learns
+    evaluations: Mapping[str, str] = field(default_factory=dict)  # evaluation -> who is evaluated
 
     @property
     def lead(self) -> str:
@@ -80,6 +81,23 @@ class Cast:
         free = [tone for tone in (*TONES[3:], *TONES[:3]) if tone not in taken] or list(TONES)
         return free[others.index(collection) % len(free)]
 
+    def evaluation_place(self, evaluation: str) -> int:
+        """The agents' evaluations by the agents' places, then those with names of their own."""
+        if evaluation in self.agents:
+            return self.place(evaluation)
+        names = [name for name in self.evaluations if name not in self.agents]
+        return len(self.agents) + (names.index(evaluation) if evaluation in names else len(names))
+
+    def evaluation_tone(self, evaluation: str) -> str:
+        """An agent's colour for the evaluation that is called as it is; others have the colours behind."""
+        return TONES[self.evaluation_place(evaluation) % len(TONES)]
+
+    def evaluation_name(self, evaluation: str) -> str:
+        """Who is evaluated, and which evaluation it is where it has a name of its own."""
+        agent = self.evaluations.get(evaluation, evaluation)
+        name = agent_name(agent)
+        return name if agent == evaluation else f"{name}, {evaluation.replace('_', ' ')}"
+
     def is_own(self, collection: str) -> bool:
         """Whether a collection has the name of the agent that plays it."""
         return collection in self.agents and self.collections.get(collection, collection) == collection
@@ -100,7 +118,7 @@ class Cast:
         if source == EXPERT:
             return "Experts"
         if source.startswith("eval-"):
-            return f"Evaluation: {agent_words(agent)}"
+            return f"Evaluation: {self._evaluation_words(source.removeprefix('eval-'), agent)}"
         return (
             f"{agent_name(agent)} explores" if source == agent else f"{plain(source)} ({agent_words(agent)})"
         )
@@ -119,19 +137,24 @@ class Cast:
             agent = self.learnings.get(who, who)
             words = f"{agent_name(agent)} learns" + (f": {who.replace('_', ' ')}" if agent != who else "")
         elif kind == "evaluate":
-            words = f"Evaluation: {agent_words(who)}" if who else "Evaluation"
+            words = f"Evaluation: {self._evaluation_words(who)}" if who else "Evaluation"
         else:
             words = plain(phase)
         if place.startswith("round-") and place[6:].isdigit():
             return f"{round_name(int(place[6:]))} · {words}"
         return f"{place} · {words}" if place else words
 
+    def _evaluation_words(self, evaluation: str, agent: str | None = None) -> str:
+        agent = agent or self.evaluations.get(evaluation, evaluation)
+        words = agent_words(agent)
+        return words if agent == evaluation else f"{words}, {evaluation.replace('_', ' ')}"
+
     def source_order(self, source: str) -> tuple[int, int]:
         """Experts, then what is explored in the order of a round, then evaluations."""
         if source == EXPERT:
             return 0, 0
         if source.startswith("eval-"):
-            return 2, self.place(source.removeprefix("eval-"))
+            return 2, self.evaluation_place(source.removeprefix("eval-"))
         names = list(self.collections)
         return 1, names.index(source) if source in names else len(names)
 
@@ -158,16 +181,30 @@ def cast_of(results: Results) -> Cast:
     """The names of a run; those of one from before recipes come from what it did."""
     collections: dict[str, str] = {}
     learnings: dict[str, str] = {}
+    evaluations: dict[str, str] = {}
     for kind, options in _phases(results["config"].get("recipe")):
         agent = options["agent"]
         if kind in ("explore", "branch", "ask"):
             collections.setdefault(options.get("into") or agent, agent)
         elif kind == "learn":
             learnings.setdefault(options.get("name") or agent, agent)
+        elif kind == "evaluate":
+            evaluations.setdefault(options.get("name") or agent, agent)
     for entry in results["explorations"]:
         collections.setdefault(collection_of(entry["phase"]), entry["agent"])
     agents = [*results["agents"], *(e["agent"] for e in (*results["evaluations"], *results["explorations"]))]
-    return Cast(agents=tuple(dict.fromkeys(agents)), collections=collections, learnings=learnings)
+    return Cast(
+        agents=tuple(dict.fromkeys(agents)),
+        collections=collections,
+        learnings=learnings,
+        evaluations=evaluations,
+    )
+
+
+def mark_lines(cast: Cast, evaluations: Sequence[Evaluation]) -> list[str]:
+    """Which evaluation was played under which mark, a line each; none where there are no marks."""
+    marks = {evaluation_label(e): e["mark"] for e in evaluations if "mark" in e}
+    return [f"{cast.evaluation_name(label)}: under the mark “{mark}”." for label, mark in marks.items()]
 
 
 def _phases(recipe: Any) -> Iterator[tuple[str, dict[str, Any]]]:

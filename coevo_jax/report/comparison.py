@@ -11,7 +11,7 @@ from scipy import stats
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.episode_stats.summary import CONFIDENCE
 from coevo_jax.report.cast import agent_name, cast_of, the_agent
-from coevo_jax.run_folder.results import Evaluation, Results, wall_time
+from coevo_jax.run_folder.results import Evaluation, Results, evaluation_label, main_evaluations, wall_time
 
 
 class Interval(TypedDict):
@@ -55,14 +55,13 @@ class Comparison(TypedDict):
 def final_evaluation(results: Results, agent: str | None = None) -> Evaluation | None:
     """The evaluation of an agent, the lead where none is named, after the last round that has one."""
     agent = agent or results["agents"][0]
-    own = [e for e in results["evaluations"] if e["agent"] == agent]
-    return max(own, key=lambda e: e["round"], default=None)
+    return max(main_evaluations(results, agent), key=lambda e: e["round"], default=None)
 
 
 def best_evaluation(results: Results) -> Evaluation | None:
     """The lead's evaluation with the highest mean reward: picked on the split it reports, so optimistic."""
     lead = results["agents"][0]
-    own = [e for e in results["evaluations"] if e["agent"] == lead and e["mean_reward"] is not None]
+    own = [e for e in main_evaluations(results, lead) if e["mean_reward"] is not None]
     return max(own, key=lambda e: e["mean_reward"] or 0.0, default=None)
 
 
@@ -186,7 +185,7 @@ def _others(results: Sequence[Results]) -> list[str]:
     """Agents beyond the leads that have been evaluated, in the order of the runs' recipes."""
     found: dict[str, None] = {}
     for run in results:
-        evaluated = {entry["agent"] for entry in run["evaluations"]}
+        evaluated = {evaluation_label(entry) for entry in run["evaluations"]}
         found |= dict.fromkeys(agent for agent in cast_of(run).agents[1:] if agent in evaluated)
     return list(found)
 
@@ -198,8 +197,8 @@ def _method_row(method: str, runs: list[Results], others: Sequence[str]) -> Meth
 
     rounds: dict[int, dict[int, float]] = {}
     for run in runs:
-        for entry in run["evaluations"]:
-            if entry["agent"] == run["agents"][0] and entry["mean_reward"] is not None:
+        for entry in main_evaluations(run, run["agents"][0]):
+            if entry["mean_reward"] is not None:
                 rounds.setdefault(entry["round"], {})[run["seed"]] = entry["mean_reward"]
     measures = {key: measure for key, (_, measure) in (MEASURES | COSTS).items()}
     measures |= {reward_of(agent): _final("mean_reward", agent) for agent in others}

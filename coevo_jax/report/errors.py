@@ -11,7 +11,7 @@ from coevo_jax.episode_stats.summary import Summary
 from coevo_jax.report.cast import agent_name, cast_of, plain
 from coevo_jax.report.page import note, section, table
 from coevo_jax.report.words import count, percent, round_name
-from coevo_jax.run_folder.results import Results
+from coevo_jax.run_folder.results import Results, evaluation_label
 
 _TITLE = "After the first error"
 _TEXT = (
@@ -73,7 +73,8 @@ def _entries(results: Results) -> Iterator[tuple[int, str, Summary, AfterError]]
     """Round, whose roll-outs, and their summary, in the order of a run."""
     cast = cast_of(results)
     every: list[tuple[int, bool, str, Summary]] = [
-        (e["round"], True, f"{agent_name(e['agent'])}, {e['split']}", e) for e in results["evaluations"]
+        (e["round"], True, f"{cast.evaluation_name(evaluation_label(e))}, {e['split']}", e)
+        for e in results["evaluations"]
     ]
     every += [(e["round"], False, cast.phase_name(e["phase"]), e) for e in results["explorations"]]
     for number, _, who, summary in sorted(every, key=lambda one: one[:2]):

@@ -14,6 +14,7 @@ from coevo_jax.report.cast import (
     cast_of,
     collection_of,
     kind_name,
+    mark_lines,
 )
 from coevo_jax.report.charts import Series, histogram, line_chart
 from coevo_jax.report.comparison import best_evaluation, final_evaluation
@@ -30,7 +31,15 @@ from coevo_jax.report.words import (
     round_name,
     signed,
 )
-from coevo_jax.run_folder.results import Evaluation, Exploration, Results, time_between_phases, wall_time
+from coevo_jax.run_folder.results import (
+    Evaluation,
+    Exploration,
+    Results,
+    evaluation_label,
+    main_evaluations,
+    time_between_phases,
+    wall_time,
+)
 
 _SETTINGS = {
     "Tasks imitated": "warm_start.tasks",
@@ -95,10 +104,11 @@ def rounds_section(results: Results) -> str:
         ),
         _rounds_chart(cast, evaluations, "Turns per episode", "mean_turns", None, False),
     ]
-    places = [(f"{round_name(e['round'])}", agent_name(e["agent"])) for e in evaluations]
+    places = [(f"{round_name(e['round'])}", cast.evaluation_name(evaluation_label(e))) for e in evaluations]
     grid = f'<div class="charts">{"".join(charts)}</div>'
     rows = _summary_table(("Round", "Agent"), places, evaluations)
-    return section("rounds", "Rounds", note(explanation), grid, note(hard), rows)
+    marks = [note(line) for line in mark_lines(cast, evaluations)]
+    return section("rounds", "Rounds", note(explanation), *marks, grid, note(hard), rows)
 
 
 def histograms_section(results: Results) -> str:
@@ -106,7 +116,8 @@ def histograms_section(results: Results) -> str:
     cast = cast_of(results)
     by_round: dict[int, list[tuple[str, str, Sequence[int]]]] = {}
     for e in results["evaluations"]:
-        side = (agent_name(e["agent"]), cast.tone(e["agent"]), e["histogram"])
+        name = evaluation_label(e)
+        side = (cast.evaluation_name(name), cast.evaluation_tone(name), e["histogram"])
         by_round.setdefault(e["round"], []).append(side)
     if not by_round:
         return ""
@@ -214,7 +225,7 @@ def time_section(results: Results) -> str:
 
 def _key_figures(results: Results) -> list[tuple[str, str, str]]:
     last, best, lead = final_evaluation(results), best_evaluation(results), results["agents"][0]
-    first = next((e for e in results["evaluations"] if e["round"] == 0 and e["agent"] == lead), None)
+    first = next((e for e in main_evaluations(results, lead) if e["round"] == 0), None)
     figures = []
     if last:
         figures.append(
@@ -292,12 +303,14 @@ def _rounds_chart(
     cast: Cast, evaluations: Sequence[Evaluation], title: str, key: str, interval: str | None, share: bool
 ) -> str:
     series = []
-    for agent in cast.agents:
-        own = [e for e in evaluations if e["agent"] == agent and e[key] is not None]
+    named = dict.fromkeys([*cast.agents, *map(evaluation_label, evaluations)])
+    labels = sorted(named, key=cast.evaluation_place)
+    for label in labels:
+        own = [e for e in evaluations if evaluation_label(e) == label and e[key] is not None]
         band = [tuple(e[interval]) if e[interval] else None for e in own] if interval else None
         points = [(e["round"], e[key]) for e in own]
-        tone = cast.tone(agent)
-        series.append(Series(name=agent_name(agent), tone=tone, points=points, band=band, dots=True))
+        name, tone = cast.evaluation_name(label), cast.evaluation_tone(label)
+        series.append(Series(name=name, tone=tone, points=points, band=band, dots=True))
     ticks = _round_ticks(e["round"] for e in evaluations)
     return line_chart(title, series, x_label="round", percent=share, x_ticks=ticks)
 

@@ -7,7 +7,7 @@ from rich.text import Text
 
 from coevo_jax.episode_stats.after_error import FOLLOWED
 from coevo_jax.episode_stats.summary import Summary
-from coevo_jax.report.cast import agent_name, branch_lines, cast_of
+from coevo_jax.report.cast import agent_name, branch_lines, cast_of, mark_lines
 from coevo_jax.report.comparison import COSTS, Comparison, Interval, measures_of
 from coevo_jax.report.errors import errors_table
 from coevo_jax.report.paired import Paired, paired_cells
@@ -23,7 +23,7 @@ from coevo_jax.report.words import (
     round_name,
     signed,
 )
-from coevo_jax.run_folder.results import Results, time_between_phases, wall_time
+from coevo_jax.run_folder.results import Evaluation, Results, evaluation_label, time_between_phases, wall_time
 
 
 def print_run(results: Results, console: Console) -> None:
@@ -32,6 +32,8 @@ def print_run(results: Results, console: Console) -> None:
     console.print(Text(title, style="bold"))
     if results["evaluations"]:
         console.print(rounds_table(results))
+        for line in mark_lines(cast_of(results), results["evaluations"]):
+            console.print(line, soft_wrap=True, markup=False)
     else:
         console.print("No evaluation yet.")
     for collapse in results["collapses"]:
@@ -79,10 +81,14 @@ def rounds_table(results: Results) -> Table:
     for column in ("Round", "Agent", "reward", "95 % CI", "success", "hard neg.", "| fail."):
         table.add_column(column, justify="left" if column in ("Round", "Agent") else "right")
     last = None
-    for e in sorted(results["evaluations"], key=lambda e: (e["round"], cast.place(e["agent"]))):
+
+    def place(e: Evaluation) -> tuple[int, int]:
+        return e["round"], cast.evaluation_place(evaluation_label(e))
+
+    for e in sorted(results["evaluations"], key=place):
         table.add_row(
             round_name(e["round"]) if e["round"] != last else "",
-            e["agent"],
+            e["agent"] + (f", {e['name'].replace('_', ' ')}" if "name" in e else ""),
             number(e["mean_reward"]),
             bounds(e["mean_reward_ci"]),
             percent(e["success_rate"]),

@@ -15,6 +15,7 @@ import numpy as np
 
 from coevo_jax.data.chat.format import ChatFormat
 from coevo_jax.envs.env import Env, EnvFault, StepResult, Task, parse_response
+from coevo_jax.methods.marks import marked
 from coevo_jax.rollout.bar import ProgressBar
 from coevo_jax.rollout.device_clock import DeviceClock
 from coevo_jax.rollout.lockstep import Environments
@@ -36,7 +37,8 @@ class Episode:
     phase: int
     task: Task
     sample: int
-    prompt: str = ""
+    mark: str = ""  # that the task is played under
+    prompt: str = ""  # as the agent sees it
     max_turns: int = 0
     turns: list[Turn] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
@@ -67,6 +69,7 @@ class Episode:
             agent=self.agent,
             sample=self.sample,
             prompt=self.prompt,
+            mark=self.mark,
             turns=tuple(self.turns),
             reward=reward,
             ending=ending,
@@ -224,9 +227,9 @@ class Lane:
 
     def _begun(self, slot: int, opening: Opening) -> None:
         episode = self.live[slot]
-        episode.prompt, episode.max_turns = opening.prompt, opening.max_turns
+        episode.prompt, episode.max_turns = marked(opening.prompt, episode.mark), opening.max_turns
         self.watch(episode)
-        ids = self.chat.prompt_ids(opening.system_prompt, opening.prompt)
+        ids = self.chat.prompt_ids(opening.system_prompt, episode.prompt)
         self._open(slot, ids)
 
     def _open(self, slot: int, ids: Sequence[int]) -> None:

@@ -48,6 +48,7 @@ class EpisodeSet:
     samples: int  # episodes of every task
     first_sample: int = 0
     phase: int  # part of every random key
+    mark: str = ""  # that the tasks are played under (`methods.marks`)
 
     @property
     def count(self) -> int:
@@ -62,6 +63,7 @@ class EpisodeSet:
                 phase=self.phase,
                 task=task,
                 sample=self.first_sample + sample,
+                mark=self.mark,
             )
             for index, task in enumerate(self.tasks)
             for sample in range(self.samples)
@@ -93,6 +95,7 @@ class BranchSet:
                 phase=self.phase,
                 task=point.task,
                 sample=point.first_sample + sample,
+                mark=point.start.trajectory.mark,
                 start=point.start,
                 most_turns=self.turns,
             )
@@ -119,6 +122,7 @@ def play(
     min_p: float = 0.0,
     seed: int,
     phase: int,
+    mark: str = "",
     script: Mapping[str, Sequence[Sequence[int]]] | None = None,
     progress: Console | None = None,
     label: str = "roll-outs",
@@ -133,6 +137,7 @@ def play(
       temperature, top_p, top_k, min_p: sampling distribution (`sampling.draw`); temperature 0 is greedy.
       seed, phase: with task, sample, turn and position they name each token's random key, so an episode
         does not depend on its slot, on its neighbours or on the number of slots.
+      mark: that the tasks are played under; "" plays without.
       script: tokens of the agent's turns by task id, written instead of drawn; their log-probabilities are
         recorded as if they had been drawn. Such turns know no `max_turn_tokens`.
       progress: where to show it: a bar on a terminal, elsewhere a line every few seconds and at the end.
@@ -143,7 +148,9 @@ def play(
       One trajectory per episode, ordered by task, then sample, and the counts of this call. An episode that
       cannot be played has the ending `fault`; a fault never raises.
     """
-    cast = EpisodeSet(agent=agent, weights=engine.load(params), tasks=tasks, samples=samples, phase=phase)
+    cast = EpisodeSet(
+        agent=agent, weights=engine.load(params), tasks=tasks, samples=samples, phase=phase, mark=mark
+    )
     sampling = Sampling(
         root=jax.random.key(seed), temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p
     )

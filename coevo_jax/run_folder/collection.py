@@ -37,7 +37,7 @@ def read_collection(folder: Path, manifest: Manifest, phase: Phase) -> list[Traj
                     f"{path}: row {row}: found a trajectory of the {trajectory.agent} agent among those of "
                     f"{phase.name}, expected the {phase.agent} agent's alone"
                 )
-            trajectories.append(replace(trajectory, collection=phase.collection))
+            trajectories.append(replace(trajectory, collection=phase.collection, mark=phase.mark))
     return trajectories
 
 

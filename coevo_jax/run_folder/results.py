@@ -4,6 +4,7 @@ A run of an earlier version lacks what was not measured then: `load_results` put
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict, cast
 
@@ -20,6 +21,8 @@ class Evaluation(Summary):
     round: int
     agent: str  # by the recipe's name
     split: str
+    name: NotRequired[str]  # of an evaluation beside the one that is called as its agent
+    mark: NotRequired[str]  # that the tasks were played under
 
 
 class Exploration(Summary):
@@ -91,6 +94,16 @@ class Results(TypedDict):
     seconds: float | None  # wall time: phases and what lies between them; None where that was not measured
     peak_memory_bytes: int | None  # None where the platform does not tell
     environment: dict[str, Any]  # versions, devices
+
+
+def evaluation_label(evaluation: Mapping[str, Any]) -> str:
+    """What an evaluation is called: as its agent, or by a name of its own."""
+    return evaluation.get("name") or evaluation["agent"]
+
+
+def main_evaluations(results: Results, agent: str) -> list[Evaluation]:
+    """The evaluations that an agent is compared by, round by round: those that are called as it is."""
+    return [e for e in results["evaluations"] if e["agent"] == agent == evaluation_label(e)]
 
 
 def load_results(run_dir: Path | str) -> Results:

@@ -17,7 +17,7 @@ from tensorboardX.proto.summary_pb2 import Summary as EventSummary  # pyright: i
 from tensorboardX.record_writer import masked_crc32c
 
 from coevo_jax.run_folder.metrics import METRICS_FILE, Axis, read_metrics
-from coevo_jax.run_folder.results import Results
+from coevo_jax.run_folder.results import Results, evaluation_label
 
 FOLDER = "tensorboard"
 _NAME = "events.out.tfevents.{:010d}.coevo_jax"  # counts processes: no clock and no host name
@@ -97,7 +97,7 @@ class EventFile:
 
 def round_scalars(results: Results) -> Iterator[tuple[str, int, float]]:
     """Tag, round and value of every number in the evaluations and explorations."""
-    places = [(f"eval/{e['agent']}", e) for e in results["evaluations"]]
+    places = [(f"eval/{evaluation_label(e)}", e) for e in results["evaluations"]]
     places += [(e["phase"], e) for e in results["explorations"]]
     for prefix, entry in places:
         numbers = {**entry, **{f"diversity/{k}": v for k, v in entry["diversity"].items()}}

@@ -22,6 +22,7 @@ from coevo_jax.rollout import play
 from coevo_jax.rollout.placement import rollout_params
 from coevo_jax.run_folder.folder import CONFIG_FILE
 from coevo_jax.run_folder.manifest import read_manifest, verify_files
+from coevo_jax.stored.marks import mark_suffix, used_mark
 
 
 def on_this_machine(config: Config) -> Config:
@@ -40,14 +41,26 @@ def on_this_machine(config: Config) -> Config:
 
 
 def evaluate_stored(
-    folder: Path, *, agent: str, split: str, tasks: str, temperature: float, samples: int
+    folder: Path,
+    *,
+    agent: str,
+    split: str,
+    tasks: str,
+    temperature: float,
+    samples: int,
+    mark: str | None = None,
 ) -> tuple[Summary, Path]:
     """Play an agent's newest checkpoint on a split; greedy at temperature 0.
 
-    Writes `evaluations/AGENT-SPLIT.json` and the trajectories beside it into the run's folder.
+    Writes `evaluations/AGENT-SPLIT.json` and the trajectories beside it into the run's folder; under another
+    mark than the recipe's, AGENT-SPLIT-NAME by the recipe's evaluation under it, else by the mark.
+
+    Args:
+      mark: that the tasks are played under; "" plays without, None takes the recipe's.
 
     Raises:
-      ConfigError: not a run, a damaged one, no trained agent of that name, or an empty slice of tasks.
+      ConfigError: not a run, a damaged one, no trained agent of that name, an empty slice of tasks, or a mark
+        that the chat format cannot hold.
     """
     if not re.fullmatch(r"\d*:\d*", tasks):
         raise ConfigError(f"--tasks: found {tasks!r}, expected a slice START:STOP such as :100")
@@ -55,7 +68,8 @@ def evaluate_stored(
     config = load_resolved(folder / CONFIG_FILE)
     verify_files(folder, manifest)
     newest_checkpoint(folder, manifest, agent)
-    path = folder / "evaluations" / f"{agent}-{split}.json"
+    mark = used_mark(folder, config, agent, mark)
+    path = folder / "evaluations" / f"{agent}-{split}{mark_suffix(config, agent, mark)}.json"
     require_writable(path)
     config = on_this_machine(config)
     world = build_world(config, folder)
@@ -74,6 +88,7 @@ def evaluate_stored(
             top_p=1.0,
             seed=config.seed,
             phase=0,
+            mark=mark,
             progress=CONSOLE,
             label=f"{agent} agent, {split} split",
         )
@@ -92,6 +107,7 @@ def evaluate_stored(
         "slice": tasks,
         "temperature": temperature,
         "samples": samples,
+        "mark": mark,
         "checkpoint": stored.checkpoint,
         **summary,
     }

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from coevo_jax.config.options import MeshConfig
 from coevo_jax.config.reading import load_resolved
+from coevo_jax.config.recipe import mark_of
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.chat.format import chat_format
 from coevo_jax.data.chat.tokenizer import load_tokenizer
@@ -26,6 +27,9 @@ def export_agent(folder: Path, out: Path, *, agent: str, form: str, dtype: str =
     """Write an agent's newest checkpoint to a new folder, whole or not at all. Returns the folder.
 
     A model that began as a Hugging Face checkpoint keeps that one's config.json; one from scratch is a Qwen3.
+
+    Where the recipe evaluates the agent under a mark, `prompt_mark.json` says so: whoever uses the model puts
+    a task in the place of {task} in it.
 
     Args:
       form: a key of FORMS. "merged" is one model of all parameters, for any run. "adapter" is a PEFT adapter,
@@ -51,4 +55,5 @@ def export_agent(folder: Path, out: Path, *, agent: str, form: str, dtype: str =
     model = Transformer(config.model, embedded_tokens(config, chat))
     learner = make_learner(model, make_optimizer(config.optimizer), make_mesh(MeshConfig()))
     stored = load_agent(folder, manifest, agent, learner)
-    return write_agent(folder, config, stored, out, form=form, dtype=dtype)
+    mark = mark_of(config.recipe, agent)
+    return write_agent(folder, config, stored, out, form=form, dtype=dtype, mark=mark)

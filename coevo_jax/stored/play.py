@@ -15,6 +15,7 @@ from coevo_jax.rollout.placement import rollout_params
 from coevo_jax.run_folder.folder import CONFIG_FILE
 from coevo_jax.run_folder.manifest import read_manifest, verify_files
 from coevo_jax.stored.evaluate import on_this_machine
+from coevo_jax.stored.marks import used_mark
 from coevo_jax.trajectory import Trajectory
 
 
@@ -26,6 +27,7 @@ def play_stored(
     task: str,
     temperature: float,
     seed: int | None,
+    mark: str | None = None,
     watch: Callable[[Episode, ChatFormat], None],
 ) -> Trajectory:
     """Play one task with an agent's newest checkpoint; writes nothing.
@@ -33,15 +35,18 @@ def play_stored(
     Args:
       agent: by the recipe's name.
       task: its number in the split, or its id.
+      mark: that the task is played under; "" plays without, None takes the recipe's.
       watch: as in `rollout.play`, and the format that the agent's tokens are of.
 
     Raises:
-      ConfigError: not a run, a damaged one, no trained agent of that name, or no such task.
+      ConfigError: not a run, a damaged one, no trained agent of that name, no such task, or a mark that the
+        chat format cannot hold.
     """
     manifest = read_manifest(folder)
     config = load_resolved(folder / CONFIG_FILE)
     verify_files(folder, manifest)
     newest_checkpoint(folder, manifest, agent)
+    mark = used_mark(folder, config, agent, mark)
     config = on_this_machine(config)
     alone = config.rollout.model_copy(update={"slots": 1})
     world = build_world(config.model_copy(update={"rollout": alone}), folder)
@@ -59,6 +64,7 @@ def play_stored(
             temperature=temperature,
             seed=config.seed if seed is None else seed,
             phase=0,
+            mark=mark,
             watch=lambda episode: watch(episode, world.chat),
         )
     finally:

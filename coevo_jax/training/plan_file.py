@@ -5,7 +5,7 @@
     epochs        how many are begun; where a budget of tokens ends the phase, the last may not be finished
     steps_taken   optimizer steps of all epochs
 
-    trajectories  each once: source, task_id, sample, and its tokens, after a cut
+    trajectories  each once: source, task_id, sample, its mark if it has one, and its tokens, after a cut
     steps         of an epoch, each a list of microbatches, which are numbered through all steps:
       tokens        token places of its rows that are no padding
       views         n, the trajectory's number, the tokens that count, the sum of their weights, sft_weight;
@@ -44,7 +44,7 @@ def write_plan(
     """Write the plan of a phase.
 
     Args:
-      sides: source, task and sample of each trajectory.
+      sides: source, task and sample of each trajectory, and its mark if it has one.
       steps: that are taken.
       seed: of the phase; it gives the order of an epoch's steps.
     """

@@ -11,16 +11,18 @@ def override(key: str, value: object) -> str:
     return f"{key}={json.dumps(value)}"
 
 
-def explore(agent: str, into: str | None = None) -> Data:
-    return {"explore": {"agent": agent} | ({"into": into} if into else {})}
+def explore(agent: str, into: str | None = None, mark: str = "") -> Data:
+    named = ({"into": into} if into else {}) | ({"mark": mark} if mark else {})
+    return {"explore": {"agent": agent} | named}
 
 
 def learn(agent: str, *sources: Data, name: str | None = None) -> Data:
     return {"learn": {"agent": agent, "sources": list(sources)} | ({"name": name} if name else {})}
 
 
-def evaluate(agent: str) -> Data:
-    return {"evaluate": {"agent": agent}}
+def evaluate(agent: str, name: str | None = None, mark: str = "") -> Data:
+    named = ({"name": name} if name else {}) | ({"mark": mark} if mark else {})
+    return {"evaluate": {"agent": agent} | named}
 
 
 def expert_over(*of: str, **options: Any) -> Data:
@@ -31,8 +33,8 @@ def better_over_worse(*of: str, **options: Any) -> Data:
     return {"pairs": "better_over_worse", "of": list(of), "dpo": 0.5, "sft": 0.5} | options
 
 
-def imitate(builder: str, *of: str, weight: float) -> Data:
-    return {"imitate": builder, "of": list(of), "weight": weight}
+def imitate(builder: str, *of: str, weight: float, **options: Any) -> Data:
+    return {"imitate": builder, "of": list(of), "weight": weight} | options
 
 
 def recipe(*phases: Data) -> str:
@@ -75,6 +77,26 @@ def mixed(*, extra: int = 5, across: bool = False) -> str:
         evaluate("failure"),
     )
 
+
+FOUR = ["{task} [1]", "{task} [2]", "{task} [3]", "[Bad] {task}"]  # marks of four grades
+GRADED = imitate("graded", "student", "plain", weight=1.0, marks=FOUR, bounds=[1.0, 0.5, 0.0])
+# What is explored under a mark is learned under those of four grades, beside pairs without one.
+MARKED = (
+    recipe(
+        explore("student", mark=FOUR[0]),
+        explore("student", "plain"),
+        learn(
+            "student",
+            GRADED | {"failures_per_success": 1.5, "most_repeats": 1},
+            expert_over("plain"),
+            imitate("experts", "plain", weight=0.2),
+        ),
+        evaluate("student", mark=FOUR[0]),
+        evaluate("student", "worst", mark=FOUR[3]),
+        evaluate("student", "unmarked"),
+    ),
+    *(override("explore.samples", 3), override("warm_start.epochs", 30)),
+)
 
 # Other names, agents and numbers of learnings than a shipped recipe has, by what is special about each.
 RECIPES: dict[str, tuple[str, ...]] = {
@@ -119,6 +141,7 @@ RECIPES: dict[str, tuple[str, ...]] = {
         *(override("agents.target.max_pairs_per_kind", 2), override("explore.samples", 4)),
         override("warm_start.epochs", 30),
     ),
+    "grades under marks": (*MARKED, override("rounds", 2)),
     "an agent that learns twice": (
         recipe(
             explore("student"),

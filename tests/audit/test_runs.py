@@ -55,7 +55,7 @@ def method(name: str) -> tuple[str, ...]:
         options += [override(f"agents.{agent}.{key}", value) for key, value in values.items()]
     options += [f"method={config.method}", f"rounds={min(config.rounds, 1)}"]
     options += [f"explore.samples={config.explore.samples}"]
-    options += [SOLVES] if "successes" in options[0] else []
+    options += [SOLVES] if "successes" in options[0] or "graded" in options[0] else []
     if config.budget.match:  # of a run that is not here: numbers in its place
         options.append(override("budget", {name: TOTALS[name] for name in config.budget.match}))
     if config.model.lora is not None:

@@ -111,7 +111,7 @@ def test_the_recipes_are_those_of_the_table():
 
 def _name(phase: dict) -> str:
     [(kind, options)] = phase.items()
-    return f"{kind}_{options.get('into') or options['agent']}"
+    return f"{kind}_{options.get('into') or options.get('name') or options['agent']}"
 
 
 def test_co_evolution_is_printed_as_it_is_shipped():
@@ -122,7 +122,9 @@ def test_co_evolution_is_printed_as_it_is_shipped():
 
 def test_the_builders_and_their_options_are_those_of_the_table():
     rows = dict(
-        re.findall(r"^\| `(\w+)` \| (?:pairs|imitation): (.*) \|$", TEXT["docs/method.md"], re.MULTILINE)
+        re.findall(
+            r"^\| `(\w+)` \| (?:pairs|imitation|points): (.*) \|$", TEXT["docs/method.md"], re.MULTILINE
+        )
     )
     functions = {name: function for table in BUILDERS.values() for name, function in table.items()}
     assert set(rows) == set(functions)

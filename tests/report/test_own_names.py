@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -11,11 +12,21 @@ from coevo_jax.commands.report import main
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.parquet import read_trajectories, write_trajectories
 from coevo_jax.report.browser import AFTERWARDS, browser_payload, find_groups
-from coevo_jax.report.cast import Cast, agent_name, cast_of, kind_name
-from coevo_jax.report.comparison import compare, lead_words, measures_of, reward_of
+from coevo_jax.report.cast import Cast, agent_name, cast_of, kind_name, mark_lines
+from coevo_jax.report.comparison import (
+    best_evaluation,
+    compare,
+    final_evaluation,
+    lead_words,
+    measures_of,
+    reward_of,
+)
 from coevo_jax.report.html import write_report
 from coevo_jax.report.paired import pair_with_baseline, read_task_rewards
-from coevo_jax.run_folder.results import load_results
+from coevo_jax.report.run_page import rounds_section
+from coevo_jax.report.terminal import rounds_table
+from coevo_jax.run_folder.results import Evaluation, evaluation_label, load_results, main_evaluations
+from coevo_jax.run_folder.tensorboard import round_scalars
 from tests.report.made_run import THREE, make_run
 
 
@@ -88,6 +99,36 @@ def test_colours_are_by_place_and_a_second_collection_has_one_of_its_own(run_dir
     assert [own.collection_tone(n) for n in ("first_tries", "helper", "near_misses")] == ["c1", "c2", "c3"]
     many = Cast(agents=tuple("abcdefgh"), collections={}, learnings={})
     assert many.tone("h") == "c2"
+
+
+def test_evaluations_beside_the_agents_own_stand_apart(three):
+    """Under other marks an agent is another series, and no number that runs are compared by."""
+    results = load_results(three)
+    last = next(e for e in results["evaluations"] if (e["round"], e["agent"]) == (2, "student"))
+    worst = {**last, "name": "under_the_worst", "mark": "{task} Wrong.", "mean_reward": 2.0}
+    results["evaluations"].append(cast(Evaluation, worst))
+    results["config"]["recipe"].append({"evaluate": {"agent": "student", "name": "under_the_worst"}})
+    cast_of_all = cast_of(results)
+    name = "under_the_worst"
+    assert cast_of_all.evaluation_name(name) == "Student, under the worst"
+    assert cast_of_all.evaluation_name("student") == "Student"
+    tones = [cast_of_all.evaluation_tone(one) for one in ("student", "helper", "second_critic", name)]
+    assert tones == ["c1", "c2", "c3", "c4"]
+    assert (
+        cast_of_all.phase_name(f"round-01/evaluate_{name}")
+        == "Round 1 · Evaluation: student, under the worst"
+    )
+    assert cast_of_all.source_name(f"eval-{name}", "student") == "Evaluation: student, under the worst"
+    assert mark_lines(cast_of_all, results["evaluations"]) == [
+        "Student, under the worst: under the mark “{task} Wrong.”."
+    ]
+    assert evaluation_label(worst) == name and evaluation_label(last) == "student"
+    assert worst not in main_evaluations(results, "student")
+    assert final_evaluation(results) == last and best_evaluation(results) != worst
+    assert ("eval/under_the_worst/mean_reward", 2, 2.0) in list(round_scalars(results))
+    page = rounds_section(results)
+    assert page.count(">Student, under the worst</td>") == 1 and page.count(">Student</td>") == 3
+    assert list(rounds_table(results).columns[1].cells)[-1] == "student, under the worst"
 
 
 def test_every_agent_beyond_the_lead_is_compared(three, run_dir):

@@ -347,3 +347,23 @@ def test_progress_on_a_terminal_and_elsewhere(terminal):
     assert "first round" in out.getvalue() and "2/2" in out.getvalue() and "tokens/s" in out.getvalue()
     assert ("\x1b" in out.getvalue()) == terminal
     assert terminal or out.getvalue().count("\n") == 1
+
+
+class Asks(ScriptedEnv):
+    """The tasks with words in front of and behind their texts."""
+
+    def reset(self, task):
+        return f"cd {super().reset(task)} de"
+
+
+def test_an_episode_under_a_mark_is_that_of_an_environment_that_asks_so():
+    """The mark is part of what the agent sees, of the record and of nothing else."""
+    under, _ = play_with(mark="cd {task} de")
+    asked, _ = play_with(Asks)
+    assert [text_of(one) for one in under] == [text_of(one) for one in asked]
+    assert [one.prompt for one in under] == [one.prompt for one in asked]
+    assert {one.mark for one in under} == {"cd {task} de"} and {one.mark for one in asked} == {""}
+    plain, _ = play_with()
+    assert [one.prompt for one in under] == [f"cd {one.prompt} de" for one in plain]
+    for one in under:
+        assert_well_formed(one)

@@ -16,6 +16,7 @@ def evaluate(args: argparse.Namespace) -> None:
         tasks=args.tasks,
         temperature=args.temperature,
         samples=args.samples,
+        mark=args.mark,
     )
     CONSOLE.print(summary_table(summary, title=f"{args.run.name}: {args.agent} agent, split {args.split}"))
     CONSOLE.print(f"written to {path}", soft_wrap=True)

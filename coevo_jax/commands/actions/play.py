@@ -35,6 +35,7 @@ def play(args: argparse.Namespace) -> None:
         task=args.task,
         temperature=args.temperature,
         seed=args.seed,
+        mark=args.mark,
         watch=watch,
     )
     for turn in trajectory.turns[shown:]:  # cut off before the environment saw it

@@ -25,6 +25,7 @@ from coevo_jax.report.sweep_table import (
     terminal_table,
 )
 from coevo_jax.run_folder.budget import resolve_budget
+from coevo_jax.run_folder.results import main_evaluations
 from coevo_jax.run_folder.stopping import Stopped
 from coevo_jax.sweep import Cell, Outcome, plan_sweep, run_sweep, swept_agents
 
@@ -53,7 +54,7 @@ def conclude(outcome: Outcome) -> None:
         CONSOLE.print(f"diverged: {outcome.diverged}; the sweep goes on", soft_wrap=True)
         return
     lead = outcome.results["agents"][0]
-    last = [e for e in outcome.results["evaluations"] if e["agent"] == lead][-1]
+    last = main_evaluations(outcome.results, lead)[-1]
     reward = "–" if last["mean_reward"] is None else f"{last['mean_reward']:.3f}"
     CONSOLE.print(f"{outcome.how}: mean reward {reward} after round {last['round']}")
     if outcome.how != "reused":

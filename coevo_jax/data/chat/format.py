@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerFast
 
 from coevo_jax.data.chat.sections import Place, Sections, make_sections
 from coevo_jax.data.chat.template import AGENT, THINK, Glue, control_tokens, read_glue, unusable
+from coevo_jax.methods.marks import marked
 from coevo_jax.trajectory import Turn
 
 
@@ -46,9 +47,13 @@ class ChatFormat:
         start = (*self.before_system, system, *self.after_system) if system else self.before_prompt
         return self.sections.join([*start, prompt, *self.before_response], Place.START)
 
-    def shared_ids(self, system: str) -> list[int]:
-        """Tokens that the prompts of all tasks begin with: the system prompt, and what leads to the task."""
-        prompts = [self.prompt_ids(system, task) for task in ("A task", "(1)", "\n")]
+    def shared_ids(self, system: str, marks: Sequence[str] = ("",)) -> list[int]:
+        """Tokens that the prompts of all tasks begin with: the system prompt, and what leads to the task.
+
+        Of several marks, what the prompts under all of them begin with.
+        """
+        tasks = [marked(task, mark) for mark in marks for task in ("A task", "(1)", "\n")]
+        prompts = [self.prompt_ids(system, task) for task in tasks]
         alike = takewhile(lambda ids: len(set(ids)) == 1, zip(*prompts, strict=False))
         return [ids[0] for ids in alike]
 
