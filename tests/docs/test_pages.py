@@ -123,7 +123,9 @@ def test_co_evolution_is_printed_as_it_is_shipped():
 def test_the_builders_and_their_options_are_those_of_the_table():
     rows = dict(
         re.findall(
-            r"^\| `(\w+)` \| (?:pairs|imitation|points): (.*) \|$", TEXT["docs/method.md"], re.MULTILINE
+            r"^\| `(\w+)` \| (?:pairs|imitation|points|questions): (.*) \|$",
+            TEXT["docs/method.md"],
+            re.MULTILINE,
         )
     )
     functions = {name: function for table in BUILDERS.values() for name, function in table.items()}
