@@ -28,6 +28,7 @@ OPTIONS = (
     "evaluate.tasks=':9'",
     "batch.row_length=384",
     "rollout.max_tokens=384",
+    "rollout.max_turn_tokens=32",  # room for the scripted reason, which knows no limit
 )
 REASON = "Thought: the word shows it."
 REASONS = "trajectories/round-01/reasons-00000-of-00002.parquet"
