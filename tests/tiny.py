@@ -46,6 +46,9 @@ evaluate: {split: dev}
 checkpoint: {every_steps: 3, keep: 2}
 """
 
+SPELLING = EnvSpec(
+    options_at="tests.spelling_env:SpellingOptions", make_at="tests.spelling_env:make_spelling"
+)
 LETTERS = EnvSpec(options_at="tests.letters_env:LettersOptions", make_at="tests.letters_env:make_letters")
 
 

@@ -6,11 +6,12 @@ from pathlib import Path
 from coevo_jax.audit.branches import branch_check
 from coevo_jax.audit.budgets import budget_checks
 from coevo_jax.audit.check import NO_DERIVATION, Check
+from coevo_jax.audit.draws import draw_checks
 from coevo_jax.audit.forward import Agents
 from coevo_jax.audit.numbers import number_checks
 from coevo_jax.audit.opening import SCORED
 from coevo_jax.audit.order import Phase, finished
-from coevo_jax.audit.pairs import counts, derive_pairs, pair_check
+from coevo_jax.audit.pairs import counts, derive_all, derive_pairs, pair_check
 from coevo_jax.audit.plans import plan_check
 from coevo_jax.audit.questions import question_check
 from coevo_jax.audit.reading import RunFiles, open_files
@@ -44,9 +45,24 @@ def run_audit(folder: Path, scored: int | None = SCORED) -> Iterator[Check]:
             yield pair_check(files, phase)
             pairs += _counts(files, phase)
             yield from budget_checks(files, phase)
+            yield from _draws(files, phase, agents, scored)
         yield plan_check(files, phase, tasks)
         yield from number_checks(files, phase, tasks, agents, scored)
     yield from report_checks(files, tasks, pairs)
+
+
+def _draws(files: RunFiles, phase: Phase, agents: Agents, scored: int | None) -> Iterator[Check]:
+    """The weak model of a learning and its draws, where the recipe has them."""
+    if phase.beside is None:
+        return
+    try:
+        lesson = derive_all(files, phase)
+    except NO_DERIVATION as reason:
+        yield Check(name=f"draws/{phase.name}", state="not checkable", words=str(reason))
+        return
+    places = dict.fromkeys(lesson.places[key] for key, _ in lesson.extras)
+    candidates = [(place, lesson.sides[place]) for place in places]
+    yield from draw_checks(files, phase, candidates, agents, scored)
 
 
 def _counts(files: RunFiles, phase: Phase) -> list[Entry]:

@@ -3,22 +3,26 @@
     expert_turns   before turns of the experts of the round's tasks: all, or `count` equally spaced ones
     failed_turns   before turns of what was played and failed
     turn_ends      behind turns of the experts, and behind the first own turn of branches
+    expert_proposals, agent_proposals
+                   before turns of failures where the expert, or a branch of another agent, did something
+                   else; the first turn from there is given to the agent
 
 Points chosen by a function of the user's own are taken as they are recorded.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
+from itertools import groupby, repeat
 from pathlib import Path
 
 import numpy as np
 
+from coevo_jax.audit.branch_lessons import alike, left_by, once_each
 from coevo_jax.audit.check import Check, differs, judge
 from coevo_jax.audit.order import Phase
-from coevo_jax.audit.pairs import Round, round_of
 from coevo_jax.audit.reading import Episode, RunFiles, read_episodes
-from coevo_jax.audit.sides import Side, by_task
+from coevo_jax.audit.round import Round, round_of
+from coevo_jax.audit.sides import Side
 from coevo_jax.audit.whose import Tasks, episode_problems, shard_problems
 
 ARRAYS = ("prompt", "turns", "tokens", "agent_mask", "logps")
@@ -59,12 +63,16 @@ def branch_check(files: RunFiles, phase: Phase, tasks: Tasks) -> Check:
 def branch_problems(files: RunFiles, phase: Phase, tasks: Tasks, counts: dict[str, int]) -> Iterator[str]:
     """Every point of the recipe's has its samples, in order, by the phase's agent; nothing else is there."""
     options, found = phase.branching, round_of(files, phase)
+    words: Iterator[str | None] = repeat(None)  # what the agent is given to write at each point
     sources = Sources(files, phase.round)
     assert options is not None  # a phase that branches has them
     paths = files.collection(phase.round, phase.collection)
     yield from shard_problems(paths, f"{phase.collection} of round {phase.round}")
     places = [place for path in paths for place in _places(path)]
-    if options.at in CHOSEN:
+    if options.at in PROPOSED:
+        given = sorted(PROPOSED[options.at](phase, found), key=lambda one: one[0][0])
+        points, words = [point for point, _ in given], iter([word for _, word in given])
+    elif options.at in CHOSEN:
         points = CHOSEN[options.at](phase, found, set(tasks.of_phase(phase)))
     else:
         points = list(dict.fromkeys(place for place, _ in places))
@@ -76,21 +84,24 @@ def branch_problems(files: RunFiles, phase: Phase, tasks: Tasks, counts: dict[st
     yield from differs(f"{phase.name}: shards", len(paths), len(blocks))
     for path, block in zip(paths, blocks, strict=False):
         sample: Counter[str] = Counter()
-        expected = []
+        expected: list[tuple[Place, int]] = []
+        said: list[str | None] = []
         for point in block:
+            said += [next(words)] * options.samples
             for _ in range(options.samples):
                 expected.append((point, sample[point[0]]))
                 sample[point[0]] += 1
         where = str(path.relative_to(files.folder))
         episodes = list(read_episodes(path, ARRAYS))
         yield from differs(f"{where}: episodes", len(episodes), len(expected))
-        for row, (episode, wanted) in enumerate(zip(episodes, expected, strict=False)):
+        for row, (episode, wanted, word) in enumerate(zip(episodes, expected, said, strict=False)):
             at = f"{where}: row {row}: {episode.name}"
             yield from differs(f"{at}: agent", episode.agent, phase.agent)
             yield from differs(f"{at}: point and sample", (_place(episode), episode.sample), wanted)
             yield from episode_problems(at, episode)
             yield from beginning_problems(at, episode, sources)
             yield from length_problems(at, episode, options.turns)
+            yield from given_problems(at, episode, word)
             counts["lost"] += episode.ending == "lost"
         counts["episodes"] += len(episodes)
 
@@ -124,6 +135,13 @@ def length_problems(where: str, episode: Episode, most: int | None) -> Iterator[
         yield f"{where}: found {own} turns of its own, expected at most {most}"
 
 
+def given_problems(where: str, episode: Episode, word: str | None) -> Iterator[str]:
+    """The first own turn is what somebody proposed, where somebody did."""
+    own = episode.turns[episode.replayed_turns :]
+    if word is not None and own:
+        yield from differs(f"{where}: turn {episode.replayed_turns + 1}", own[0]["response"], word)
+
+
 def expert_points(phase: Phase, found: Round, tasks: set[str]) -> list[Place]:
     """Before turns of the experts."""
     options = dict(phase.branching.options) if phase.branching else {}
@@ -155,16 +173,53 @@ def end_points(phase: Phase, found: Round, tasks: set[str]) -> list[Place]:
         (task, "expert", side.episode.sample, turn)
         for task, side in sorted(found.expert_of.items())
         if task in tasks and options.get("experts", True)
-        for turn in range(1, len(side.episode.run_ends))
+        for turn in range(options.get("first", 0) + 1, len(side.episode.run_ends))
     ]
     branches = [
         (side.episode.task_id, side.source, side.episode.sample, side.episode.replayed_turns + 1)
         for side in _sides(phase, found)
-        if side.episode.replayed_turns + 1 < len(side.episode.run_ends)
+        if options.get("first", 0) <= side.episode.replayed_turns < len(side.episode.run_ends) - 1
     ]
     return _sorted([*experts, *branches])
 
 
+def expert_steps(phase: Phase, found: Round) -> list[tuple[Place, str]]:
+    """Before turns of failures where the expert's turn of the same number was another one, with that turn."""
+    steps = []
+    failures = _named(_sides(phase, found))
+    for place in failed_points(phase, found, set()):
+        task, source, sample, turn = place
+        expert = found.expert_of.get(task)
+        if expert is None or turn >= len(expert.episode.turns):
+            continue
+        if not alike(failures[source, task, sample], expert, turn):
+            steps.append((place, expert.episode.turns[turn]["response"]))
+    return steps
+
+
+def agent_steps(phase: Phase, found: Round) -> list[tuple[Place, str]]:
+    """Before turns of failures where a branch of them took another step, with that step, each once."""
+    assert phase.branching is not None
+    played = found.played(phase.branching)
+    failures = _named(side for sides in played for side in sides)
+    steps: dict[tuple[Place, str], None] = {}
+    for branch in _sides(phase, found):
+        name, turn = left_by(branch), branch.episode.replayed_turns
+        if name is None or name not in failures or not failures[name].episode.failure:
+            continue
+        own = branch.episode.turns[turn:]
+        whole = len(own) > 1 or branch.episode.ending != "token_limit"
+        if own and own[0]["action"] and whole and not alike(branch, failures[name], turn):
+            steps[(name[1], name[0], name[2], turn), own[0]["response"]] = None
+    return list(steps)
+
+
+def _named(sides: Iterable[Side]) -> dict[tuple[str, str, int], Side]:
+    """Sides by collection, task and sample."""
+    return {(side.source, side.episode.task_id, side.episode.sample): side for side in sides}
+
+
+PROPOSED = {"expert_proposals": expert_steps, "agent_proposals": agent_steps}
 CHOSEN = {"expert_turns": expert_points, "failed_turns": failed_points, "turn_ends": end_points}
 
 
@@ -179,8 +234,7 @@ def spaced(turns: int, count: int | None) -> Sequence[int]:
 def _sides(phase: Phase, found: Round) -> Iterator[Side]:
     assert phase.branching is not None
     for sides in found.played(phase.branching):
-        for own in by_task(sides).values():
-            yield from own
+        yield from once_each(sides)
 
 
 def _sorted(points: Iterable[Place]) -> list[Place]:

@@ -55,14 +55,23 @@ class Agents:
         Raises:
           NotCheckable: the checkpoint is gone.
         """
-        params = self._load(number, self._stored(number, agent))
-        frozen = self._base if self._adapted(number) else {}
-        model = self._model if frozen else plain(self._model)
-        return _score(model, model_variables(params, frozen), rows)
+        return _score(*self.loaded(number, agent), rows)
 
     def score_initial(self, rows: Sequence[np.ndarray]) -> list[Scored]:
         """What the model that the warm start began with says: fresh adapters change nothing of it."""
-        return _score(plain(self._model), {"params": self._initial}, rows)
+        return _score(*self.loaded(None, ""), rows)
+
+    def loaded(self, number: int | None, agent: str) -> tuple[Transformer, Any]:
+        """The model and the variables of a checkpoint's agent; without a number, of the initial model.
+
+        Raises:
+          NotCheckable: the checkpoint is gone.
+        """
+        if number is None:
+            return plain(self._model), {"params": self._initial}
+        params = self._load(number, self._stored(number, agent))
+        frozen = self._base if self._adapted(number) else {}
+        return self._model if frozen else plain(self._model), model_variables(params, frozen)
 
     def steps_taken(self, number: int, agent: str) -> tuple[int, int]:
         """Optimizer steps of a checkpoint's agent since the run began, and those that Adam has counted."""
@@ -173,7 +182,17 @@ def _last(path: Any) -> str:
 
 
 def _score(model: Transformer, variables: Any, rows: Sequence[np.ndarray]) -> list[Scored]:
-    found: list[Scored | None] = [None] * len(rows)
+    found = in_rows(lambda tokens: _forward(model, variables, tokens), rows)
+    return [Scored(logps=logps, collisions=collisions) for logps, collisions in found]
+
+
+def in_rows(forward: Callable[[np.ndarray], Any], rows: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
+    """What a forward pass over tokens [ROWS, L] gives for each row of tokens, float64 [its length] each.
+
+    Args:
+      forward: gives arrays of the tokens' shape.
+    """
+    found: list[list[np.ndarray]] = [[] for _ in rows]
     by_length: dict[int, list[int]] = {}
     for place, row in enumerate(rows):
         by_length.setdefault(_padded(len(row)), []).append(place)
@@ -184,11 +203,10 @@ def _score(model: Transformer, variables: Any, rows: Sequence[np.ndarray]) -> li
                 tokens = np.zeros((ROWS, length), np.int32)
                 for b, place in enumerate(own):
                     tokens[b, : len(rows[place])] = rows[place]
-                logps, collisions = (np.asarray(x, np.float64) for x in _forward(model, variables, tokens))
+                arrays = [np.asarray(x, np.float64) for x in forward(tokens)]
                 for b, place in enumerate(own):
-                    end = len(rows[place])
-                    found[place] = Scored(logps=logps[b, :end], collisions=collisions[b, :end])
-    return [one for one in found if one is not None]
+                    found[place] = [array[b, : len(rows[place])] for array in arrays]
+    return found
 
 
 def _padded(length: int) -> int:
@@ -207,8 +225,7 @@ def _program(model: Any) -> Any:
         hidden: Any = model.apply(variables, tokens_BT, places, jnp.full_like(tokens_BT, length))
         head_VD = output_head(variables["params"]).astype(jnp.float32)
         following = jnp.concatenate([tokens_BT[:, 1:], jnp.zeros((rows, 1), jnp.int32)], axis=1)
-        size = max(1, min(CHUNK * ROWS, LOGITS // head_VD.shape[0]))
-        size = next(n for n in range(size, 0, -1) if rows * length % n == 0)
+        size = chunk_size(rows * length, head_VD.shape[0])
 
         def chunk(part: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
             logps = jax.nn.log_softmax(part[0].astype(jnp.float32) @ head_VD.T)
@@ -221,6 +238,12 @@ def _program(model: Any) -> Any:
         return shifted[0], shifted[1]
 
     return forward
+
+
+def chunk_size(places: int, vocab_size: int) -> int:
+    """Places whose logits are in memory at a time: a divisor of all."""
+    most = max(1, min(CHUNK * ROWS, LOGITS // vocab_size))
+    return next(n for n in range(most, 0, -1) if places % n == 0)
 
 
 def _forward(model: Transformer, variables: Any, tokens: np.ndarray) -> Any:

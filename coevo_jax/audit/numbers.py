@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 
 from coevo_jax.audit.check import Check, NotCheckable, differs, far, judge
+from coevo_jax.audit.draws import weak_checkpoint
 from coevo_jax.audit.forward import Agents, Scored, per_token, sample
+from coevo_jax.audit.mixed_forward import score_together
 from coevo_jax.audit.order import Phase, lead_in, learn_options, learned_before
 from coevo_jax.audit.plans import warm_start_sides
 from coevo_jax.audit.pulls import pull_check
@@ -187,7 +189,11 @@ def first_loss_problems(files: RunFiles, phase: Phase, agents: Agents) -> Iterat
     reference = np.load(files.folder / f"references/{phase.stem}.npy").astype(np.float64)
     own = [place for place in weighed if place[0] in micros]
     policy = {place: reference[place] for place in own}
-    if course.config.reference == "warm_start" or course.config.wpo:
+    beside: dict[str, Mapping[Place, float]] = {}
+    if phase.beside is not None:
+        beside = together(files, phase, course, {place: weighed[place] for place in own}, agents)
+        policy = beside["mixed"]
+    if phase.beside is None and (course.config.reference == "warm_start" or course.config.wpo):
         began = files.recorded(phase.name, "began_with")
         rows = [tokens_of(course, weighed[place]) for place in own]
         scored = dict(zip(own, agents.score(began, phase.agent, rows), strict=True))
@@ -197,6 +203,9 @@ def first_loss_problems(files: RunFiles, phase: Phase, agents: Agents) -> Iterat
         scored = {}
     step = dict(zip(steps[first], course.plan["steps"][first], strict=True))
     expected = expected_metrics(files, phase, course, step, weighed, policy, reference, scored)
+    for name in ("strong", "weak") if beside else ():
+        alone = expected_metrics(files, phase, course, step, weighed, beside[name], reference, scored)
+        expected[f"beside/{name}_token_logp"] = alone["sft/token_logp"]
     line, _, values = files.steps(phase.name, phase.agent)[0]
     slack = 20 * per_token(files.config.model, files.devices)
     for name, value in expected.items():
@@ -205,6 +214,24 @@ def first_loss_problems(files: RunFiles, phase: Phase, agents: Agents) -> Iterat
             yield f"{where}: found none, expected {value:.9g}"
         else:
             yield from far(where, values[name], value, slack * (1 + abs(value)))
+
+
+def together(
+    files: RunFiles, phase: Phase, course: StepPlan, weighed: Mapping[Place, Weighed], agents: Agents
+) -> dict[str, Mapping[Place, float]]:
+    """The views' log-probabilities under mixed logits before the first step, and under either model alone."""
+    assert phase.beside is not None
+    strong = agents.loaded(files.recorded(phase.name, "began_with"), phase.agent)
+    weak = agents.loaded(weak_checkpoint(files, phase), phase.agent)
+    rows = [tokens_of(course, view) for view in weighed.values()]
+    found = score_together(strong, weak, phase.beside.mix, rows)
+    summed: dict[str, Mapping[Place, float]] = {}
+    for name in ("mixed", "strong", "weak"):
+        summed[name] = {
+            place: float(view.weights @ vars(one)[name][trained_places(course.sides[view.side])])
+            for (place, view), one in zip(weighed.items(), found, strict=True)
+        }
+    return summed
 
 
 def expected_metrics(

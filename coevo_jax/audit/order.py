@@ -14,6 +14,7 @@ from typing import Literal
 
 from coevo_jax.audit.reading import RunFiles
 from coevo_jax.config.agents import AgentConfig
+from coevo_jax.config.beside import BesideOptions
 from coevo_jax.config.options import Config
 from coevo_jax.config.recipe import (
     AskOptions,
@@ -45,6 +46,7 @@ class Phase:
     sources: tuple[PairSource | ImitationSource, ...] = field(default=(), compare=False)  # of what is learned
     branching: BranchOptions | None = field(default=None, compare=False)  # where episodes are left
     asking: AskOptions | None = field(default=None, compare=False)  # what is asked
+    beside: BesideOptions | None = field(default=None, compare=False)  # of a learning on mixed logits
 
     @property
     def plan(self) -> str:
@@ -54,6 +56,11 @@ class Phase:
     @property
     def pairs(self) -> str:
         return f"pairs/{self.stem}.jsonl"
+
+    @property
+    def draws(self) -> str:
+        """The path of how often each trajectory was drawn, and by which entropies."""
+        return f"draws/{self.stem}.json"
 
     @property
     def stem(self) -> str:
@@ -126,8 +133,15 @@ def _in_round(number: int, phase: RecipePhase) -> Phase:
         )
     if isinstance(phase, LearnPhase):
         agent, learning = phase.learn.agent, phase.learn.name or phase.learn.agent
-        name, sources = f"round-{number:02d}/learn_{learning}", phase.learn.sources
-        return Phase(name=name, kind="learn", round=number, agent=agent, learning=learning, sources=sources)
+        return Phase(
+            name=f"round-{number:02d}/learn_{learning}",
+            kind="learn",
+            round=number,
+            agent=agent,
+            learning=learning,
+            sources=phase.learn.sources,
+            beside=phase.learn.beside,
+        )
     return _evaluates(number, phase.evaluate.agent, phase.evaluate.name, phase.evaluate.mark)
 
 

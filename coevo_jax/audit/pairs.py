@@ -14,12 +14,12 @@ Ties teach nothing. With `max_extra_turns`, what the rejected side did beyond th
 and as many more is cut off. Of each kind and task as many pairs are kept as the agent's options say, by their
 order. The same tokens, counted from the same turns on, stand in a pair once, under the kind that comes first
 and the name of the first trajectory that has them. Beside the pairs stand what is imitated: `successes`,
-`experts` of what was played, all of it, `graded` (`audit.marks`), or what `own_steps` has. What a function of
-the user's own makes is not derived here.
+`experts` of what was played, or all of it, `graded` (`audit.marks`). What is learned of branches,
+`branch_lessons` and `own_steps` derive; what a function of the user's own makes is not derived.
 """
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
@@ -28,24 +28,24 @@ from typing import Any
 
 import numpy as np
 
+from coevo_jax.audit.branch_lessons import refined, segments, verified
 from coevo_jax.audit.check import Check, NotCheckable, differs, judge, same
+from coevo_jax.audit.draws import counts_of, drawn_extras
 from coevo_jax.audit.keeping import order, spread
 from coevo_jax.audit.marks import graded
-from coevo_jax.audit.order import Phase, asked_of, expected_phases, kind_of, learn_options
+from coevo_jax.audit.order import Phase, asked_of, kind_of, learn_options
 from coevo_jax.audit.own_steps import foretold, reasoned, step_pairs
 from coevo_jax.audit.parting import at_parting
-from coevo_jax.audit.reading import Episode, RunFiles, read_episodes
-from coevo_jax.audit.rendering import Rendering, open_rendering
+from coevo_jax.audit.reading import RunFiles
+from coevo_jax.audit.round import Round, round_of
 from coevo_jax.audit.rows import teachable
 from coevo_jax.audit.sides import Imitated, Key, Pair, Side, Turns, by_task, cut, weights_of_turns
-from coevo_jax.audit.whose import Tasks, tasks_in
 from coevo_jax.config.agents import AgentConfig
 from coevo_jax.config.options import Config
-from coevo_jax.config.recipe import AskOptions, BranchOptions, ImitationSource, PairSource
+from coevo_jax.config.recipe import ImitationSource, PairSource
 
 # Where a source does not say.
 EXTRA_TURNS = {"expert_over": 5, "better_over_worse": None, "expert_over_at_parting": 5}
-COLUMNS = ("tokens", "agent_mask", "prompt", "turns")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -62,54 +62,6 @@ class Lesson:
         return {side.key: place for place, side in enumerate(self.sides)}
 
 
-class Round:
-    """What was played in a phase's round, and the experts; each file is read once."""
-
-    def __init__(self, files: RunFiles, number: int) -> None:
-        self._files, self._number = files, number
-        self._played: dict[str, list[Side]] = {}
-        phases = [phase for phase in expected_phases(files.config) if phase.kind == "explore"]
-        self._marks = {phase.collection: phase.mark for phase in phases}
-
-    @cached_property
-    def rendering(self) -> Rendering:
-        """What a prompt's tokens are; the system prompt is the environment's."""
-        folder, tasks = self._files.folder / "tokenizer", Tasks(self._files.config)
-        return open_rendering(folder, tasks.opened_prompt())
-
-    @cached_property
-    def experts(self) -> list[Side]:
-        path = self._files.folder / "trajectories/experts.parquet"
-        episodes: Iterator[Episode] = read_episodes(path, COLUMNS)
-        return [Side(source="expert", episode=e, length=len(e.tokens)) for e in episodes]
-
-    @cached_property
-    def expert_of(self) -> dict[str, Side]:
-        """The expert of each task, if it wrote anything."""
-        return {side.episode.task_id: side for side in self.experts if len(side.episode.run_ends)}
-
-    @cached_property
-    def is_error(self) -> Callable[[str], bool]:
-        """What tells an error of the run's environment."""
-        return tasks_in(self._files).told_errors()
-
-    def played(self, source: PairSource | ImitationSource | BranchOptions | AskOptions) -> list[list[Side]]:
-        """The collections that a source names, in its order."""
-        return [self._collection(name) for name in source.of]
-
-    def _collection(self, name: str) -> list[Side]:
-        if name not in self._played:
-            paths = self._files.collection(self._number, name)
-            if not paths:
-                raise NotCheckable(f"no committed shards of {name} in round {self._number}")
-            episodes = (e for path in paths for e in read_episodes(path, COLUMNS))
-            mark = self._marks.get(name, "")
-            self._played[name] = [
-                Side(source=name, episode=e, length=len(e.tokens), mark=mark) for e in episodes
-            ]
-        return self._played[name]
-
-
 @lru_cache(maxsize=1)  # the checks of a phase follow each other
 def derive(files: RunFiles, phase: Phase) -> Lesson:
     """What a recipe lets a learning phase learn from, out of the run's trajectories.
@@ -117,6 +69,18 @@ def derive(files: RunFiles, phase: Phase) -> Lesson:
     Raises:
       NotCheckable: a function of the user's own makes it; or under a budget, where it is not known which
         pairs fit a microbatch.
+    """
+    found = derive_all(files, phase)
+    if phase.beside is None or phase.beside.sampling is None or not found.extras:
+        return found
+    return replace(found, extras=drawn_extras(found.extras, counts_of(files, phase)))
+
+
+def derive_all(files: RunFiles, phase: Phase) -> Lesson:
+    """The same before trajectories are drawn, where a learning draws them.
+
+    Raises:
+      NotCheckable: as in `derive`.
     """
     pairs = derive_pairs(files, phase)
     found, imitations = round_of(files, phase), []
@@ -147,12 +111,6 @@ def derive_pairs(files: RunFiles, phase: Phase) -> list[Pair]:
     if asked is not None:
         pairs = _within_budget(lesson(pairs, []), asked, config, files.config)
     return lesson(pairs, []).pairs
-
-
-@lru_cache(maxsize=1)
-def round_of(files: RunFiles, phase: Phase) -> Round:
-    """What was played in a phase's round."""
-    return Round(files, phase.round)
 
 
 def _within_budget(made: Lesson, asked: int, config: AgentConfig, run: Config) -> list[Pair]:
@@ -288,6 +246,18 @@ def _experts(source: ImitationSource, found: Round) -> list[Imitated]:
     return [Imitated(side=side) for side in found.experts if side.episode.task_id in tasks]
 
 
+def _verified_branch(source: PairSource, found: Round) -> list[Pair]:
+    return verified(found.played(source), source.options, kind_of(source))
+
+
+def _step_and_outcome(source: PairSource, found: Round) -> list[Pair]:
+    return list(refined(found.played(source), found.expert_of, source.options, kind_of(source)))
+
+
+def _beneficial_segments(source: ImitationSource, found: Round) -> list[Imitated]:
+    return list(segments(found.played(source), found.expert_of, source.options))
+
+
 def _graded(source: ImitationSource, found: Round) -> list[Imitated]:
     return [Imitated(side=side) for side in graded(source, found.played(source), found.rendering)]
 
@@ -296,6 +266,8 @@ PAIRED: dict[str, Callable[[PairSource, Round], list[Pair]]] = {
     "expert_over": _expert_over,
     "better_over_worse": _better_over_worse,
     "expert_step_over": _expert_step_over,
+    "verified_branch": _verified_branch,
+    "step_and_outcome": _step_and_outcome,
     "expert_over_at_parting": _expert_over_at_parting,
     "success_over_failure_at_parting": _success_over_failure_at_parting,
 }
@@ -304,6 +276,7 @@ IMITATED: dict[str, Callable[[ImitationSource, Round], list[Imitated]]] = {
     "experts": _experts,
     "next_observations": _next_observations,
     "reflections": _reflections,
+    "beneficial_segments": _beneficial_segments,
     "graded": _graded,
 }
 
@@ -368,5 +341,17 @@ def counts(pairs: Sequence[Pair], phase: Phase) -> list[dict[str, Any]]:
             gaps = [pair.chosen.episode.reward - pair.rejected.episode.reward for pair in own]
             tasks = len({pair.chosen.episode.task_id for pair in own})
             gap = float(np.mean(gaps))
-            rows.append({"kind": kind, "count": len(own), "tasks": tasks, "mean_reward_gap": gap})
+            row = {"kind": kind, "count": len(own), "tasks": tasks, "mean_reward_gap": gap}
+            rows.append(row | _turn_counts(own))
     return rows
+
+
+def _turn_counts(pairs: Sequence[Pair]) -> dict[str, Any]:
+    """Of pairs some of which count from a later turn on: how many from each, and of which rejected turns."""
+    by_turn = Counter(pair.rejected_from for pair in pairs)
+    if not any(pair.chosen_from or pair.rejected_from for pair in pairs):
+        return {}
+    rejected = {pair.rejected.key: pair.rejected.turns for pair in pairs}
+    critical = {(pair.rejected.key, pair.rejected_from) for pair in pairs}
+    share = len(critical) / sum(rejected.values())
+    return {"by_turn": {str(n): by_turn[n] for n in sorted(by_turn)}, "critical_turn_share": share}

@@ -63,11 +63,23 @@ def learn_problems(files: RunFiles, phase: Phase, told: dict[str, int]) -> Itera
             yield f"{phase.plan}: {name}: imitated {found} times with weight {weight}, expected once"
     yield from differs(f"{phase.name}: too_long", len(record["too_long"]), course.usable.count(False))
     yield from differs(f"{phase.name}: cut", record["cut"], course.cut)
+    yield from imitated_problems(files, phase, record)
     yield from size_problems(phase, plan, files, steps_to_take(files, phase, plan, course.config.epochs))
     yield from log_problems(files, phase, course)
     paired = any(micro["pairs"] for step in steps for micro in step)
     count = course.batch.step_pairs if paired else course.batch.step_demonstrations
     yield from _step_sizes(phase.plan, steps, count, "pairs" if paired else "views")
+
+
+def imitated_problems(files: RunFiles, phase: Phase, record: Mapping[str, Any]) -> Iterator[str]:
+    """How much is imitated without a pair, where some of it not with all turns alike."""
+    if phase.kind != "learn":
+        return
+    turns = [turns for _, turns in derive(files, phase).extras]
+    weighed = [own for own in turns if own is not None]
+    zeros = sum(weight == 0 for own in weighed for weight in own)
+    counts = {"trajectories": len(turns), "weighed": len(weighed), "turns_left_out": zeros}
+    yield from differs(f"{phase.name}: imitated", record.get("imitated"), counts if weighed else None)
 
 
 def log_problems(files: RunFiles, phase: Phase, course: StepPlan) -> Iterator[str]:

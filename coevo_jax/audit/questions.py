@@ -14,8 +14,8 @@ from coevo_jax.audit.branches import Sources
 from coevo_jax.audit.check import Check, differs, judge
 from coevo_jax.audit.order import Phase
 from coevo_jax.audit.own_steps import Step, steps
-from coevo_jax.audit.pairs import Round, round_of
 from coevo_jax.audit.reading import Episode, RunFiles, read_episodes
+from coevo_jax.audit.round import Round, round_of
 from coevo_jax.audit.whose import shard_problems
 
 INSTRUCTION = (

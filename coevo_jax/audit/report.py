@@ -84,7 +84,8 @@ class Counted:
         for path in files.collection(phase.round, phase.collection):
             found = read_episodes(path, ("turns", "agent_mask"))
             own = [outcome(episode, self._is_error) for episode in found]
-            blocks += [block_values(own)] if own else []
+            played = own or phase.kind == "branch"  # which plays one block where there is no point
+            blocks += [block_values(own)] if played else []
             episodes += own
         knows = self._is_error is not None
         entry = summary(episodes, config.evaluate.hard_negative_threshold, config.seed, errors=knows)

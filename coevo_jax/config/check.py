@@ -8,11 +8,13 @@ import os
 from collections.abc import Iterator
 
 from coevo_jax.config.agents import AgentConfig
+from coevo_jax.config.check_beside import check_beside
 from coevo_jax.config.check_marks import check_marks
 from coevo_jax.config.check_recipe import check_kinds, check_recipe
 from coevo_jax.config.options import Config
 from coevo_jax.config.recipe import (
     agents_of,
+    branches_of,
     explorations_of,
     lead_of,
     learnings_of,
@@ -32,7 +34,8 @@ def check(config: Config, source: str = "configuration") -> None:
     """
     problems = [*_names_and_slices(config), *_model(config), *_adapters(config), *_lengths(config)]
     problems += [*_places(config), *_server(config)]
-    problems += [*check_recipe(config), *check_kinds(config), *check_marks(config), *_budget(config)]
+    problems += [*check_recipe(config), *check_kinds(config), *check_marks(config)]
+    problems += [*check_beside(config), *_budget(config)]
     for name, agent in config.agents.items():
         problems += _agent(f"agents.{name}", agent)
     if config.rounds > 0:
@@ -244,8 +247,10 @@ def _budget(config: Config) -> Iterator[str]:
         if name != "explored_tokens" and len(learnings) > 1:
             yield f"budget.{name}: the agent {lead} learns {len(learnings)} times a round, expected once"
     explorations = explorations_of(config.recipe)
-    if "explored_tokens" in asked and len(explorations) > 1:
+    if "explored_tokens" in asked and len(explorations) != 1:
         yield f"budget.explored_tokens: found {len(explorations)} explorations a round, expected one"
+    for phase in branches_of(config.recipe) if "explored_tokens" in asked else ():
+        yield f"budget.explored_tokens: found {phase.name} in the recipe, whose tokens no budget holds back"
 
 
 def _sampling(config: Config) -> Iterator[str]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import create_model
 
+from coevo_jax.config.check_branches import AT_FAILURES, check_branches
 from coevo_jax.config.options import Config
 from coevo_jax.config.recipe import (
     AskOptions,
@@ -48,6 +49,7 @@ def check_recipe(config: Config) -> Iterator[str]:
     for where, source in _sources(config):
         yield from _source(where, source)
     yield from _other_kinds(config)
+    yield from check_branches(config)
     if config.rounds > 0:
         yield from _too_few(config)
 
@@ -171,7 +173,7 @@ def _other_kinds(config: Config) -> Iterator[str]:
         for name in source.of:
             phase = played.get(name)
             kind = phase and phase.name.partition("_")[0]
-            if isinstance(phase, BranchPhase) and needed == "branch" and phase.branch.at == "failed_turns":
+            if isinstance(phase, BranchPhase) and needed == "branch" and phase.branch.at in AT_FAILURES:
                 yield f"{where}.of: {name} leaves failures, expected branches of expert_turns"
             if needed is not None and kind not in (needed, None):
                 yield f"{where}.of: {kind} plays into {name}, of which it makes nothing; expected {needed}"

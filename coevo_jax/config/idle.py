@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from coevo_jax.config.check_beside import same_models
 from coevo_jax.config.check_marks import marks_of
 from coevo_jax.config.idle_playing import (
     greedy,
@@ -18,6 +19,7 @@ from coevo_jax.config.idle_playing import (
     plays_alone,
 )
 from coevo_jax.config.options import Config
+from coevo_jax.config.origin import Origin
 from coevo_jax.config.recipe import PairSource, lead_of, learnings_of
 from coevo_jax.config.strict import StrictModel
 
@@ -37,27 +39,6 @@ class Rule:
     keys: tuple[str, ...]  # dotted; NAME stands for any name
     decided_by: tuple[str, ...]  # keys that make them idle; whoever sets one of these later knows it
     why: Why
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Who set each dotted key, and whose settings are refused where they are idle."""
-
-    of: Mapping[str, str]
-    file: str | None  # the config itself, without the files it extends; None lets all that it sets pass
-    overrides: frozenset[str]
-
-    def chose(self, key: str, decided_by: tuple[str, ...]) -> bool:
-        """Whether a key was set by the config itself or an override, and not made idle by a later one."""
-        who = self.of.get(key)
-        if who in self.overrides:
-            return True
-        return who is not None and who == self.file and not any(map(self._overridden, decided_by))
-
-    def _overridden(self, key: str) -> bool:
-        return any(
-            who in self.overrides for other, who in self.of.items() if f"{other}.".startswith(f"{key}.")
-        )
 
 
 def idle_options(config: Config, origin: Origin) -> Iterator[str]:
@@ -84,6 +65,7 @@ def remarks(config: Config) -> Iterator[str]:
                 f"agents.{name}.reference_every is 1: at every step the agent is its own reference, so its "
                 "margins in the log will be 0"
             )
+    yield from same_models(config)
 
 
 def is_default(config: Config, key: str) -> bool:
@@ -121,9 +103,6 @@ def _show(value: Any) -> str:
     plain = value.model_dump(mode="json") if isinstance(value, StrictModel) else value
     text = json.dumps(plain, ensure_ascii=False, default=repr)
     return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-# Facts
 
 
 def _pairs(config: Config, name: str) -> list[PairSource]:
@@ -299,6 +278,9 @@ _LEARNING = _of_agents(
     *("max_pairs_per_kind", "pairs_kept", "sft_reduction", "turn_discount"),
     *("learning_rate", "warmup_fraction", "epochs", "keep_optimizer"),
 )
+_LLAMA3 = tuple(
+    f"model.rope_scaling.{name}" for name in ("low_freq_factor", "high_freq_factor", "original_max_positions")
+)
 
 RULES = (
     Rule(("rollout.server", *_EXPLORE, *_BUDGET, *_PREFERENCE, *_LEARNING), ("rounds",), _no_rounds),
@@ -321,14 +303,7 @@ RULES = (
         _all_windows,
     ),
     Rule(("model.rope_scaling",), ("model.rope_scaling.factor",), _unscaled),
-    Rule(
-        tuple(
-            f"model.rope_scaling.{name}"
-            for name in ("low_freq_factor", "high_freq_factor", "original_max_positions")
-        ),
-        ("model.rope_scaling.kind",),
-        _linear,
-    ),
+    Rule(_LLAMA3, ("model.rope_scaling.kind",), _linear),
     Rule(("model.layer_types",), ("model.num_layers",), _more_layer_types),
     Rule(("batch.pairs", "batch.step_pairs"), ("recipe",), _no_pairs_at_all),
     Rule(("batch.too_long",), (), _fits),

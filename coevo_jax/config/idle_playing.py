@@ -45,8 +45,9 @@ def other_temperatures(config: Config, name: str) -> str:
 
 def greedy(config: Config, _: str) -> str:
     """Nothing is drawn: all temperatures are 0."""
-    draws = config.explore.temperature or any(_own_temperatures(config))
-    return "" if draws else "explore.temperature is 0, which is greedy"
+    own = _own_temperatures(config)
+    shared = config.explore.temperature and (explorations_of(config.recipe) or None in own)
+    return "" if shared or any(own) else "explore.temperature is 0, which is greedy"
 
 
 def _own_temperatures(config: Config) -> list[float | None]:

@@ -10,9 +10,10 @@ from typing import Any
 
 from coevo_jax.config.architectures import complete_model
 from coevo_jax.config.check import check
-from coevo_jax.config.idle import Origin, idle_options
+from coevo_jax.config.idle import idle_options
 from coevo_jax.config.old_form import new_words, translated
 from coevo_jax.config.options import Config
+from coevo_jax.config.origin import Origin
 from coevo_jax.config.recipe_data import learners_in, override_recipe
 from coevo_jax.config.strict import ConfigError, inside, keys_of, nearest, validate
 from coevo_jax.config.yaml_text import parse_yaml, write_yaml

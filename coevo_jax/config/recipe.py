@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
+from coevo_jax.config.beside import BesideOptions
 from coevo_jax.config.recipe_built import AskOptions, BranchOptions, Built, Name, builder_name
 from coevo_jax.config.strict import StrictModel
 
@@ -122,6 +123,8 @@ class LearnOptions(StrictModel):
     """What it learns from."""
     name: Name | None = None
     """Tells learnings of one agent apart in a round; null is the agent's name."""
+    beside: BesideOptions | None = None
+    """A weak model whose logits are mixed with the agent's (WMSS); null learns from the agent's alone."""
 
     @property
     def pairs(self) -> tuple[PairSource, ...]:

@@ -6,6 +6,7 @@ from typing import Any
 from coevo_jax.config.strict import ConfigError, nearest
 
 KINDS = ("explore", "branch", "ask", "learn", "evaluate")
+BESIDE = "beside"  # the key of a learning that has keys of its own
 
 
 def learners_in(recipe: Any) -> list[str] | None:
@@ -37,9 +38,15 @@ def override_recipe(recipe: Any, parts: list[str], value: Any, source: str) -> N
     if len(parts) == 2:
         options[parts[1]] = value
         return
+    if parts[1] == BESIDE:  # no source has its name: a source's is that of a builder or a kind
+        _put(options, parts[1:], value, source)
+        return
     sources = {name: one for one in options.get("sources") or () if (name := _source_name(one))}
-    found = _one(sources, parts[1], f"{source}: recipe.{parts[0]}")
-    for part in parts[2:-1]:
+    _put(_one(sources, parts[1], f"{source}: recipe.{parts[0]}"), parts[2:], value, source)
+
+
+def _put(found: Any, parts: list[str], value: Any, source: str) -> None:
+    for part in parts[:-1]:
         found = found.setdefault(part, {})
         if not isinstance(found, dict):
             raise ConfigError(f"{source}: {part} has no keys of its own")

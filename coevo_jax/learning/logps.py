@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from coevo_jax.batch import PreferenceBatch
+from coevo_jax.batch import PreferenceBatch, TokenBatch
 from coevo_jax.learning.head import collisions, scored_logps
 from coevo_jax.models.lora import model_variables
 from coevo_jax.models.transformer import Params, Transformer, output_head
@@ -34,10 +34,8 @@ def view_logps(
       confidence: also return the mean over a view's tokens that weigh something of log p - log sum_v p_v^2,
         without a gradient (WPO, arXiv 2406.11827, eq. 4); None otherwise.
     """
-    tokens, variables = batch.tokens, model_variables(params, frozen)
-    hidden: Any = model.apply(variables, tokens.tokens, tokens.positions, tokens.visible_until)
-    parents_BKD = jnp.take_along_axis(hidden, jnp.asarray(tokens.source)[..., None], axis=1)
-    head_VD = output_head(variables["params"])
+    tokens = batch.tokens
+    head_VD, parents_BKD = parent_states(model, params, frozen, tokens)
     logps_BK = scored_logps(head_VD, parents_BKD, tokens.target, tokens.scored, mesh)
     logps_N = jnp.einsum("bk,bsk->bs", logps_BK, batch.view_weight).reshape(-1)
     if not confidence:
@@ -47,3 +45,13 @@ def view_logps(
     total_N = jnp.einsum("bk,bsk->bs", surplus_BK, seen_BSK).reshape(-1)
     count_N = jnp.sum(seen_BSK, axis=-1).reshape(-1)
     return logps_N, total_N / jnp.maximum(count_N, 1)
+
+
+def parent_states(
+    model: Transformer, params: Params, frozen: Params, tokens: TokenBatch
+) -> tuple[jax.Array, jax.Array]:
+    """The output head [V, D], and the hidden states of the scored tokens' parents [B, K, D]."""
+    variables = model_variables(params, frozen)
+    hidden: Any = model.apply(variables, tokens.tokens, tokens.positions, tokens.visible_until)
+    parents_BKD = jnp.take_along_axis(hidden, jnp.asarray(tokens.source)[..., None], axis=1)
+    return output_head(variables["params"]), parents_BKD

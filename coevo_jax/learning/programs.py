@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from jax.sharding import Mesh
 
 from coevo_jax.config.options import Config
-from coevo_jax.config.recipe import lead_of
+from coevo_jax.config.recipe import LearnOptions, lead_of, learnings_of
 from coevo_jax.learning.agent_loss import agent_losses
+from coevo_jax.learning.mixed_step import NO_PAIRS, Mixing, jit_entropies, jit_mixed_step
 from coevo_jax.learning.objective import AgentLoss
 from coevo_jax.learning.optimizer import make_optimizer
 from coevo_jax.learning.train_state import Learner, make_learner
@@ -14,8 +15,6 @@ from coevo_jax.learning.train_step import ScoreStep, StepPrograms, jit_score, ji
 from coevo_jax.models.attention_kinds import choose_attention
 from coevo_jax.models.lora import plain
 from coevo_jax.models.transformer import Transformer
-
-NO_PAIRS = AgentLoss(kinds=(), by_kind=())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +28,8 @@ class Learning:
     warm_learner: Learner  # of the warm start, which may train all parameters where agents have adapters
     warm_programs: StepPrograms
     score: ScoreStep
+    mixed: dict[Mixing, StepPrograms]  # of learnings with a weak model beside the policy
+    entropies: ScoreStep  # mean entropies of views
 
 
 def make_learning(config: Config, vocab_size: int, mesh: Mesh) -> Learning:
@@ -43,6 +44,9 @@ def make_learning(config: Config, vocab_size: int, mesh: Mesh) -> Learning:
     if config.model.lora is not None and config.model.lora.warm_start == "full":
         warm_learner = make_learner(plain(learner.model), learner.optimizer, mesh)
         warm_programs = _programs(warm_learner, warm_loss, mesh)
+    mixings = {mixing_of(one) for one in learnings_of(config.recipe) if one.beside is not None}
+    clip_norm = config.optimizer.clip_norm
+    alone = programs[warm_loss]
     return Learning(
         mesh=mesh,
         learner=learner,
@@ -51,7 +55,15 @@ def make_learning(config: Config, vocab_size: int, mesh: Mesh) -> Learning:
         warm_learner=warm_learner,
         warm_programs=warm_programs,
         score=jit_score(learner.model, mesh, learner.shardings, learner.frozen_shardings),
+        mixed={one: jit_mixed_step(learner, alone, one, clip_norm, mesh) for one in mixings},
+        entropies=jit_entropies(learner, mesh),
     )
+
+
+def mixing_of(learning: LearnOptions) -> Mixing:
+    """How a learning with a weak model beside the policy mixes the two."""
+    assert learning.beside is not None
+    return Mixing(mix=learning.beside.mix, train_weak=learning.beside.train_weak)
 
 
 def _programs(learner: Learner, loss: AgentLoss, mesh: Mesh) -> StepPrograms:

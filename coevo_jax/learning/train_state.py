@@ -39,6 +39,10 @@ class Agents:
         """The same agents with another state of one of them."""
         return replace(self, states={**self.states, name: state})
 
+    def without(self, name: str) -> "Agents":
+        """The same agents without one of them, if there is one of that name."""
+        return replace(self, states={other: state for other, state in self.states.items() if other != name})
+
 
 def fresh_state(params: Params, optimizer: optax.GradientTransformation, step: int = 0) -> TrainState:
     """A state with zero moments around `params` (not copied: the caller gives up the array or copies it)."""

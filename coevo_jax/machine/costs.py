@@ -22,6 +22,14 @@ class Cost:
     flops: float
     traffic: float  # bytes that memories read and write
 
+    def plus(self, other: "Cost") -> "Cost":
+        """The cost of both one after the other."""
+        return Cost(
+            model_flops=self.model_flops + other.model_flops,
+            flops=self.flops + other.flops,
+            traffic=self.traffic + other.traffic,
+        )
+
 
 NOTHING = Cost(model_flops=0, flops=0, traffic=0)
 
@@ -59,6 +67,12 @@ def cost_of(work: str, config: Config, vocab_size: int, *, trained: str = "", pr
     model = config.model
     if work in ("train", "score"):
         return _rows_cost(config, vocab_size, trained if work == "train" else "")
+    if work in ("train beside", "train both"):  # another model's logits beside the agent's
+        other = _rows_cost(config, vocab_size, trained if work == "train both" else "")
+        return _rows_cost(config, vocab_size, trained).plus(other)
+    if work == "update both":
+        one = cost_of("update", config, vocab_size, trained=trained)
+        return one.plus(one)
     if work == "update":
         weights = adapter_weights(model) if trained == "adapters" else whole_weights(model, vocab_size)
         # Gradient, weight and both moments are read, all but the gradient written; the norm reads it again.

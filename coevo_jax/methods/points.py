@@ -6,7 +6,9 @@ A point before turn k (counted from 0) replays the turns before k; the agent pla
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from coevo_jax.methods.material import Material, by_task
+from coevo_jax.methods.branches import distinct
+from coevo_jax.methods.material import Material
+from coevo_jax.methods.ranges import Count, Turn
 from coevo_jax.trajectory import Trajectory
 
 
@@ -18,7 +20,7 @@ class Point(NamedTuple):
     response: str | None = None  # written at that turn instead of what the agent would write
 
 
-def expert_turns(material: Material, *, count: int | None = None, first: int = 0) -> Iterator[Point]:
+def expert_turns(material: Material, *, count: Count | None = None, first: Turn = 0) -> Iterator[Point]:
     """The states along the experts of the round's tasks.
 
     With `count` M these are the M equally spaced ones of Exploring Expert Failures (arXiv 2504.13145): turns
@@ -37,7 +39,7 @@ def expert_turns(material: Material, *, count: int | None = None, first: int = 0
                     yield Point(expert, turn)
 
 
-def failed_turns(material: Material, *, count: int | None = None, first: int = 0) -> Iterator[Point]:
+def failed_turns(material: Material, *, count: Count | None = None, first: Turn = 0) -> Iterator[Point]:
     """The states along what agents played and failed, where another action might have led to success.
 
     Candidate steps of Verified Critical Step Optimization (arXiv 2602.03412). Which steps are tried is ours:
@@ -54,7 +56,7 @@ def failed_turns(material: Material, *, count: int | None = None, first: int = 0
                     yield Point(failure, turn)
 
 
-def turn_ends(material: Material, *, experts: bool = True) -> Iterator[Point]:
+def turn_ends(material: Material, *, experts: bool = True, first: Turn = 0) -> Iterator[Point]:
     """The states after each turn that does not end its episode, and after the first own turn of a branch.
 
     What a scorer that plays on from there reaches is the turn's value (IPR, arXiv 2406.11176, section 3.2):
@@ -62,15 +64,16 @@ def turn_ends(material: Material, *, experts: bool = True) -> Iterator[Point]:
 
     Args:
       experts: the turns of the experts, too.
+      first: the ends of turns before this one are left out.
     """
     for task_id in sorted(material.experts) if experts else ():
         expert = material.expert(task_id)
         if expert is not None:
-            for turn in range(1, len(expert.turns)):
+            for turn in range(first + 1, len(expert.turns)):
                 yield Point(expert, turn)
     for branch in _played(material):
         after = branch.first_own_turn + 1
-        if branch.finished and after < len(branch.turns):
+        if first < after < len(branch.turns):
             yield Point(branch, after)
 
 
@@ -83,7 +86,9 @@ def _spaced(turns: int, count: int | None) -> Sequence[int]:
 
 
 def _played(material: Material) -> Iterator[Trajectory]:
-    """Every trajectory of the collections once, in the order of tasks."""
+    """Every trajectory of the collections once, in the order of tasks.
+
+    A branch whose tokens another branch has as well stands for a state of its own.
+    """
     for played in material.played:
-        for trajectories in by_task(played).values():
-            yield from trajectories
+        yield from distinct(played)

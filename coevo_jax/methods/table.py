@@ -5,6 +5,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
+from coevo_jax.methods.beneficial_segments import beneficial_segments
 from coevo_jax.methods.better_over_worse import better_over_worse
 from coevo_jax.methods.expert_over import expert_over
 from coevo_jax.methods.expert_step_over import expert_step_over
@@ -13,8 +14,11 @@ from coevo_jax.methods.marks import graded
 from coevo_jax.methods.material import Imitation, Preference
 from coevo_jax.methods.parting import expert_over_at_parting, success_over_failure_at_parting
 from coevo_jax.methods.points import Point, expert_turns, failed_turns, turn_ends
+from coevo_jax.methods.proposals import agent_proposals, expert_proposals
 from coevo_jax.methods.questions import Question, why_expert
 from coevo_jax.methods.reflection import reflections
+from coevo_jax.methods.step_and_outcome import step_and_outcome
+from coevo_jax.methods.verified_branch import verified_branch
 from coevo_jax.methods.world_model import next_observations
 from coevo_jax.trajectory import Trajectory
 
@@ -27,6 +31,8 @@ PAIR_BUILDERS: dict[str, PairBuilder] = {
     "expert_over": expert_over,
     "better_over_worse": better_over_worse,
     "expert_step_over": expert_step_over,
+    "verified_branch": verified_branch,
+    "step_and_outcome": step_and_outcome,
     "expert_over_at_parting": expert_over_at_parting,
     "success_over_failure_at_parting": success_over_failure_at_parting,
 }
@@ -35,12 +41,15 @@ IMITATION_BUILDERS: dict[str, ImitationBuilder] = {
     "experts": experts,
     "next_observations": next_observations,
     "reflections": reflections,
+    "beneficial_segments": beneficial_segments,
     "graded": graded,
 }
 POINT_BUILDERS: dict[str, PointBuilder] = {
     "expert_turns": expert_turns,
     "failed_turns": failed_turns,
     "turn_ends": turn_ends,
+    "expert_proposals": expert_proposals,
+    "agent_proposals": agent_proposals,
 }
 QUESTION_BUILDERS: dict[str, QuestionBuilder] = {
     "why_expert": why_expert,

@@ -18,7 +18,7 @@ from coevo_jax.learning.train_state import Agents, Learner, TrainState
 from coevo_jax.models.huggingface.load import load_params
 from coevo_jax.models.transformer import Params
 from coevo_jax.phases.world import World
-from coevo_jax.run_folder.checkpoint import BASE, Checkpointer, stored_agents
+from coevo_jax.run_folder.checkpoint import BASE, WEAK, Checkpointer, stored_agents
 from coevo_jax.run_folder.manifest import Manifest, checkpoint_root
 from coevo_jax.run_folder.run import Run
 
@@ -34,19 +34,20 @@ def restore_agents(run: Run, world: World) -> Agents:
         frozen = _initial_base(run.config, learner)
     names = agents_of(run.config.recipe)
     if number is None:
-        return Agents(states={names[0]: _initial_agent(run.config, learner)}, frozen=frozen)
+        return Agents(states={names[0]: initial_agent(run.config, learner)}, frozen=frozen)
     if not warm_started:
         names = names[:1]
     found = run.checkpoints.agents(number)
     # A run that was forked may begin with the checkpoint of a run of another recipe, whose agents all agree.
     stored = [name for name in names if name in found] or [found[0]]
-    states = run.checkpoints.restore(number, dict.fromkeys(stored, learner.abstract()))
+    beside = [WEAK] if run.checkpoints.has_weak(number) else []  # a learning under way trains it
+    states = run.checkpoints.restore(number, dict.fromkeys([*stored, *beside], learner.abstract()))
     if names[0] not in states:
         states = {names[0]: states[stored[0]]}
     for name in names:
         if name not in states:
             states[name] = _copy_of(states[names[0]], learner)
-    return Agents(states={name: states[name] for name in names}, frozen=frozen)
+    return Agents(states={name: states[name] for name in (*names, *beside)}, frozen=frozen)
 
 
 def _initial_base(config: Config, learner: Learner) -> Params:
@@ -56,8 +57,8 @@ def _initial_base(config: Config, learner: Learner) -> Params:
     return load_params(Path(config.model.path), config.model, learner.abstract_frozen())
 
 
-def _initial_agent(config: Config, learner: Learner) -> TrainState:
-    """Fresh adapters, a checkpoint, or random weights."""
+def initial_agent(config: Config, learner: Learner) -> TrainState:
+    """Fresh adapters, a checkpoint, or random weights: what the warm start begins with."""
     if config.model.path is None or learner.frozen_shardings:
         return learner.init(config.seed)
     params = load_params(Path(config.model.path), config.model, learner.abstract().params)

@@ -1,7 +1,8 @@
 """The learning of a round: its pairs, references and optimizer steps (METHOD, steps 3 and 5)."""
 
 import json
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +25,9 @@ from coevo_jax.learning.optimizer import constant_rate
 from coevo_jax.learning.pull import pulls
 from coevo_jax.learning.train_state import Agents
 from coevo_jax.methods.material import Imitation, as_imitation
+from coevo_jax.methods.turns import turn_starts
 from coevo_jax.models.transformer import Params
+from coevo_jax.phases.beside import WeakModel, find_weak, weak_words, without_weak
 from coevo_jax.phases.material import built
 from coevo_jax.phases.world import World
 from coevo_jax.progress import CONSOLE, say
@@ -45,11 +48,13 @@ class _Lesson:
 
     kinds: tuple[str, ...]  # of pairs, whether there are any or not
     pair_set: PairSet
+    extras: Sequence[Extra]  # what is imitated without a pair
     plan: BatchPlan
     steps: int  # that are taken, epoch after epoch
     seed: int  # of their order
     budget: Budget
     marks: list[dict[str, Any]]  # of what is imitated, and how often; none where no mark is learned
+    beside: dict[str, Any]  # what the record says of a weak model beside the agent
 
     def records(self) -> dict[str, Any]:
         """What the phase's record says of it."""
@@ -64,15 +69,17 @@ class _Lesson:
             "shared": plan.shared,
             "learned_tokens": learned_tokens(plan, self.steps, self.seed),
         }
+        records |= _imitated_counts(self.extras)
         records |= {"marks": self.marks} if self.marks else {}
-        return records | ({"budget": self.budget} if self.budget else {})
+        return records | self.beside | ({"budget": self.budget} if self.budget else {})
 
 
 def learn(run: Run, world: World, agents: Agents, phase: Phase) -> Agents:
     """Train one agent for one round: collect pairs, score the references once, take the optimizer steps."""
     config = run.config.agents[phase.agent]
     record = run.begin(phase.name)
-    lesson = _lesson(run, world, phase, config)
+    weak = find_weak(run, world, agents, phase, record)
+    lesson = _lesson(run, world, phase, config, weak)
     pair_set, plan, steps = lesson.pair_set, lesson.plan, lesson.steps
     pairs_path = run.folder / "pairs" / f"{phase.stem}.jsonl"
     if run.leads:
@@ -107,7 +114,11 @@ def learn(run: Run, world: World, agents: Agents, phase: Phase) -> Agents:
         batches = references.batches_at(0, agents[phase.agent])
         records["pull"] = _pull(batches, len(plan.steps), beta, world.losses[phase.agent])
         record = replace(record, records=records)
-        planned = _plan_counts(plan) | {f"pull/{term}": pull for term, pull in records["pull"].items()}
+        planned = (
+            _plan_counts(plan)
+            | _beside_counts(records)
+            | {f"pull/{term}": pull for term, pull in records["pull"].items()}
+        )
         planned = {f"{phase.agent}/{name}": float(value) for name, value in planned.items()}
         run.log.write(int(agents[phase.agent].step), phase.name, planned)
         CONSOLE.print(f"{phase.name}: {_pull_words(records['pull'])}", soft_wrap=True)
@@ -118,28 +129,36 @@ def learn(run: Run, world: World, agents: Agents, phase: Phase) -> Agents:
         steps=steps,
         beta=beta,
         rate=lambda step, steps: constant_rate(step, steps, peak, config.warmup_fraction),
-        files=lambda: [pairs_path, plan_path, *references.files()],
+        files=lambda: [pairs_path, plan_path, *references.files(), *(weak.files if weak else [])],
+        arguments=None if weak is None else weak.arguments(),
     )
-    pace = Pace(world.learner, plan, world.mesh)
-    record, agents = optimize(run, world, world.programs[phase.agent], agents, phase, record, course, pace)
+    pace = Pace(world.learner, plan, world.mesh, beside=None if weak is None else weak.beside_passes)
+    programs = world.programs[phase.agent] if weak is None else weak.programs
+    record, agents = optimize(run, world, programs, agents, phase, record, course, pace)
+    agents = without_weak(agents)
     record = replace(record, records=records | {"checkpoint": run.next_checkpoint})
     run.commit(record, files=course.files(), agents=agents, finished=True)
-    kinds = ", ".join(f"{kind['count']} {kind['kind']}" for kind in records["pairs"]) or "no pairs"
+    learned = [*map(_kind_words, records["pairs"]), *_imitated_words(records)]
+    kinds = ", ".join(learned) or "no pairs"
     words = f"{kinds}; {record.position} steps, padding {plan.padding:.1%}, shared {plan.shared:.1%}"
+    told = _mark_words(lesson.marks), weak_words(records)
     say(
         record.name,
         record.seconds,
-        ", ".join(
-            filter(None, (words, _mark_words(lesson.marks), budget_words(lesson.budget), pace.words()))
-        ),
+        ", ".join(filter(None, (words, *told, budget_words(lesson.budget), pace.words()))),
     )
     return agents
 
 
-def _lesson(run: Run, world: World, phase: Phase, config: AgentConfig) -> _Lesson:
+def _lesson(run: Run, world: World, phase: Phase, config: AgentConfig, weak: WeakModel | None) -> _Lesson:
     """The pairs and trajectories of a round as batches, within the budget where there is one."""
     pairs, budget = _within_budget(run, world, phase, config, _paired(run, world, phase, config))
     pair_set, extras = _imitated(run, world, phase, pairs)
+    beside: dict[str, Any] = {}
+    if weak is not None:
+        extras, beside = weak.drawn(
+            pair_set, extras, lambda all_of_them: _pack(run, world, phase, config, pair_set, all_of_them)
+        )
     plan = _pack(run, world, phase, config, pair_set, extras)
     seed, steps = phase.seed(run.config.seed), config.epochs * len(plan.steps)
     asked = asked_of(run.config, phase, "learned_tokens")
@@ -147,9 +166,16 @@ def _lesson(run: Run, world: World, phase: Phase, config: AgentConfig) -> _Lesso
         steps = steps_of_budget(plan, asked, seed)
         budget |= {"learned_tokens": {"asked": asked, "reached": learned_tokens(plan, steps, seed)}}
     kinds = tuple(_learning(phase).kinds)
-    marks = _mark_counts(pair_set, extras)
     return _Lesson(
-        kinds=kinds, pair_set=pair_set, plan=plan, steps=steps, seed=seed, budget=budget, marks=marks
+        kinds=kinds,
+        pair_set=pair_set,
+        extras=tuple(extras),
+        plan=plan,
+        steps=steps,
+        seed=seed,
+        budget=budget,
+        marks=_mark_counts(pair_set, extras),
+        beside=beside,
     )
 
 
@@ -193,6 +219,11 @@ def _plan_counts(plan: BatchPlan) -> dict[str, float]:
         "plan/shared": plan.shared,
         "plan/microbatches": len(plan.batches),
     }
+
+
+def _beside_counts(records: dict[str, Any]) -> dict[str, float]:
+    """The draws beside a weak model, for the metrics log."""
+    return {f"beside/{name}": n for name, n in records.get("beside", {}).items() if name != "weak"}
 
 
 def _has_learned(run: Run, phase: Phase) -> bool:
@@ -282,8 +313,49 @@ def _pair_counts(pair_set: PairSet, kinds: Iterable[str]) -> list[dict[str, Any]
         sides = [(pair_set.trajectories[p.chosen], pair_set.trajectories[p.rejected]) for p in pairs]
         gap = float(np.mean([chosen.reward - rejected.reward for chosen, rejected in sides]))
         tasks = len({pair.task_id for pair in pairs})
-        counts.append({"kind": kind, "count": len(pairs), "tasks": tasks, "mean_reward_gap": gap})
+        count = {"kind": kind, "count": len(pairs), "tasks": tasks, "mean_reward_gap": gap}
+        counts.append(count | _turn_counts(pair_set, pairs))
     return counts
+
+
+def _turn_counts(pair_set: PairSet, pairs: Sequence[PreferencePair]) -> dict[str, Any]:
+    """How many pairs count from which turn of their rejected side, where some do not from the first.
+
+    Critical is a turn of a rejected side from which a pair counts; the share is of all turns of these sides.
+    """
+    if not any(pair.chosen_from or pair.rejected_from for pair in pairs):
+        return {}
+    by_turn = Counter(pair.rejected_from for pair in pairs)
+    sides = {pair.rejected for pair in pairs}
+    turns = sum(len(turn_starts(pair_set.trajectories[side])) for side in sides)
+    critical = len({(pair.rejected, pair.rejected_from) for pair in pairs})
+    return {
+        "by_turn": {str(turn): by_turn[turn] for turn in sorted(by_turn)},
+        "critical_turn_share": critical / turns,
+    }
+
+
+def _imitated_counts(extras: Iterable[Extra]) -> dict[str, Any]:
+    """Of what is imitated with weights of turns: how much, and the turns of weight 0."""
+    turns = [extra.turns for extra in extras]
+    left_out = sum(own.count(0.0) for own in turns if own is not None)
+    weighed = sum(own is not None for own in turns)
+    counts = {"trajectories": len(turns), "weighed": weighed, "turns_left_out": left_out}
+    return {"imitated": counts} if weighed else {}
+
+
+def _kind_words(count: dict[str, Any]) -> str:
+    """How many pairs of a kind there are, for people, who count turns from 1."""
+    by_turn = count.get("by_turn", {})
+    turns = ", ".join(f"{pairs} from turn {int(turn) + 1}" for turn, pairs in by_turn.items())
+    return f"{count['count']} {count['kind']}" + (f" ({turns})" if turns else "")
+
+
+def _imitated_words(records: dict[str, Any]) -> list[str]:
+    counts = records.get("imitated")
+    if counts is None:
+        return []
+    return [f"{counts['trajectories']} imitated without {counts['turns_left_out']} of their turns"]
 
 
 def _write_pairs(path: Path, pair_set: PairSet) -> None:

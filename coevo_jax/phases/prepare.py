@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from coevo_jax.config.check import slice_bounds
+from coevo_jax.config.check_branches import needing_experts
 from coevo_jax.config.options import Config
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.chat.format import chat_format
@@ -69,6 +70,7 @@ def _prepare(run: Run) -> None:
         check_held(config, chat)
         longest, prompt = longest_trajectory(config), env.system_prompt
         experts = load_experts(env, chat, list(tasks.values()), max_tokens=longest)
+        _require_explored_experts(config, env, experts)
         extra = None if imported is None else load_imported(imported, chat, prompt, max_tokens=longest)
     finally:
         env.close()
@@ -151,6 +153,25 @@ def _require_experts(config: Config, tasks: int, experts: Experts, imported: Exp
             f"{source}: none of {of} that fits "
             f"({found.missing} missing, {found.too_long} longer than batch.row_length)"
         )
+
+
+def _require_explored_experts(config: Config, env: Env, experts: Experts) -> None:
+    """Refuse a round without any expert where phases play from experts; say how many tasks have none."""
+    phases = needing_experts(config) if config.rounds else []
+    known = {expert.task_id for expert in experts.trajectories}
+    for where in dict.fromkeys(config.explore.tasks) if phases else ():
+        tasks = tasks_of(env, "train", where, "explore.tasks")
+        missing = sum(task.id not in known for task in tasks)
+        if missing == len(tasks):
+            raise ConfigError(
+                f"{env.name}: none of the {missing} tasks of explore.tasks {where} has an expert that fits, "
+                f"and {' and '.join(phases)} would play nothing"
+            )
+        if missing:
+            CONSOLE.print(
+                f"{' and '.join(phases)}: {missing} of the {len(tasks)} tasks of {where} have no expert that "
+                "fits, and are left out"
+            )
 
 
 def _expert_tasks(run: Run, env: Env) -> list[Task]:

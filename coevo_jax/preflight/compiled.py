@@ -13,8 +13,9 @@ import jax
 import jax.numpy as jnp
 
 from coevo_jax.config.options import Config
-from coevo_jax.config.recipe import agents_of, learners_of, together_of
-from coevo_jax.learning.programs import Learning
+from coevo_jax.config.recipe import LearnOptions, agents_of, learners_of, learnings_of, together_of
+from coevo_jax.learning.mixed_step import Beside, BothStates
+from coevo_jax.learning.programs import Learning, mixing_of
 from coevo_jax.learning.train_state import Learner, TrainState
 from coevo_jax.learning.train_step import StepPrograms
 from coevo_jax.preflight.arrays import Tree, abstract_batch, array, placed
@@ -27,6 +28,7 @@ from coevo_jax.sampling.engine_programs import EnginePrograms, jit_engine
 
 # The warm start where it is the reference: restored, with its moments, to be scored.
 REFERENCE = ("reference: parameters", "reference: Adam's moments")
+WEAK_MODEL = ("weak model: parameters", "weak model: Adam's moments")  # beside an agent that imitates
 # What each agent that plays by itself has: its weights, its slots, and the beginning that its prompts share.
 LANE = COPY, SLOTS, PREFIX = "roll-out copy", "slots (KV cache)", "kept prefix"
 
@@ -161,15 +163,49 @@ class Programs:
         learners = learners_of(self.config.recipe)
         done: list[StepPrograms] = []
         for name in learners:
-            own = self.run.programs[name]
-            if own not in done:
+            own, learnings = self.run.programs[name], learnings_of(self.config.recipe, name)
+            if own not in done and any(one.beside is None for one in learnings):
                 accumulated = self.config.batch.step_pairs is not None
                 title = "DPO" if name == learners[0] else f"{name}'s DPO"
                 programs += self._steps(title, name, own, learner, accumulated=accumulated, resident=resident)
                 done.append(own)
+        for name in learners:
+            for learning in learnings_of(self.config.recipe, name):
+                if learning.beside is not None and self.run.mixed[mixing_of(learning)] not in done:
+                    programs += self._mixed(name, learning, learner, resident)
+                    done.append(self.run.mixed[mixing_of(learning)])
         if any(self.config.agents[name].reference == "warm_start" for name in learners):
             resident |= dict(zip(REFERENCE, (agent.params, agent.opt_state), strict=True))
         return CompiledPhase(name="learning", resident=resident, programs=tuple(programs))
+
+    def _mixed(
+        self, name: str, learning: LearnOptions, learner: Learner, resident: dict[str, Tree]
+    ) -> Iterator[Program]:
+        """The programs of a learning with a weak model beside the agent, which stays in memory meanwhile."""
+        agent, base = learner.abstract(), learner.abstract_frozen() if learner.frozen_shardings else {}
+        mixing = mixing_of(learning)
+        batch = abstract_batch(self.config.batch, self.run.mesh)
+        resident |= {WEAK_MODEL[0]: agent.params}
+        state, beside = agent, Beside(base=base, weak=agent.params)
+        if mixing.train_weak:
+            resident |= {WEAK_MODEL[1]: agent.opt_state}
+            state, beside = BothStates(strong=agent, weak=agent), Beside(base=base, weak={})
+        yield Program(
+            name="entropies",
+            work="score",
+            lower=lambda: _lower(self.run.entropies, agent.params, base, batch),
+            holds=(f"{name}: parameters", "frozen base"),
+            frees=("gradients", WEAK_MODEL[1]),
+        )
+        yield from self._steps(
+            "mixed",
+            name,
+            self.run.mixed[mixing],
+            learner,
+            accumulated=self.config.batch.step_demonstrations is not None,
+            resident=resident,
+            arguments=(state, beside),
+        )
 
     def _steps(
         self,
@@ -180,13 +216,23 @@ class Programs:
         *,
         accumulated: bool,
         resident: dict[str, Tree],
+        arguments: tuple[Any, Any] | None = None,
     ) -> Iterator[Program]:
-        """The programs of an optimizer step: of one microbatch, or of several that add up their gradients."""
-        state = learner.abstract()
-        base = learner.abstract_frozen() if learner.frozen_shardings else {}
+        """The programs of an optimizer step: of one microbatch, or of several that add up their gradients.
+
+        Args:
+          arguments: the state and what is frozen, with a weak model beside the agent's.
+        """
+        state: Any = learner.abstract()
+        base: Any = learner.abstract_frozen() if learner.frozen_shardings else {}
+        work, weak = "train", ()
+        if arguments is not None:
+            state, base = arguments
+            both = isinstance(state, BothStates)
+            work, weak = "train both" if both else "train beside", WEAK_MODEL[: 2 if both else 1]
         batch, scalar = abstract_batch(self.config.batch, self.run.mesh), array(jnp.float32)
         names = {"parameters": f"{agent}: parameters", "moments": f"{agent}: Adam's moments"}
-        held = (names["parameters"], "frozen base")
+        held = (names["parameters"], "frozen base", *weak[:1])
         trained = "adapters" if learner.frozen_shardings else "all"
         # Demonstrations and pairs are batches of one form, and agents with one loss share its programs.
         make = partial(Program, trained=trained, frees=REFERENCE)
@@ -194,10 +240,10 @@ class Programs:
         if not accumulated:
             yield make(
                 name=f"{title} step",
-                work="train",
+                work=work,
                 compiled_as=f"whole {shared}",
                 lower=lambda: programs.whole.lower(state, base, batch, scalar, scalar),
-                holds=(*held, names["moments"]),
+                holds=(*held, names["moments"], *weak[1:]),
             )
             return
         resident["gradients"] = state.params
@@ -221,17 +267,17 @@ class Programs:
         else:
             yield make(
                 name=f"{title} microbatch",
-                work="train",
+                work=work,
                 compiled_as=f"accumulate {shared}",
                 lower=lambda: programs.accumulate.lower(state.params, state.params, base, batch, scalar),
                 holds=(*held, "gradients"),
             )
         yield make(
             name=f"{title} update",
-            work="update",
+            work="update both" if len(weak) > 1 else "update",
             compiled_as=f"apply {shared}",
             lower=lambda: programs.apply.lower(state, state.params, scalar),
-            holds=(names["parameters"], names["moments"], "gradients"),
+            holds=(names["parameters"], names["moments"], "gradients", *(weak if len(weak) > 1 else ())),
         )
 
     def _all_agents(self) -> dict[str, Tree]:

@@ -29,6 +29,7 @@ from coevo_jax.run_folder.results import Results, save_results
 from coevo_jax.run_folder.stopping import StopRequest
 from coevo_jax.run_folder.tensorboard import EventFile
 from coevo_jax.run_folder.wandb_log import WandbLog
+from coevo_jax.run_folder.weak_models import needed_checkpoints
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,13 +168,14 @@ class Run:
         self._unpruned = True
 
     def _prune(self) -> None:
-        """Keep the newest permanent checkpoints, and that of the warm start: both agents begin with it."""
+        """Keep the newest permanent checkpoints, that of the warm start, and those of weak models."""
         newest = self.manifest.checkpoint
         assert newest is not None
         keep = self.config.checkpoint.keep
         kept = set(range(0 if keep == "all" else newest - keep + 1, newest + 1))
         warm_start = self.manifest.record("warm_start")
         kept |= {warm_start.records["checkpoint"]} if warm_start else set()
+        kept |= needed_checkpoints(self.config, self.manifest)
         self.checkpoints.prune(kept, newest)
         self._unpruned = False
 

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -35,6 +36,22 @@ BatchSource = Callable[[int, TrainState], Sequence[PreferenceBatch]]
 
 
 @dataclass(frozen=True, kw_only=True)
+class StepArguments:
+    """What of the agents a step takes, and how they are afterwards."""
+
+    take: Callable[[Agents], tuple[Any, Any]]  # -> the state that is trained, and what is frozen
+    give: Callable[[Agents, Any], Agents]
+
+
+def alone(agent: str) -> StepArguments:
+    """An agent's own state, and the base that adapters adapt."""
+    return StepArguments(
+        take=lambda agents: (agents[agent], agents.frozen),
+        give=lambda agents, state: agents.having(agent, state),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class StepPlan:
     """What a phase's steps learn from, and how."""
 
@@ -44,6 +61,7 @@ class StepPlan:
     beta: float
     rate: Callable[[int, int], float]  # (position, steps) -> learning rate
     files: Callable[[], list[Path]]  # what a commit on the way records beside the state
+    arguments: StepArguments | None = None  # of a learning with another model beside the agent's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +98,8 @@ def optimize(
     """
     watch = Stopwatch(record.seconds)
     steps, every = course.steps, run.config.checkpoint.every_steps
-    state = agents[phase.agent]
+    arguments = course.arguments or alone(phase.agent)
+    state, frozen = arguments.take(agents)
     first = int(state.step) - record.position + 1  # what the log calls the step at position 0
     beta = put_scalar(learning.mesh, course.beta)
     pending: tuple[_Step, Metrics] | None = None
@@ -93,7 +112,7 @@ def optimize(
             number, done = first + step.position, step.position + 1
             trace.before(number, state)
             with jax.profiler.StepTraceAnnotation("train", step_num=number):
-                state, metrics = take_step(programs, state, agents.frozen, step.batches, beta, step.rate)
+                state, metrics = take_step(programs, state, frozen, step.batches, beta, step.rate)
             trace.after(number, state)
             taken, step = (step, metrics | {"learning_rate": (step.rate, np.float32(1))}), None
             stops = run.stop.asked()
@@ -110,7 +129,7 @@ def optimize(
             if commits:
                 shown.show(done, _log(run, phase, first, pace, course.beta, *pending))
                 pending = None
-                agents = agents.having(phase.agent, state)
+                agents = arguments.give(agents, state)
                 record = replace(record, position=done, seconds=watch.seconds)
                 with jax.transfer_guard("allow"):
                     record = run.commit(record, files=course.files(), agents=agents, finished=False)
@@ -122,7 +141,7 @@ def optimize(
         if pending is not None:
             _log(run, phase, first, pace, course.beta, *pending)
     record = replace(record, position=steps, seconds=watch.seconds)
-    return record, agents.having(phase.agent, state)
+    return record, arguments.give(agents, state)
 
 
 def _put_step(

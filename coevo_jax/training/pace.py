@@ -29,11 +29,18 @@ class Pace:
         out where no rate is known.
     """
 
-    def __init__(self, learner: Learner, plan: BatchPlan, mesh: Mesh) -> None:
+    def __init__(self, learner: Learner, plan: BatchPlan, mesh: Mesh, beside: str | None = None) -> None:
+        """Begin the clock of a plan.
+
+        Args:
+          beside: what a step trains of another model beside the agent's, "" for a forward pass alone; None
+            where there is no other.
+        """
         model, trained = learner.model, "adapters" if learner.frozen_shardings else "all"
         self._tokens = plan.tokens
+        passes = (trained,) if beside is None else (trained, beside)
         self._flops = [
-            batch_flops(model.config, model.vocab_size, batch, tokens, trained)
+            sum(batch_flops(model.config, model.vocab_size, batch, tokens, one) for one in passes)
             for batch, tokens in zip(plan.batches, plan.tokens, strict=True)
         ]
         self._steps = len(plan.steps)  # of an epoch

@@ -38,6 +38,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 METHODS = sorted(path.name for path in CONFIGS.glob("quickstart*.yaml"))
 SHORT = ("warm_start.epochs=5", "explore.tasks=['40:50']", "evaluate.tasks=':9'")
 SOLVES = "warm_start.epochs=30"  # so that there are successes to imitate
+WAVERS = ("warm_start.epochs=16", "explore.temperature=1.3")  # so that there are failures near success
 TOTALS = {"pairs": [9], "explored_tokens": [500], "learned_tokens": [1500]}
 
 
@@ -53,9 +54,11 @@ def method(name: str) -> tuple[str, ...]:
         own = keys if imitates else keys - {"sft_reduction"}  # which would be refused as doing nothing
         values = one.model_dump(mode="json", include=own)
         options += [override(f"agents.{agent}.{key}", value) for key, value in values.items()]
-    options += [f"method={config.method}", f"rounds={min(config.rounds, 1)}"]
+    later = any(one.reference == "warm_start" for one in config.agents.values())  # tells in round 2 first
+    options += [f"method={config.method}", f"rounds={2 if later else min(config.rounds, 1)}"]
     options += [f"explore.samples={config.explore.samples}"]
     options += [SOLVES] if "successes" in options[0] or "graded" in options[0] else []
+    options += WAVERS if "verified_branch" in options[0] else []
     if config.budget.match:  # of a run that is not here: numbers in its place
         options.append(override("budget", {name: TOTALS[name] for name in config.budget.match}))
     if config.model.lora is not None:
@@ -114,6 +117,20 @@ OPTIONS = {
     "apart": ("explore.together=false",),
     "one block": ("explore.block_tasks=50",),
     "imitation by steps": (alone(SUCCESSES), SOLVES, "batch.step_demonstrations=3"),
+    "beside the warm start": (
+        *("recipe=wmss", SOLVES, "rounds=2", "recipe.learn_target.beside.weak=warm_start"),
+        *("recipe.learn_target.beside.mix=0.3", "recipe.learn_target.beside.sampling.draws=7"),
+        *("model.lora.rank=4", "agents.target.turn_discount=0.8"),
+    ),
+    "beside a trained model": (
+        *("recipe=wmss", SOLVES, "rounds=2", "recipe.learn_target.beside.train_weak=true"),
+        *("batch.step_demonstrations=5", "agents.target.keep_optimizer=true"),
+    ),
+    "beside it without draws": ("recipe=wmss", SOLVES, "recipe.learn_target.beside.sampling=null"),
+    "beside it with nothing to learn": (
+        alone(SUCCESSES),
+        *("recipe.learn_target.beside={mix: 0.5}", "warm_start.learning_rate=1e-9"),
+    ),
     "nothing to learn": (alone(SUCCESSES), "warm_start.learning_rate=1e-9"),
     "moments kept after a learning of nothing": (
         recipe(

@@ -25,11 +25,12 @@ def eto(source: str) -> list[Any]:
     return [*phases, {"evaluate": {"agent": "target"}}]
 
 
-def branching(temperature: float) -> list[Any]:
-    """A recipe in which an agent plays from the middle of experts alone."""
-    branch = {"agent": "target", "at": "expert_turns", "into": "own", "temperature": temperature}
-    sources = [{"pairs": "expert_step_over", "of": "own", "dpo": 0.5}]
-    return [{"branch": branch}, {"learn": {"agent": "target", "sources": sources}}]
+def branching(**options: Any) -> dict[str, Any]:
+    """A recipe in which nothing is explored from the tasks' starts."""
+    phases = [{"branch": {"agent": "target", "into": "own", "at": "expert_turns"} | options}]
+    sources = [{"pairs": "expert_over", "of": "own"}]
+    phases += [{"learn": {"agent": "target", "sources": sources}}]
+    return {"recipe": [*phases, {"evaluate": {"agent": "target"}}]}
 
 
 # What makes the options of a rule idle, by the name of its reason.
@@ -38,8 +39,8 @@ SITUATIONS: dict[str, dict[str, Any]] = {
     "_no_adapter": {"rounds": 0},
     "greedy": {"explore": {"temperature": 0}},
     "plays_alone": {},
-    "no_exploration": {"recipe": "stepagent-reward"},
-    "other_temperatures": {"recipe": branching(0.5)},
+    "no_exploration": branching(),
+    "other_temperatures": branching(temperature=0.7),
     "lead_never_explores": {"recipe": "stepagent-reward"},
     "why": {"rounds": 1},  # of a list that is longer
     "never_plays": {"rollout": {"server": SERVER}},
@@ -204,6 +205,14 @@ def test_an_option_that_a_later_word_makes_idle_passes(tmp_path):
     load_config(path, [*weights, "recipe.learn_target.failure_failure.sft=1"])
     message = refusal(path, ["explore.temperature=0", "explore.min_p=0.1"])
     assert message.startswith("override 'explore.min_p=0.1': explore.min_p: found 0.1, which does nothing")
+
+
+def test_what_branches_sample_by_is_not_idle(tmp_path):
+    warm = branching(temperature=0.7)["recipe"]
+    both = {"recipe": [{"explore": {"agent": "target"}}, *warm]}
+    load_config(write(tmp_path / "warm.yaml", both | {"explore": {"temperature": 0, "top_p": 0.9}}))
+    cold = write(tmp_path / "cold.yaml", branching(temperature=0.0))
+    assert "which is greedy" in refusal(cold, ["explore.top_p=0.9"])
 
 
 def test_an_idle_options_default_may_be_said(tmp_path):

@@ -121,13 +121,8 @@ def test_co_evolution_is_printed_as_it_is_shipped():
 
 
 def test_the_builders_and_their_options_are_those_of_the_table():
-    rows = dict(
-        re.findall(
-            r"^\| `(\w+)` \| (?:pairs|imitation|points|questions): (.*) \|$",
-            TEXT["docs/method.md"],
-            re.MULTILINE,
-        )
-    )
+    pattern = re.compile(r"^\| `(\w+)` \| (?:pairs|imitation|points|questions): (.*) \|$", re.MULTILINE)
+    rows = dict(pattern.findall(TEXT["docs/method.md"]))
     functions = {name: function for table in BUILDERS.values() for name, function in table.items()}
     assert set(rows) == set(functions)
     for name, function in functions.items():

@@ -191,6 +191,26 @@ def test_demonstrations_and_pairs_share_one_program(checked):
     assert named["SFT microbatch"] == named["DPO microbatch"] != ""
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("train_weak", [False, True])
+def test_a_weak_model_beside_the_agent_is_resident_and_its_pass_is_counted(train_weak, tmp_path):
+    """The plain step of the agent is not among the learning's programs: nothing takes one."""
+    own = ("recipe=wmss", "agents={target: {}}", "model.num_layers=1", *BOUNDED)
+    weak = f"recipe.learn_target.beside.train_weak={str(train_weak).lower()}"
+    config = tiny_config(tmp_path, *own, weak)
+    learned = preflight(config, find_machine(None)).phases[2]
+    names = [one.program.name for one in learned.results]
+    assert names == ["reference scoring", "entropies", "mixed step"]
+    parts = ("parameters", "Adam's moments")[: 2 if train_weak else 1]
+    assert set(learned.phase.resident) >= {f"weak model: {part}" for part in parts}
+    step = learned.results[-1].program
+    assert set(step.holds) >= {f"weak model: {part}" for part in parts}
+    vocab = config.tokenizer.vocab_size
+    alone, score = (cost_of(work, config, vocab, trained="all").flops for work in ("train", "score"))
+    wanted = 2 * alone if train_weak else alone + score
+    assert cost_of(step.work, config, vocab, trained="all").flops == pytest.approx(wanted)
+
+
 def test_sharding_is_printed_with_every_array(checked):
     text = text_of(sharding_table(checked.plan))
     assert "layers/gate" in text and "fsdp, tensor" in text and "data 2 x fsdp 2 x tensor 2" in text
