@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from coevo_jax.config.options import Config
 from coevo_jax.config.recipe import (
+    AskOptions,
+    AskPhase,
     BranchOptions,
     BranchPhase,
     ExplorePhase,
@@ -27,6 +29,7 @@ class Phase:
     mark: str = ""  # that a phase that plays plays under
     learning: LearnOptions | None = None  # what a phase that learns learns from
     branching: BranchOptions | None = None  # from where a phase plays on that does not begin at tasks' starts
+    asking: AskOptions | None = None  # what a phase asks
 
     def seed(self, root: int) -> int:
         """Seed of the host's randomness in this phase."""
@@ -55,11 +58,13 @@ def schedule(config: Config) -> tuple[Phase, ...]:
     rounds = []
     for number in range(1, config.rounds + 1):
         for phase in config.recipe:
-            mark, learning, branching = "", None, None
+            mark, learning, branching, asking = "", None, None, None
             if isinstance(phase, ExplorePhase):
                 kind, collection, mark = "explore", phase.explore.collection, phase.explore.mark
             elif isinstance(phase, BranchPhase):
                 kind, collection, branching = "branch", phase.branch.into, phase.branch
+            elif isinstance(phase, AskPhase):
+                kind, collection, asking = "ask", phase.ask.into, phase.ask
             elif isinstance(phase, LearnPhase):
                 kind, collection, learning = "learn", "", phase.learn
             else:
@@ -75,6 +80,7 @@ def schedule(config: Config) -> tuple[Phase, ...]:
                     mark=mark,
                     learning=learning,
                     branching=branching,
+                    asking=asking,
                 )
             )
     return (*opening, *rounds)

@@ -26,6 +26,10 @@ class Ending(StrEnum):
     TOKEN_LIMIT = "token_limit"
     FAULT = "fault"  # the environment broke: counted, never training data
     LOST = "lost"  # a replayed beginning did not come back the same: counted, never training data
+    ANSWERED = "answered"  # no episode: an agent was asked a question, and ended its answer
+
+
+UNPLAYED = (Ending.FAULT, Ending.LOST, Ending.ANSWERED)  # say nothing of who played
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +61,15 @@ class Branch:
     tokens: int  # of the beginning, as the other has them; the agent writes from there on
 
 
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """The turn of an episode that an agent was asked about."""
+
+    collection: str  # of the episode, or "expert"
+    sample: int  # of the episode
+    turn: int  # from 0
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Trajectory:
     """The record of one episode, with the very tokens the engine consumed and produced.
@@ -76,12 +89,13 @@ class Trajectory:
     logps: np.ndarray  # float32 [L]: log-probability at temperature 1; 0 where agent_mask is False
     collection: str = ""  # by which a recipe names what it stands in; "" where that is not known
     branch: Branch | None = None  # None where the episode was played from its task's start
+    about: About | None = None  # of an answer alone, whose prompt is the question
     mark: str = ""  # that its prompt is under (`methods.marks`); "" has none
 
     @property
     def finished(self) -> bool:
         """Whether it was played to an end that says something of who played."""
-        return self.ending not in (Ending.FAULT, Ending.LOST)
+        return self.ending not in UNPLAYED and self.about is None
 
     @property
     def first_own_turn(self) -> int:
@@ -100,14 +114,18 @@ class Trajectory:
 
     @property
     def failure(self) -> bool:
-        """A failure is any finished trajectory with reward < 1; a fault and a lost one are neither."""
+        """A failure is any finished trajectory with reward < 1; what is not finished is neither."""
         return self.finished and self.reward < SOLVED_REWARD
 
 
 def count_endings(trajectories: Iterable[Trajectory]) -> dict[str, int]:
-    """How often episodes ended in each way; `lost` only where some were, which only branches can be."""
+    """How often episodes ended in each way; `lost` and `answered` only where some were.
+
+    Only branches can be lost, and only questions answered.
+    """
     counts = Counter(trajectory.ending for trajectory in trajectories)
-    return {str(ending): counts[ending] for ending in Ending if ending is not Ending.LOST or counts[ending]}
+    rare = (Ending.LOST, Ending.ANSWERED)
+    return {str(ending): counts[ending] for ending in Ending if ending not in rare or counts[ending]}
 
 
 @dataclass(frozen=True, kw_only=True)

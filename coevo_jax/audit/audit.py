@@ -13,6 +13,7 @@ from coevo_jax.audit.opening import SCORED
 from coevo_jax.audit.order import Phase, finished
 from coevo_jax.audit.pairs import counts, derive_all, derive_pairs, pair_check
 from coevo_jax.audit.plans import plan_check
+from coevo_jax.audit.questions import question_check
 from coevo_jax.audit.reading import RunFiles, open_files
 from coevo_jax.audit.reinforced_plans import reinforced_check
 from coevo_jax.audit.report import Entry, report_checks
@@ -34,6 +35,8 @@ def run_audit(folder: Path, scored: int | None = SCORED) -> Iterator[Check]:
     yield from whose_checks(files, tasks)
     for phase in finished(files, "branch"):
         yield branch_check(files, phase, tasks)
+    for phase in finished(files, "ask"):
+        yield question_check(files, phase)
     yield from token_checks(files, tasks, agents, scored)
     for phase in finished(files, "explore"):
         yield from budget_checks(files, phase)

@@ -20,8 +20,8 @@ import numpy as np
 from coevo_jax.audit.branch_lessons import alike, left_by, once_each
 from coevo_jax.audit.check import Check, differs, judge
 from coevo_jax.audit.order import Phase
-from coevo_jax.audit.pairs import Round, round_of
 from coevo_jax.audit.reading import Episode, RunFiles, read_episodes
+from coevo_jax.audit.round import Round, round_of
 from coevo_jax.audit.sides import Side
 from coevo_jax.audit.whose import Tasks, episode_problems, shard_problems
 

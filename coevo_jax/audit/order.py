@@ -17,6 +17,8 @@ from coevo_jax.config.agents import AgentConfig
 from coevo_jax.config.beside import BesideOptions
 from coevo_jax.config.options import Config
 from coevo_jax.config.recipe import (
+    AskOptions,
+    AskPhase,
     BranchOptions,
     BranchPhase,
     ExplorePhase,
@@ -36,7 +38,7 @@ class Phase:
     """A phase of a run, as the audit derives it from the recipe."""
 
     name: str
-    kind: Literal["prepare", "warm_start", "explore", "branch", "learn", "evaluate"]
+    kind: Literal["prepare", "warm_start", "explore", "branch", "ask", "learn", "evaluate"]
     agent: str
     round: int = 0
     collection: str = ""  # what the shards of a phase that plays are called
@@ -44,6 +46,7 @@ class Phase:
     learning: str = ""  # what the files of a learning are called, beside its round
     sources: tuple[Source, ...] = field(default=(), compare=False)  # of what is learned
     branching: BranchOptions | None = field(default=None, compare=False)  # where episodes are left
+    asking: AskOptions | None = field(default=None, compare=False)  # what is asked
     beside: BesideOptions | None = field(default=None, compare=False)  # of a learning on mixed logits
 
     @property
@@ -127,6 +130,16 @@ def _in_round(number: int, phase: RecipePhase) -> Phase:
             agent=phase.branch.agent,
             collection=into,
             branching=phase.branch,
+        )
+    if isinstance(phase, AskPhase):
+        into = phase.ask.into
+        return Phase(
+            name=f"round-{number:02d}/ask_{into}",
+            kind="ask",
+            round=number,
+            agent=phase.ask.agent,
+            collection=into,
+            asking=phase.ask,
         )
     if isinstance(phase, LearnPhase):
         agent, learning = phase.learn.agent, phase.learn.name or phase.learn.agent

@@ -3,6 +3,7 @@
 A source of a learning names who makes its pairs, out of which collections of the round:
 
     expert_over         a task's expert and every trajectory of it, the one with more reward preferred
+    expert_step_over    an expert's step and an agent's own at its state (`own_steps`)
     better_over_worse   two trajectories of one task, failures or all, the one with more reward preferred;
                         `across` never takes both out of one collection
     expert_over_at_parting, success_over_failure_at_parting
@@ -14,14 +15,14 @@ and as many more is cut off. Of each kind and task as many pairs are kept as the
 order. The same tokens, counted from the same turns on, stand in a pair once, under the kind that comes first
 and the name of the first trajectory that has them. Beside the pairs stand what is imitated: `successes`,
 `experts` of what was played, or all of it, `graded` (`audit.marks`). What is learned of branches,
-`branch_lessons` derives; what a function of the user's own makes is not derived.
+`branch_lessons` and `own_steps` derive; what a function of the user's own makes is not derived.
 """
 
 import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from itertools import chain, combinations, product
 from typing import Any
 
@@ -33,68 +34,20 @@ from coevo_jax.audit.draws import counts_of, drawn_extras
 from coevo_jax.audit.keeping import order, spread
 from coevo_jax.audit.lessons import Lesson
 from coevo_jax.audit.marks import graded
-from coevo_jax.audit.order import Phase, asked_of, expected_phases, kind_of, learn_options
+from coevo_jax.audit.order import Phase, asked_of, kind_of, learn_options
+from coevo_jax.audit.own_steps import foretold, reasoned, step_pairs
 from coevo_jax.audit.parting import at_parting
-from coevo_jax.audit.reading import Episode, RunFiles, read_episodes
+from coevo_jax.audit.reading import RunFiles
 from coevo_jax.audit.reinforced import derive_reinforced
-from coevo_jax.audit.rendering import Rendering, open_rendering
+from coevo_jax.audit.round import Round, round_of
 from coevo_jax.audit.rows import teachable
 from coevo_jax.audit.sides import Imitated, Key, Pair, Side, Turns, by_task, cut, weights_of_turns
-from coevo_jax.audit.whose import tasks_in
 from coevo_jax.config.agents import AgentConfig
 from coevo_jax.config.options import Config
-from coevo_jax.config.recipe import BranchOptions, ImitationSource, PairSource
+from coevo_jax.config.recipe import ImitationSource, PairSource
 
 # Where a source does not say.
 EXTRA_TURNS = {"expert_over": 5, "better_over_worse": None, "expert_over_at_parting": 5}
-COLUMNS = ("tokens", "agent_mask", "prompt", "turns")
-
-
-class Round:
-    """What was played in a phase's round, and the experts; each file is read once."""
-
-    def __init__(self, files: RunFiles, number: int) -> None:
-        self._files, self._number = files, number
-        self._played: dict[str, list[Side]] = {}
-        phases = [phase for phase in expected_phases(files.config) if phase.kind == "explore"]
-        self._marks = {phase.collection: phase.mark for phase in phases}
-
-    @cached_property
-    def rendering(self) -> Rendering:
-        """What a prompt's tokens are; the system prompt is the environment's."""
-        return open_rendering(self._files.folder / "tokenizer", tasks_in(self._files).opened_prompt())
-
-    @cached_property
-    def experts(self) -> list[Side]:
-        path = self._files.folder / "trajectories/experts.parquet"
-        episodes: Iterator[Episode] = read_episodes(path, COLUMNS)
-        return [Side(source="expert", episode=e, length=len(e.tokens)) for e in episodes]
-
-    @cached_property
-    def expert_of(self) -> dict[str, Side]:
-        """The expert of each task, if it wrote anything."""
-        return {side.episode.task_id: side for side in self.experts if len(side.episode.run_ends)}
-
-    @cached_property
-    def is_error(self) -> Callable[[str], bool]:
-        """What tells an error of the run's environment."""
-        return tasks_in(self._files).told_errors()
-
-    def played(self, source: PairSource | ImitationSource | BranchOptions) -> list[list[Side]]:
-        """The collections that a source names, in its order."""
-        return [self._collection(name) for name in source.of]
-
-    def _collection(self, name: str) -> list[Side]:
-        if name not in self._played:
-            paths = self._files.collection(self._number, name)
-            if not paths:
-                raise NotCheckable(f"no committed shards of {name} in round {self._number}")
-            episodes = (e for path in paths for e in read_episodes(path, COLUMNS))
-            mark = self._marks.get(name, "")
-            self._played[name] = [
-                Side(source=name, episode=e, length=len(e.tokens), mark=mark) for e in episodes
-            ]
-        return self._played[name]
 
 
 @lru_cache(maxsize=1)  # the checks of a phase follow each other
@@ -147,12 +100,6 @@ def derive_pairs(files: RunFiles, phase: Phase) -> list[Pair]:
     if asked is not None:
         pairs = _within_budget(lesson(pairs, []), asked, config, files.config)
     return lesson(pairs, []).pairs
-
-
-@lru_cache(maxsize=1)
-def round_of(files: RunFiles, phase: Phase) -> Round:
-    """What was played in a phase's round."""
-    return Round(files, phase.round)
 
 
 def _within_budget(made: Lesson, asked: int, config: AgentConfig, run: Config) -> list[Pair]:
@@ -208,6 +155,18 @@ def _better_over_worse(source: PairSource, found: Round) -> list[Pair]:
             couples = list(combinations(chain(*able), 2))
         pairs += _preferences(source, couples, found.expert_of.get(task))
     return pairs
+
+
+def _expert_step_over(source: PairSource, found: Round) -> list[Pair]:
+    return step_pairs(kind_of(source), source.options, found.played(source), found.expert_of)
+
+
+def _next_observations(source: ImitationSource, found: Round) -> list[Imitated]:
+    return foretold(source.options, found.played(source), found.expert_of, found.rendering)
+
+
+def _reflections(source: ImitationSource, found: Round) -> list[Imitated]:
+    return reasoned(source.options, found.played(source), found.expert_of, found.rendering)
 
 
 def _expert_over_at_parting(source: PairSource, found: Round) -> list[Pair]:
@@ -295,6 +254,7 @@ def _graded(source: ImitationSource, found: Round) -> list[Imitated]:
 PAIRED: dict[str, Callable[[PairSource, Round], list[Pair]]] = {
     "expert_over": _expert_over,
     "better_over_worse": _better_over_worse,
+    "expert_step_over": _expert_step_over,
     "verified_branch": _verified_branch,
     "step_and_outcome": _step_and_outcome,
     "expert_over_at_parting": _expert_over_at_parting,
@@ -303,6 +263,8 @@ PAIRED: dict[str, Callable[[PairSource, Round], list[Pair]]] = {
 IMITATED: dict[str, Callable[[ImitationSource, Round], list[Imitated]]] = {
     "successes": _successes,
     "experts": _experts,
+    "next_observations": _next_observations,
+    "reflections": _reflections,
     "beneficial_segments": _beneficial_segments,
     "graded": _graded,
 }

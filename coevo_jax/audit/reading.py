@@ -18,8 +18,9 @@ from coevo_jax.audit.opening import open_run
 from coevo_jax.config.options import Config
 
 BATCH_ROWS = 512
-ENDINGS = ("solved", "failed", "turn_limit", "token_limit", "fault", "lost")
+ENDINGS = ("solved", "failed", "turn_limit", "token_limit", "fault", "lost")  # of episodes
 BROKEN = ("fault", "lost")  # nothing that the agent did
+RARE = ("branch", "about")  # columns of branches and of answers
 SHARD = re.compile(r"(?P<name>.+)-(?P<index>\d{5})-of-(?P<count>\d{5})\.parquet")
 WHO = ("task_id", "agent", "sample", "reward", "ending")
 ARRAYS = ("tokens", "agent_mask", "logps")
@@ -41,6 +42,7 @@ class Episode:
     agent_mask: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
     logps: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
     branch: Mapping[str, Any] | None = None  # collection, sample, turns, tokens of what it begins with
+    about: Mapping[str, Any] | None = None  # of an answer: collection, sample, turn that was asked about
 
     @property
     def replayed_turns(self) -> int:
@@ -57,7 +59,7 @@ class Episode:
 
     @property
     def finished(self) -> bool:
-        return self.ending not in BROKEN
+        return self.ending not in BROKEN and self.about is None
 
     @property
     def failure(self) -> bool:
@@ -83,10 +85,10 @@ class Episode:
 def read_episodes(path: Path, columns: Sequence[str] = ()) -> Iterator[Episode]:
     """The trajectories of one file with the columns asked for beside who played and how it ended."""
     file = pq.ParquetFile(path)
-    branch = ["branch"] if "branch" in file.schema_arrow.names else []
-    for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=[*WHO, *columns, *branch]):
+    own = [name for name in RARE if name in file.schema_arrow.names]
+    for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=[*WHO, *columns, *own]):
         plain: dict[str, Any] = {
-            name: batch.column(name).to_pylist() for name in (*WHO, *columns, *branch) if name not in ARRAYS
+            name: batch.column(name).to_pylist() for name in (*WHO, *columns, *own) if name not in ARRAYS
         }
         lists = {name: _slices(batch.column(name)) for name in columns if name in ARRAYS}
         for row in range(batch.num_rows):

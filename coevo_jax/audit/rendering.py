@@ -98,6 +98,21 @@ class Rendering:
         """Places before the agent's words in `answer`: the end token may close the user's turn, too."""
         return len(self.tokenizer.encode(self._turn[0], add_special_tokens=False))
 
+    def spoken(self, text: str) -> list[int] | None:
+        """Tokens of an agent's turn that says a text, to the end of the turn; None as in `opening`.
+
+        Raises:
+          NotCheckable: the text and what stands before it share a token.
+        """
+        before = self._render([("user", ASKED)], speak=True)
+        given = self._encode(before, [])
+        whole = self._encode(before + self.lead + text + self.trail + self.end, [text])
+        if given is None or whole is None:
+            return None
+        if whole[: len(given)] != given:
+            raise NotCheckable(f"what stands before a turn joins its first word: {text[:20]!r}")
+        return whole[len(given) :]
+
     def words(self, before: Sequence[int], ids: Sequence[int]) -> str:
         """The text of an agent's tokens, decoded behind what stood before them, without their end token."""
         ended = bool(len(ids)) and ids[-1] == self.end_id

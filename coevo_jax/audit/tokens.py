@@ -32,7 +32,7 @@ def token_checks(files: RunFiles, tasks: Tasks, agents: Agents, scored: int | No
             counts = Counts()
             problems = expert_problems(files, path, tasks, counts)
             yield judge(f"tokens/{name}", problems, lambda counts=counts: _read_words(counts))
-    for phase in finished(files, "explore", "branch", "evaluate"):
+    for phase in finished(files, "explore", "branch", "ask", "evaluate"):
         counts = Counts()
         problems = mask_problems(files, phase, tasks, counts)
         yield judge(f"tokens/{phase.name}", problems, lambda counts=counts: _read_words(counts))

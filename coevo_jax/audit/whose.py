@@ -93,7 +93,7 @@ def chain_problems(files: RunFiles) -> Iterator[str]:
     newest = None
     for name, record in files.records.items():
         records, kind = record["records"], name.rpartition("/")[2].partition("_")[0]
-        if kind in ("explore", "branch", "evaluate", "learn"):
+        if kind in ("explore", "branch", "ask", "evaluate", "learn"):
             key = "began_with" if kind == "learn" else "checkpoint"
             if key not in records:
                 raise NotCheckable(f"{name} records no {key}: made by an earlier version")

@@ -6,13 +6,14 @@ from typing import Any
 
 from pydantic import create_model
 
-from coevo_jax.config.check_branches import check_branches
+from coevo_jax.config.check_branches import AT_FAILURES, check_branches
 from coevo_jax.config.options import Config
 from coevo_jax.config.recipe import (
+    AskOptions,
+    AskPhase,
     BranchOptions,
     BranchPhase,
     EvaluatePhase,
-    ExplorePhase,
     LearnPhase,
     PairSource,
     RecipePhase,
@@ -20,17 +21,20 @@ from coevo_jax.config.recipe import (
     Source,
     agents_of,
     branches_of,
+    filled_by,
     lead_of,
     learners_of,
 )
 from coevo_jax.config.strict import ConfigError, StrictModel, closest, nearest, validate
-from coevo_jax.methods.table import BUILDERS, builder_options, find_builder
+from coevo_jax.methods.table import BUILDERS, MADE_OF, builder_options, find_builder
 
 # Builders of what a task's trajectories say of each other.
 AMONG_PLAYED = (
     *(("pairs", "better_over_worse"), ("pairs", "success_over_failure_at_parting")),
     *(("reinforce", "grpo"), ("reinforce", "gigpo")),
 )
+Built = Source | BranchOptions | AskOptions
+"""What names a builder."""
 RESERVED = ("expert", "imported", "base")  # names of what is neither an agent nor played by one
 
 
@@ -50,6 +54,7 @@ def check_recipe(config: Config) -> Iterator[str]:
     yield from _collections(config)
     for where, source in _sources(config):
         yield from _source(where, source)
+    yield from _other_kinds(config)
     yield from check_branches(config)
     if config.rounds > 0:
         yield from _too_few(config)
@@ -61,16 +66,16 @@ def _names(config: Config) -> Iterator[str]:
     names = [phase.name for phase in phases]
     for name in dict.fromkeys(name for name in names if names.count(name) > 1):
         kind, _, what = name.partition("_")
-        give = "into: another collection" if kind in ("explore", "branch") else "name: another name"
+        give = "name: another name" if kind in ("learn", "evaluate") else "into: another collection"
         yield f"recipe: {kind} {what} stands twice in a round; give one {give}"
-    filled = dict.fromkeys((name, phase.name) for phase in phases if (name := _filled(phase)))
+    filled = dict.fromkeys((name, phase.name) for phase in phases if (name := filled_by(phase)))
     collections = [name for name, _ in filled]
     for name in dict.fromkeys(name for name in collections if collections.count(name) > 1):
-        yield f"recipe: an explore and a branch both play into {name}; give one into: another collection"
+        yield f"recipe: phases of two kinds play into {name}; give one into: another collection"
     for name in dict.fromkeys([*agents, *collections]):
         if name in RESERVED:
             yield f"recipe: the name {name} is taken; expected another one than {', '.join(RESERVED)}"
-    players = {phase.agent for phase in phases if _filled(phase)}
+    players = {phase.agent for phase in phases if filled_by(phase)}
     evaluated = {phase.agent for phase in phases if isinstance(phase, EvaluatePhase)}
     learners = learners_of(phases)
     for agent in agents:
@@ -91,7 +96,7 @@ def _names(config: Config) -> Iterator[str]:
 def _collections(config: Config) -> Iterator[str]:
     phases = config.recipe
     played: list[str] = []
-    later = [name for phase in phases if (name := _filled(phase))]
+    later = [name for phase in phases if (name := filled_by(phase))]
     for phase in phases:
         for source in _built_in(phase):
             for name in source.of:
@@ -104,31 +109,26 @@ def _collections(config: Config) -> Iterator[str]:
                     yield f"{where}: no phase plays {name}{nearest(name, later)}"
             for name in dict.fromkeys(name for name in source.of if source.of.count(name) > 1):
                 yield f"recipe.{phase.name}.{source.label}.of: {name} stands twice"
-        if filled := _filled(phase):
+        if filled := filled_by(phase):
             played.append(filled)
 
 
-def _filled(phase: RecipePhase) -> str | None:
-    """The collection that a phase plays into."""
-    if isinstance(phase, ExplorePhase):
-        return phase.explore.collection
-    return phase.branch.into if isinstance(phase, BranchPhase) else None
-
-
-def _built_in(phase: RecipePhase) -> tuple[Source | BranchOptions, ...]:
-    """What builders make in a phase: of what it learns from, or where it branches."""
+def _built_in(phase: RecipePhase) -> tuple[Built, ...]:
+    """What builders make in a phase: what it learns from, where it branches, or what it asks."""
     if isinstance(phase, BranchPhase):
         return (phase.branch,)
+    if isinstance(phase, AskPhase):
+        return (phase.ask,)
     return phase.learn.sources if isinstance(phase, LearnPhase) else ()
 
 
-def _sources(config: Config) -> Iterator[tuple[str, Source | BranchOptions]]:
+def _sources(config: Config) -> Iterator[tuple[str, Built]]:
     for phase in config.recipe:
         for source in _built_in(phase):
             yield f"recipe.{phase.name}.{source.label}", source
 
 
-def _source(where: str, source: Source | BranchOptions) -> Iterator[str]:
+def _source(where: str, source: Built) -> Iterator[str]:
     table, name = source.builder
     try:
         schema = options_schema(table, name)
@@ -163,7 +163,7 @@ def options_schema(table: str, name: str) -> type[StrictModel]:
     return create_model("Options", __base__=StrictModel, **fields)
 
 
-def source_options(source: Source | BranchOptions) -> dict[str, Any]:
+def source_options(source: Built) -> dict[str, Any]:
     """The options of a source's builder as its function takes them, defaults included."""
     checked = validate(options_schema(*source.builder), source.options, source.label)
     return {key: getattr(checked, key) for key in type(checked).model_fields}
@@ -179,6 +179,25 @@ def _others_wrote(config: Config) -> Iterator[str]:
                     f"{where}.of: {name} is played from the middle of episodes, whose beginnings have no "
                     "log-probabilities of their agent; expected collections that a phase explores"
                 )
+
+
+def _other_kinds(config: Config) -> Iterator[str]:
+    """Builders that make nothing of a collection that they name: of an answer, or of what is no branch."""
+    played = {name: phase for phase in config.recipe if (name := filled_by(phase))}
+    for where, source in _sources(config):
+        own = ":" in source.builder[1]
+        needed = MADE_OF.get(source.builder)
+        if needed is not None and not source.of:
+            yield f"{where}.of: found no collection, expected what {needed} plays into"
+        for name in source.of:
+            phase = played.get(name)
+            kind = phase and phase.name.partition("_")[0]
+            if isinstance(phase, BranchPhase) and needed == "branch" and phase.branch.at in AT_FAILURES:
+                yield f"{where}.of: {name} leaves failures, expected branches of expert_turns"
+            if needed is not None and kind not in (needed, None):
+                yield f"{where}.of: {kind} plays into {name}, of which it makes nothing; expected {needed}"
+            elif needed is None and kind == "ask" and not own:
+                yield f"{where}.of: {name} are answers, of which it makes nothing; expected what was played"
 
 
 def _too_few(config: Config) -> Iterator[str]:

@@ -10,18 +10,19 @@ from typing import Any
 
 from coevo_jax.config.agents import SurrogateConfig
 from coevo_jax.config.check_marks import marks_of
+from coevo_jax.config.idle_playing import (
+    greedy,
+    lead_never_explores,
+    never_plays,
+    no_exploration,
+    other_temperatures,
+    plays_alone,
+)
 from coevo_jax.config.options import Config
 from coevo_jax.config.origin import Origin
-from coevo_jax.config.recipe import (
-    PairSource,
-    branches_of,
-    explorations_of,
-    lead_of,
-    learnings_of,
-    together_of,
-)
+from coevo_jax.config.recipe import PairSource, lead_of, learnings_of
 from coevo_jax.config.reinforced import no_credit, no_lone_reinforcement, no_reinforcement, tied
-from coevo_jax.config.strict import StrictModel, nearest
+from coevo_jax.config.strict import StrictModel
 
 WITHOUT_REFERENCE = ("sft", "simpo", "orpo", "cpo")  # losses that read no reference policy
 
@@ -192,26 +193,6 @@ def _surplus(key: str) -> Why:
     return why
 
 
-def _greedy(config: Config, _: str) -> str:
-    own = [one.branch.temperature for one in branches_of(config.recipe)]
-    shared = config.explore.temperature and (explorations_of(config.recipe) or None in own)
-    return "" if shared or any(own) else "explore.temperature is 0, which is greedy"
-
-
-def _own_temperatures(config: Config, _: str) -> str:
-    why, branches = _no_exploration(config, _), branches_of(config.recipe)
-    own = all(one.branch.temperature is not None for one in branches)
-    return f"{why}, and those that branch have a temperature of their own" if why and own else ""
-
-
-def _no_exploration(config: Config, _: str) -> str:
-    return "" if explorations_of(config.recipe) else "the recipe has no phase that explores"
-
-
-def _plays_alone(config: Config, _: str) -> str:
-    return "a round begins with one agent's exploration" if len(together_of(config.recipe)) < 2 else ""
-
-
 def _no_process(config: Config, _: str) -> str:
     return "" if config.env.processes else "env.processes is false"
 
@@ -277,12 +258,6 @@ def _no_run(config: Config, _: str) -> str:
     return "" if config.budget.run is not None else "budget.run names no run to take totals from"
 
 
-def _never_explores(config: Config, name: str) -> str:
-    phases = [*explorations_of(config.recipe), *branches_of(config.recipe)]
-    players = tuple(dict.fromkeys(phase.agent for phase in phases))
-    return "" if name in players else f"no such agent explores{nearest(name, players)}"
-
-
 def _of_agents(*names: str) -> tuple[str, ...]:
     return tuple(f"agents.NAME.{name}" for name in names)
 
@@ -309,12 +284,13 @@ RULES = (
     Rule(("rollout.server", *_EXPLORE, *_BUDGET, *_TERMS, *_LEARNING), ("rounds",), _no_rounds),
     Rule(("batch.pairs", "batch.step_pairs", "batch.step_episodes"), ("rounds",), _no_rounds),
     Rule(("model.lora",), ("rounds", "model.lora.warm_start"), _no_adapter),
-    Rule(("explore.top_p", "explore.top_k", "explore.min_p"), ("explore.temperature",), _greedy),
-    Rule(("explore.samples",), ("recipe",), _no_exploration),
-    Rule(("explore.temperature",), ("recipe",), _own_temperatures),
-    Rule(("explore.together",), ("recipe",), _plays_alone),
+    Rule(("explore.top_p", "explore.top_k", "explore.min_p"), ("explore.temperature",), greedy),
+    Rule(("explore.together",), ("recipe",), plays_alone),
+    Rule(("explore.samples",), ("recipe",), no_exploration),
+    Rule(("explore.temperature",), ("recipe",), other_temperatures),
+    Rule(("budget.explored_tokens",), ("recipe",), lead_never_explores),
     Rule(("explore.tasks",), ("rounds",), _surplus("explore.tasks")),
-    Rule(("rollout.server.urls.NAME",), ("recipe",), _never_explores),
+    Rule(("rollout.server.urls.NAME",), ("recipe",), never_plays),
     Rule(("env.process_memory_mib",), ("env.processes",), _no_process),
     Rule(("tokenizer.vocab_size",), ("tokenizer.path", "model.path"), _given_tokenizer),
     Rule(("warm_start.data_errors",), ("warm_start.data",), _no_data),

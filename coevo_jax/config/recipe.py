@@ -2,6 +2,7 @@
 
     - explore: {agent: target, into: tried}       an agent plays the round's tasks
     - branch:  {agent: target, of: tried, ...}    an agent plays on from the middle of episodes
+    - ask:     {agent: target, of: tried, ...}    an agent answers questions about episodes
     - learn:   {agent: target, sources: [...]}    an agent learns from what builders make of collections
     - evaluate: {agent: target}                   an agent plays held-out tasks
 
@@ -11,13 +12,13 @@ costs budgets set, and which tables compare.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Discriminator, Field, Tag, field_validator
+from pydantic import Discriminator, Field, Tag
 
 from coevo_jax.config.beside import BesideOptions
+from coevo_jax.config.recipe_built import AskOptions, BranchOptions, Built, Name, builder_name
 from coevo_jax.config.strict import StrictModel
 
 LossTerms = str | dict[str, float]
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
 LEAD = "target"  # of a recipe without phases
 
 
@@ -32,25 +33,7 @@ class KindWeights(StrictModel):
     """Preference loss or mixture of this kind of pair; null takes the agent's."""
 
 
-class _Built(StrictModel):
-    """What a builder makes of collections."""
-
-    model_config = ConfigDict(extra="allow")  # the builder's options, which its own parameters check
-
-    of: tuple[Name, ...] = ()
-    """The collections that it is made of."""
-
-    @field_validator("of", mode="before")
-    @classmethod
-    def _as_list(cls, found: Any) -> Any:
-        return (found,) if isinstance(found, str) else tuple(found) if isinstance(found, list) else found
-
-    @property
-    def options(self) -> dict[str, Any]:
-        return self.model_extra or {}
-
-
-class _Source(_Built):
+class _Source(Built):
     of: tuple[Name, ...] = Field(min_length=1)
     """The collections that are learned from."""
 
@@ -113,11 +96,6 @@ class ReinforceSource(_Source):
         return builder_name(self.reinforce)
 
 
-def builder_name(name: str) -> str:
-    """The name of a builder without its module."""
-    return name.rpartition(":")[2]
-
-
 def _which(keys: dict[str, str]) -> Any:
     """Tells the kinds of mappings apart by the one key that each alone has.
 
@@ -154,36 +132,6 @@ class ExploreOptions(StrictModel):
     @property
     def collection(self) -> str:
         return self.into or self.agent
-
-
-class BranchOptions(_Built):
-    """Options of a phase in which an agent plays on from the middle of episodes."""
-
-    agent: Name
-    """Who plays on."""
-    into: Name
-    """Collection of what is played."""
-    at: str
-    """Where episodes are left: a name of coevo_jax.methods.points, or your own as package.module:function."""
-    samples: int = Field(default=1, ge=1)
-    """Episodes from every point."""
-    turns: int | None = Field(default=None, ge=1)
-    """Most turns that the agent plays from a point; null plays to the episode's end."""
-    temperature: float | None = Field(default=None, ge=0)
-    """Temperature of sampling; null is that of explore. 0 is greedy."""
-
-    @property
-    def collection(self) -> str:
-        return self.into
-
-    @property
-    def builder(self) -> tuple[str, str]:
-        """The table that has it, and its name."""
-        return "at", self.at
-
-    @property
-    def label(self) -> str:
-        return builder_name(self.at)
 
 
 class LearnOptions(StrictModel):
@@ -259,6 +207,20 @@ class BranchPhase(StrictModel):
         return f"branch_{self.branch.into}"
 
 
+class AskPhase(StrictModel):
+    """A phase of a recipe in which an agent answers questions."""
+
+    ask: AskOptions
+
+    @property
+    def agent(self) -> str:
+        return self.ask.agent
+
+    @property
+    def name(self) -> str:
+        return f"ask_{self.ask.into}"
+
+
 class LearnPhase(StrictModel):
     """A phase of a recipe in which an agent learns."""
 
@@ -290,19 +252,21 @@ class EvaluatePhase(StrictModel):
 RecipePhase = Annotated[
     Annotated[ExplorePhase, Tag("=ExplorePhase")]
     | Annotated[BranchPhase, Tag("=BranchPhase")]
+    | Annotated[AskPhase, Tag("=AskPhase")]
     | Annotated[LearnPhase, Tag("=LearnPhase")]
     | Annotated[EvaluatePhase, Tag("=EvaluatePhase")],
     _which(
         {
             "explore": "=ExplorePhase",
             "branch": "=BranchPhase",
+            "ask": "=AskPhase",
             "learn": "=LearnPhase",
             "evaluate": "=EvaluatePhase",
         }
     ),
 ]
 Recipe = tuple[RecipePhase, ...]
-Kind = Literal["explore", "branch", "learn", "evaluate"]
+Kind = Literal["explore", "branch", "ask", "learn", "evaluate"]
 
 
 def agents_of(recipe: Recipe) -> tuple[str, ...]:
@@ -359,13 +323,18 @@ def branches_of(recipe: Recipe) -> tuple[BranchPhase, ...]:
     return tuple(phase for phase in recipe if isinstance(phase, BranchPhase))
 
 
+def filled_by(phase: RecipePhase) -> str | None:
+    """The collection that a phase fills; None where it fills none."""
+    if isinstance(phase, ExplorePhase):
+        return phase.explore.collection
+    if isinstance(phase, BranchPhase):
+        return phase.branch.into
+    return phase.ask.into if isinstance(phase, AskPhase) else None
+
+
 def played_of(recipe: Recipe) -> dict[str, str]:
     """The collections that a round's phases fill, in order, and the names of these phases."""
-    return {
-        (phase.explore if isinstance(phase, ExplorePhase) else phase.branch).collection: phase.name
-        for phase in recipe
-        if isinstance(phase, ExplorePhase | BranchPhase)
-    }
+    return {name: phase.name for phase in recipe if (name := filled_by(phase)) is not None}
 
 
 def evaluations_of(recipe: Recipe) -> tuple[EvaluateOptions, ...]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from coevo_jax.config.strict import ConfigError, nearest
 
-KINDS = ("explore", "branch", "learn", "evaluate")
+KINDS = ("explore", "branch", "ask", "learn", "evaluate")
 BESIDE = "beside"  # the key of a learning that has keys of its own
 
 
@@ -68,7 +68,7 @@ def _phase_name(phase: Any) -> str | None:
     if len(kinds) != 1:
         return None
     options = phase[kinds[0]]
-    own = options.get("into" if kinds[0] in ("explore", "branch") else "name")
+    own = options.get("name" if kinds[0] in ("learn", "evaluate") else "into")
     return f"{kinds[0]}_{own or options.get('agent')}"
 
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.files import write_whole
-from coevo_jax.trajectory import Branch, Ending, Trajectory, Turn
+from coevo_jax.trajectory import About, Branch, Ending, Trajectory, Turn
 
 SCHEMA_VERSION = b"1"
 VERSION_KEY = b"coevo_jax.trajectories"
@@ -47,6 +47,16 @@ BRANCH = pa.struct(
     ]
 )
 BRANCHED_SCHEMA = SCHEMA.append(pa.field("branch", BRANCH))  # of a shard that has branches
+ABOUT = pa.struct(
+    [
+        pa.field("collection", pa.string(), nullable=False),
+        pa.field("sample", pa.int32(), nullable=False),
+        pa.field("turn", pa.int32(), nullable=False),
+    ]
+)
+ANSWERED_SCHEMA = SCHEMA.append(pa.field("about", ABOUT))  # of a shard of answers to questions
+SCHEMAS = (SCHEMA, BRANCHED_SCHEMA, ANSWERED_SCHEMA)
+ABSENT = ("branch", "about")  # columns that may be null
 
 
 def shard_name(name: str, index: int, count: int) -> str:
@@ -58,6 +68,7 @@ def write_trajectories(path: Path, trajectories: Iterable[Trajectory]) -> None:
     """Write one shard; the file appears under its name only when it is complete and on disk."""
     rows = [_to_row(trajectory) for trajectory in trajectories]
     schema = BRANCHED_SCHEMA if any(row["branch"] for row in rows) else SCHEMA
+    schema = ANSWERED_SCHEMA if any(row["about"] for row in rows) else schema
     shard = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), shard, compression="zstd")
     write_whole(path, shard.getvalue().to_pybytes())
@@ -115,7 +126,7 @@ def _check_schema(path: Path, schema: pa.Schema) -> None:
             f"{path}: schema version: found {found}, expected {SCHEMA_VERSION.decode()} "
             "(a file of trajectories written by this version)"
         )
-    if not schema.equals(SCHEMA) and not schema.equals(BRANCHED_SCHEMA):
+    if not any(map(schema.equals, SCHEMAS)):
         raise ConfigError(f"{path}: columns: found {schema.names}, expected {SCHEMA.names} and their types")
 
 
@@ -135,6 +146,7 @@ def _to_row(trajectory: Trajectory) -> dict[str, Any]:
         "agent_mask": trajectory.agent_mask,
         "logps": trajectory.logps,
         "branch": None if trajectory.branch is None else asdict(trajectory.branch),
+        "about": None if trajectory.about is None else asdict(trajectory.about),
     }
 
 
@@ -144,7 +156,7 @@ def _from_row(row: dict[str, Any]) -> Trajectory:
     Raises:
       ValueError: the row is none; the message says what was found and what was expected.
     """
-    empty = [name for name, value in row.items() if value is None and name != "branch"]
+    empty = [name for name, value in row.items() if value is None and name not in ABSENT]
     if empty:
         raise ValueError(f"{empty[0]}: found null, expected a value")
     endings = [ending.value for ending in Ending]
@@ -167,6 +179,7 @@ def _from_row(row: dict[str, Any]) -> Trajectory:
         agent_mask=np.array(row["agent_mask"], bool),
         logps=np.array(row["logps"], np.float32),
         branch=_branch(row),
+        about=None if row.get("about") is None else About(**row["about"]),
     )
 
 

@@ -2,9 +2,26 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from coevo_jax.trajectory import Trajectory
+
+
+class Chat(Protocol):
+    """The chat format of a run, as far as builders write texts of their own."""
+
+    @property
+    def end_id(self) -> int:
+        """The token that ends an agent's turn."""
+        ...
+
+    def response_ids(self, text: str) -> list[int]:
+        """Tokens of an agent's turn, with the end token."""
+        ...
+
+    def observation_ids(self, observation: str) -> list[int]:
+        """The tokens between the end of an agent's turn and the start of its next one."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,6 +30,7 @@ class Material:
 
     played: tuple[Sequence[Trajectory], ...]  # collections of the round, in the order in which they are named
     experts: Mapping[str, Trajectory]  # by task id: those of the warm start and of the explored tasks
+    chat: Chat | None = None  # where texts are to be rendered that nobody played
     # Whether an answer says that an action was invalid or failed, as the environment tells; no answer does
     # where nobody said which do.
     is_error: Callable[[str], bool] = lambda observation: False

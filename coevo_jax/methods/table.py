@@ -9,24 +9,30 @@ from coevo_jax.methods.advantages import gigpo, grpo
 from coevo_jax.methods.beneficial_segments import beneficial_segments
 from coevo_jax.methods.better_over_worse import better_over_worse
 from coevo_jax.methods.expert_over import expert_over
+from coevo_jax.methods.expert_step_over import expert_step_over
 from coevo_jax.methods.imitation import experts, successes
 from coevo_jax.methods.marks import graded
 from coevo_jax.methods.material import Imitation, Preference, Reinforced
 from coevo_jax.methods.parting import expert_over_at_parting, success_over_failure_at_parting
 from coevo_jax.methods.points import Point, expert_turns, failed_turns, turn_ends
 from coevo_jax.methods.proposals import agent_proposals, expert_proposals
+from coevo_jax.methods.questions import Question, why_expert
+from coevo_jax.methods.reflection import reflections
 from coevo_jax.methods.step_and_outcome import step_and_outcome
 from coevo_jax.methods.verified_branch import verified_branch
+from coevo_jax.methods.world_model import next_observations
 from coevo_jax.trajectory import Trajectory
 
 PairBuilder = Callable[..., Iterable[Preference]]
 ImitationBuilder = Callable[..., Iterable[Trajectory | Imitation]]
 ReinforceBuilder = Callable[..., Iterable[Reinforced]]
 PointBuilder = Callable[..., Iterable[Point]]
+QuestionBuilder = Callable[..., Iterable[Question]]
 
 PAIR_BUILDERS: dict[str, PairBuilder] = {
     "expert_over": expert_over,
     "better_over_worse": better_over_worse,
+    "expert_step_over": expert_step_over,
     "verified_branch": verified_branch,
     "step_and_outcome": step_and_outcome,
     "expert_over_at_parting": expert_over_at_parting,
@@ -35,6 +41,8 @@ PAIR_BUILDERS: dict[str, PairBuilder] = {
 IMITATION_BUILDERS: dict[str, ImitationBuilder] = {
     "successes": successes,
     "experts": experts,
+    "next_observations": next_observations,
+    "reflections": reflections,
     "beneficial_segments": beneficial_segments,
     "graded": graded,
 }
@@ -49,11 +57,22 @@ POINT_BUILDERS: dict[str, PointBuilder] = {
     "expert_proposals": expert_proposals,
     "agent_proposals": agent_proposals,
 }
+QUESTION_BUILDERS: dict[str, QuestionBuilder] = {
+    "why_expert": why_expert,
+}
+# The kind of phase that some builders make everything of. All others here make nothing of answers.
+MADE_OF: dict[tuple[str, str], str] = {
+    ("pairs", "expert_step_over"): "branch",
+    ("imitate", "next_observations"): "branch",
+    ("question", "why_expert"): "branch",
+    ("imitate", "reflections"): "ask",
+}
 BUILDERS: dict[str, Mapping[str, Callable[..., Iterable[Any]]]] = {
     "pairs": PAIR_BUILDERS,
     "imitate": IMITATION_BUILDERS,
     "reinforce": REINFORCE_BUILDERS,
     "at": POINT_BUILDERS,
+    "question": QUESTION_BUILDERS,
 }
 
 

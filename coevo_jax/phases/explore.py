@@ -20,7 +20,7 @@ from coevo_jax.phases.world import (
 )
 from coevo_jax.progress import CONSOLE, Stopwatch, say
 from coevo_jax.recipe import Phase, explored_together
-from coevo_jax.rollout import BranchSet, EpisodeSet, play_together
+from coevo_jax.rollout import BranchSet, EpisodeSet, QuestionSet, play_together
 from coevo_jax.rollout.gathering import gather
 from coevo_jax.rollout.lockstep import LockstepPool
 from coevo_jax.rollout.placement import rollout_base, rollout_params
@@ -58,6 +58,23 @@ class TaskBlock:
         )
 
 
+class Finish(Protocol):
+    """The end of a phase that plays: what it played is summed up and committed."""
+
+    def __call__(
+        self,
+        run: Run,
+        world: World,
+        agents: Agents,
+        phase: Phase,
+        record: PhaseRecord,
+        shards: Sequence[Path],
+        others: Sequence[Path],
+        budget: Budget,
+        /,
+    ) -> None: ...
+
+
 class Block(Protocol):
     """The episodes played between two commits, which make one shard."""
 
@@ -66,7 +83,9 @@ class Block(Protocol):
         """Episodes of what is dealt out to the processes one by one."""
         ...
 
-    def cast(self, share: Share, phase: Phase, weights: Any, adapter: int, /) -> EpisodeSet | BranchSet:
+    def cast(
+        self, share: Share, phase: Phase, weights: Any, adapter: int, /
+    ) -> EpisodeSet | BranchSet | QuestionSet:
         """The episodes of a process by an agent."""
         ...
 
@@ -97,6 +116,7 @@ def roll_out(
     by_server: bool = False,
     asked: int | None = None,
     known: Mapping[str, Any] | None = None,
+    finish: Finish | None = None,
 ) -> None:
     """Play the episodes of every block by each phase's agent; each block is one commit.
 
@@ -104,7 +124,7 @@ def roll_out(
     phase does the work of all and commits what they play; the others are left to be summed up. With
     `by_server`, the run's server writes the turns, where it has one. The block in which the agents have
     written as many tokens as `asked` is the last; the shards behind it are left empty. `known` is what the
-    phase's record says besides.
+    phase's record says besides. `finish` sums up what was played; None is `finish_roll_out`.
 
     Raises:
       Stopped: the run was asked to end. Episodes of a block that is not finished are played again.
@@ -136,7 +156,7 @@ def roll_out(
     budget = {} if asked is None else {"explored_tokens": {"asked": asked, "reached": written}}
     record = replace(record, seconds=watch.seconds)
     record = replace(record, records=dict(known or {}))
-    finish_roll_out(run, world, agents, phases[0], record, shards[0], others=last, budget=budget)
+    (finish or finish_roll_out)(run, world, agents, phases[0], record, shards[0], last, budget)
 
 
 def _player(

@@ -1,10 +1,10 @@
 """What builders are given: the collections that a round's earlier phases played, and the experts."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from coevo_jax.config.check_recipe import source_options
-from coevo_jax.config.recipe import BranchOptions, Source, played_of
+from coevo_jax.config.recipe import AskOptions, BranchOptions, Source, played_of
 from coevo_jax.envs.env import error_test
 from coevo_jax.methods.material import Material
 from coevo_jax.methods.table import find_builder
@@ -16,11 +16,15 @@ from coevo_jax.trajectory import Trajectory
 
 
 def built(
-    run: Run, world: World, phase: Phase, source: Source | BranchOptions, experts: dict[str, Trajectory]
+    run: Run,
+    world: World,
+    phase: Phase,
+    source: Source | BranchOptions | AskOptions,
+    experts: Mapping[str, Trajectory],
 ) -> Iterable[Any]:
     """What a builder makes of the collections that its source names, of the phase's round."""
     played = tuple(read_round(run, phase, name) for name in source.of)
-    material = Material(played=played, experts=experts, is_error=error_test(world.env))
+    material = Material(played=played, experts=experts, is_error=error_test(world.env), chat=world.chat)
     return find_builder(*source.builder)(material, **source_options(source))
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from coevo_jax.learning.train_state import Agents
+from coevo_jax.phases.ask import ask
 from coevo_jax.phases.branch import branch
 from coevo_jax.phases.evaluate import evaluate
 from coevo_jax.phases.explore import (
@@ -20,6 +21,7 @@ PHASES: dict[str, Callable[[Run, World, Agents, Phase], Agents]] = {
     "warm_start": warm_start,
     "explore": explore,
     "branch": branch,
+    "ask": ask,
     "learn": learn,
     "evaluate": evaluate,
 }

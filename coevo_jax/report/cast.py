@@ -129,6 +129,8 @@ class Cast:
         kind, _, who = phase.partition("_")
         if kind == "branch":
             words = f"{plain(who)} (branches)"
+        elif kind == "ask":
+            words = f"{plain(who)} (answers)"
         elif kind == "explore":
             words = f"{agent_name(who)} explores" if self.is_own(who) else plain(who)
         elif kind == "learn":
@@ -182,7 +184,7 @@ def cast_of(results: Results) -> Cast:
     evaluations: dict[str, str] = {}
     for kind, options in _phases(results["config"].get("recipe")):
         agent = options["agent"]
-        if kind in ("explore", "branch"):
+        if kind in ("explore", "branch", "ask"):
             collections.setdefault(options.get("into") or agent, agent)
         elif kind == "learn":
             learnings.setdefault(options.get("name") or agent, agent)

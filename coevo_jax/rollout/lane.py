@@ -19,7 +19,7 @@ from coevo_jax.methods.marks import marked
 from coevo_jax.rollout.bar import ProgressBar
 from coevo_jax.rollout.device_clock import DeviceClock
 from coevo_jax.rollout.lockstep import Environments
-from coevo_jax.rollout.replay import MALFORMED, WAITING, Lost, Opening, Replays, Start, begin, replay
+from coevo_jax.rollout.replay import MALFORMED, WAITING, Asked, Lost, Opening, Replays, Start, begin, replay
 from coevo_jax.rollout.slots import DecodeBlock, SlotEngine
 from coevo_jax.sampling.engine import Request, Sampling, Written
 from coevo_jax.trajectory import SOLVED_REWARD, Ending, Trajectory, Turn
@@ -47,6 +47,7 @@ class Episode:
     turn_start: int = 0  # index of the running turn's first token
     start: Start | None = None  # from where it is played; None is its task's start
     most_turns: int | None = None  # that it plays itself
+    asked: Asked | None = None  # the question that it is, instead of a task
 
     def begin_at(self, start: Start) -> None:
         """Take over the turns and tokens that the episode begins with."""
@@ -76,6 +77,7 @@ class Episode:
             agent_mask=np.array(self.agent_mask, bool),
             logps=np.array(self.logps, np.float32),
             branch=None if self.start is None else self.start.branch,
+            about=None if self.asked is None else self.asked.about,
         )
 
 
@@ -176,7 +178,11 @@ class Lane:
         if not self.waiting:
             return
         episode = self.live[slot] = self.waiting.popleft()
-        start = episode.start
+        start, asked = episode.start, episode.asked
+        if asked is not None:
+            opening = Opening(system_prompt=asked.system_prompt, prompt=asked.text, max_turns=1)
+            self._begun(slot, opening)
+            return
         if start is None:
             self._call(slot, lambda env: begin(env, episode.task), self._begun)
             return
@@ -279,6 +285,10 @@ class Lane:
             return
         self.writing.remove(slot)
         response = self.chat.decode_response(episode.tokens[episode.turn_start :])
+        if episode.asked is not None:
+            episode.turns.append(Turn(response=response, action="", observation=""))
+            self._finish(slot, Ending.ANSWERED if written.ended else Ending.TOKEN_LIMIT, 0.0)
+            return
         parsed = parse_response(response) if written.ended else None
         action = parsed[1] if parsed else ""
         episode.turns.append(Turn(response=response, action=action, observation=""))
@@ -318,9 +328,12 @@ class Lane:
         self.watch(self.live[slot])
 
     def _cut(self, slot: int, ending: Ending) -> None:
-        """End an episode at a limit, with the reward the environment gives it now."""
+        """End an episode at a limit, with the reward the environment gives it now; a question has none."""
+        asked = self.live[slot].asked is not None
         self._call(
-            slot, lambda env: env.reward_at_limit(), lambda slot, reward: self._finish(slot, ending, reward)
+            slot,
+            lambda env: 0.0 if asked else env.reward_at_limit(),
+            lambda slot, reward: self._finish(slot, ending, reward),
         )
 
     def _finish(self, slot: int, ending: Ending, reward: float) -> None:

@@ -18,6 +18,7 @@ from coevo_jax.rollout.bar import ProgressBar
 from coevo_jax.rollout.device_clock import DeviceClock
 from coevo_jax.rollout.lane import Episode, Lane
 from coevo_jax.rollout.lockstep import Environments
+from coevo_jax.rollout.questions import QuestionSet
 from coevo_jax.rollout.replay import Start
 from coevo_jax.rollout.slots import SlotEngine
 from coevo_jax.rollout.stats import RolloutStats, ServerCounts, percentiles, sums_of
@@ -103,6 +104,9 @@ class BranchSet:
         ]
 
 
+AnySet = EpisodeSet | BranchSet | QuestionSet
+
+
 def play(
     engine: SlotEngine,
     params: Any,
@@ -168,7 +172,7 @@ def play_together(
     engine: SlotEngine,
     pool: Environments,
     chat: ChatFormat,
-    casts: Sequence[EpisodeSet | BranchSet],
+    casts: Sequence[AnySet],
     *,
     sampling: Sampling,
     prefix: Sequence[int] = (),
@@ -192,7 +196,7 @@ def play_together(
     Returns:
       What `play` returns, for each cast. Costs that cannot be told apart stand in the counts of each.
     """
-    by_weights: dict[int, list[tuple[int, EpisodeSet | BranchSet]]] = {}
+    by_weights: dict[int, list[tuple[int, AnySet]]] = {}
     for index, cast in enumerate(casts):
         by_weights.setdefault(id(cast.weights), []).append((index, cast))
     total = sum(cast.count for cast in casts)
@@ -238,7 +242,7 @@ class _Before:
 
 
 def _results(
-    casts: Sequence[EpisodeSet | BranchSet],
+    casts: Sequence[AnySet],
     lanes: Sequence[Lane],
     pool: Environments,
     clock: DeviceClock,

@@ -1,11 +1,14 @@
-"""How an episode begins: at its task's start, or in the middle of another one, whose turns are replayed."""
+"""How an episode begins: at its task's start, in the middle of another one, or with a question.
+
+In the middle, the other's turns are replayed. With a question, no environment takes part.
+"""
 
 from dataclasses import dataclass, field
 from typing import Any
 
 from coevo_jax.envs.env import Env, Restores, Task, can_restore
 from coevo_jax.methods.marks import marked
-from coevo_jax.trajectory import Branch, Trajectory
+from coevo_jax.trajectory import About, Branch, Trajectory
 
 MALFORMED = (
     'Invalid action: no "Action:" found. Answer with one line that starts with "Thought:" and one line that '
@@ -21,6 +24,15 @@ class Start:
     trajectory: Trajectory
     branch: Branch
     response: tuple[int, ...] | None = None  # tokens of the first turn from there; None lets the agent write
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """A question that takes an episode's place: its answer is the only turn."""
+
+    system_prompt: str
+    text: str
+    about: About
 
 
 @dataclass(frozen=True, kw_only=True)

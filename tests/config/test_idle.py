@@ -38,12 +38,13 @@ def branching(**options: Any) -> dict[str, Any]:
 SITUATIONS: dict[str, dict[str, Any]] = {
     "_no_rounds": {"rounds": 0},
     "_no_adapter": {"rounds": 0},
-    "_greedy": {"explore": {"temperature": 0}},
-    "_plays_alone": {},
-    "_no_exploration": branching(),
-    "_own_temperatures": branching(temperature=0.7),
+    "greedy": {"explore": {"temperature": 0}},
+    "plays_alone": {},
+    "no_exploration": branching(),
+    "other_temperatures": branching(temperature=0.7),
+    "lead_never_explores": {"recipe": "stepagent-reward"},
     "why": {"rounds": 1},  # of a list that is longer
-    "_never_explores": {"rollout": {"server": SERVER}},
+    "never_plays": {"rollout": {"server": SERVER}},
     "_no_process": {},
     "_given_tokenizer": {"tokenizer": {"path": "x"}},
     "_no_data": {},

@@ -217,7 +217,7 @@ def test_the_servers_are_asked_before_a_run_is_made(server, folder, tmp_path, mo
                 "explore.samples=2",
                 "rollout.server.urls.failure=http://h/v1",
             ],
-            "rollout.server.urls.failure: found .*, which does nothing: no such agent explores",
+            "rollout.server.urls.failure: found .*, which does nothing: no such agent plays",
         ),
     ],
 )
