@@ -12,7 +12,7 @@ from coevo_jax.config.check_beside import check_beside
 from coevo_jax.config.check_marks import check_marks
 from coevo_jax.config.check_recipe import check_kinds, check_recipe
 from coevo_jax.config.options import Config
-from coevo_jax.config.recipe import (
+from coevo_jax.config.recipe import AskPhase, BranchPhase, (
     agents_of,
     branches_of,
     explorations_of,
@@ -249,7 +249,8 @@ def _budget(config: Config) -> Iterator[str]:
     explorations = explorations_of(config.recipe)
     if "explored_tokens" in asked and len(explorations) != 1:
         yield f"budget.explored_tokens: found {len(explorations)} explorations a round, expected one"
-    for phase in branches_of(config.recipe) if "explored_tokens" in asked else ():
+    others = [phase for phase in config.recipe if isinstance(phase, BranchPhase | AskPhase)]
+    for phase in others if "explored_tokens" in asked else ():
         yield f"budget.explored_tokens: found {phase.name} in the recipe, whose tokens no budget holds back"
 
 

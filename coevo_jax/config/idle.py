@@ -12,7 +12,6 @@ from coevo_jax.config.agents import SurrogateConfig
 from coevo_jax.config.check_marks import marks_of
 from coevo_jax.config.idle_playing import (
     greedy,
-    lead_never_explores,
     never_plays,
     no_exploration,
     other_temperatures,
@@ -288,7 +287,6 @@ RULES = (
     Rule(("explore.together",), ("recipe",), plays_alone),
     Rule(("explore.samples",), ("recipe",), no_exploration),
     Rule(("explore.temperature",), ("recipe",), other_temperatures),
-    Rule(("budget.explored_tokens",), ("recipe",), lead_never_explores),
     Rule(("explore.tasks",), ("rounds",), _surplus("explore.tasks")),
     Rule(("rollout.server.urls.NAME",), ("recipe",), never_plays),
     Rule(("env.process_memory_mib",), ("env.processes",), _no_process),

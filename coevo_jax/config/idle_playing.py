@@ -6,7 +6,6 @@ from coevo_jax.config.recipe import (
     BranchPhase,
     explorations_of,
     filled_by,
-    lead_of,
     together_of,
 )
 from coevo_jax.config.strict import nearest
@@ -20,13 +19,6 @@ def plays_alone(config: Config, _: str) -> str:
 def no_exploration(config: Config, _: str) -> str:
     """No phase plays from tasks' starts."""
     return "" if explorations_of(config.recipe) else "no phase of the recipe explores"
-
-
-def lead_never_explores(config: Config, _: str) -> str:
-    """The agent that budgets are for does not explore."""
-    lead = lead_of(config.recipe)
-    explores = any(phase.agent == lead for phase in explorations_of(config.recipe))
-    return "" if explores else f"the agent {lead} explores in no phase of the recipe"
 
 
 def never_plays(config: Config, name: str) -> str:

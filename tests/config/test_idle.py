@@ -42,7 +42,6 @@ SITUATIONS: dict[str, dict[str, Any]] = {
     "plays_alone": {},
     "no_exploration": branching(),
     "other_temperatures": branching(temperature=0.7),
-    "lead_never_explores": {"recipe": "stepagent-reward"},
     "why": {"rounds": 1},  # of a list that is longer
     "never_plays": {"rollout": {"server": SERVER}},
     "_no_process": {},
