@@ -12,9 +12,10 @@ from coevo_jax.config.check_beside import check_beside
 from coevo_jax.config.check_marks import check_marks
 from coevo_jax.config.check_recipe import check_kinds, check_recipe
 from coevo_jax.config.options import Config
-from coevo_jax.config.recipe import AskPhase, BranchPhase, (
+from coevo_jax.config.recipe import (
+    AskPhase,
+    BranchPhase,
     agents_of,
-    branches_of,
     explorations_of,
     lead_of,
     learnings_of,
