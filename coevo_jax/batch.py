@@ -30,6 +30,20 @@ class TokenBatch:
 
 
 @struct.dataclass
+class Reinforcement:
+    """What the clipped surrogate sees of a microbatch's views, token by token.
+
+    A token that several views share has an advantage and an old log-probability in each of them.
+    """
+
+    weight: Array  # float32 [N]: multiplies view_weight, the step's denominators folded in; 0: not reinforced
+    advantage: Array  # float32 [B, S, K]: of the turn that the token stands in; 0 outside of the view
+    old_logps: Array  # float32 [B, S, K]: under who played it, at temperature 1; 0 outside of the view
+    # float32 [B, K]: each scored token's under the reference; None where nothing ties the policy to one.
+    reference_logps: Array | None = None
+
+
+@struct.dataclass
 class PreferenceBatch:
     """One microbatch. All denominators of its optimizer step are folded into the weights.
 
@@ -47,3 +61,4 @@ class PreferenceBatch:
     weight: Array  # float32 [P]: multiplies the pair's loss; 0 is padding
     kind: Array  # int32 [P], number among the kinds of the agent's loss
     step_share: Array  # float32 []: 1 in an optimizer step's first microbatch, 0 in others: sums are a step's
+    reinforcement: Reinforcement | None = None  # None where nothing is: the compiled programs are the same

@@ -15,6 +15,7 @@ from coevo_jax.audit.pairs import counts, derive_all, derive_pairs, pair_check
 from coevo_jax.audit.plans import plan_check
 from coevo_jax.audit.questions import question_check
 from coevo_jax.audit.reading import RunFiles, open_files
+from coevo_jax.audit.reinforced_plans import reinforced_check
 from coevo_jax.audit.report import Entry, report_checks
 from coevo_jax.audit.tokens import token_checks
 from coevo_jax.audit.whose import tasks_in, whose_checks
@@ -47,6 +48,8 @@ def run_audit(folder: Path, scored: int | None = SCORED) -> Iterator[Check]:
             yield from budget_checks(files, phase)
             yield from _draws(files, phase, agents, scored)
         yield plan_check(files, phase, tasks)
+        if phase.reinforces:
+            yield reinforced_check(files, phase)
         yield from number_checks(files, phase, tasks, agents, scored)
     yield from report_checks(files, tasks, pairs)
 

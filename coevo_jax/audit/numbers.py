@@ -18,6 +18,7 @@ from coevo_jax.audit.reading import RunFiles
 from coevo_jax.audit.rows import fit_rows, trained_places
 from coevo_jax.audit.step_plan import StepPlan, Weighed, course_of
 from coevo_jax.audit.steps import Place, pair_losses, pairs_of, views_of
+from coevo_jax.audit.surrogates import surrogate_metrics
 from coevo_jax.audit.whose import Tasks
 from coevo_jax.config.agents import AgentConfig
 from coevo_jax.config.options import of_round
@@ -38,11 +39,14 @@ def number_checks(
         yield judge(f"loss/{phase.name}", problems, lambda: "the first step's, from the initial model")
         return
     told: dict[str, str] = {}
-    problems = reference_problems(files, phase, agents, scored, told)
-    yield judge(f"references/{phase.name}", problems, lambda: "; ".join(told.values()))
+    tied = phase.reinforces and learn_options(files.config, phase).surrogate.kl > 0
+    if phase.prefers_or_imitates or tied:
+        problems = reference_problems(files, phase, agents, scored, told)
+        yield judge(f"references/{phase.name}", problems, lambda: "; ".join(told.values()))
     problems = first_loss_problems(files, phase, agents)
     yield judge(f"loss/{phase.name}", problems, lambda: "the first step's, in float64")
-    yield pull_check(files, phase)
+    if phase.prefers_or_imitates:
+        yield pull_check(files, phase)
 
 
 def _prefix(phase: Phase) -> str:
@@ -185,7 +189,35 @@ def first_loss_problems(files: RunFiles, phase: Phase, agents: Agents) -> Iterat
     course = course_of(files, phase)
     weighed, steps = views_of(course)
     first = course.plan["order"][0][0]
-    micros = set(steps[first])
+    step = dict(zip(steps[first], course.plan["steps"][first], strict=True))
+    expected = {"loss": 0.0}
+    if phase.prefers_or_imitates:
+        expected = pair_and_imitation_metrics(files, phase, agents, course, step, weighed)
+    if phase.reinforces:
+        began = files.recorded(phase.name, "began_with"), phase.agent
+        tied_to = reference_checkpoint(files, phase, 0, agents)
+        own = surrogate_metrics(course, step, agents, began, tied_to)
+        expected |= own | {"loss": expected["loss"] + own["loss/surrogate"] + own.get("loss/kl", 0.0)}
+    line, _, values = files.steps(phase.name, phase.agent)[0]
+    slack = 20 * per_token(files.config.model, files.devices)
+    for name, value in expected.items():
+        where = f"metrics.jsonl:{line}: {phase.agent}/{name}"
+        if name not in values:
+            yield f"{where}: found none, expected {value:.9g}"
+        else:
+            yield from far(where, values[name], value, slack * (1 + abs(value)))
+
+
+def pair_and_imitation_metrics(
+    files: RunFiles,
+    phase: Phase,
+    agents: Agents,
+    course: StepPlan,
+    step: Mapping[int, Any],
+    weighed: Mapping[Place, Weighed],
+) -> dict[str, float]:
+    """What the log is to say of a first step's pairs and imitated sides."""
+    micros = set(step)
     reference = np.load(files.folder / f"references/{phase.stem}.npy").astype(np.float64)
     own = [place for place in weighed if place[0] in micros]
     policy = {place: reference[place] for place in own}
@@ -201,19 +233,11 @@ def first_loss_problems(files: RunFiles, phase: Phase, agents: Agents) -> Iterat
             policy = {place: logp(course, weighed[place], scored[place]) for place in own}
     else:
         scored = {}
-    step = dict(zip(steps[first], course.plan["steps"][first], strict=True))
     expected = expected_metrics(files, phase, course, step, weighed, policy, reference, scored)
     for name in ("strong", "weak") if beside else ():
         alone = expected_metrics(files, phase, course, step, weighed, beside[name], reference, scored)
         expected[f"beside/{name}_token_logp"] = alone["sft/token_logp"]
-    line, _, values = files.steps(phase.name, phase.agent)[0]
-    slack = 20 * per_token(files.config.model, files.devices)
-    for name, value in expected.items():
-        where = f"metrics.jsonl:{line}: {phase.agent}/{name}"
-        if name not in values:
-            yield f"{where}: found none, expected {value:.9g}"
-        else:
-            yield from far(where, values[name], value, slack * (1 + abs(value)))
+    return expected
 
 
 def together(

@@ -22,11 +22,12 @@ from coevo_jax.config.recipe import (
     BranchOptions,
     BranchPhase,
     ExplorePhase,
-    ImitationSource,
     KindWeights,
     LearnPhase,
     PairSource,
     RecipePhase,
+    ReinforceSource,
+    Source,
 )
 
 ALONE = "target"  # who a run is about whose recipe names nobody
@@ -43,7 +44,7 @@ class Phase:
     collection: str = ""  # what the shards of a phase that plays are called
     mark: str = ""  # that a phase that plays plays under
     learning: str = ""  # what the files of a learning are called, beside its round
-    sources: tuple[PairSource | ImitationSource, ...] = field(default=(), compare=False)  # of what is learned
+    sources: tuple[Source, ...] = field(default=(), compare=False)  # of what is learned
     branching: BranchOptions | None = field(default=None, compare=False)  # where episodes are left
     asking: AskOptions | None = field(default=None, compare=False)  # what is asked
     beside: BesideOptions | None = field(default=None, compare=False)  # of a learning on mixed logits
@@ -65,6 +66,15 @@ class Phase:
     @property
     def stem(self) -> str:
         return f"round-{self.round:02d}-{self.learning}"
+
+    @property
+    def prefers_or_imitates(self) -> bool:
+        """Whether it learns from whole trajectories; what is reinforced, it learns from token by token."""
+        return any(not isinstance(source, ReinforceSource) for source in self.sources)
+
+    @property
+    def reinforces(self) -> bool:
+        return any(isinstance(source, ReinforceSource) for source in self.sources)
 
     @property
     def kinds(self) -> Mapping[str, KindWeights]:

@@ -21,8 +21,8 @@ and the name of the first trajectory that has them. Beside the pairs stand what 
 import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
+from dataclasses import replace
+from functools import lru_cache
 from itertools import chain, combinations, product
 from typing import Any
 
@@ -32,11 +32,13 @@ from coevo_jax.audit.branch_lessons import refined, segments, verified
 from coevo_jax.audit.check import Check, NotCheckable, differs, judge, same
 from coevo_jax.audit.draws import counts_of, drawn_extras
 from coevo_jax.audit.keeping import order, spread
+from coevo_jax.audit.lessons import Lesson
 from coevo_jax.audit.marks import graded
 from coevo_jax.audit.order import Phase, asked_of, kind_of, learn_options
 from coevo_jax.audit.own_steps import foretold, reasoned, step_pairs
 from coevo_jax.audit.parting import at_parting
 from coevo_jax.audit.reading import RunFiles
+from coevo_jax.audit.reinforced import derive_reinforced
 from coevo_jax.audit.round import Round, round_of
 from coevo_jax.audit.rows import teachable
 from coevo_jax.audit.sides import Imitated, Key, Pair, Side, Turns, by_task, cut, weights_of_turns
@@ -46,20 +48,6 @@ from coevo_jax.config.recipe import ImitationSource, PairSource
 
 # Where a source does not say.
 EXTRA_TURNS = {"expert_over": 5, "better_over_worse": None, "expert_over_at_parting": 5}
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Lesson:
-    """What a phase learns from: pairs, and sides with a weight of imitation of their own."""
-
-    pairs: list[Pair] = field(default_factory=list)
-    sides: list[Side] = field(default_factory=list)  # each once, in the order in which they come up
-    # The weights of what is imitated without a pair, by side and weights of turns, in order.
-    extras: dict[tuple[Key, Turns], float] = field(default_factory=dict)
-
-    @cached_property
-    def places(self) -> dict[Key, int]:
-        return {side.key: place for place, side in enumerate(self.sides)}
 
 
 @lru_cache(maxsize=1)  # the checks of a phase follow each other
@@ -90,7 +78,8 @@ def derive_all(files: RunFiles, phase: Phase) -> Lesson:
             if name not in IMITATED:
                 raise NotCheckable(f"no independent derivation of what {name} imitates")
             imitations.append((source.weight, IMITATED[name](source, found)))
-    return lesson(pairs, imitations)
+    yielded = derive_reinforced(files, phase)
+    return replace(lesson(pairs, imitations), reinforced=[one for own in yielded for one in own.learned])
 
 
 @lru_cache(maxsize=1)

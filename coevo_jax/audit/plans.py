@@ -67,7 +67,8 @@ def learn_problems(files: RunFiles, phase: Phase, told: dict[str, int]) -> Itera
     yield from size_problems(phase, plan, files, steps_to_take(files, phase, plan, course.config.epochs))
     yield from log_problems(files, phase, course)
     paired = any(micro["pairs"] for step in steps for micro in step)
-    count = course.batch.step_pairs if paired else course.batch.step_demonstrations
+    alone = course.batch.step_episodes if phase.reinforces else course.batch.step_demonstrations
+    count = course.batch.step_pairs if paired else alone
     yield from _step_sizes(phase.plan, steps, count, "pairs" if paired else "views")
 
 
@@ -98,10 +99,10 @@ def log_problems(files: RunFiles, phase: Phase, course: StepPlan) -> Iterator[st
 def idle_problems(files: RunFiles, phase: Phase, told: dict[str, int]) -> Iterator[str]:
     """A phase took no step because nothing that the recipe gives it fits a row."""
     lesson = derive(files, phase)
-    sides, _ = fit_rows(lesson.sides, files.config.batch)
+    sides, _ = fit_rows(lesson.all_sides, files.config.batch)
     able = sum(side.length <= files.config.batch.row_length for side in sides)
     told |= {"steps, for nothing was there to learn from": 0}
-    if able and (lesson.extras or lesson.pairs):
+    if able and (lesson.extras or lesson.pairs or lesson.reinforced):
         yield f"{phase.name}: found no optimizer step, expected some: {able} trajectories can be learned from"
 
 
@@ -164,7 +165,8 @@ def step_problems(
             chosen = course.counted(pair)[0]
             key = chosen.side, chosen.turns
             imitated[key] = imitated.get(key, 0.0) + course.kind(pair).sft / k
-        said = {(view["trajectory"], turns_said(view)) for view in micro["views"]}
+        plain = [view for view in micro["views"] if view["trajectory"] not in course.reinforced]
+        said = {(view["trajectory"], turns_said(view)) for view in plain}
         for side, turns in sorted(said | imitated.keys(), key=lambda key: (key[0], key[1] or ())):
             found = 0.0
             whole = course.weighed(side, turns)

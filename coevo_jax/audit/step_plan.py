@@ -16,6 +16,7 @@ import numpy as np
 from coevo_jax.audit.order import Phase, learn_options
 from coevo_jax.audit.pairs import derive
 from coevo_jax.audit.reading import RunFiles
+from coevo_jax.audit.reinforced import Reinforced, own_weights
 from coevo_jax.audit.rows import fit_rows, turns_of_tokens
 from coevo_jax.audit.sides import Side, Turns, weights_of_turns
 from coevo_jax.config.agents import AgentConfig
@@ -83,6 +84,7 @@ class StepPlan:
     config: AgentConfig
     kinds: Mapping[str, KindWeights]  # of pairs, by their names
     batch: BatchConfig
+    reinforced: Mapping[int, Reinforced]  # by side
 
     @cached_property
     def usable(self) -> list[bool]:
@@ -93,7 +95,10 @@ class StepPlan:
         return {}
 
     def weighed(self, side: int, turns: Turns = None) -> Weighed:
-        """A side as imitation is to see it, by the weights of its turns."""
+        """A side as imitation is to see it, by the weights of its turns; or as reinforcement is."""
+        if side in self.reinforced:
+            weights = own_weights(self.sides[side], self.config.surrogate.reduction)
+            return Weighed(side=side, weights=weights, tokens=len(weights))
         if (side, turns) not in self._seen:
             self._seen[side, turns] = weigh(side, self.sides[side], self.config.turn_discount, turns)
         return self._seen[side, turns]
@@ -121,7 +126,7 @@ class StepPlan:
 def course_of(files: RunFiles, phase: Phase) -> StepPlan:
     """The plan of a learning phase with the sides and pairs that the recipe gives it."""
     lesson = derive(files, phase)
-    sides, count = fit_rows(lesson.sides, files.config.batch)
+    sides, count = fit_rows(lesson.all_sides, files.config.batch)
     numbers = lesson.places
     extras: dict[tuple[int, Turns], float] = {}
     for (key, turns), weight in lesson.extras.items():
@@ -147,4 +152,5 @@ def course_of(files: RunFiles, phase: Phase) -> StepPlan:
         config=learn_options(files.config, phase),
         kinds=phase.kinds,
         batch=files.config.batch,
+        reinforced=dict(enumerate(lesson.reinforced, start=len(lesson.sides))),
     )

@@ -10,6 +10,23 @@ from coevo_jax.config.strict import StrictModel
 LossOption = bool | int | float | str
 
 
+class SurrogateConfig(StrictModel):
+    """The clipped surrogate of what is reinforced: PPO's (arXiv 1707.06347, eq. 7), token by token."""
+
+    clip_low: float = Field(default=0.2, gt=0, lt=1)
+    """A token that should become rarer is pushed until its probability is 1 minus this of what it was."""
+    clip_high: float = Field(default=0.2, gt=0)
+    """A token that should become likelier is pushed until its probability is 1 plus this of what it was."""
+    reduction: Literal["token", "turn", "trajectory"] = "token"
+    """Mean over all tokens of a step (DAPO, arXiv 2503.14476), of the means of its turns (GiGPO, arXiv
+    2505.10978, eq. 9), or of its trajectories (GRPO, arXiv 2402.03300, eq. 3). The default is inferred: what
+    GiGPO's authors' code takes."""
+    kl: float = Field(default=0.0, ge=0)
+    """Weight of the divergence from the reference, by each token's estimator k3; 0 reads no reference."""
+    skip_zero: bool = False
+    """Leave out trajectories of which every turn has the advantage 0; otherwise they count in the mean."""
+
+
 class AgentConfig(StrictModel):
     """How an agent learns; from what, the recipe says."""
 
@@ -34,6 +51,7 @@ class AgentConfig(StrictModel):
     """Weigh every pair by how likely the policy is to write both of its sides (WPO)."""
     turn_discount: float = Field(default=1.0, gt=0, le=1)
     """Credit per turn: the last turn counts 1, each one before it this factor less."""
+    surrogate: SurrogateConfig = SurrogateConfig()
     beta: tuple[float, ...] = (0.1, 0.5)
     """Strength of the tie to the reference, per round; the last value repeats."""
     learning_rate: tuple[float, ...] = (1e-4,)

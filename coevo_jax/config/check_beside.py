@@ -16,6 +16,12 @@ def check_beside(config: Config) -> Iterator[str]:
                 f"{where}: mixed logits are for imitation: found the pairs {kinds}, expected sources with "
                 "imitate alone; a learning of its own (name: ...) may have the pairs"
             )
+        if learning.reinforcements:
+            labels = ", ".join(source.label for source in learning.reinforcements)
+            yield (
+                f"{where}: mixed logits are for imitation: found {labels}, which reinforces, expected "
+                "sources with imitate alone; a learning of its own (name: ...) may reinforce"
+            )
         sampling = beside.sampling
         if sampling is not None and not (sampling.alpha or sampling.beta or sampling.gamma):
             yield (

@@ -17,8 +17,10 @@ from coevo_jax.config.recipe import (
     LearnPhase,
     PairSource,
     RecipePhase,
+    ReinforceSource,
     Source,
     agents_of,
+    branches_of,
     filled_by,
     lead_of,
     learners_of,
@@ -26,7 +28,11 @@ from coevo_jax.config.recipe import (
 from coevo_jax.config.strict import ConfigError, StrictModel, closest, nearest, validate
 from coevo_jax.methods.table import BUILDERS, MADE_OF, builder_options, find_builder
 
-AMONG_PLAYED = (("pairs", "better_over_worse"), ("pairs", "success_over_failure_at_parting"))
+# Builders of what a task's trajectories say of each other.
+AMONG_PLAYED = (
+    *(("pairs", "better_over_worse"), ("pairs", "success_over_failure_at_parting")),
+    *(("reinforce", "grpo"), ("reinforce", "gigpo")),
+)
 Built = Source | BranchOptions | AskOptions
 """What names a builder."""
 RESERVED = ("expert", "imported", "base")  # names of what is neither an agent nor played by one
@@ -52,6 +58,7 @@ def check_recipe(config: Config) -> Iterator[str]:
     yield from check_branches(config)
     if config.rounds > 0:
         yield from _too_few(config)
+    yield from _others_wrote(config)
 
 
 def _names(config: Config) -> Iterator[str]:
@@ -160,6 +167,18 @@ def source_options(source: Built) -> dict[str, Any]:
     """The options of a source's builder as its function takes them, defaults included."""
     checked = validate(options_schema(*source.builder), source.options, source.label)
     return {key: getattr(checked, key) for key in type(checked).model_fields}
+
+
+def _others_wrote(config: Config) -> Iterator[str]:
+    """What is reinforced needs its player's log-probabilities, which a beginning of another's has not."""
+    branched = {phase.branch.into for phase in branches_of(config.recipe)}
+    for where, source in _sources(config):
+        for name in source.of if isinstance(source, ReinforceSource) else ():
+            if name in branched:
+                yield (
+                    f"{where}.of: {name} is played from the middle of episodes, whose beginnings have no "
+                    "log-probabilities of their agent; expected collections that a phase explores"
+                )
 
 
 def _other_kinds(config: Config) -> Iterator[str]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from coevo_jax.config.check_beside import same_models
+from coevo_jax.config.agents import SurrogateConfig
 from coevo_jax.config.check_marks import marks_of
 from coevo_jax.config.idle_playing import (
     greedy,
@@ -20,6 +20,7 @@ from coevo_jax.config.idle_playing import (
 from coevo_jax.config.options import Config
 from coevo_jax.config.origin import Origin
 from coevo_jax.config.recipe import PairSource, lead_of, learnings_of
+from coevo_jax.config.reinforced import no_credit, no_lone_reinforcement, no_reinforcement, tied
 from coevo_jax.config.strict import StrictModel
 
 WITHOUT_REFERENCE = ("sft", "simpo", "orpo", "cpo")  # losses that read no reference policy
@@ -54,17 +55,6 @@ def idle_options(config: Config, origin: Origin) -> Iterator[str]:
                     told.append(key)
                     found = _show(_value(config, key.split(".")))
                     yield f"{origin.of[key]}: {key}: found {found}, which does nothing: {why}"
-
-
-def remarks(config: Config) -> Iterator[str]:
-    """What does something else than it seems to, and is said when a run starts."""
-    for name, agent in config.agents.items():
-        if agent.reference_every == 1 and config.rounds > 0:
-            yield (
-                f"agents.{name}.reference_every is 1: at every step the agent is its own reference, so its "
-                "margins in the log will be 0"
-            )
-    yield from same_models(config)
 
 
 def is_default(config: Config, key: str) -> bool:
@@ -147,9 +137,15 @@ def _no_preference(config: Config, name: str) -> str:
     return "" if _preferring(config, name) else "no pairs that it learns from have a dpo above 0"
 
 
+def _no_term_with_reference(config: Config, name: str) -> str:
+    why = "" if tied(config, name) else _no_preference(config, name)
+    return why and f"{why}, and nothing is reinforced with a kl above 0"
+
+
 def _no_reference(config: Config, name: str) -> str:
     losses = _losses(config, name)
-    return f"{', '.join(sorted(losses))} reads no reference" if losses <= {*WITHOUT_REFERENCE} else ""
+    reads = tied(config, name) or not losses <= {*WITHOUT_REFERENCE}
+    return "" if reads else f"{', '.join(sorted(losses))} reads no reference"
 
 
 def _no_beta(config: Config, name: str) -> str:
@@ -270,9 +266,11 @@ _EXPLORE = tuple(
 )
 _BUDGET = ("budget.run", "budget.match", "budget.pairs", "budget.explored_tokens", "budget.learned_tokens")
 _PREFERENCE = _of_agents(
-    *("loss", "loss_options", "divergence", "divergence_alpha", "ld_alpha", "wpo"),
-    *("beta", "reference", "reference_every"),
+    *("loss", "loss_options", "divergence", "divergence_alpha", "ld_alpha", "wpo", "beta"),
 )
+_REFERENCE = _of_agents("reference", "reference_every")
+_SURROGATE = _of_agents(*(f"surrogate.{name}" for name in SurrogateConfig.model_fields))
+_TERMS = (*_PREFERENCE, *_REFERENCE, *_SURROGATE)
 _LEARNING = _of_agents(
     *("max_pairs_per_kind", "pairs_kept", "sft_reduction", "turn_discount"),
     *("learning_rate", "warmup_fraction", "epochs", "keep_optimizer"),
@@ -282,8 +280,8 @@ _LLAMA3 = tuple(
 )
 
 RULES = (
-    Rule(("rollout.server", *_EXPLORE, *_BUDGET, *_PREFERENCE, *_LEARNING), ("rounds",), _no_rounds),
-    Rule(("batch.pairs", "batch.step_pairs"), ("rounds",), _no_rounds),
+    Rule(("rollout.server", *_EXPLORE, *_BUDGET, *_TERMS, *_LEARNING), ("rounds",), _no_rounds),
+    Rule(("batch.pairs", "batch.step_pairs", "batch.step_episodes"), ("rounds",), _no_rounds),
     Rule(("model.lora",), ("rounds", "model.lora.warm_start"), _no_adapter),
     Rule(("explore.top_p", "explore.top_k", "explore.min_p"), ("explore.temperature",), greedy),
     Rule(("explore.together",), ("recipe",), plays_alone),
@@ -304,6 +302,7 @@ RULES = (
     Rule(_LLAMA3, ("model.rope_scaling.kind",), _linear),
     Rule(("model.layer_types",), ("model.num_layers",), _more_layer_types),
     Rule(("batch.pairs", "batch.step_pairs"), ("recipe",), _no_pairs_at_all),
+    Rule(("batch.step_episodes",), ("recipe",), no_lone_reinforcement),
     Rule(("batch.too_long",), (), _fits),
     Rule(("budget.run",), ("budget.match",), _no_match),
     Rule(("budget.match",), ("budget.run",), _no_run),
@@ -311,6 +310,9 @@ RULES = (
     Rule(("budget.match",), ("recipe",), _match_without_pairs),
     Rule(_of_agents("max_pairs_per_kind", "pairs_kept"), ("recipe",), _no_pairs_of_one),
     Rule(_PREFERENCE, ("recipe",), _no_preference),
+    Rule(_REFERENCE, ("recipe", "agents.NAME.surrogate"), _no_term_with_reference),
+    Rule(_SURROGATE, ("recipe",), no_reinforcement),
+    Rule(_of_agents("turn_discount"), ("recipe",), no_credit),
     Rule(_of_agents("loss"), ("recipe",), _own_losses),
     Rule(_of_agents("reference", "reference_every"), ("recipe", "agents.NAME.loss"), _no_reference),
     Rule(_of_agents("beta"), ("recipe", "agents.NAME.loss"), _no_beta),

@@ -177,6 +177,8 @@ class BatchConfig(StrictModel):
     """Pairs of an optimizer step, accumulated over microbatches; null makes every microbatch a step."""
     step_demonstrations: int | None = Field(default=None, ge=1)
     """The same for steps without pairs: trajectories of a step of supervised fine-tuning."""
+    step_episodes: int | None = Field(default=None, ge=1)
+    """The same for steps without pairs that reinforce: trajectories of a step."""
     share_prefixes: bool = True
     """Encode what trajectories of a task have in common once; changes the cost, not the numbers."""
     too_long: Literal["drop", "cut"] = "drop"

@@ -78,6 +78,24 @@ class ImitationSource(_Source):
         return builder_name(self.imitate)
 
 
+class ReinforceSource(_Source):
+    """Trajectories whose turns become likelier or rarer by a signed weight each: their advantage."""
+
+    reinforce: str
+    """Builder: a name of coevo_jax.methods, or your own as package.module:function."""
+    weight: float = Field(default=1.0, gt=0)
+    """Weight of the clipped surrogate."""
+
+    @property
+    def builder(self) -> tuple[str, str]:
+        """The table that has it, and its name."""
+        return "reinforce", self.reinforce
+
+    @property
+    def label(self) -> str:
+        return builder_name(self.reinforce)
+
+
 def _which(keys: dict[str, str]) -> Any:
     """Tells the kinds of mappings apart by the one key that each alone has.
 
@@ -94,8 +112,10 @@ def _which(keys: dict[str, str]) -> Any:
 
 
 Source = Annotated[
-    Annotated[PairSource, Tag("=PairSource")] | Annotated[ImitationSource, Tag("=ImitationSource")],
-    _which({"pairs": "=PairSource", "imitate": "=ImitationSource"}),
+    Annotated[PairSource, Tag("=PairSource")]
+    | Annotated[ImitationSource, Tag("=ImitationSource")]
+    | Annotated[ReinforceSource, Tag("=ReinforceSource")],
+    _which({"pairs": "=PairSource", "imitate": "=ImitationSource", "reinforce": "=ReinforceSource"}),
 ]
 
 
@@ -133,6 +153,10 @@ class LearnOptions(StrictModel):
     @property
     def imitations(self) -> tuple[ImitationSource, ...]:
         return tuple(source for source in self.sources if isinstance(source, ImitationSource))
+
+    @property
+    def reinforcements(self) -> tuple[ReinforceSource, ...]:
+        return tuple(source for source in self.sources if isinstance(source, ReinforceSource))
 
     @property
     def kinds(self) -> dict[str, KindWeights]:

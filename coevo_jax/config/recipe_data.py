@@ -75,5 +75,5 @@ def _phase_name(phase: Any) -> str | None:
 def _source_name(source: Any) -> str | None:
     if not isinstance(source, dict):
         return None
-    name = source.get("kind") or source.get("pairs") or source.get("imitate")
+    name = next((source[key] for key in ("kind", "pairs", "imitate", "reinforce") if source.get(key)), None)
     return name.rpartition(":")[2] if isinstance(name, str) else None

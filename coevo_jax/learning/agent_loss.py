@@ -5,12 +5,20 @@ from collections.abc import Mapping, Sequence
 from coevo_jax.config.agents import AgentConfig
 from coevo_jax.config.idle import WITHOUT_REFERENCE
 from coevo_jax.config.options import Config
-from coevo_jax.config.recipe import KindWeights, LossTerms, kinds_of, learners_of, weights_of
+from coevo_jax.config.recipe import (
+    KindWeights,
+    LossTerms,
+    kinds_of,
+    learners_of,
+    learnings_of,
+    weights_of,
+)
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.learning.loss_calls import Loss
 from coevo_jax.learning.loss_names import loss_weights, losses_in_use
 from coevo_jax.learning.loss_options import mixture, resolve_loss, with_divergence
 from coevo_jax.learning.objective import AgentLoss
+from coevo_jax.learning.surrogate import Surrogate
 
 
 def agent_losses(config: Config) -> dict[str, AgentLoss]:
@@ -21,13 +29,23 @@ def agent_losses(config: Config) -> dict[str, AgentLoss]:
     """
     recipe, order = config.recipe, kinds_of(config.recipe)
     return {
-        name: agent_loss(config.agents[name], weights_of(recipe, name), order, f"agents.{name}")
+        name: agent_loss(
+            config.agents[name],
+            weights_of(recipe, name),
+            order,
+            f"agents.{name}",
+            reinforced=any(one.reinforcements for one in learnings_of(recipe, name)),
+        )
         for name in learners_of(recipe)
     }
 
 
 def agent_loss(
-    config: AgentConfig, kinds: Mapping[str, KindWeights], order: Sequence[str], key: str
+    config: AgentConfig,
+    kinds: Mapping[str, KindWeights],
+    order: Sequence[str],
+    key: str,
+    reinforced: bool = False,
 ) -> AgentLoss:
     """The loss of an agent; equal options give an equal loss, so that its compiled programs are shared.
 
@@ -35,15 +53,28 @@ def agent_loss(
       kinds: of pairs that the agent learns from.
       order: of the kinds of all agents: one program serves several agents.
       key: where the options stand, for messages ("agents.target").
+      reinforced: whether anything that it learns from is.
 
     Raises:
-      ConfigError: no such loss or option, or options that change nothing under the losses in use.
+      ConfigError: no such loss or option, options that change nothing under the losses in use, or a loss that
+        couples pairs beside what is reinforced.
     """
     by_kind, spare = losses_in_use(config, kinds, order, key)
     losses = {where: _resolve_at(terms, config, where) for terms, where in [*by_kind, spare]}
-    _refuse_idle(config, key, tuple(losses.values()))
+    if not (reinforced and config.surrogate.kl):
+        _refuse_idle(config, key, tuple(losses.values()))
     by_kind_losses = tuple(losses[where] for _, where in by_kind)
-    return AgentLoss(kinds=tuple(order), by_kind=by_kind_losses, wpo=config.wpo)
+    surrogate = None
+    if reinforced:
+        own = config.surrogate
+        surrogate = Surrogate(clip_low=own.clip_low, clip_high=own.clip_high, kl=own.kl)
+    found = AgentLoss(kinds=tuple(order), by_kind=by_kind_losses, wpo=config.wpo, surrogate=surrogate)
+    if reinforced and found.coupled:
+        raise ConfigError(
+            f"{key}.loss: found one that looks at all pairs of a step together, beside what is reinforced; "
+            "expected one of each pair's own, such as sigmoid"
+        )
+    return found
 
 
 def _resolve_at(terms: LossTerms, config: AgentConfig, key: str) -> Loss:

@@ -1,4 +1,4 @@
-"""The objective of one optimizer step: weighted preference losses plus the SFT term, and metrics per kind.
+"""The objective of one optimizer step: preference losses, the SFT term and the surrogate, and their metrics.
 
 Metrics are (numerator, denominator), so that sharding and accumulation over microbatches never change them.
 """
@@ -18,6 +18,7 @@ from coevo_jax.learning.preference_losses import (
     logratio_margin,
     wpo_weight,
 )
+from coevo_jax.learning.surrogate import Surrogate, reinforce
 
 Metrics = dict[str, tuple[Scalar, Scalar]]
 
@@ -29,6 +30,7 @@ class AgentLoss:
     kinds: tuple[str, ...]  # of pairs, in the order of their numbers in a batch
     by_kind: tuple[PreferenceLoss, ...]  # one per kind
     wpo: bool = False  # weigh pairs by the policy's confidence in both sides
+    surrogate: Surrogate | None = None  # of what is reinforced; None where nothing is
 
     @property
     def coupled(self) -> bool:
@@ -48,8 +50,11 @@ def objective(
     *,
     beta: jax.Array,
     loss: AgentLoss,
+    token_logps: jax.Array | None = None,
 ) -> tuple[jax.Array, Metrics]:
     """Sum of weight[p] * loss[p] over pairs minus sum of sft_weight[n] * logps[n] over views.
+
+    Where a batch has a reinforcement, its surrogate is added.
 
     With weights folded by `data.packing`, this is METHOD's
     lambda_dpo * mean DPO + lambda_sft * mean SFT(chosen) (arXiv 2511.22254; ETO, arXiv 2403.02502).
@@ -57,6 +62,7 @@ def objective(
     Args:
       policy_logps: float32 [N] in nats.
       confidence: float32 [N] where the loss weighs by WPO (see `logps.view_logps`), else None.
+      token_logps: float32 [B, K] in nats, of the scored tokens; what a reinforcement needs.
     """
     sides = pair_sides(policy_logps, batch)
     real = jnp.asarray(batch.weight) > 0
@@ -74,6 +80,11 @@ def objective(
     metrics["sft/token_logp"] = (-sft, jnp.sum(batch.sft_weight * batch.token_count))
     metrics["tokens"] = (jnp.sum(batch.tokens.scored).astype(jnp.float32), share)
     metrics["pairs"] = (jnp.sum(real).astype(jnp.float32), share)
+    if batch.reinforcement is not None:
+        assert token_logps is not None and loss.surrogate is not None
+        term, own = reinforce(token_logps, batch, loss.surrogate)
+        total += term
+        metrics |= own | {"loss": (total, share)}
     return total, metrics
 
 

@@ -1,6 +1,6 @@
 """Learners and compiled programs of a run on a mesh, for all of its agents."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jax.sharding import Mesh
 
@@ -11,7 +11,7 @@ from coevo_jax.learning.mixed_step import NO_PAIRS, Mixing, jit_entropies, jit_m
 from coevo_jax.learning.objective import AgentLoss
 from coevo_jax.learning.optimizer import make_optimizer
 from coevo_jax.learning.train_state import Learner, make_learner
-from coevo_jax.learning.train_step import ScoreStep, StepPrograms, jit_score, jit_step
+from coevo_jax.learning.train_step import ScoreStep, StepPrograms, jit_score, jit_step, jit_token_score
 from coevo_jax.models.attention_kinds import choose_attention
 from coevo_jax.models.lora import plain
 from coevo_jax.models.transformer import Transformer
@@ -28,6 +28,7 @@ class Learning:
     warm_learner: Learner  # of the warm start, which may train all parameters where agents have adapters
     warm_programs: StepPrograms
     score: ScoreStep
+    token_score: ScoreStep
     mixed: dict[Mixing, StepPrograms]  # of learnings with a weak model beside the policy
     entropies: ScoreStep  # mean entropies of views
 
@@ -38,7 +39,8 @@ def make_learning(config: Config, vocab_size: int, mesh: Mesh) -> Learning:
     model = Transformer(config.model, vocab_size, attention)
     learner = make_learner(model, make_optimizer(config.optimizer), mesh)
     losses = agent_losses(config)
-    warm_loss = losses.get(lead_of(config.recipe), NO_PAIRS)  # without pairs, any loss does
+    # Without pairs, any loss does; demonstrations are not reinforced, so their batches have other arrays.
+    warm_loss = replace(losses.get(lead_of(config.recipe), NO_PAIRS), surrogate=None)
     programs = {loss: _programs(learner, loss, mesh) for loss in dict.fromkeys([warm_loss, *losses.values()])}
     warm_learner, warm_programs = learner, programs[warm_loss]
     if config.model.lora is not None and config.model.lora.warm_start == "full":
@@ -55,6 +57,7 @@ def make_learning(config: Config, vocab_size: int, mesh: Mesh) -> Learning:
         warm_learner=warm_learner,
         warm_programs=warm_programs,
         score=jit_score(learner.model, mesh, learner.shardings, learner.frozen_shardings),
+        token_score=jit_token_score(learner.model, mesh, learner.shardings, learner.frozen_shardings),
         mixed={one: jit_mixed_step(learner, alone, one, clip_norm, mesh) for one in mixings},
         entropies=jit_entropies(learner, mesh),
     )

@@ -15,6 +15,7 @@ import optax
 from jax.sharding import Mesh
 
 from coevo_jax.batch import PreferenceBatch, Scalar, TokenBatch
+from coevo_jax.learning.logps import score as score_batch
 from coevo_jax.learning.logps import view_logps
 from coevo_jax.learning.objective import AgentLoss, Metrics, objective
 from coevo_jax.learning.train_state import TrainState
@@ -78,8 +79,10 @@ def gradients(
     """The gradient of one microbatch's share of the objective."""
 
     def loss_of(params: Params) -> tuple[jax.Array, Metrics]:
-        logps, confidence = view_logps(model, params, frozen, batch, mesh=mesh, confidence=loss.wpo)
-        return objective(logps, confidence, batch, beta=beta, loss=loss)
+        scores = score_batch(model, params, frozen, batch, mesh=mesh, confidence=loss.wpo)
+        return objective(
+            scores.views, scores.confidence, batch, beta=beta, loss=loss, token_logps=scores.tokens
+        )
 
     return jax.grad(loss_of, has_aux=True)(params)
 
@@ -244,6 +247,21 @@ def jit_score(model: Transformer, mesh: Mesh, shardings: TrainState, frozen_shar
     )
 
 
+def jit_token_score(
+    model: Transformer, mesh: Mesh, shardings: TrainState, frozen_shardings: Params
+) -> ScoreStep:
+    """Compiled log-probabilities [B, K] of the scored tokens on the very rows that training uses."""
+
+    def score(params: Params, frozen: Params, batch: PreferenceBatch) -> jax.Array:
+        return score_batch(model, params, frozen, batch, mesh=mesh).tokens
+
+    return jax.jit(
+        score,
+        in_shardings=(shardings.params, frozen_shardings, batch_shardings(mesh)),
+        out_shardings=replicated(mesh),
+    )
+
+
 def batch_shardings(mesh: Mesh) -> PreferenceBatch:
     """The shardings of a batch: rows and views are split over the batch axes, pairs are on every device."""
     rows: Any = batch_sharding(mesh)
@@ -260,4 +278,5 @@ def batch_shardings(mesh: Mesh) -> PreferenceBatch:
         weight=everywhere,
         kind=everywhere,
         step_share=everywhere,
+        reinforcement=rows,  # of nothing where there is none
     )

@@ -1,4 +1,4 @@
-"""The input and output of a builder: collections of one round with the experts; preferences, imitations."""
+"""The input and output of a builder: collections of one round with the experts, and what is learned."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -65,6 +65,17 @@ class Imitation(NamedTuple):
 def as_imitation(built: Trajectory | Imitation) -> Imitation:
     """What a builder yields as an imitation: a bare trajectory stands for all of it, as it was played."""
     return built if isinstance(built, Imitation) else Imitation(built)
+
+
+class Reinforced(NamedTuple):
+    """A trajectory with a signed weight for each of its turns: above 0 makes a turn likelier, below 0 rarer.
+
+    A turn is a run of agent tokens.
+    """
+
+    trajectory: Trajectory
+    advantages: tuple[float, ...]  # one per turn
+    anchor_sizes: tuple[int, ...] = ()  # per turn, how many turns were compared with each other; () for none
 
 
 def by_reward(one: Trajectory, other: Trajectory) -> Preference | None:

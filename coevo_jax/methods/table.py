@@ -5,13 +5,14 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
+from coevo_jax.methods.advantages import gigpo, grpo
 from coevo_jax.methods.beneficial_segments import beneficial_segments
 from coevo_jax.methods.better_over_worse import better_over_worse
 from coevo_jax.methods.expert_over import expert_over
 from coevo_jax.methods.expert_step_over import expert_step_over
 from coevo_jax.methods.imitation import experts, successes
 from coevo_jax.methods.marks import graded
-from coevo_jax.methods.material import Imitation, Preference
+from coevo_jax.methods.material import Imitation, Preference, Reinforced
 from coevo_jax.methods.parting import expert_over_at_parting, success_over_failure_at_parting
 from coevo_jax.methods.points import Point, expert_turns, failed_turns, turn_ends
 from coevo_jax.methods.proposals import agent_proposals, expert_proposals
@@ -24,6 +25,7 @@ from coevo_jax.trajectory import Trajectory
 
 PairBuilder = Callable[..., Iterable[Preference]]
 ImitationBuilder = Callable[..., Iterable[Trajectory | Imitation]]
+ReinforceBuilder = Callable[..., Iterable[Reinforced]]
 PointBuilder = Callable[..., Iterable[Point]]
 QuestionBuilder = Callable[..., Iterable[Question]]
 
@@ -43,6 +45,10 @@ IMITATION_BUILDERS: dict[str, ImitationBuilder] = {
     "reflections": reflections,
     "beneficial_segments": beneficial_segments,
     "graded": graded,
+}
+REINFORCE_BUILDERS: dict[str, ReinforceBuilder] = {
+    "grpo": grpo,
+    "gigpo": gigpo,
 }
 POINT_BUILDERS: dict[str, PointBuilder] = {
     "expert_turns": expert_turns,
@@ -64,13 +70,14 @@ MADE_OF: dict[tuple[str, str], str] = {
 BUILDERS: dict[str, Mapping[str, Callable[..., Iterable[Any]]]] = {
     "pairs": PAIR_BUILDERS,
     "imitate": IMITATION_BUILDERS,
+    "reinforce": REINFORCE_BUILDERS,
     "at": POINT_BUILDERS,
     "question": QUESTION_BUILDERS,
 }
 
 
 def find_builder(table: str, name: str) -> Callable[..., Iterable[Any]]:
-    """The builder of a name in a table ("pairs", "imitate", "at", "question"), or of a module's `:function`.
+    """The builder of a name in a table ("pairs", "imitate", …), or of `package.module:function`.
 
     Raises:
       LookupError: there is none, in words.

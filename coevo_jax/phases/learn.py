@@ -1,8 +1,7 @@
 """The learning of a round: its pairs, references and optimizer steps (METHOD, steps 3 and 5)."""
 
 import json
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,16 +18,27 @@ from coevo_jax.data.chat.marking import remark
 from coevo_jax.data.packing.plan import BatchPlan, pack
 from coevo_jax.data.packing.views import plain_turns
 from coevo_jax.data.pairing import Extra, Keep, PairSet, add_imitations, collect_pairs, keep_pairs
+from coevo_jax.data.reinforced import Credit
 from coevo_jax.files import write_whole
 from coevo_jax.learning.objective import AgentLoss
 from coevo_jax.learning.optimizer import constant_rate
 from coevo_jax.learning.pull import pulls
 from coevo_jax.learning.train_state import Agents
 from coevo_jax.methods.material import Imitation, as_imitation
-from coevo_jax.methods.turns import turn_starts
 from coevo_jax.models.transformer import Params
 from coevo_jax.phases.beside import WeakModel, find_weak, weak_words, without_weak
+from coevo_jax.phases.lesson_counts import (
+    beside_counts,
+    imitated_counts,
+    imitated_words,
+    kind_words,
+    mark_counts,
+    mark_words,
+    pair_counts,
+    plan_counts,
+)
 from coevo_jax.phases.material import built
+from coevo_jax.phases.reinforced import find_reinforced
 from coevo_jax.phases.world import World
 from coevo_jax.progress import CONSOLE, say
 from coevo_jax.recipe import Phase, schedule
@@ -38,7 +48,7 @@ from coevo_jax.training.feed import put_batch
 from coevo_jax.training.optimize import StepPlan, optimize
 from coevo_jax.training.pace import Pace
 from coevo_jax.training.plan_file import PLANS, learned_tokens, steps_of_budget, write_plan
-from coevo_jax.training.references import References
+from coevo_jax.training.references import NoReferences, References
 from coevo_jax.trajectory import PreferencePair, Trajectory
 
 
@@ -55,12 +65,13 @@ class _Lesson:
     budget: Budget
     marks: list[dict[str, Any]]  # of what is imitated, and how often; none where no mark is learned
     beside: dict[str, Any]  # what the record says of a weak model beside the agent
+    reinforced: list[dict[str, Any]]  # what each source yielded; none where no source reinforces
 
     def records(self) -> dict[str, Any]:
         """What the phase's record says of it."""
         plan = self.plan
         records: dict[str, Any] = {
-            "pairs": _pair_counts(self.pair_set, self.kinds),
+            "pairs": pair_counts(self.pair_set, self.kinds),
             "trajectories": len(self.pair_set.trajectories),
             "too_long": list(plan.too_long),
             "cut": plan.cut,
@@ -69,9 +80,27 @@ class _Lesson:
             "shared": plan.shared,
             "learned_tokens": learned_tokens(plan, self.steps, self.seed),
         }
-        records |= _imitated_counts(self.extras)
+        records |= imitated_counts(self.extras)
         records |= {"marks": self.marks} if self.marks else {}
+        records |= {"reinforced": self.reinforced} if self.reinforced else {}
         return records | self.beside | ({"budget": self.budget} if self.budget else {})
+
+    def planned(self) -> dict[str, float]:
+        """What the metrics log says of it, before the first step."""
+        counts = {
+            f"reinforced/{one['source']}/{name}": value
+            for one in self.reinforced
+            for name, value in one.items()
+            if name != "source"
+        }
+        return plan_counts(self.plan) | beside_counts(self.beside) | counts
+
+    def words(self) -> str:
+        """What is learned from, for people."""
+        counts = self.records()
+        words = [*map(kind_words, counts["pairs"]), *imitated_words(counts)]
+        words += [f"{one['learned']} {one['source']}" for one in self.reinforced]
+        return ", ".join(words) or "no pairs"
 
 
 def learn(run: Run, world: World, agents: Agents, phase: Phase) -> Agents:
@@ -90,7 +119,7 @@ def learn(run: Run, world: World, agents: Agents, phase: Phase) -> Agents:
     record = replace(record, records=records)
     if not plan.batches:
         run.commit(record, files=[pairs_path], finished=True)
-        words = "nothing to learn from in this round: no pairs; the agent stays as it is"
+        words = f"nothing to learn from in this round: {lesson.words()}; the agent stays as it is"
         say(record.name, record.seconds, ", ".join(filter(None, (words, budget_words(lesson.budget)))))
         return agents
     if record.position == 0 and not (config.keep_optimizer and _has_learned(run, phase)):
@@ -100,28 +129,17 @@ def learn(run: Run, world: World, agents: Agents, phase: Phase) -> Agents:
     if run.leads:
         sides = [_side(trajectory) for trajectory in pair_set.trajectories]
         write_plan(plan_path, plan, phase=phase.name, sides=sides, steps=steps, seed=lesson.seed, beta=beta)
-    begun_with = agents
-    references = References(
-        run.folder / "references",
-        phase.stem,
-        plan.batches,
-        every=config.reference_every,
-        score=lambda params, batch: world.score(params, begun_with.frozen, put_batch(world.mesh, batch)),
-        first=lambda: _reference_params(run, world, begun_with, phase, config),
-        processes=run.processes,
-    )
+    references = _references(run, world, agents, phase, config, plan)
     if record.position == 0:
-        batches = references.batches_at(0, agents[phase.agent])
-        records["pull"] = _pull(batches, len(plan.steps), beta, world.losses[phase.agent])
+        planned = lesson.planned()
+        if _learning(phase).pairs or _learning(phase).imitations:
+            batches = references.batches_at(0, agents[phase.agent])
+            records["pull"] = _pull(batches, len(plan.steps), beta, world.losses[phase.agent])
+            planned |= {f"pull/{term}": pull for term, pull in records["pull"].items()}
+            CONSOLE.print(f"{phase.name}: {_pull_words(records['pull'])}", soft_wrap=True)
         record = replace(record, records=records)
-        planned = (
-            _plan_counts(plan)
-            | _beside_counts(records)
-            | {f"pull/{term}": pull for term, pull in records["pull"].items()}
-        )
         planned = {f"{phase.agent}/{name}": float(value) for name, value in planned.items()}
         run.log.write(int(agents[phase.agent].step), phase.name, planned)
-        CONSOLE.print(f"{phase.name}: {_pull_words(records['pull'])}", soft_wrap=True)
     peak = of_round(config.learning_rate, phase.round)
     course = StepPlan(
         plan=plan,
@@ -138,10 +156,8 @@ def learn(run: Run, world: World, agents: Agents, phase: Phase) -> Agents:
     agents = without_weak(agents)
     record = replace(record, records=records | {"checkpoint": run.next_checkpoint})
     run.commit(record, files=course.files(), agents=agents, finished=True)
-    learned = [*map(_kind_words, records["pairs"]), *_imitated_words(records)]
-    kinds = ", ".join(learned) or "no pairs"
-    words = f"{kinds}; {record.position} steps, padding {plan.padding:.1%}, shared {plan.shared:.1%}"
-    told = _mark_words(lesson.marks), weak_words(records)
+    words = f"{lesson.words()}; {record.position} steps, padding {plan.padding:.1%}, shared {plan.shared:.1%}"
+    told = mark_words(lesson.marks), weak_words(records)
     say(
         record.name,
         record.seconds,
@@ -159,7 +175,9 @@ def _lesson(run: Run, world: World, phase: Phase, config: AgentConfig, weak: Wea
         extras, beside = weak.drawn(
             pair_set, extras, lambda all_of_them: _pack(run, world, phase, config, pair_set, all_of_them)
         )
-    plan = _pack(run, world, phase, config, pair_set, extras)
+    marks = mark_counts(pair_set, extras)
+    pair_set, credits, reinforced = find_reinforced(run, world, phase, pair_set)
+    plan = _pack(run, world, phase, config, pair_set, extras, credits)
     seed, steps = phase.seed(run.config.seed), config.epochs * len(plan.steps)
     asked = asked_of(run.config, phase, "learned_tokens")
     if asked is not None:
@@ -174,8 +192,9 @@ def _lesson(run: Run, world: World, phase: Phase, config: AgentConfig, weak: Wea
         steps=steps,
         seed=seed,
         budget=budget,
-        marks=_mark_counts(pair_set, extras),
+        marks=marks,
         beside=beside,
+        reinforced=reinforced,
     )
 
 
@@ -193,7 +212,13 @@ def _within_budget(
 
 
 def _pack(
-    run: Run, world: World, phase: Phase, config: AgentConfig, pair_set: PairSet, extras: dict[Extra, float]
+    run: Run,
+    world: World,
+    phase: Phase,
+    config: AgentConfig,
+    pair_set: PairSet,
+    extras: dict[Extra, float],
+    credits: dict[int, Credit] | None = None,
 ) -> BatchPlan:
     return pack(
         pair_set,
@@ -206,24 +231,9 @@ def _pack(
         seed=phase.seed(run.config.seed),
         ld_alpha=config.ld_alpha,
         turn_discount=config.turn_discount,
+        reinforced=credits,
+        reduction=config.surrogate.reduction,
     )
-
-
-def _plan_counts(plan: BatchPlan) -> dict[str, float]:
-    """What packing did with the round's trajectories, for the metrics log."""
-    return {
-        "plan/too_long": len(plan.too_long),
-        "plan/cut": plan.cut,
-        "plan/dropped_pairs": plan.dropped_pairs,
-        "plan/padding": plan.padding,
-        "plan/shared": plan.shared,
-        "plan/microbatches": len(plan.batches),
-    }
-
-
-def _beside_counts(records: dict[str, Any]) -> dict[str, float]:
-    """The draws beside a weak model, for the metrics log."""
-    return {f"beside/{name}": n for name, n in records.get("beside", {}).items() if name != "weak"}
 
 
 def _has_learned(run: Run, phase: Phase) -> bool:
@@ -282,80 +292,25 @@ def _as_learned(world: World, imitation: Imitation) -> Imitation:
     return imitation._replace(trajectory=shown)
 
 
-def _mark_counts(pair_set: PairSet, extras: Iterable[Extra]) -> list[dict[str, Any]]:
-    """How many trajectories are imitated under each mark; none where no mark is learned."""
-    imitated: dict[str, list[Trajectory]] = {}
-    for trajectory in (pair_set.trajectories[one.trajectory] for one in extras):
-        imitated.setdefault(trajectory.mark, []).append(trajectory)
-    return [
-        {
-            "mark": mark,
-            "count": len(own),
-            "tasks": len({one.task_id for one in own}),
-            "mean_reward": float(np.mean([one.reward for one in own])),
-        }
-        for mark, own in sorted(imitated.items(), key=lambda both: -max(one.reward for one in both[1]))
-        if set(imitated) != {""}
-    ]
-
-
-def _mark_words(marks: Iterable[dict[str, Any]]) -> str:
-    """The same for people; "" without marks."""
-    return ", ".join(f"{one['count']} under {one['mark']!r}" for one in marks)
-
-
-def _pair_counts(pair_set: PairSet, kinds: Iterable[str]) -> list[dict[str, Any]]:
-    counts = []
-    for kind in kinds:
-        pairs = [pair for pair in pair_set.pairs if pair.kind == kind]
-        if not pairs:
-            continue
-        sides = [(pair_set.trajectories[p.chosen], pair_set.trajectories[p.rejected]) for p in pairs]
-        gap = float(np.mean([chosen.reward - rejected.reward for chosen, rejected in sides]))
-        tasks = len({pair.task_id for pair in pairs})
-        count = {"kind": kind, "count": len(pairs), "tasks": tasks, "mean_reward_gap": gap}
-        counts.append(count | _turn_counts(pair_set, pairs))
-    return counts
-
-
-def _turn_counts(pair_set: PairSet, pairs: Sequence[PreferencePair]) -> dict[str, Any]:
-    """How many pairs count from which turn of their rejected side, where some do not from the first.
-
-    Critical is a turn of a rejected side from which a pair counts; the share is of all turns of these sides.
-    """
-    if not any(pair.chosen_from or pair.rejected_from for pair in pairs):
-        return {}
-    by_turn = Counter(pair.rejected_from for pair in pairs)
-    sides = {pair.rejected for pair in pairs}
-    turns = sum(len(turn_starts(pair_set.trajectories[side])) for side in sides)
-    critical = len({(pair.rejected, pair.rejected_from) for pair in pairs})
-    return {
-        "by_turn": {str(turn): by_turn[turn] for turn in sorted(by_turn)},
-        "critical_turn_share": critical / turns,
-    }
-
-
-def _imitated_counts(extras: Iterable[Extra]) -> dict[str, Any]:
-    """Of what is imitated with weights of turns: how much, and the turns of weight 0."""
-    turns = [extra.turns for extra in extras]
-    left_out = sum(own.count(0.0) for own in turns if own is not None)
-    weighed = sum(own is not None for own in turns)
-    counts = {"trajectories": len(turns), "weighed": weighed, "turns_left_out": left_out}
-    return {"imitated": counts} if weighed else {}
-
-
-def _kind_words(count: dict[str, Any]) -> str:
-    """How many pairs of a kind there are, for people, who count turns from 1."""
-    by_turn = count.get("by_turn", {})
-    turns = ", ".join(f"{pairs} from turn {int(turn) + 1}" for turn, pairs in by_turn.items())
-    return f"{count['count']} {count['kind']}" + (f" ({turns})" if turns else "")
-
-
-def _imitated_words(records: dict[str, Any]) -> list[str]:
-    counts = records.get("imitated")
-    if counts is None:
-        return []
-    return [f"{counts['trajectories']} imitated without {counts['turns_left_out']} of their turns"]
+def _references(
+    run: Run, world: World, agents: Agents, phase: Phase, config: AgentConfig, plan: BatchPlan
+) -> References | NoReferences:
+    """The phase's microbatches with what their terms need of the reference; scored before the first step."""
+    learning = _learning(phase)
+    by_token = bool(learning.reinforcements) and config.surrogate.kl > 0
+    if not (learning.pairs or learning.imitations or by_token):
+        return NoReferences(plan.batches)
+    score = world.token_score if by_token else world.score
+    return References(
+        run.folder / "references",
+        phase.stem,
+        plan.batches,
+        every=config.reference_every,
+        score=lambda params, batch: score(params, agents.frozen, put_batch(world.mesh, batch)),
+        first=lambda: _reference_params(run, world, agents, phase, config),
+        processes=run.processes,
+        by_token=by_token,
+    )
 
 
 def _write_pairs(path: Path, pair_set: PairSet) -> None:

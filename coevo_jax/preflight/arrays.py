@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from coevo_jax.batch import PreferenceBatch, TokenBatch
+from coevo_jax.batch import PreferenceBatch, Reinforcement, TokenBatch
 from coevo_jax.config.options import BatchConfig
+from coevo_jax.learning.surrogate import Surrogate
 from coevo_jax.learning.train_step import batch_shardings
 
 Tree = Any  # of ShapeDtypeStructs
@@ -28,9 +29,14 @@ def array_bytes(leaf: jax.ShapeDtypeStruct) -> int:
     return size * leaf.dtype.itemsize
 
 
-def abstract_batch(config: BatchConfig, mesh: Mesh) -> PreferenceBatch:
-    """A microbatch whose every token may be scored: pairs and demonstrations have the same arrays."""
+def abstract_batch(config: BatchConfig, mesh: Mesh, surrogate: Surrogate | None = None) -> PreferenceBatch:
+    """A microbatch whose every token may be scored: pairs and demonstrations have the same arrays.
+
+    Args:
+      surrogate: of what is reinforced, which has arrays of its own; None where nothing is.
+    """
     rows, length, views = config.rows, config.row_length, config.rows * config.views_per_row
+    by_view = array(jnp.float32, rows, config.views_per_row, length)
     ids, floats, pairs = array(jnp.int32, rows, length), array(jnp.float32, views), config.pairs
     shapes: Any = PreferenceBatch(
         tokens=TokenBatch(
@@ -41,7 +47,7 @@ def abstract_batch(config: BatchConfig, mesh: Mesh) -> PreferenceBatch:
             target=ids,
             scored=array(jnp.int32, rows),
         ),
-        view_weight=array(jnp.float32, rows, config.views_per_row, length),
+        view_weight=by_view,
         reference_logps=floats,
         sft_weight=floats,
         reward=floats,
@@ -51,10 +57,18 @@ def abstract_batch(config: BatchConfig, mesh: Mesh) -> PreferenceBatch:
         weight=array(jnp.float32, pairs),
         kind=array(jnp.int32, pairs),
         step_share=array(jnp.float32),
+        reinforcement=surrogate
+        and Reinforcement(
+            weight=floats,
+            advantage=by_view,
+            old_logps=by_view,
+            reference_logps=array(jnp.float32, rows, length) if surrogate.kl else None,
+        ),
     )
     shardings = batch_shardings(mesh)
     tokens = jax.tree.map(lambda _: shardings.tokens, shapes.tokens)
-    return placed(shapes, replace(shardings, tokens=tokens))
+    reinforced = jax.tree.map(lambda _: shardings.reinforcement, shapes.reinforcement)
+    return placed(shapes, replace(shardings, tokens=tokens, reinforcement=reinforced))
 
 
 def array(dtype: Any, *shape: int) -> Any:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from coevo_jax.config.options import Config
 from coevo_jax.config.recipe import LearnOptions, agents_of, learners_of, learnings_of, together_of
+from coevo_jax.config.reinforced import tied
 from coevo_jax.learning.mixed_step import Beside, BothStates
 from coevo_jax.learning.programs import Learning, mixing_of
 from coevo_jax.learning.train_state import Learner, TrainState
@@ -151,22 +152,27 @@ class Programs:
         learner, batch = self.run.learner, abstract_batch(self.config.batch, self.run.mesh)
         resident = self._all_agents() | {"short slots": self._slots(0)}
         agent, base = learner.abstract(), learner.abstract_frozen() if learner.frozen_shardings else {}
+        learners = learners_of(self.config.recipe)
+        tied_tokens = any(tied(self.config, name) for name in learners)
+        reads = tied_tokens or any(one.pairs or one.imitations for one in learnings_of(self.config.recipe))
+        score = self.run.token_score if tied_tokens else self.run.score
         programs = [
             Program(
                 name="reference scoring",
                 work="score",
-                lower=lambda: _lower(self.run.score, agent.params, base, batch),
+                lower=lambda: _lower(score, agent.params, base, batch),
                 holds=(f"{self.agents[0]}: parameters", "frozen base"),
                 frees=("gradients",),
             )
-        ]
-        learners = learners_of(self.config.recipe)
+        ][: int(reads)]
         done: list[StepPrograms] = []
         for name in learners:
             own, learnings = self.run.programs[name], learnings_of(self.config.recipe, name)
             if own not in done and any(one.beside is None for one in learnings):
-                accumulated = self.config.batch.step_pairs is not None
-                title = "DPO" if name == learners[0] else f"{name}'s DPO"
+                pairs = any(one.pairs or one.imitations for one in learnings)
+                shape, what = self.config.batch, "DPO" if pairs else "surrogate"
+                accumulated = (shape.step_pairs if pairs else shape.step_episodes) is not None
+                title = what if name == learners[0] else f"{name}'s {what}"
                 programs += self._steps(title, name, own, learner, accumulated=accumulated, resident=resident)
                 done.append(own)
         for name in learners:
@@ -230,7 +236,9 @@ class Programs:
             state, base = arguments
             both = isinstance(state, BothStates)
             work, weak = "train both" if both else "train beside", WEAK_MODEL[: 2 if both else 1]
-        batch, scalar = abstract_batch(self.config.batch, self.run.mesh), array(jnp.float32)
+        loss = self.run.losses.get(agent)
+        surrogate = loss.surrogate if loss is not None and programs is self.run.programs.get(agent) else None
+        batch, scalar = abstract_batch(self.config.batch, self.run.mesh, surrogate), array(jnp.float32)
         names = {"parameters": f"{agent}: parameters", "moments": f"{agent}: Adam's moments"}
         held = (names["parameters"], "frozen base", *weak[:1])
         trained = "adapters" if learner.frozen_shardings else "all"

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from coevo_jax.config.agents import AgentConfig
 from coevo_jax.config.check import slice_bounds
 from coevo_jax.config.options import BudgetConfig, Config, of_round
-from coevo_jax.config.recipe import LearnOptions, branches_of, lead_of, learnings_of
+from coevo_jax.config.recipe import LearnOptions, branches_of, lead_of, learners_of, learnings_of
 from coevo_jax.preflight.fits import Preflight, Result
 from coevo_jax.recipe import Phase, schedule
 from coevo_jax.sampling.engine import CHUNKS
@@ -79,7 +79,8 @@ def estimate_run(result: Preflight) -> RunTime | None:
     """Seconds of the run.
 
     None where the chip's rates are not known, a slice of tasks has no end, a budget ends explorations and
-    learning, or nobody knows the number of what an agent imitates or of the points from which it plays on.
+    learning, pairs or other agents stand beside what is reinforced, or nobody knows the number of what an
+    agent imitates or of the points from which it plays on.
     """
     config, machine = result.plan.config, result.machine
     slices = [config.warm_start.tasks, config.evaluate.tasks, *config.explore.tasks]
@@ -88,6 +89,9 @@ def estimate_run(result: Preflight) -> RunTime | None:
     budgeted = config.budget != BudgetConfig()
     unknown = any(one.imitations for one in learnings) or branches_of(config.recipe)
     if machine.chip is None or open_end or budgeted or unknown:
+        return None
+    alone = len(learners_of(config.recipe)) == 1
+    if any(one.reinforcements and (one.pairs or not alone) for one in learnings):
         return None
     demonstrations = _size(config.warm_start.tasks)
     per_step = config.batch.step_demonstrations or _per_microbatch(config, 1)
@@ -135,6 +139,8 @@ class _Learning(NamedTuple):
 
 def _learning_seconds(result: Preflight, agent: AgentConfig, learning: LearnOptions, tasks: int) -> _Learning:
     config = result.plan.config
+    if learning.reinforcements:
+        return _reinforcing_seconds(result, agent, learning, tasks)
     pairs, trajectories = _of_a_task(learning)
     if not tasks * pairs:
         return _Learning(0.0, 0.0)
@@ -142,6 +148,19 @@ def _learning_seconds(result: Preflight, agent: AgentConfig, learning: LearnOpti
     steps = math.ceil(tasks * pairs / per_step)
     microbatches = _microbatches(config, min(per_step, tasks * pairs) / pairs * trajectories)
     seconds = _step_seconds(result, "DPO")(microbatches)
+    scoring = _total(result.result("reference scoring"))
+    return _Learning(seconds, agent.epochs * steps * seconds + steps * microbatches * scoring)
+
+
+def _reinforcing_seconds(
+    result: Preflight, agent: AgentConfig, learning: LearnOptions, tasks: int
+) -> _Learning:
+    config = result.plan.config
+    sampled = sum(len(source.of) for source in learning.reinforcements) * config.explore.samples
+    per_step = config.batch.step_episodes or _per_microbatch(config, 1)
+    steps = math.ceil(tasks * sampled / per_step)
+    microbatches = _microbatches(config, min(per_step, tasks * sampled))
+    seconds = _step_seconds(result, "surrogate")(microbatches)
     scoring = _total(result.result("reference scoring"))
     return _Learning(seconds, agent.epochs * steps * seconds + steps * microbatches * scoring)
 

@@ -9,7 +9,9 @@
     steps         of an epoch, each a list of microbatches, which are numbered through all steps:
       tokens        token places of its rows that are no padding
       views         n, the trajectory's number, the tokens that count, the sum of their weights, sft_weight;
-                    turns, the weight of each, where some are not 1: 0 before a pair's first turn that counts
+                    turns, the weight of each, where some are not 1: 0 before a pair's first turn that counts;
+                    of a reinforced one reinforce_weight, which multiplies its tokens' weights, and
+                    advantages, as [value, tokens in a row that have it] along the trajectory
       pairs         the pair's line in pairs/…jsonl, chosen and rejected as n, and its weight in the loss
     order         of every epoch that is begun, the steps in the order in which they are taken
 
@@ -18,7 +20,7 @@
 
 import json
 from collections.abc import Iterator
-from itertools import count, islice
+from itertools import count, groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -102,10 +104,16 @@ def _microbatch(plan: BatchPlan, number: int) -> dict[str, Any]:
 def _view(batch: PreferenceBatch, n: int, trajectory: int, turns: tuple[float, ...] | None) -> dict[str, Any]:
     row, view = divmod(n, batch.view_weight.shape[1])
     weighed = {} if turns is None else {"turns": list(turns)}
-    return weighed | {
+    own = weighed | {
         "n": n,
         "trajectory": trajectory,
         "tokens": int(batch.token_count[n]),
         "weight": float(np.sum(batch.view_weight[row, view], dtype=np.float64)),
         "sft_weight": float(batch.sft_weight[n]),
     }
+    given = batch.reinforcement
+    if given is None or not given.weight[n]:
+        return own
+    values = given.advantage[row, view][np.flatnonzero(batch.view_weight[row, view])]
+    runs = [[value, len(list(run))] for value, run in groupby(values.tolist())]
+    return own | {"reinforce_weight": float(given.weight[n]), "advantages": runs}

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from itertools import combinations
 
-from coevo_jax.methods.material import Imitation, Material, Preference, by_reward, by_task
+from coevo_jax.methods.material import Imitation, Material, Preference, Reinforced, by_reward, by_task
 from coevo_jax.trajectory import Trajectory
 
 
@@ -38,3 +38,11 @@ def last_turns(material: Material) -> Iterator[Imitation]:
         yield Imitation(expert, (*[0.25] * (len(expert.turns) - 1), 1.0))
     for played in material.played:
         yield from (Imitation(one) for one in played if one.sample == 1)
+
+
+def only_the_last_turn(material: Material, *, bonus: float = 0.0) -> Iterator[Reinforced]:
+    """The reward, and a bonus, for an episode's last turn alone."""
+    for played in material.played:
+        for one in played:
+            turns = int((one.agent_mask[1:] & ~one.agent_mask[:-1]).sum())
+            yield Reinforced(one, (*(0.0,) * (turns - 1), one.reward + bonus))

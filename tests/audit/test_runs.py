@@ -45,7 +45,7 @@ TOTALS = {"pairs": [9], "explored_tokens": [500], "learned_tokens": [1500]}
 def method(name: str) -> tuple[str, ...]:
     """What makes a shipped config's method, as options of the tiny run."""
     config = load_config(CONFIGS / name)
-    keys = {"pairs_kept", "max_pairs_per_kind", "sft_reduction", "loss", "reference"}
+    keys = {"pairs_kept", "max_pairs_per_kind", "sft_reduction", "loss", "reference", "surrogate"}
     options = [override("recipe", config.model_dump(mode="json")["recipe"])]
     for agent, one in config.agents.items():
         learnings = learnings_of(config.recipe, agent)

@@ -8,9 +8,10 @@ import pytest
 
 import coevo_jax.coevolution as coevolution
 from coevo_jax.config.help import describe
-from coevo_jax.config.idle import NEVER_IDLE, RULES, Rule, remarks
+from coevo_jax.config.idle import NEVER_IDLE, RULES, Rule
 from coevo_jax.config.options import Config
 from coevo_jax.config.reading import load_config, load_resolved, to_yaml
+from coevo_jax.config.remarks import remarks
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.config.yaml_text import write_yaml
 
@@ -68,6 +69,10 @@ SITUATIONS: dict[str, dict[str, Any]] = {
     "_no_imitation": {"recipe": eto("")},
     "_steps_by_budget": {"budget": {"learned_tokens": [5, 5, 5]}},
     "_learns_once": {"rounds": 1},
+    "no_lone_reinforcement": {},
+    "_no_term_with_reference": {"recipe": "rft"},
+    "no_reinforcement": {},
+    "no_credit": {"recipe": "grpo", "explore": {"samples": 2}},
 }
 VALUES: dict[str, Any] = {
     "rollout.server": SERVER,
@@ -92,6 +97,7 @@ VALUES: dict[str, Any] = {
     "model.sliding_rope_theta": 5.0,
     "batch.pairs": 8,
     "batch.step_pairs": 8,
+    "batch.step_episodes": 8,
     "batch.too_long": "cut",
     "budget.run": "x",
     "budget.match": ["pairs"],
@@ -108,6 +114,11 @@ VALUES: dict[str, Any] = {
     "agents.NAME.ld_alpha": 0.5,
     "agents.NAME.wpo": True,
     "agents.NAME.turn_discount": 0.5,
+    "agents.NAME.surrogate.clip_low": 0.1,
+    "agents.NAME.surrogate.clip_high": 0.3,
+    "agents.NAME.surrogate.reduction": "turn",
+    "agents.NAME.surrogate.kl": 0.01,
+    "agents.NAME.surrogate.skip_zero": True,
     "agents.NAME.beta": [0.2, 0.3],
     "agents.NAME.learning_rate": [1e-3, 1e-4],
     "agents.NAME.warmup_fraction": 0.5,

@@ -121,7 +121,8 @@ def test_co_evolution_is_printed_as_it_is_shipped():
 
 
 def test_the_builders_and_their_options_are_those_of_the_table():
-    pattern = re.compile(r"^\| `(\w+)` \| (?:pairs|imitation|points|questions): (.*) \|$", re.MULTILINE)
+    kinds = "pairs|imitation|reinforcement|points|questions"
+    pattern = re.compile(rf"^\| `(\w+)` \| (?:{kinds}): (.*) \|$", re.MULTILINE)
     rows = dict(pattern.findall(TEXT["docs/method.md"]))
     functions = {name: function for table in BUILDERS.values() for name, function in table.items()}
     assert set(rows) == set(functions)

@@ -12,8 +12,8 @@ where tokens[n] is the number of trained tokens for the reduction "mean", and 1 
 from which on a pair counts, or whose weight is above 0. A trajectory stands in as many views as there are
 ways in which its turns are weighed, and e counts those that are learned from without a pair. A step of
 nothing but supervised fine-tuning (`pack_sft`) has sft_weight[n] = 1 / (trained tokens of the step): the
-token mean. All of a task's trajectories lie in one microbatch, unless they fit none, or a step takes part of
-its pairs.
+token mean. What is reinforced has weights of its own (`packing.reinforced`). All of a task's trajectories lie
+in one microbatch, unless they fit none, or a step takes part of its pairs.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -33,9 +33,11 @@ from coevo_jax.data.packing.checks import cut_to_rows, name_of, pair_problem, tr
 from coevo_jax.data.packing.groups import TreeBuilder, Unit
 from coevo_jax.data.packing.microbatch import Microbatch, StepWeights, build
 from coevo_jax.data.packing.prefix_tree import token_codes
+from coevo_jax.data.packing.reinforced import Reduction, add_units, reinforcement, step_weights
 from coevo_jax.data.packing.steps import counted_steps, one_microbatch_steps
 from coevo_jax.data.packing.views import Link, View, link_pair, turn_view
 from coevo_jax.data.pairing import Extra, PairSet
+from coevo_jax.data.reinforced import Credit
 from coevo_jax.trajectory import PreferencePair, Trajectory
 
 
@@ -72,6 +74,8 @@ def pack(
     seed: int,
     ld_alpha: float = 1.0,
     turn_discount: float = 1.0,
+    reinforced: Mapping[int, Credit] | None = None,
+    reduction: Reduction = "token",
 ) -> BatchPlan:
     """Pack pairs and their trajectories; `sft_extra` maps what is imitated without a pair to its weight.
 
@@ -81,6 +85,9 @@ def pack(
     Args:
       kinds: the weights of every kind of pair.
       order: the kinds that the agent's loss knows, in its order.
+      reinforced: the credit of every trajectory that is reinforced, by its index; None where nothing may be,
+        which leaves those arrays out of the batches.
+      reduction: of the surrogate of what is reinforced.
 
     Raises:
       ConfigError: a record is broken; the message names it.
@@ -104,19 +111,29 @@ def pack(
     has_pairs = bool(tasks)
     extra = _extra_views(sft_extra, trajectories, usable, turn_discount)
     _add_extra(tasks, extra, trajectories)
+    credits = {index: credit for index, credit in (reinforced or {}).items() if usable[index]}
+    add_units(tasks, credits, trajectories, reduction)
     planter = _planter(trajectories, tasks.values(), batch)
-    count = batch.step_pairs if has_pairs else batch.step_demonstrations
+    without_pairs = batch.step_demonstrations if reinforced is None else batch.step_episodes
+    count = batch.step_pairs if has_pairs else without_pairs
     steps = _steps([tasks[task_id] for task_id in sorted(tasks)], planter, seed, count)
     batches: list[PreferenceBatch] = []
     for step in steps:
         pairs = sum(len(micro.links) for micro in step)
         own = [_own_extra(micro, extra) for micro in step]
         alone = sum(len(weights) for weights in own)
+        shares = step_weights(step, credits, reduction, batch)
         for number, (micro, weights) in enumerate(zip(step, own, strict=True)):
             means = {view: weight / alone for view, weight in weights.items()}
             sft = _sft_weights(micro, means, kinds, sft_reduction, pairs, batch)
             terms = StepWeights(sft=sft, kinds=kinds, order=order, pairs=max(pairs, 1), first=number == 0)
-            batches.append(build(micro, terms, trajectories, batch, pad_id))
+            built = build(micro, terms, trajectories, batch, pad_id)
+            if reinforced is not None:
+                arrays = reinforcement(
+                    micro, shares[number], np.asarray(built.view_weight), trajectories, batch
+                )
+                built = replace(built, reinforcement=arrays)
+            batches.append(built)
     return _plan(batches, steps, trajectories, usable, cut, pair_set.pairs, batch)
 
 
@@ -159,6 +176,23 @@ def with_reference(batch: PreferenceBatch, logps: np.ndarray) -> PreferenceBatch
             "expected a finite number"
         )
     return replace(batch, reference_logps=reference)
+
+
+def with_token_reference(batch: PreferenceBatch, logps: np.ndarray) -> PreferenceBatch:
+    """Store the reference's log-probability of every scored token, float32 [B, K], with a microbatch.
+
+    Raises:
+      ConfigError: they are not finite numbers, one for each place.
+    """
+    reference, shape = np.asarray(logps, np.float32), np.shape(batch.tokens.target)
+    if reference.shape != shape or not np.isfinite(reference).all():
+        finite = "all" if np.isfinite(reference).all() else "not all"
+        raise ConfigError(
+            f"reference log-probabilities of tokens: found shape {reference.shape}, {finite} finite, "
+            f"expected {shape} finite numbers"
+        )
+    assert batch.reinforcement is not None
+    return replace(batch, reinforcement=replace(batch.reinforcement, reference_logps=reference))
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
@@ -239,7 +273,7 @@ def _own_extra(micro: Microbatch, extra: Mapping[View, float]) -> dict[tuple[int
         (number, unit.views[0]): extra[unit.views[0]]
         for number, group in enumerate(micro.groups)
         for unit in group.units
-        if unit.link is None
+        if unit.link is None and unit.views[0] in extra
     }
 
 

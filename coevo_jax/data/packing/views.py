@@ -18,10 +18,15 @@ class View:
     weights: bytes  # float32 [scored tokens]
     token_count: int  # tokens of the turns that count: the length that losses divide by, whatever they weigh
     turns: tuple[float, ...] | None = None  # the weight of every turn by itself; None is 1 each
+    advantages: bytes = b""  # float32 [scored tokens] of what is reinforced; b"" otherwise
 
     @property
     def token_weights(self) -> np.ndarray:
         return np.frombuffer(self.weights, np.float32)
+
+    @property
+    def token_advantages(self) -> np.ndarray:
+        return np.frombuffer(self.advantages, np.float32)
 
     def weighing(self, weights: np.ndarray) -> "View":
         """The view with other weights of the same turns, float32 [scored tokens]."""
