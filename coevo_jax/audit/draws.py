@@ -11,8 +11,6 @@
 What is drawn k times is imitated with k times its weight, scaled so that the mean over what is drawn stays.
 """
 
-import hashlib
-import json
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +26,7 @@ from coevo_jax.audit.order import Phase, expected_phases
 from coevo_jax.audit.reading import RunFiles
 from coevo_jax.audit.rows import fit_row, trained_places
 from coevo_jax.audit.sides import Key, Side, Turns
+from coevo_jax.audit.statistics import generator
 from coevo_jax.config.beside import DrawOptions
 
 
@@ -115,7 +114,7 @@ def draw_problems(
         where = f"{phase.draws}: trajectory {place}: probability"
         yield from far(where, row["probability"], probability, 1e-9)
     count = phase.beside.sampling.draws or len(rows)
-    numbers = _stream(f"draws {phase.name}", files.config.seed).random(count)
+    numbers = generator(f"draws {phase.name}", files.config.seed).random(count)
     drawn = lots([row["probability"] for row in rows], numbers.tolist())
     for place, (row, wanted_count) in enumerate(zip(rows, drawn, strict=True)):
         yield from differs(f"{phase.draws}: trajectory {place}: drawn", row["drawn"], wanted_count)
@@ -165,12 +164,6 @@ def lots(weights: Sequence[float], numbers: Sequence[float]) -> list[int]:
     ends = list(accumulate(weights))
     hits = Counter(min(bisect_right(ends, number), len(ends) - 1) for number in numbers)
     return [hits[place] for place in range(len(ends))]
-
-
-def _stream(name: str, seed: int) -> np.random.Generator:
-    """The run's random numbers of a name: seeded by a hash of the name and the seed."""
-    words = json.dumps([name, seed]).encode()
-    return np.random.default_rng(int.from_bytes(hashlib.sha256(words).digest()))
 
 
 def _named(place: int, side: Side) -> dict[str, Any]:
