@@ -28,6 +28,19 @@ def test_every_token_has_its_text_and_a_character_of_several_stands_with_the_las
     assert "".join(token_texts(list("größer".encode()), Bytes())) == "größer"
 
 
+class TakesBack:
+    """A tokenizer that marks where a word goes on without a space: the next token takes the mark back."""
+
+    def decode_response(self, ids):
+        return "".join(ids).replace("+ ", "")
+
+
+def test_what_the_next_token_takes_back_costs_it_nothing():
+    assert token_texts(["execute", "[+", " SHOW", " TABLES", "]"], TakesBack()) == [
+        *("execute", "[", "SHOW", " TABLES", "]")
+    ]
+
+
 def test_doubt_is_seen():
     assert shade(0.0) == shade(-0.01) == ""
     assert shade(-0.2) < shade(-3.0) == "on rgb(194,40,40)"

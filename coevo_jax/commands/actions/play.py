@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import os
 from collections.abc import Sequence
 
 from rich.text import Text
@@ -54,12 +55,22 @@ def _show_turn(number: int, episode: Episode, chat: ChatFormat) -> None:
 
 
 def token_texts(tokens: Sequence[int], chat: ChatFormat) -> list[str]:
-    """The text that each token adds; a character that several tokens spell stands with the last of them."""
-    texts, before = [], ""
+    """The text that each token adds; a character that several tokens spell stands with the last of them.
+
+    What a token ends with may be taken back by the next one, as tokenizers do that mark where a word goes on.
+    """
+    texts: list[str] = []
+    before = ""
     for end in range(1, len(tokens) + 1):
         whole = chat.decode_response(list(tokens[:end]))
         whole = whole if not whole.endswith("\N{REPLACEMENT CHARACTER}") else before
-        texts.append(whole[len(before) :])
+        common = os.path.commonprefix([before, whole])
+        surplus = len(before) - len(common)
+        for place in reversed(range(len(texts))):
+            kept = max(len(texts[place]) - surplus, 0)
+            surplus -= len(texts[place]) - kept
+            texts[place] = texts[place][:kept]
+        texts.append(whole[len(common) :])
         before = whole
     return texts
 
