@@ -2,8 +2,8 @@
 
 import argparse
 import math
-import os
 from collections.abc import Sequence
+from itertools import takewhile
 
 from rich.text import Text
 
@@ -64,13 +64,14 @@ def token_texts(tokens: Sequence[int], chat: ChatFormat) -> list[str]:
     for end in range(1, len(tokens) + 1):
         whole = chat.decode_response(list(tokens[:end]))
         whole = whole if not whole.endswith("\N{REPLACEMENT CHARACTER}") else before
-        common = os.path.commonprefix([before, whole])
-        surplus = len(before) - len(common)
+        pairs = zip(before, whole, strict=False)
+        common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        surplus = len(before) - common
         for place in reversed(range(len(texts))):
             kept = max(len(texts[place]) - surplus, 0)
             surplus -= len(texts[place]) - kept
             texts[place] = texts[place][:kept]
-        texts.append(whole[len(common) :])
+        texts.append(whole[common:])
         before = whole
     return texts
 
