@@ -36,7 +36,8 @@ def test_the_environment_passes_every_check(name):
     assert not failures(results)
     assert [result.name for result in results] == list(CHECKS)
     skipped = {result.name for result in results if result.status == "skipped"}
-    assert skipped <= {"killed_process"}
+    restores = name in ("intercode_sql", "webshop")
+    assert skipped <= {"killed_process"} | (set() if restores else {"restored_states"})
 
 
 @pytest.mark.slow
@@ -167,7 +168,7 @@ def test_every_check_says_what_it_verifies():
 def test_the_command_prints_the_table_and_its_exit_code_tells(capsys, monkeypatch):
     assert main(["tests.letters_env:make_letters", "seed=3", "--timeout", "2", "--tasks", "1"]) == 0
     seen = capsys.readouterr().out
-    assert "26 passed, 0 failed, 1 skipped" in seen and "disjoint_splits" in seen
+    assert "26 passed, 0 failed, 2 skipped" in seen and "disjoint_splits" in seen
     assert main(["tests.letters_env:make_letters", "--check", "experts", "protocol"]) == 0
     assert "2 passed" in capsys.readouterr().out
     monkeypatch.setattr("tests.letters_env.LettersEnv.reward_at_limit", lambda self: 2.0)
