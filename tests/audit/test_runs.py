@@ -73,6 +73,10 @@ def assert_holds(run: Path) -> None:
     assert set(found.values()) == {"held"}, {name: state for name, state in found.items() if state != "held"}
 
 
+# No answer to an own action is left to learn in two turns of letters: tests/audit/test_own_steps.py has some.
+NOTHING_OF_LETTERS = {"quickstart-early-experience-iwm.yaml": {"round-01-world"}}
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_every_shipped_method_holds(name, tmp_path):
     config = load_config(CONFIGS / name)
@@ -81,7 +85,8 @@ def test_every_shipped_method_holds(name, tmp_path):
     assert_holds(run)
     plans = {path.stem for path in (run / "plans").glob("round-*.json")}
     learned = {f"round-01-{one.name or one.agent}" for one in learnings_of(config.recipe) if config.rounds}
-    assert plans == learned  # one that had nothing to learn from would show nothing
+    # One that had nothing to learn from would show nothing.
+    assert plans == learned - NOTHING_OF_LETTERS.get(name, set())
 
 
 OPTIONS = {
