@@ -3,22 +3,18 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import jax
-
-from coevo_jax.config.options import of_round
 from coevo_jax.config.recipe import AskOptions
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.parquet import read_trajectories
 from coevo_jax.envs.env import Task
 from coevo_jax.learning.train_state import Agents
 from coevo_jax.methods.questions import Question
-from coevo_jax.phases.explore import Share, roll_out
-from coevo_jax.phases.material import built
-from coevo_jax.phases.world import World, tasks_of
+from coevo_jax.phases.explore import Share, exploring, roll_out
+from coevo_jax.phases.material import built_on_tasks, of_some_tasks
+from coevo_jax.phases.world import World
 from coevo_jax.progress import say
 from coevo_jax.recipe import Phase
 from coevo_jax.rollout import QuestionSet, TaskQuestion
@@ -26,7 +22,6 @@ from coevo_jax.rollout.replay import Asked
 from coevo_jax.run_folder.budget import Budget
 from coevo_jax.run_folder.manifest import PhaseRecord
 from coevo_jax.run_folder.run import Run
-from coevo_jax.sampling.engine import Sampling
 from coevo_jax.trajectory import About, count_endings
 
 
@@ -55,18 +50,9 @@ def ask(run: Run, world: World, agents: Agents, phase: Phase) -> Agents:
     """
     config, options = run.config.explore, phase.asking
     assert options is not None  # a phase that asks has them
-    tasks = tasks_of(world.env, "train", of_round(config.tasks, phase.round), "explore.tasks")
-    by_id = {task.id: task for task in tasks}
-    experts = {task_id: world.experts[task_id] for task_id in by_id if task_id in world.experts}
-    made: Iterable[Question] = built(run, world, phase, options, experts)
-    questions = task_questions(made, by_id, world.env.system_prompt, options, phase.name)
-    sampling = Sampling(
-        root=jax.random.key(run.config.seed),
-        temperature=config.temperature if options.temperature is None else options.temperature,
-        top_p=config.top_p,
-        top_k=config.top_k,
-        min_p=config.min_p,
-    )
+    tasks, made = built_on_tasks(run, world, phase, options)
+    questions = task_questions(made, tasks, world.env.system_prompt, options, phase.name)
+    sampling = exploring(run, options.temperature)
     roll_out(
         run,
         world,
@@ -116,9 +102,8 @@ def task_questions(
 
 def question_blocks(questions: Sequence[TaskQuestion], size: int) -> list[QuestionBlock]:
     """Blocks that hold all questions of `size` tasks; one without any where there are none."""
-    groups = [list(own) for _, own in groupby(questions, key=lambda question: question.task.id)]
-    parts = [groups[start : start + size] for start in range(0, len(groups), size)] or [[]]
-    return [QuestionBlock(questions=[one for own in part for one in own]) for part in parts]
+    parts = of_some_tasks(questions, lambda question: question.task, size)
+    return [QuestionBlock(questions=part) for part in parts]
 
 
 def _finish(

@@ -3,12 +3,8 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
-import jax
-
-from coevo_jax.config.options import of_round
 from coevo_jax.config.recipe import BranchOptions
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.chat.format import ChatFormat
@@ -16,14 +12,13 @@ from coevo_jax.envs.env import Task
 from coevo_jax.learning.train_state import Agents
 from coevo_jax.methods.points import Point
 from coevo_jax.methods.turns import turn_starts
-from coevo_jax.phases.explore import Share, roll_out
-from coevo_jax.phases.material import built
-from coevo_jax.phases.world import World, tasks_of
+from coevo_jax.phases.explore import Share, exploring, roll_out
+from coevo_jax.phases.material import built_on_tasks, of_some_tasks
+from coevo_jax.phases.world import World
 from coevo_jax.recipe import Phase
 from coevo_jax.rollout import BranchPoint, BranchSet
 from coevo_jax.rollout.replay import Start
 from coevo_jax.run_folder.run import Run
-from coevo_jax.sampling.engine import Sampling
 from coevo_jax.trajectory import Branch
 
 
@@ -55,19 +50,10 @@ def branch(run: Run, world: World, agents: Agents, phase: Phase) -> Agents:
     """
     config, options = run.config.explore, phase.branching
     assert options is not None  # a phase that branches has them
-    tasks = tasks_of(world.env, "train", of_round(config.tasks, phase.round), "explore.tasks")
-    by_id = {task.id: task for task in tasks}
-    experts = {task_id: world.experts[task_id] for task_id in by_id if task_id in world.experts}
-    chosen: Iterable[Point] = built(run, world, phase, options, experts)
-    points = branch_points(chosen, by_id, world.chat, options, phase.name)
+    tasks, chosen = built_on_tasks(run, world, phase, options)
+    points = branch_points(chosen, tasks, world.chat, options, phase.name)
     blocks = point_blocks(points, options, config.block_tasks)
-    sampling = Sampling(
-        root=jax.random.key(run.config.seed),
-        temperature=config.temperature if options.temperature is None else options.temperature,
-        top_p=config.top_p,
-        top_k=config.top_k,
-        min_p=config.min_p,
-    )
+    sampling = exploring(run, options.temperature)
     known = {"points": len(points), "points_by_turn": _by_turn(points)}
     roll_out(run, world, agents, [phase], blocks, sampling=sampling, by_server=True, known=known)
     return agents
@@ -109,14 +95,8 @@ def branch_points(
 
 def point_blocks(points: Sequence[BranchPoint], options: BranchOptions, size: int) -> list[PointBlock]:
     """Blocks that hold all points of `size` tasks; one without any where there are no points."""
-    groups = [list(own) for _, own in groupby(points, key=lambda point: point.task.id)]
-    parts = [groups[start : start + size] for start in range(0, len(groups), size)] or [[]]
-    return [
-        PointBlock(
-            points=[point for own in part for point in own], samples=options.samples, turns=options.turns
-        )
-        for part in parts
-    ]
+    parts = of_some_tasks(points, lambda point: point.task, size)
+    return [PointBlock(points=part, samples=options.samples, turns=options.turns) for part in parts]
 
 
 def _by_turn(points: Sequence[BranchPoint]) -> dict[str, int]:

@@ -279,6 +279,18 @@ def _summary_words(summary: Any) -> str:
     return words + (f", {summary['faults']} faults" if summary["faults"] else "")
 
 
+def exploring(run: Run, temperature: float | None = None) -> Sampling:
+    """How a phase on training tasks draws tokens, as `explore` says; `temperature` replaces its own."""
+    config = run.config.explore
+    return Sampling(
+        root=jax.random.key(run.config.seed),
+        temperature=config.temperature if temperature is None else temperature,
+        top_p=config.top_p,
+        top_k=config.top_k,
+        min_p=config.min_p,
+    )
+
+
 def explore(run: Run, world: World, agents: Agents, phase: Phase) -> Agents:
     """Roll out an agent on the training tasks, block by block; or several agents, interleaved.
 
@@ -288,13 +300,7 @@ def explore(run: Run, world: World, agents: Agents, phase: Phase) -> Agents:
     config = run.config.explore
     where = of_round(config.tasks, phase.round)
     tasks = tasks_of(world.env, "train", where, "explore.tasks")
-    sampling = Sampling(
-        root=jax.random.key(run.config.seed),
-        temperature=config.temperature,
-        top_p=config.top_p,
-        top_k=config.top_k,
-        min_p=config.min_p,
-    )
+    sampling = exploring(run)
     asked = asked_of(run.config, phase, "explored_tokens")
     blocks_of = task_blocks if asked is None else sample_blocks
     blocks = blocks_of(tasks, config.samples, config.block_tasks)

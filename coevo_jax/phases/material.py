@@ -1,18 +1,22 @@
 """What builders are given: the collections that a round's earlier phases played, and the experts."""
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import groupby
+from typing import Any, TypeVar
 
 from coevo_jax.config.check_recipe import source_options
+from coevo_jax.config.options import of_round
 from coevo_jax.config.recipe import AskOptions, BranchOptions, Source, played_of
-from coevo_jax.envs.env import error_test
+from coevo_jax.envs.env import Task, error_test
 from coevo_jax.methods.material import Material
 from coevo_jax.methods.table import find_builder
-from coevo_jax.phases.world import World
+from coevo_jax.phases.world import World, tasks_of
 from coevo_jax.recipe import Phase, find_phase
 from coevo_jax.run_folder.collection import read_collection
 from coevo_jax.run_folder.run import Run
 from coevo_jax.trajectory import Trajectory
+
+T = TypeVar("T")
 
 
 def built(
@@ -34,3 +38,20 @@ def read_round(run: Run, phase: Phase, name: str) -> list[Trajectory]:
     return read_collection(
         run.folder, run.manifest, find_phase(run.config, f"round-{phase.round:02d}/{played}")
     )
+
+
+def built_on_tasks(
+    run: Run, world: World, phase: Phase, source: BranchOptions | AskOptions
+) -> tuple[dict[str, Task], Iterable[Any]]:
+    """The tasks that the phase's round explores, by id, and what a builder makes of their experts."""
+    where = of_round(run.config.explore.tasks, phase.round)
+    tasks = {task.id: task for task in tasks_of(world.env, "train", where, "explore.tasks")}
+    experts = {task_id: world.experts[task_id] for task_id in tasks if task_id in world.experts}
+    return tasks, built(run, world, phase, source, experts)
+
+
+def of_some_tasks(items: Sequence[T], task: Callable[[T], Task], size: int) -> list[list[T]]:
+    """Parts that hold all items of `size` tasks, which stand together; an empty one if there is none."""
+    groups = [list(own) for _, own in groupby(items, key=lambda item: task(item).id)]
+    parts = [groups[start : start + size] for start in range(0, len(groups), size)] or [[]]
+    return [[item for own in part for item in own] for part in parts]

@@ -95,7 +95,6 @@ class BranchSet:
                 phase=self.phase,
                 task=point.task,
                 sample=point.first_sample + sample,
-                mark=point.start.trajectory.mark,
                 start=point.start,
                 most_turns=self.turns,
             )

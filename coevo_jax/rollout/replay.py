@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from coevo_jax.envs.env import Env, Restores, Task, can_restore
-from coevo_jax.methods.marks import marked
 from coevo_jax.trajectory import About, Branch, Trajectory
 
 MALFORMED = (
@@ -115,9 +114,8 @@ def replay(env: Env, task: Task, start: Start, known: Opening | None) -> Opening
         return known
     opening = begin(env, task)
     recorded = start.trajectory
-    prompt = marked(opening.prompt, recorded.mark)
-    if prompt != recorded.prompt:
-        return Lost(turn=-1, found=prompt, expected=recorded.prompt)
+    if opening.prompt != recorded.prompt:
+        return Lost(turn=-1, found=opening.prompt, expected=recorded.prompt)
     for number, turn in enumerate(recorded.turns[: start.branch.turns]):
         if not turn.action:  # nothing to play was found in what the agent wrote
             continue
