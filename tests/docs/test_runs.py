@@ -99,6 +99,7 @@ def played(tmp_path_factory) -> Path:
     run(folder, ("python", "-m", *fork))
     shutil.copytree(folder / "runs/quickstart", folder / "runs/seeds/quickstart")
     shutil.copytree(folder / "runs/quickstart", folder / "runs/a")
+    run(folder, ("python", "-m", "launch.train", "configs/quickstart-nat.yaml", "rounds=1"))
     experts = ("webshop", "--tasks", "0:20", "--to", "eto-sft", "--out", "experts.json")
     run(folder, ("python", "-m", "launch.data", "experts", *experts))
     return folder

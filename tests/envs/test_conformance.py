@@ -65,9 +65,10 @@ def test_alfworld_passes_every_check(tmp_path):
 def test_scienceworld_passes_every_check(tmp_path):
     families = ["find-living-thing", "lifespan-longest-lived", "chemistry-mix-paint-secondary-color"]
     options = {"families": families, "experts_path": str(tmp_path / "experts.jsonl")}
-    results = run_checks(make_env("scienceworld", options), tasks_per_split=2)
+    results = run_checks(make_env("scienceworld", options), tasks_per_split=1)
     assert not failures(results)
-    assert {result.status for result in results} == {"passed"}
+    # The simulator keeps no states: a branch there plays its turns again.
+    assert {result.name for result in results if result.status == "skipped"} == {"restored_states"}
 
 
 MESSAGES = {
