@@ -13,10 +13,11 @@ from coevo_jax.phases.agents import restore_agents
 from coevo_jax.phases.prepare import prepare
 from coevo_jax.phases.table import PHASES
 from coevo_jax.phases.world import build_world
-from coevo_jax.progress import CONSOLE
-from coevo_jax.recipe import schedule
+from coevo_jax.progress import CONSOLE, time_words
+from coevo_jax.recipe import Phase, schedule
 from coevo_jax.run_folder.results import Results, evaluation_label
 from coevo_jax.run_folder.run import Run
+from coevo_jax.run_folder.time_left import episodes_played, time_after
 
 
 def coevolve(run: Run) -> Results:
@@ -37,11 +38,26 @@ def coevolve(run: Run) -> Results:
                 run.stop.end_if_asked()
                 agents = PHASES[phase.kind](run, world, agents, phase)
                 run.show(collect_results(run))
+                if phase.round == 0:
+                    _say_time_left(run, phase)
     finally:
         world.close()
     results = collect_results(run)
     run.show(results)
     return results
+
+
+def _say_time_left(run: Run, phase: Phase) -> None:
+    """What the rounds should take, once the warm start has been measured."""
+    measured = {record.name: record.seconds for record in run.manifest.done}
+    left = time_after(run.config, measured, phase.name, episodes_played(run.manifest))
+    if left.seconds and not left.unknown:
+        words = left.words_of(time_words(left.seconds))
+        CONSOLE.print(
+            f"{words} for the {run.config.rounds} rounds, by what the warm start and its evaluation took, if "
+            "every failed task gives a pair of each kind",
+            soft_wrap=True,
+        )
 
 
 def collect_results(run: Run) -> Results:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from coevo_jax.progress import CONSOLE, Pulse, Stopwatch, progress_bar, time_words
 from coevo_jax.run_folder.run import Run
-from coevo_jax.run_folder.time_left import time_after
+from coevo_jax.run_folder.time_left import episodes_played, time_after
 from coevo_jax.training.pace import Pace
 
 
@@ -58,7 +58,8 @@ class StepProgress:
             return ""
         measured = {record.name: record.seconds for record in self._run.manifest.done}
         measured[self._phase] = self._watch.seconds + left
-        after = time_after(self._run.config, measured, self._phase)
-        least = "at least " if after.unknown else ""
-        words = f"{time_words(left)} left of the phase, {least}{time_words(left + after.seconds)} of the run"
+        manifest = self._run.manifest
+        after = time_after(self._run.config, measured, self._phase, episodes_played(manifest))
+        whole = after.words_of(time_words(left + after.seconds))
+        words = f"{time_words(left)} left of the phase, {whole} of the run"
         return words + (f" ({after.unknown} phases are not measured yet)" if after.unknown else "")

@@ -11,7 +11,7 @@ import coevo_jax.training.step_progress as step_progress
 from coevo_jax.progress import Pulse, Screen, Stopwatch, time_words
 from coevo_jax.rollout.bar import ProgressBar
 from coevo_jax.run_folder.manifest import Manifest, PhaseRecord
-from coevo_jax.run_folder.time_left import time_after
+from coevo_jax.run_folder.time_left import Played, time_after
 from coevo_jax.training.step_progress import StepProgress
 from tests.tiny import tiny_config
 
@@ -55,12 +55,29 @@ def test_phases_that_come_are_expected_to_take_what_those_like_them_took(tmp_pat
     # evaluations; then the second round, which explores twice the tasks.
     one_round = 11 + 20 + 3 + 3
     second = 2 * 10 + 2 * 12 + 20 + 2 * 11 + 20 + 3 + 3
-    assert time_after(config, first, PHASE) == (pytest.approx(one_round + second), 0)
-    young = {"warm_start": 50.0}
-    assert time_after(config, young, "warm_start") == (0.0, 15)
+    assert time_after(config, first, PHASE) == (pytest.approx(one_round + second), 0, 0)
     assert time_after(config, first | {"round-01/explore_hard_negatives": 7.0}, PHASE).seconds == (
         pytest.approx(one_round - 11 + second - 22 + 14)
     )
+
+
+def test_a_kind_that_was_not_measured_is_reckoned_from_what_was(tmp_path):
+    options = ("rounds=1", "explore.tasks=['40:60']", "explore.samples=2", "warm_start.tasks='0:40'")
+    config = tiny_config(tmp_path, *options, "warm_start.epochs=5", "agents.target.epochs=3")
+    warm = {"warm_start": 50.0}
+    # A demonstration takes 50 s / (40 * 5); the failure agent learns from 2 sides, the target from 3.
+    passes = {name: config.agents[name].epochs for name in ("target", "failure")}
+    assert passes["target"] == 3
+    learning = 0.25 * 20 * (2 * passes["failure"] + 3 * passes["target"])
+    assert time_after(config, warm, "warm_start") == (pytest.approx(learning), 2, 6)
+    evaluated = warm | {"round-00/evaluate_target": 3.0}
+    playing = (
+        3 * 3.0 / 12 * 20 * 2 + 2 * 3.0
+    )  # three explorations by the evaluation's episode, two evaluations
+    played = {"round-00/evaluate_target": Played(episodes=12, failures=9)}
+    found = time_after(config, evaluated, "round-00/evaluate_target", played)
+    assert found == (pytest.approx(0.75 * learning + playing), 5, 0)
+    assert found.words_of("0:01:00") == "about 0:01:00"
 
 
 def shown(tmp_path, monkeypatch, pace: Any) -> tuple[StepProgress, io.StringIO]:
