@@ -137,10 +137,19 @@ def recipes_of_ones_own(folder: Path, printed: str) -> None:
         assert {row["agent"] for row in results["explorations"]} == {"target"}
 
 
+def method_of_ones_own(folder: Path, printed: str) -> None:
+    results = json.loads((folder / "runs/retries/results.json").read_text())
+    collections = {row.get("collection", row["agent"]) for row in results["explorations"]}
+    assert "retries" in collections
+    plan = json.loads((folder / "runs/retries/plans/round-01-target.json").read_text())
+    assert plan["steps"]
+
+
 CLAIMS = {
     "README.md": output_is_of_that_form,
     "docs/losses.md": loss_of_ones_own,
     "docs/method.md": recipes_of_ones_own,
+    "docs/methods.md": method_of_ones_own,
 }
 
 
