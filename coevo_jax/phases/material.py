@@ -28,7 +28,15 @@ def built(
 ) -> Iterable[Any]:
     """What a builder makes of the collections that its source names, of the phase's round."""
     played = tuple(read_round(run, phase, name) for name in source.of)
-    material = Material(played=played, experts=experts, is_error=error_test(world.env), chat=world.chat)
+    material = Material(
+        played=played,
+        experts=experts,
+        chat=world.chat,
+        is_error=error_test(world.env),
+        system_prompt=world.env.system_prompt,
+        seed=run.config.seed,
+        phase=phase.name,
+    )
     return find_builder(*source.builder)(material, **source_options(source))
 
 

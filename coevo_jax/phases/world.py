@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from coevo_jax.config.check import slice_bounds
+from coevo_jax.config.check_hints import wordings_of
 from coevo_jax.config.check_marks import marks_of
 from coevo_jax.config.options import Config
 from coevo_jax.config.strict import ConfigError
@@ -21,6 +22,8 @@ from coevo_jax.envs.process import isolated
 from coevo_jax.envs.registry import make_env
 from coevo_jax.learning.agent_loss import agent_losses
 from coevo_jax.learning.programs import Learning, make_learning
+from coevo_jax.methods.hints import ACTION, TEXT
+from coevo_jax.methods.marks import TASK
 from coevo_jax.models.huggingface.shards import check_checkpoint
 from coevo_jax.rollout.placement import RolloutPlacement, place_rollouts
 from coevo_jax.rollout.server_engine import ServerEngine
@@ -115,14 +118,17 @@ def check_backbone(config: Config) -> None:
 
 
 def check_held(config: Config, chat: ChatFormat) -> None:
-    """Check that the chat format can hold every mark of the recipe.
+    """Check that the chat format can hold every mark and every wording of suggestions of the recipe.
 
     Raises:
-      ConfigError: the first mark that it cannot hold, and why.
+      ConfigError: the first that it cannot hold, and why.
     """
-    for mark, where in marks_of(config).items() if config.rounds else ():
+    held = {mark: (where, mark) for mark, where in marks_of(config).items()}
+    for wording, where in wordings_of(config).items():
+        held.setdefault(wording.replace(TEXT, TASK).replace(ACTION, "go"), (where, wording))
+    for mark, (where, text) in held.items() if config.rounds else ():
         if why := cannot_hold(chat, mark):
-            raise ConfigError(f"{where}: the chat format cannot hold {mark!r}: {why}")
+            raise ConfigError(f"{where}: the chat format cannot hold {text!r}: {why}")
 
 
 def embedded_tokens(config: Config, chat: ChatFormat) -> int:
