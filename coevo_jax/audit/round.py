@@ -17,8 +17,9 @@ COLUMNS = ("tokens", "agent_mask", "prompt", "turns")
 class Round:
     """What was played in a phase's round, and the experts; each file is read once."""
 
-    def __init__(self, files: RunFiles, number: int) -> None:
+    def __init__(self, files: RunFiles, number: int, phase: str) -> None:
         self._files, self._number = files, number
+        self.phase, self.seed = phase, files.config.seed  # of the names of draws
         self._played: dict[str, list[Side]] = {}
         phases = [phase for phase in expected_phases(files.config) if phase.kind == "explore"]
         self._marks = {phase.collection: phase.mark for phase in phases}
@@ -38,6 +39,11 @@ class Round:
     def expert_of(self) -> dict[str, Side]:
         """The expert of each task, if it wrote anything."""
         return {side.episode.task_id: side for side in self.experts if len(side.episode.run_ends)}
+
+    @cached_property
+    def expert_by_task(self) -> dict[str, Episode]:
+        """Every task's expert, whatever it wrote."""
+        return {side.episode.task_id: side.episode for side in self.experts}
 
     @cached_property
     def is_error(self) -> Callable[[str], bool]:
@@ -64,4 +70,4 @@ class Round:
 @lru_cache(maxsize=1)
 def round_of(files: RunFiles, phase: Phase) -> Round:
     """What was played in a phase's round."""
-    return Round(files, phase.round)
+    return Round(files, phase.round, phase.name)
