@@ -95,7 +95,5 @@ def hint_words(counts: Mapping[str, Any]) -> str:
     """The same for people."""
     plain = counts["suggested"] - counts["distorted"]
     words = f"{counts['distorted']} distorted of {counts['suggested']} suggestions, {counts['corrected']} of"
-    words += (
-        f" them corrected and {counts['followed']} followed, {counts['agreed']} of the other {plain} kept"
-    )
+    words += f" them corrected, {counts['followed']} followed; {counts['agreed']} of the other {plain} kept"
     return words + (f", {counts['without']} episodes without an expert" if counts["without"] else "")
