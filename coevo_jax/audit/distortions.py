@@ -11,38 +11,46 @@ those that are left, until one can change the action; every draw of one of k tak
     swap_words    two different words that stand next to each other behind the first
     replace_word  a word that was told, by another of the latest text that has it
     other_action  another action of the same expert
+    other_choice  another action that the latest text lists, as the environment reads it
 
 Told are the task and the answers before the turn; a word is a run of letters, digits and underscores.
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from itertools import count, pairwise
 
 from coevo_jax.audit.reading import Episode
 
-NAMES = ("drop_word", "swap_words", "replace_word", "other_action")
+NAMES = ("drop_word", "swap_words", "replace_word", "other_action", "other_choice")
 Pick = Callable[[int], int]
+Offered = Callable[[str], Sequence[str]]
 Made = tuple[str, str]  # what is suggested, and the operation that distorted it; "" for none
 
 
 def suggested(
-    expert: Episode, share: float, operations: Sequence[str], seed: int, phase: str, sample: int
+    expert: Episode,
+    share: float,
+    operations: Sequence[str],
+    name: tuple[int, str, int],
+    offered: Offered = lambda text: (),
 ) -> list[Made]:
-    """The suggestion of every turn of an expert."""
+    """The suggestion of every turn of an expert.
+
+    Args:
+      name: seed, phase and sample.
+      offered: the environment's reading of what a text lists.
+    """
     made = []
+    seed, phase, sample = name
     for number, turn in enumerate(expert.turns):
         lots = _lots(f"distortion/{seed}/{phase}/{expert.task_id}/{sample}/{number}")
         action = turn["action"]
         if next(lots) < share * 2**64:
             told = [expert.prompt] + [one["observation"] for one in expert.turns[:number]]
             actions = [one["action"] for one in expert.turns]
-            others = [
-                one
-                for place, one in enumerate(actions)
-                if one.strip() != action.strip() and one not in actions[:place]
-            ]
+            others = {"other_action": actions, "other_choice": offered(told[-1])}
             made.append(distorted(action, told, others, operations, lambda k, own=lots: next(own) % k))
         else:
             made.append((action, ""))
@@ -50,14 +58,18 @@ def suggested(
 
 
 def distorted(
-    action: str, told: Sequence[str], others: Sequence[str], operations: Sequence[str], pick: Pick
+    action: str,
+    told: Sequence[str],
+    others: Mapping[str, Sequence[str]],
+    operations: Sequence[str],
+    pick: Pick,
 ) -> Made:
     """An action after the first of the drawn operations that can change it."""
     left = list(operations)
     while left:
         name = left[pick(len(left))]
         left.remove(name)
-        outcomes = list(_outcomes(name, action, told, others))
+        outcomes = list(_outcomes(name, action, told, others.get(name, ())))
         # Words with several outcomes are drawn first, then one of their outcomes.
         if outcomes:
             own = outcomes[pick(len(outcomes))]
@@ -89,7 +101,9 @@ def _outcomes(name: str, action: str, told: Sequence[str], others: Sequence[str]
             if other:
                 yield [action[:start] + one + action[end:] for one in other]
     else:
-        yield from ([other] for other in others)
+        for place, other in enumerate(others):
+            if other.strip().lower() != action.strip().lower() and other not in others[:place]:
+                yield [other]
 
 
 def _neighbours(word: str, told: Sequence[str]) -> list[str]:

@@ -65,8 +65,8 @@ def hint_problems(files: RunFiles, phase: Phase, counts: Counter[str]) -> Iterat
             if expert is None:
                 yield from differs(f"{where}: hints", hints, [])
                 continue
-            share, seed = options.share, files.config.seed
-            made = suggested(expert, share, options.operations, seed, phase.name, episode.sample)
+            name = (files.config.seed, phase.name, episode.sample)
+            made = suggested(expert, options.share, options.operations, name, found.offered)
             given = _told(episode, expert, options, [action for action, _ in made])
             yield from differs(f"{where}: hints", hints, given)
             counts["successes"] += episode.success
@@ -110,7 +110,8 @@ def corrections(source: ImitationSource, found: Round) -> list[Imitated]:
     for expert in (found.expert_of[task] for task in tasks if task in found.expert_of):
         episode = expert.episode
         for copy in range(options["copies"] if len(episode.run_ends) == len(episode.turns) else 0):
-            made = suggested(episode, options["share"], options["operations"], found.seed, found.phase, copy)
+            name = (found.seed, found.phase, copy)
+            made = suggested(episode, options["share"], options["operations"], name, found.offered)
             actions = [action for action, _ in made]
             told = replace(told_again(episode, actions, options["wording"], found.rendering), sample=copy)
             weights = tuple(1.0 if operation else options["plain_weight"] for _, operation in made)

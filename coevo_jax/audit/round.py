@@ -1,6 +1,6 @@
 """What was played in a round, for rules that look at it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, lru_cache
 
 from coevo_jax.audit.check import NotCheckable
@@ -49,6 +49,11 @@ class Round:
     def is_error(self) -> Callable[[str], bool]:
         """What tells an error of the run's environment."""
         return tasks_in(self._files).told_errors()
+
+    @cached_property
+    def offered(self) -> Callable[[str], Sequence[str]]:
+        """What reads the actions that an answer of the run's environment lists."""
+        return tasks_in(self._files).read_offers()
 
     def played(self, source: PairSource | ImitationSource | BranchOptions | AskOptions) -> list[list[Side]]:
         """The collections that a source names, in its order."""

@@ -62,6 +62,20 @@ def wordings_of(config: Config) -> dict[str, str]:
     return found
 
 
+def operations_of(config: Config) -> dict[str, tuple[str, ...]]:
+    """The operations by which each place of a recipe lets actions be distorted."""
+    found = {
+        f"{where}.hints.operations": tuple(one.hints.operations)
+        for where, one in _hinted(config).items()
+        if one.hints
+    }
+    for phase in config.recipe:
+        for where, source in _built_in(phase):
+            if source.builder == TAUGHT and (options := _options(source)):
+                found[f"{where}.operations"] = options["operations"]
+    return found
+
+
 def hinting_phases(config: Config) -> list[str]:
     """The phases that make everything of experts: what is learned of distorted ones, and who is told them."""
     learned = (

@@ -18,7 +18,8 @@ class HintOptions(StrictModel):
     """The probability that a suggestion is distorted."""
     operations: tuple[Operation, ...] = Field(default=OPERATIONS, min_length=1)
     """What distorts it, in a drawn order until one can: drop_word, swap_words (both behind the first word),
-    replace_word (by another of the latest text that has it), other_action (the expert's at another turn)."""
+    replace_word (by another of the latest text that has it), other_action (the expert's at another turn),
+    other_choice (of those that the latest answer lists, where the environment says so: WebShop's buttons)."""
     wording: str = WORDING
     """How a suggestion is told: {text} is the task or the answer before the turn, {action} the suggestion."""
     while_same: bool = False

@@ -50,6 +50,7 @@ def corrections(
                 seed=material.seed,
                 phase=material.phase,
                 sample=copy,
+                offered=material.offered,
             )
             told = retold(expert, [one.action for one in made], wording, material)
             weights = tuple(1.0 if one.operation else plain_weight for one in made)

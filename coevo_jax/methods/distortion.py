@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple, get_args
 
 from coevo_jax.trajectory import Trajectory
 
-Operation = Literal["drop_word", "swap_words", "replace_word", "other_action"]
+Operation = Literal["drop_word", "swap_words", "replace_word", "other_action", "other_choice"]
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)
 Draw = Callable[[int], int]
 """Draws a number from 0 up to below its argument."""
@@ -29,10 +29,11 @@ class Suggestion(NamedTuple):
 
 
 class Context(NamedTuple):
-    """What an action is distorted with: what its agent had been told, and its episode's other actions."""
+    """What an action is distorted with."""
 
     told: Sequence[str]  # the task and the answers before the action, the latest last
-    others: Sequence[str] = ()
+    others: Sequence[str] = ()  # the expert's actions at other turns
+    offered: Sequence[str] = ()  # other actions that the latest answer lists
 
 
 def hash_draws(name: str) -> Iterator[int]:
@@ -65,12 +66,14 @@ def suggestions(
     seed: int,
     phase: str,
     sample: int,
+    offered: Callable[[str], Sequence[str]] = lambda observation: (),
 ) -> tuple[Suggestion, ...]:
     """What is suggested at each turn of an expert: its action, distorted with the probability `share`.
 
     Args:
       seed, phase, sample: of the run, of its phase by name, and of the task: with the task and the turn they
         name the draws.
+      offered: reads the actions that an answer lists.
     """
     actions = [turn.action for turn in expert.turns]
     told = [expert.prompt, *(turn.observation for turn in expert.turns)]
@@ -80,10 +83,18 @@ def suggestions(
         if next(numbers) >= share * 2**_BITS:
             made.append(Suggestion(action))
             continue
-        others = [other for other in actions if other.strip() != action.strip()]
-        context = Context(told[: turn + 1], list(dict.fromkeys(others)))
+        context = Context(
+            told=told[: turn + 1],
+            others=_but(action, actions),
+            offered=_but(action, offered(told[turn])),
+        )
         made.append(distort(action, context, operations, lambda count, own=numbers: next(own) % count))
     return tuple(made)
+
+
+def _but(action: str, others: Sequence[str]) -> list[str]:
+    """The others that are not the action, each once."""
+    return [one for one in dict.fromkeys(others) if one.strip().lower() != action.strip().lower()]
 
 
 def _drop_word(action: str, context: Context, draw: Draw) -> str | None:
@@ -133,9 +144,15 @@ def _other_action(action: str, context: Context, draw: Draw) -> str | None:
     return context.others[draw(len(context.others))] if context.others else None
 
 
+def _other_choice(action: str, context: Context, draw: Draw) -> str | None:
+    """Take another of the actions that the latest answer lists."""
+    return context.offered[draw(len(context.offered))] if context.offered else None
+
+
 _distorted: dict[str, Callable[[str, Context, Draw], str | None]] = {
     "drop_word": _drop_word,
     "swap_words": _swap_words,
     "replace_word": _replace_word,
     "other_action": _other_action,
+    "other_choice": _other_choice,
 }

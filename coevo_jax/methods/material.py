@@ -38,6 +38,8 @@ class Material:
     # Whether an answer says that an action was invalid or failed, as the environment tells; no answer does
     # where nobody said which do.
     is_error: Callable[[str], bool] = lambda observation: False
+    # The actions that an answer lists, as the environment reads them.
+    offered: Callable[[str], Sequence[str]] = lambda observation: ()
     system_prompt: str = ""  # of every conversation
     seed: int = 0  # of the run, and the name of the phase that is given this: part of the names of draws
     phase: str = ""

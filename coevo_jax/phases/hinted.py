@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from coevo_jax.envs.env import offer_test
 from coevo_jax.methods.corrections import same_actions
 from coevo_jax.methods.distortion import Suggestion, suggestions
 from coevo_jax.methods.hints import NO_HINTS, Hints
@@ -31,6 +32,7 @@ def suggested(run: Run, world: World, phase: Phase) -> Suggested:
             seed=run.config.seed,
             phase=phase.name,
             sample=sample,
+            offered=offer_test(world.env),
         )
 
     return of

@@ -48,9 +48,16 @@ def test_two_codes_distort_alike(turns, prompt, share, operations, seed, sample)
     ours = Episode(**common, ending="solved", turns=rows)
     theirs = Trajectory(**common, **arrays, ending=Ending.SOLVED, turns=tuple(Turn(**row) for row in rows))
     wanted = suggestions(
-        theirs, share=share, operations=operations, seed=seed, phase="round-01/p", sample=sample
+        theirs,
+        share=share,
+        operations=operations,
+        seed=seed,
+        phase="round-01/p",
+        sample=sample,
+        offered=str.split,
     )
-    assert suggested(ours, share, operations, seed, "round-01/p", sample) == [tuple(one) for one in wanted]
+    name = (seed, "round-01/p", sample)
+    assert suggested(ours, share, operations, name, str.split) == [tuple(one) for one in wanted]
 
 
 @given(TEXTS, TEXTS, st.sampled_from(["{text} {action}", "{action}: {text}!", "({text}) {action}."]))

@@ -95,6 +95,24 @@ def test_another_action_of_the_expert_is_taken():
     assert distorted("other_action", "go", context, 1) == ("submit", "other_action")
 
 
+def test_another_action_that_the_latest_answer_lists_is_taken():
+    context = Context(("Choose",), (), ("click[b]", "click[c]"))
+    assert distorted("other_choice", "click[a]", context, 1) == ("click[c]", "other_choice")
+
+
+def test_what_an_answer_lists_is_read_off_the_latest_one():
+    turns = [
+        Turn(response="", action="click[a]", observation="a b A"),
+        Turn(response="", action="click[b]", observation="c"),
+    ]
+    one = Trajectory(**{**vars(expert()), "turns": tuple(turns), "prompt": "a"})
+    first, second = made(
+        one, 1.0, ("other_choice",), offered=lambda text: [f"click[{x}]" for x in text.split()]
+    )
+    assert first == ("click[a]", "")  # nothing else is listed
+    assert second in [("click[a]", "other_choice"), ("click[A]", "other_choice")]
+
+
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_what_cannot_be_changed_stays(operation):
     assert distorted(operation, "look", Context(("Copy",))) == ("look", "")

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from coevo_jax.methods.corrections import corrections, kept_corrections
-from coevo_jax.methods.distortion import suggestions
+from coevo_jax.methods.distortion import OPERATIONS, suggestions
 from coevo_jax.methods.hints import NO_HINTS, WORDING, Hints, hinted, retold, wrong_wording
 from coevo_jax.methods.material import Material
 from coevo_jax.trajectory import Ending
@@ -103,7 +103,7 @@ def test_corrections_are_the_experts_behind_their_suggestions():
         made = suggestions(
             EXPERT,
             share=0.5,
-            operations=("drop_word", "swap_words", "replace_word", "other_action"),
+            operations=OPERATIONS,
             seed=0,
             phase="p",
             sample=copy,
