@@ -37,7 +37,7 @@ class Context(NamedTuple):
 
 
 def hash_draws(name: str) -> Iterator[int]:
-    """The numbers of a name, of 64 bits each: the first bytes of the SHA-256 of "name/0", "name/1" and so on."""
+    """The numbers of a name, each the first 64 bits of the SHA-256 of "name/0", "name/1" and so on."""
     number = 0
     while True:
         yield int.from_bytes(sha256(f"{name}/{number}".encode()).digest()[: _BITS // 8])

@@ -166,7 +166,7 @@ def _require_explored_experts(config: Config, env: Env, experts: Experts) -> Non
         if missing == len(tasks):
             raise ConfigError(
                 f"{env.name}: none of the {missing} tasks of explore.tasks {where} has an expert that fits, "
-                f"and {' and '.join(phases)} would play nothing"
+                f"and {' and '.join(phases)} would do nothing"
             )
         if missing:
             CONSOLE.print(
