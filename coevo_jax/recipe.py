@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from coevo_jax.config.hints import HintOptions
 from coevo_jax.config.options import Config
 from coevo_jax.config.recipe import (
     AskOptions,
@@ -27,6 +28,7 @@ class Phase:
     index: int  # place in the schedule: part of every random key of the phase
     collection: str = ""  # what a phase that plays is filling
     mark: str = ""  # that a phase that plays plays under
+    hints: HintOptions | None = None  # of a phase in which an agent is told what it could do
     learning: LearnOptions | None = None  # what a phase that learns learns from
     branching: BranchOptions | None = None  # from where a phase plays on that does not begin at tasks' starts
     asking: AskOptions | None = None  # what a phase asks
@@ -58,9 +60,10 @@ def schedule(config: Config) -> tuple[Phase, ...]:
     rounds = []
     for number in range(1, config.rounds + 1):
         for phase in config.recipe:
-            mark, learning, branching, asking = "", None, None, None
+            mark, hints, learning, branching, asking = "", None, None, None, None
             if isinstance(phase, ExplorePhase):
                 kind, collection, mark = "explore", phase.explore.collection, phase.explore.mark
+                hints = phase.explore.hints
             elif isinstance(phase, BranchPhase):
                 kind, collection, branching = "branch", phase.branch.into, phase.branch
             elif isinstance(phase, AskPhase):
@@ -78,6 +81,7 @@ def schedule(config: Config) -> tuple[Phase, ...]:
                     index=len(opening) + len(rounds),
                     collection=collection,
                     mark=mark,
+                    hints=hints,
                     learning=learning,
                     branching=branching,
                     asking=asking,

@@ -91,6 +91,9 @@ class Trajectory:
     branch: Branch | None = None  # None where the episode was played from its task's start
     about: About | None = None  # of an answer alone, whose prompt is the question
     mark: str = ""  # that its prompt is under (`methods.marks`); "" has none
+    # The actions that were suggested before its turns (`methods.hints`), "" for none; () where none was.
+    # They stand in the tokens alone, in neither the prompt nor the observations.
+    hints: tuple[str, ...] = ()
 
     @property
     def finished(self) -> bool:

@@ -8,6 +8,7 @@ from coevo_jax.audit.budgets import budget_checks
 from coevo_jax.audit.check import NO_DERIVATION, Check
 from coevo_jax.audit.draws import draw_checks
 from coevo_jax.audit.forward import Agents
+from coevo_jax.audit.hints import hint_check
 from coevo_jax.audit.numbers import number_checks
 from coevo_jax.audit.opening import SCORED
 from coevo_jax.audit.order import Phase, finished
@@ -37,6 +38,9 @@ def run_audit(folder: Path, scored: int | None = SCORED) -> Iterator[Check]:
         yield branch_check(files, phase, tasks)
     for phase in finished(files, "ask"):
         yield question_check(files, phase)
+    for phase in finished(files, "explore"):
+        if phase.hints is not None:
+            yield hint_check(files, phase)
     yield from token_checks(files, tasks, agents, scored)
     for phase in finished(files, "explore"):
         yield from budget_checks(files, phase)

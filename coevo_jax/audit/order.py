@@ -15,6 +15,7 @@ from typing import Literal
 from coevo_jax.audit.reading import RunFiles
 from coevo_jax.config.agents import AgentConfig
 from coevo_jax.config.beside import BesideOptions
+from coevo_jax.config.hints import HintOptions
 from coevo_jax.config.options import Config
 from coevo_jax.config.recipe import (
     AskOptions,
@@ -43,6 +44,7 @@ class Phase:
     round: int = 0
     collection: str = ""  # what the shards of a phase that plays are called
     mark: str = ""  # that a phase that plays plays under
+    hints: HintOptions | None = field(default=None, compare=False)  # what was suggested while it was played
     learning: str = ""  # what the files of a learning are called, beside its round
     sources: tuple[Source, ...] = field(default=(), compare=False)  # of what is learned
     branching: BranchOptions | None = field(default=None, compare=False)  # where episodes are left
@@ -119,8 +121,15 @@ def _in_round(number: int, phase: RecipePhase) -> Phase:
     if isinstance(phase, ExplorePhase):
         agent, collection = phase.explore.agent, phase.explore.into or phase.explore.agent
         name = f"round-{number:02d}/explore_{collection}"
-        mark = phase.explore.mark
-        return Phase(name=name, kind="explore", round=number, agent=agent, collection=collection, mark=mark)
+        return Phase(
+            name=name,
+            kind="explore",
+            round=number,
+            agent=agent,
+            collection=collection,
+            mark=phase.explore.mark,
+            hints=phase.explore.hints,
+        )
     if isinstance(phase, BranchPhase):
         into = phase.branch.into
         return Phase(

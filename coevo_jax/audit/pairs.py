@@ -15,7 +15,8 @@ and as many more is cut off. Of each kind and task as many pairs are kept as the
 order. The same tokens, counted from the same turns on, stand in a pair once, under the kind that comes first
 and the name of the first trajectory that has them. Beside the pairs stand what is imitated: `successes`,
 `experts` of what was played, or all of it, `graded` (`audit.marks`). What is learned of branches,
-`branch_lessons` and `own_steps` derive; what a function of the user's own makes is not derived.
+`branch_lessons` and `own_steps` derive, and what of suggestions, `hints`; what a function of the user's own
+makes is not derived.
 """
 
 import json
@@ -31,6 +32,7 @@ import numpy as np
 from coevo_jax.audit.branch_lessons import refined, segments, verified
 from coevo_jax.audit.check import Check, NotCheckable, differs, judge, same
 from coevo_jax.audit.draws import counts_of, drawn_extras
+from coevo_jax.audit.hints import corrections, kept_corrections
 from coevo_jax.audit.keeping import order, spread
 from coevo_jax.audit.lessons import Lesson
 from coevo_jax.audit.marks import graded
@@ -267,6 +269,8 @@ IMITATED: dict[str, Callable[[ImitationSource, Round], list[Imitated]]] = {
     "reflections": _reflections,
     "beneficial_segments": _beneficial_segments,
     "graded": _graded,
+    "corrections": corrections,
+    "kept_corrections": kept_corrections,
 }
 
 

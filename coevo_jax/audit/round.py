@@ -1,6 +1,6 @@
 """What was played in a round, for rules that look at it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, lru_cache
 
 from coevo_jax.audit.check import NotCheckable
@@ -17,8 +17,9 @@ COLUMNS = ("tokens", "agent_mask", "prompt", "turns")
 class Round:
     """What was played in a phase's round, and the experts; each file is read once."""
 
-    def __init__(self, files: RunFiles, number: int) -> None:
+    def __init__(self, files: RunFiles, number: int, phase: str) -> None:
         self._files, self._number = files, number
+        self.phase, self.seed = phase, files.config.seed  # of the names of draws
         self._played: dict[str, list[Side]] = {}
         phases = [phase for phase in expected_phases(files.config) if phase.kind == "explore"]
         self._marks = {phase.collection: phase.mark for phase in phases}
@@ -40,9 +41,19 @@ class Round:
         return {side.episode.task_id: side for side in self.experts if len(side.episode.run_ends)}
 
     @cached_property
+    def expert_by_task(self) -> dict[str, Episode]:
+        """Every task's expert, whatever it wrote."""
+        return {side.episode.task_id: side.episode for side in self.experts}
+
+    @cached_property
     def is_error(self) -> Callable[[str], bool]:
         """What tells an error of the run's environment."""
         return tasks_in(self._files).told_errors()
+
+    @cached_property
+    def offered(self) -> Callable[[str], Sequence[str]]:
+        """What reads the actions that an answer of the run's environment lists."""
+        return tasks_in(self._files).read_offers()
 
     def played(self, source: PairSource | ImitationSource | BranchOptions | AskOptions) -> list[list[Side]]:
         """The collections that a source names, in its order."""
@@ -64,4 +75,4 @@ class Round:
 @lru_cache(maxsize=1)
 def round_of(files: RunFiles, phase: Phase) -> Round:
     """What was played in a phase's round."""
-    return Round(files, phase.round)
+    return Round(files, phase.round, phase.name)

@@ -6,6 +6,7 @@ import numpy as np
 
 from coevo_jax.audit.check import Check, NotCheckable, differs, judge
 from coevo_jax.audit.forward import Agents, per_token, sample
+from coevo_jax.audit.hints import tell
 from coevo_jax.audit.marks import marks_in, prompt_problems
 from coevo_jax.audit.order import Phase, finished
 from coevo_jax.audit.reading import BROKEN, Episode, RunFiles, read_episodes
@@ -60,7 +61,8 @@ def mask_problems(files: RunFiles, phase: Phase, tasks: Tasks, counts: Counts) -
     for path in files.collection(phase.round, phase.collection):
         for row, episode in enumerate(read_episodes(path, COLUMNS)):
             where = f"{path.relative_to(files.folder)}: row {row}: {episode.name}"
-            yield from conversation_problems(where, episode, rendering, counts)
+            wording = None if phase.hints is None else phase.hints.wording
+            yield from conversation_problems(where, episode, rendering, counts, wording)
             yield from prompt_problems(where, episode.prompt, phase, marks)
             yield from action_problems(where, episode)
             yield from limit_problems(where, episode, files.config.rollout)
@@ -82,9 +84,16 @@ def expert_problems(files: RunFiles, path: str, tasks: Tasks, counts: Counts) ->
 
 
 def conversation_problems(
-    where: str, episode: Episode, rendering: Rendering, counts: Counts
+    where: str, episode: Episode, rendering: Rendering, counts: Counts, wording: str | None = None
 ) -> Iterator[str]:
-    """Agent and other stretches take turns; each is what the text and the template give."""
+    """Agent and other stretches take turns; each is what the text and the template give.
+
+    Args:
+      wording: of what was suggested; None where nothing was.
+    """
+    if wording is None and episode.hints:
+        yield f"{where}: hints: found {list(episode.hints)}, expected none: nothing was suggested"
+        return
     lengths = [len(getattr(episode, name)) for name in ("tokens", "agent_mask", "logps")]
     yield from differs(f"{where}: lengths", lengths, [lengths[0]] * 3)
     starts, ends, turns = episode.run_starts, episode.run_ends, episode.turns
@@ -100,7 +109,9 @@ def conversation_problems(
     end = 0
     for turn, (start, stop) in enumerate(zip(starts, ends, strict=True)):
         given = episode.tokens[end:start].tolist()
-        yield from _given_problems(where, turn, given, episode, rendering, counts)
+        action = episode.hints[turn] if episode.hints else ""
+        text = tell(turns[turn - 1]["observation"] if turn else episode.prompt, action, wording or "")
+        yield from _given_problems(where, turn, (text, given), episode, rendering, counts)
         words = rendering.words(given, episode.tokens[start:stop].tolist())
         said = turns[turn]["response"]
         if words not in rendering.said(said):
@@ -114,13 +125,19 @@ def _went_on(episode: Episode) -> bool:
 
 
 def _given_problems(
-    where: str, turn: int, given: list[int], episode: Episode, rendering: Rendering, counts: Counts
+    where: str,
+    turn: int,
+    told: tuple[str, list[int]],
+    episode: Episode,
+    rendering: Rendering,
+    counts: Counts,
 ) -> Iterator[str]:
-    """What stands before a turn: the task, or the answer to the turn before."""
+    """What stands before a turn: the task, or the answer to the turn before, as text and as tokens."""
+    text, given = told
     if turn == 0:
-        wanted = rendering.opening(episode.prompt)
+        wanted = rendering.opening(text)
     else:
-        answer = rendering.answer(episode.turns[turn - 1]["observation"])
+        answer = rendering.answer(text)
         # A turn that stopped at the end of its action's line is closed for the agent.
         last = episode.run_ends[turn - 1] - 1
         closing = [] if episode.tokens[last] == rendering.end_id else [rendering.end_id]

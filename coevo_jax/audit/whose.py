@@ -15,7 +15,7 @@ from coevo_jax.audit.reading import BROKEN, ENDINGS, SHARD, Episode, RunFiles, r
 from coevo_jax.config.check import slice_bounds
 from coevo_jax.config.options import Config, of_round
 from coevo_jax.config.strict import ConfigError
-from coevo_jax.envs.env import Env, error_test
+from coevo_jax.envs.env import Env, error_test, offer_test
 from coevo_jax.envs.registry import make_env
 
 CHUNK = 1 << 20
@@ -118,6 +118,7 @@ class Tasks:
         self.lists: dict[str, list[str]] = {}
         self.system_prompt = ""
         self.is_error: Callable[[str], bool] | None = None  # None where the environment cannot be opened
+        self._offered: Callable[[str], Sequence[str]] = lambda observation: ()
         self._why = ""
         try:
             env: Env = make_env(config.env.name, config.env.options)()
@@ -125,6 +126,7 @@ class Tasks:
                 self.lists = {split: [task.id for task in env.tasks(split)] for split in SPLITS}
                 self.system_prompt = env.system_prompt
                 self.is_error = error_test(env)
+                self._offered = offer_test(env)
             finally:
                 env.close()
         except (ConfigError, ImportError, OSError) as error:
@@ -155,6 +157,16 @@ class Tasks:
         if self.is_error is None:
             raise NotCheckable(self._why)
         return self.is_error
+
+    def read_offers(self) -> Callable[[str], Sequence[str]]:
+        """What reads the actions that an answer of the environment lists.
+
+        Raises:
+          NotCheckable: the environment cannot be opened.
+        """
+        if self._why:
+            raise NotCheckable(self._why)
+        return self._offered
 
     def opened_prompt(self) -> str:
         """The environment's system prompt.

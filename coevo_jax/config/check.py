@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from coevo_jax.config.agents import AgentConfig
 from coevo_jax.config.check_beside import check_beside
+from coevo_jax.config.check_hints import check_hints
 from coevo_jax.config.check_marks import check_marks
 from coevo_jax.config.check_recipe import check_kinds, check_recipe
 from coevo_jax.config.options import Config
@@ -36,7 +37,7 @@ def check(config: Config, source: str = "configuration") -> None:
     problems = [*_names_and_slices(config), *_model(config), *_adapters(config), *_lengths(config)]
     problems += [*_places(config), *_server(config)]
     problems += [*check_recipe(config), *check_kinds(config), *check_marks(config)]
-    problems += [*check_beside(config), *_budget(config)]
+    problems += [*check_beside(config), *check_hints(config), *_budget(config)]
     for name, agent in config.agents.items():
         problems += _agent(f"agents.{name}", agent)
     if config.rounds > 0:

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag
 
 from coevo_jax.config.beside import BesideOptions
+from coevo_jax.config.hints import HintOptions
 from coevo_jax.config.recipe_built import AskOptions, BranchOptions, Built, Name, builder_name
 from coevo_jax.config.strict import StrictModel
 
@@ -128,6 +129,8 @@ class ExploreOptions(StrictModel):
     """Collection of what is played; null is the agent's name."""
     mark: str = ""
     """Mark that the tasks are played under: a text in which {task} stands for the task; "" plays without."""
+    hints: HintOptions | None = None
+    """Suggestions before every turn, of the distorted actions of the tasks' experts; null plays without."""
 
     @property
     def collection(self) -> str:

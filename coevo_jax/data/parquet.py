@@ -55,8 +55,9 @@ ABOUT = pa.struct(
     ]
 )
 ANSWERED_SCHEMA = SCHEMA.append(pa.field("about", ABOUT))  # of a shard of answers to questions
-SCHEMAS = (SCHEMA, BRANCHED_SCHEMA, ANSWERED_SCHEMA)
-ABSENT = ("branch", "about")  # columns that may be null
+HINTED_SCHEMA = SCHEMA.append(pa.field("hints", pa.list_(pa.string())))  # of a shard that has suggestions
+SCHEMAS = (SCHEMA, BRANCHED_SCHEMA, ANSWERED_SCHEMA, HINTED_SCHEMA)
+ABSENT = ("branch", "about", "hints")  # columns that may be null
 
 
 def shard_name(name: str, index: int, count: int) -> str:
@@ -69,6 +70,7 @@ def write_trajectories(path: Path, trajectories: Iterable[Trajectory]) -> None:
     rows = [_to_row(trajectory) for trajectory in trajectories]
     schema = BRANCHED_SCHEMA if any(row["branch"] for row in rows) else SCHEMA
     schema = ANSWERED_SCHEMA if any(row["about"] for row in rows) else schema
+    schema = HINTED_SCHEMA if any(row["hints"] for row in rows) else schema
     shard = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), shard, compression="zstd")
     write_whole(path, shard.getvalue().to_pybytes())
@@ -147,6 +149,7 @@ def _to_row(trajectory: Trajectory) -> dict[str, Any]:
         "logps": trajectory.logps,
         "branch": None if trajectory.branch is None else asdict(trajectory.branch),
         "about": None if trajectory.about is None else asdict(trajectory.about),
+        "hints": trajectory.hints or None,
     }
 
 
@@ -180,6 +183,7 @@ def _from_row(row: dict[str, Any]) -> Trajectory:
         logps=np.array(row["logps"], np.float32),
         branch=_branch(row),
         about=None if row.get("about") is None else About(**row["about"]),
+        hints=tuple(row.get("hints") or ()),
     )
 
 

@@ -104,6 +104,18 @@ class TellsErrors(Protocol):
 
 
 @runtime_checkable
+class OffersActions(Protocol):
+    """An environment whose answers list what can be done: the buttons of a page, the commands of a game."""
+
+    def offered(self, observation: str) -> Sequence[str]:
+        """The actions that an answer lists; none where it lists none.
+
+        A pure function of the answer, which works before the first `reset`.
+        """
+        ...
+
+
+@runtime_checkable
 class Restores(Protocol):
     """An environment that can return to a state of an episode without playing its turns again."""
 
@@ -129,6 +141,11 @@ def error_test(env: Env) -> Callable[[str], bool]:
     if isinstance(env, TellsErrors):
         return lambda observation: says_invalid(observation) or env.is_error(observation)
     return says_invalid
+
+
+def offer_test(env: Env) -> Callable[[str], Sequence[str]]:
+    """What reads the actions that this environment's answers list; it finds none where nobody knows."""
+    return env.offered if isinstance(env, OffersActions) else lambda observation: ()
 
 
 def says_invalid(observation: str) -> bool:

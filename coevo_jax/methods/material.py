@@ -15,6 +15,10 @@ class Chat(Protocol):
         """The token that ends an agent's turn."""
         ...
 
+    def prompt_ids(self, system: str, prompt: str) -> list[int]:
+        """The tokens of a conversation's start, up to the agent's turn."""
+        ...
+
     def response_ids(self, text: str) -> list[int]:
         """Tokens of an agent's turn, with the end token."""
         ...
@@ -34,6 +38,11 @@ class Material:
     # Whether an answer says that an action was invalid or failed, as the environment tells; no answer does
     # where nobody said which do.
     is_error: Callable[[str], bool] = lambda observation: False
+    # The actions that an answer lists, as the environment reads them.
+    offered: Callable[[str], Sequence[str]] = lambda observation: ()
+    system_prompt: str = ""  # of every conversation
+    seed: int = 0  # of the run, and the name of the phase that is given this: part of the names of draws
+    phase: str = ""
 
     def expert(self, task_id: str) -> Trajectory | None:
         """The expert of a task, if there is one in which the expert wrote a token."""

@@ -8,6 +8,7 @@ from typing import Any, cast
 from coevo_jax.methods.advantages import gigpo, grpo
 from coevo_jax.methods.beneficial_segments import beneficial_segments
 from coevo_jax.methods.better_over_worse import better_over_worse
+from coevo_jax.methods.corrections import corrections, kept_corrections
 from coevo_jax.methods.expert_over import expert_over
 from coevo_jax.methods.expert_step_over import expert_step_over
 from coevo_jax.methods.imitation import experts, successes
@@ -45,6 +46,8 @@ IMITATION_BUILDERS: dict[str, ImitationBuilder] = {
     "reflections": reflections,
     "beneficial_segments": beneficial_segments,
     "graded": graded,
+    "corrections": corrections,
+    "kept_corrections": kept_corrections,
 }
 REINFORCE_BUILDERS: dict[str, ReinforceBuilder] = {
     "grpo": grpo,
@@ -66,6 +69,7 @@ MADE_OF: dict[tuple[str, str], str] = {
     ("imitate", "next_observations"): "branch",
     ("question", "why_expert"): "branch",
     ("imitate", "reflections"): "ask",
+    ("imitate", "kept_corrections"): "explore",
 }
 BUILDERS: dict[str, Mapping[str, Callable[..., Iterable[Any]]]] = {
     "pairs": PAIR_BUILDERS,

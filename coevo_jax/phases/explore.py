@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,6 +13,8 @@ from coevo_jax.data.parquet import read_trajectories, shard_name, write_trajecto
 from coevo_jax.envs.env import Task, error_test
 from coevo_jax.episode_stats.summary import summarize
 from coevo_jax.learning.train_state import Agents
+from coevo_jax.methods.hints import NO_HINTS, Hints
+from coevo_jax.phases.hinted import hint_counts, hint_words, hints_of, suggested
 from coevo_jax.phases.serving import serve
 from coevo_jax.phases.world import (
     World,
@@ -34,6 +36,8 @@ from coevo_jax.trajectory import Trajectory
 
 Share = Callable[[Sequence[Any]], Sequence[Any]]
 """What a process plays of a block: every so manieth one of it."""
+HintsOf = Callable[[str, int], Hints]
+"""What is suggested in the episode of a task's sample."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +47,7 @@ class TaskBlock:
     tasks: Sequence[Task]
     first_sample: int
     samples: int
+    hints: Mapping[str, HintsOf] = field(default_factory=dict)  # of the phases that play with some, by name
 
     def cast(self, share: Share, phase: Phase, weights: Any, adapter: int) -> EpisodeSet:
         """The episodes of a process by an agent."""
@@ -55,7 +60,12 @@ class TaskBlock:
             first_sample=self.first_sample,
             phase=phase.index,
             mark=phase.mark,
+            hints=self.hints.get(phase.name, _no_hints),
         )
+
+
+def _no_hints(task_id: str, sample: int) -> Hints:
+    return NO_HINTS
 
 
 class Finish(Protocol):
@@ -230,7 +240,8 @@ def finish_roll_out(
 
     The record names the checkpoint whose agent played, so that anybody can let it score what it wrote.
     """
-    records = record.records | run.processes.once("summary", lambda: _records(run, world, shards))
+    found = run.processes.once("summary", lambda: _records(run, world, phase, shards))
+    records = record.records | found
     errors = {
         f"rollout/after_error/{key}": math.nan if value is None else value
         for key, value in records["summary"]["after_error"].items()
@@ -239,14 +250,15 @@ def finish_roll_out(
     records |= {"checkpoint": run.manifest.checkpoint} | ({"budget": budget} if budget else {})
     record = replace(record, records=records)
     run.commit(record, files=[*shards, *others], finished=True)
+    told = hint_words(records["hints"]) if "hints" in records else ""
     say(
         record.name,
         record.seconds,
-        ", ".join(filter(None, (_summary_words(records["summary"]), budget_words(budget or {})))),
+        ", ".join(filter(None, (_summary_words(records["summary"]), told, budget_words(budget or {})))),
     )
 
 
-def _records(run: Run, world: World, shards: Sequence[Path]) -> dict[str, Any]:
+def _records(run: Run, world: World, phase: Phase, shards: Sequence[Path]) -> dict[str, Any]:
     trajectories = read_trajectories(list(shards))
     summary = summarize(
         trajectories,
@@ -254,7 +266,11 @@ def _records(run: Run, world: World, shards: Sequence[Path]) -> dict[str, Any]:
         seed=run.config.seed,
         is_error=error_test(world.env),
     )
-    return {"summary": summary, "agent_tokens": _tokens(trajectories)}
+    records = {"summary": summary, "agent_tokens": _tokens(trajectories)}
+    if phase.hints is not None:
+        found = suggested(run, world, phase)
+        records["hints"] = hint_counts(trajectories, world.experts, found)
+    return records
 
 
 def _tokens(trajectories: Sequence[Trajectory]) -> int:
@@ -305,6 +321,8 @@ def explore(run: Run, world: World, agents: Agents, phase: Phase) -> Agents:
     blocks_of = task_blocks if asked is None else sample_blocks
     blocks = blocks_of(tasks, config.samples, config.block_tasks)
     together = explored_together(run.config, phase) or (phase,)
+    hints = {other.name: hints_of(run, world, other) for other in together if other.hints is not None}
+    blocks = [replace(block, hints=hints) for block in blocks]
     if phase == together[0]:
         roll_out(run, world, agents, together, blocks, sampling=sampling, by_server=True, asked=asked)
     else:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from coevo_jax.config.check_recipe import source_options
 from coevo_jax.config.options import of_round
 from coevo_jax.config.recipe import AskOptions, BranchOptions, Source, played_of
-from coevo_jax.envs.env import Task, error_test
+from coevo_jax.envs.env import Task, error_test, offer_test
 from coevo_jax.methods.material import Material
 from coevo_jax.methods.table import find_builder
 from coevo_jax.phases.world import World, tasks_of
@@ -28,7 +28,16 @@ def built(
 ) -> Iterable[Any]:
     """What a builder makes of the collections that its source names, of the phase's round."""
     played = tuple(read_round(run, phase, name) for name in source.of)
-    material = Material(played=played, experts=experts, is_error=error_test(world.env), chat=world.chat)
+    material = Material(
+        played=played,
+        experts=experts,
+        chat=world.chat,
+        is_error=error_test(world.env),
+        offered=offer_test(world.env),
+        system_prompt=world.env.system_prompt,
+        seed=run.config.seed,
+        phase=phase.name,
+    )
     return find_builder(*source.builder)(material, **source_options(source))
 
 

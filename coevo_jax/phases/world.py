@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from coevo_jax.config.check import slice_bounds
+from coevo_jax.config.check_hints import operations_of, wordings_of
 from coevo_jax.config.check_marks import marks_of
 from coevo_jax.config.options import Config
 from coevo_jax.config.strict import ConfigError
@@ -15,12 +16,14 @@ from coevo_jax.data.chat.marking import cannot_hold
 from coevo_jax.data.chat.tokenizer import load_tokenizer
 from coevo_jax.data.interchange.sets import open_set
 from coevo_jax.data.parquet import read_trajectories
-from coevo_jax.envs.env import Env, Task
+from coevo_jax.envs.env import Env, OffersActions, Task
 from coevo_jax.envs.pool import EnvPool
 from coevo_jax.envs.process import isolated
 from coevo_jax.envs.registry import make_env
 from coevo_jax.learning.agent_loss import agent_losses
 from coevo_jax.learning.programs import Learning, make_learning
+from coevo_jax.methods.hints import ACTION, TEXT
+from coevo_jax.methods.marks import TASK
 from coevo_jax.models.huggingface.shards import check_checkpoint
 from coevo_jax.rollout.placement import RolloutPlacement, place_rollouts
 from coevo_jax.rollout.server_engine import ServerEngine
@@ -86,10 +89,24 @@ def check_world(config: Config) -> None:
     check_wandb(config)
     agent_losses(config)
     make_mesh(config.mesh, config.model.num_kv_heads)
-    open_env(config)().close()
+    env = open_env(config)()
+    try:
+        _check_choices(config, env)
+    finally:
+        env.close()
     if config.warm_start.data is not None:
         open_set(config.warm_start.data)
     check_backbone(config)
+
+
+def _check_choices(config: Config, env: Env) -> None:
+    """Refuse distortions that need what an environment does not say."""
+    for where, operations in operations_of(config).items() if config.rounds else ():
+        if set(operations) == {"other_choice"} and not isinstance(env, OffersActions):
+            raise ConfigError(
+                f"{where}: found other_choice alone, but {env.name} does not say which actions its answers "
+                "list, so that nothing would be distorted; expected other operations beside it"
+            )
 
 
 def tokenizer_folder(config: Config) -> Path | None:
@@ -115,14 +132,17 @@ def check_backbone(config: Config) -> None:
 
 
 def check_held(config: Config, chat: ChatFormat) -> None:
-    """Check that the chat format can hold every mark of the recipe.
+    """Check that the chat format can hold every mark and every wording of suggestions of the recipe.
 
     Raises:
-      ConfigError: the first mark that it cannot hold, and why.
+      ConfigError: the first that it cannot hold, and why.
     """
-    for mark, where in marks_of(config).items() if config.rounds else ():
+    held = {mark: (where, mark) for mark, where in marks_of(config).items()}
+    for wording, where in wordings_of(config).items():
+        held.setdefault(wording.replace(TEXT, TASK).replace(ACTION, "go"), (where, wording))
+    for mark, (where, text) in held.items() if config.rounds else ():
         if why := cannot_hold(chat, mark):
-            raise ConfigError(f"{where}: the chat format cannot hold {mark!r}: {why}")
+            raise ConfigError(f"{where}: the chat format cannot hold {text!r}: {why}")
 
 
 def embedded_tokens(config: Config, chat: ChatFormat) -> int:

@@ -42,6 +42,8 @@ class _Payload:
         turns = [
             [_cut(t.response), _unsaid(t.response, t.action), _cut(t.observation)] for t in trajectory.turns
         ]
+        for turn, action in zip(turns, trajectory.hints, strict=False):  # none where nothing was suggested
+            turn.append(_cut(action))
         size += sum(len(text.encode()) for turn in turns for text in turn if text) + 120
         self.index[key] = len(self.trajectories)
         self.trajectories.append(

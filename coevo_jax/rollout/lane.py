@@ -15,6 +15,7 @@ import numpy as np
 
 from coevo_jax.data.chat.format import ChatFormat
 from coevo_jax.envs.env import Env, EnvFault, StepResult, Task, parse_response
+from coevo_jax.methods.hints import NO_HINTS, Hints, hinted
 from coevo_jax.methods.marks import marked
 from coevo_jax.rollout.bar import ProgressBar
 from coevo_jax.rollout.device_clock import DeviceClock
@@ -38,6 +39,8 @@ class Episode:
     task: Task
     sample: int
     mark: str = ""  # that the task is played under
+    hints: Hints = NO_HINTS  # what it is to be told that it could do
+    given: list[str] = field(default_factory=list)  # of these, what it was told before each turn, "" for none
     prompt: str = ""  # as the agent sees it
     max_turns: int = 0
     turns: list[Turn] = field(default_factory=list)
@@ -56,6 +59,12 @@ class Episode:
         self.tokens = other.tokens[:tokens].tolist()
         self.agent_mask = other.agent_mask[:tokens].tolist()
         self.logps = other.logps[:tokens].tolist()
+
+    def told(self, text: str) -> str:
+        """The text that the agent is told before its next turn: with what it could do, which is noted."""
+        action = self.hints.at(self.given, text)
+        self.given.append(action)
+        return hinted(text, action, self.hints.wording)
 
     def extend(self, tokens: Sequence[int], logps: Sequence[float] | None = None) -> None:
         """Append the agent's tokens with their log-probabilities, or given tokens without."""
@@ -78,6 +87,7 @@ class Episode:
             logps=np.array(self.logps, np.float32),
             branch=None if self.start is None else self.start.branch,
             about=None if self.asked is None else self.asked.about,
+            hints=given if any(given := tuple(self.given[: len(self.turns)])) else (),
         )
 
 
@@ -229,7 +239,7 @@ class Lane:
         episode = self.live[slot]
         episode.prompt, episode.max_turns = marked(opening.prompt, episode.mark), opening.max_turns
         self.watch(episode)
-        ids = self.chat.prompt_ids(opening.system_prompt, episode.prompt)
+        ids = self.chat.prompt_ids(opening.system_prompt, episode.told(episode.prompt))
         self._open(slot, ids)
 
     def _open(self, slot: int, ids: Sequence[int]) -> None:
@@ -315,7 +325,7 @@ class Lane:
             return
         # A turn that stopped at the end of its action's line is closed for the agent.
         closing = [] if episode.tokens[-1] == self.chat.end_id else [self.chat.end_id]
-        ids = [*closing, *self.chat.observation_ids(observation)]
+        ids = [*closing, *self.chat.observation_ids(episode.told(observation))]
         if len(ids) >= self.engine.room(slot):
             self._cut(slot, Ending.TOKEN_LIMIT)
             return

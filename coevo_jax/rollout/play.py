@@ -14,6 +14,7 @@ from rich.console import Console
 
 from coevo_jax.data.chat.format import ChatFormat
 from coevo_jax.envs.env import Task
+from coevo_jax.methods.hints import NO_HINTS, Hints
 from coevo_jax.rollout.bar import ProgressBar
 from coevo_jax.rollout.device_clock import DeviceClock
 from coevo_jax.rollout.lane import Episode, Lane
@@ -49,6 +50,7 @@ class EpisodeSet:
     first_sample: int = 0
     phase: int  # part of every random key
     mark: str = ""  # that the tasks are played under (`methods.marks`)
+    hints: Callable[[str, int], Hints] = lambda task_id, sample: NO_HINTS  # of a task's sample
 
     @property
     def count(self) -> int:
@@ -64,6 +66,7 @@ class EpisodeSet:
                 task=task,
                 sample=self.first_sample + sample,
                 mark=self.mark,
+                hints=self.hints(task.id, self.first_sample + sample),
             )
             for index, task in enumerate(self.tasks)
             for sample in range(self.samples)

@@ -16,9 +16,12 @@ END = 9
 
 
 class Chat:
-    """One token a word; a turn ends with END, an answer stands between 7 and 8."""
+    """One token a word; a prompt stands between 5 and 6, an answer between 7 and 8, a turn ends with END."""
 
     end_id = END
+
+    def prompt_ids(self, system, prompt):
+        return [5, *(50 + len(word) for word in (system + prompt).split()), 6]
 
     def response_ids(self, text):
         return [*(100 + len(word) for word in text.split()), END]

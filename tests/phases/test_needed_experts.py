@@ -19,13 +19,14 @@ SEGMENTS = recipe(
 )
 
 
-def prepare_without(monkeypatch, folder, first: int, last: int):
+def prepare_without(monkeypatch, folder, first: int, last: int, *overrides: str):
     """Prepare a run in an environment without experts of some tasks."""
     whole, none = LettersEnv.expert, {f"train/{number}" for number in range(first, last)}
     monkeypatch.setattr(
         LettersEnv, "expert", lambda self, task: None if task.id in none else whole(self, task)
     )
-    run = create_run(tiny_config(folder, SEGMENTS, "agents.target.epochs=1", "explore.tasks=['40:50']"))
+    overrides = overrides or (SEGMENTS, "agents.target.epochs=1")
+    run = create_run(tiny_config(folder, *overrides, "explore.tasks=['40:50']"))
     try:
         preparing.prepare(run)
     finally:
@@ -41,3 +42,17 @@ def test_tasks_without_an_expert_are_counted(monkeypatch, tmp_path, capsys):
     prepare_without(monkeypatch, tmp_path, 40, 43)
     said = " ".join(capsys.readouterr().out.split())
     assert "recipe.branch_recovered: 3 of the 10 tasks of 40:50 have no expert that fits" in said
+
+
+CORRECTED = ("recipe=daug", "agents={}")
+
+
+def test_suggestions_without_experts_are_refused(monkeypatch, tmp_path):
+    with pytest.raises(ConfigError, match=r"recipe\.learn_corrector and recipe\.explore_corrected would do"):
+        prepare_without(monkeypatch, tmp_path, 40, 50, *CORRECTED)
+
+
+def test_tasks_without_suggestions_are_counted(monkeypatch, tmp_path, capsys):
+    prepare_without(monkeypatch, tmp_path, 40, 43, *CORRECTED)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "recipe.learn_corrector and recipe.explore_corrected: 3 of the 10 tasks of 40:50 have no" in said

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -205,3 +206,18 @@ def test_a_run_from_before_recipes_is_shown_with_its_settings(tmp_path):
     assert "<dt>Learning rate</dt><dd>0.0001</dd>" in page
     assert "Between phases" not in page  # which such a run did not measure
     assert "<b>4 min 50 s</b><span>wall time</span>" in page  # of its phases
+
+
+def test_the_browser_shows_what_was_suggested_before_a_turn(three, tmp_path):
+    folder = tmp_path / "hinted"
+    shutil.copytree(three, folder)
+    path = next(path for path in sorted(folder.glob("trajectories/round-01/*.parquet")))
+    first, *others = read_trajectories([path])
+    path.unlink()
+    hinted = [f"try {number}" for number in range(len(first.turns))]
+    write_trajectories(path, [replace(first, hints=tuple(hinted)), *others])
+    payload = payload_of(folder)
+    lengths = {len(turn) for one in payload["trajectories"] for turn in one["turns"]}
+    assert lengths == {3, 4}
+    shown = [turn[3] for one in payload["trajectories"] for turn in one["turns"] if len(turn) == 4]
+    assert shown == hinted

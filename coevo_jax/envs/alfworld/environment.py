@@ -14,7 +14,7 @@ from coevo_jax.envs.alfworld.options import AlfWorldOptions
 from coevo_jax.envs.env import SPLITS, StepResult, Task, format_response
 from coevo_jax.envs.textworld.interpreter import check_package
 from coevo_jax.envs.textworld.session import Session
-from coevo_jax.envs.textworld.text import clean, with_commands
+from coevo_jax.envs.textworld.text import clean, commands_in, with_commands
 from coevo_jax.trajectory import SOLVED_REWARD, Demonstration, Turn
 
 SYSTEM_PROMPT = """\
@@ -92,6 +92,10 @@ class AlfWorldEnv:
     def is_error(self, observation: str) -> bool:
         """Nothing happens where an action cannot be done."""
         return observation.startswith(NOTHING)
+
+    def offered(self, observation: str) -> Sequence[str]:
+        """The commands that an answer lists, where the option `show_commands` lets it."""
+        return commands_in(observation)
 
     def reward_at_limit(self) -> float:
         """An episode that is cut has not reached its goal and earns 0."""

@@ -22,7 +22,7 @@ from coevo_jax.envs.textworld.generate import make_game, make_games
 from coevo_jax.envs.textworld.interpreter import Interpreter, check_package
 from coevo_jax.envs.textworld.options import TextWorldOptions
 from coevo_jax.envs.textworld.session import Session
-from coevo_jax.envs.textworld.text import clean, not_done, with_commands
+from coevo_jax.envs.textworld.text import clean, commands_in, not_done, with_commands
 from coevo_jax.trajectory import Demonstration, Turn
 
 SYSTEM_PROMPT = """\
@@ -111,6 +111,10 @@ class TextWorldEnv:
     def is_error(self, observation: str) -> bool:
         """The game says why a command that it understood could not be done."""
         return not_done(observation)
+
+    def offered(self, observation: str) -> Sequence[str]:
+        """The commands that an answer lists, where the option `show_commands` lets it."""
+        return commands_in(observation)
 
     def reward_at_limit(self) -> float:
         """Share of the points so far: a game never takes them back but by being lost."""

@@ -89,7 +89,16 @@ def _without_picture(text: str) -> str:
     return "\n".join(lines[drawn[-1] + 1 :]) if drawn else text
 
 
+LISTED = "\nCommands: "
+
+
 def with_commands(observation: str, commands: Sequence[str], chars: int, show: bool) -> str:
     """The observation cut to `chars`, and the commands that would do something where they are shown."""
     cut = observation[:chars]
-    return f"{cut}\nCommands: {', '.join(commands)}" if show and commands else cut
+    return f"{cut}{LISTED}{', '.join(commands)}" if show and commands else cut
+
+
+def commands_in(observation: str) -> list[str]:
+    """The commands that an observation lists; none where they are not shown."""
+    _, listed, commands = observation.rpartition(LISTED)
+    return commands.split(", ") if listed else []

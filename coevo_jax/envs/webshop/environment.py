@@ -7,7 +7,7 @@ from coevo_jax.envs.env import StepResult, Task
 from coevo_jax.envs.webshop.expert import purchase_reward, shop_for
 from coevo_jax.envs.webshop.nouns import NounTagger
 from coevo_jax.envs.webshop.options import WebShopOptions
-from coevo_jax.envs.webshop.pages import PageView, follow, render, render_done
+from coevo_jax.envs.webshop.pages import PageView, buttons, follow, render, render_done
 from coevo_jax.envs.webshop.shop import SharedShop, make_shop, open_world, tagger_of
 from coevo_jax.trajectory import Demonstration
 
@@ -68,6 +68,10 @@ class WebShopEnv:
     def reward_at_limit(self) -> float:
         """An episode that is cut before the purchase earns 0."""
         return 0.0
+
+    def offered(self, observation: str) -> Sequence[str]:
+        """A click on every button of a page."""
+        return [f"click[{button}]" for button in buttons(observation)]
 
     def snapshot(self) -> Any:
         """The page at hand with what was chosen on it; nothing else changes in an episode."""

@@ -14,6 +14,7 @@ from coevo_jax.envs.webshop.catalogue import Product
 SEPARATOR = " [SEP] "
 BACK, NEXT, PREVIOUS, BUY = "Back to Search", "Next >", "< Prev", "Buy Now"
 SUB_PAGES = ("Description", "Features", "Reviews")
+ASIN = re.compile(r"[A-Z0-9]{10}")
 ACTION = re.compile(r"\s*(search|click)\s*\[(.+)\]", re.IGNORECASE | re.DOTALL)
 
 
@@ -96,6 +97,24 @@ def render(shop: Shop, view: PageView, instruction: str) -> str:
         parts.append(PREVIOUS)
         parts += SUB_TEXTS[view.sub](product) if view.page == "sub" else _item(product)
     return SEPARATOR.join(part for part in parts if part)
+
+
+def buttons(text: str) -> list[str]:
+    """What can be clicked on a page of results or of an item, read off its text; none on others.
+
+    An item's options stand there as names and values, which nothing tells apart: names are taken for buttons.
+    """
+    head, *parts = text.split(SEPARATOR)
+    if head != "Instruction:" or BACK not in parts:
+        return []
+    shown = parts[parts.index(BACK) :]
+    fixed = (BACK, NEXT, PREVIOUS, BUY, *SUB_PAGES)
+    known = [part for part in shown if part in fixed or ASIN.fullmatch(part)]
+    if BUY not in shown:
+        return known
+    price = next((at for at, part in enumerate(shown) if part.startswith("Price: ")), 0)
+    options = shown[shown.index(PREVIOUS) + 1 : max(price - 1, 0)]  # the product's name is the last
+    return [*known, *options]
 
 
 def render_done(reward: float) -> str:

@@ -86,12 +86,13 @@ function makeLink(href, text) {
 }
 
 function renderTurn(turn, number, className, side, note) {
-  const [response, action, observation] = turn;
+  const [response, action, observation, suggested] = turn;
   const block = make("div", `turn ${className || ""}`);
   block.append(make("div", "no", String(number)));
   const body = make("div");
   if (side) body.append(make("span", "tag side", side));
   if (note) body.append(make("span", "tag", note));
+  if (suggested) body.append(make("span", "tag", `suggested: ${suggested}`));
   const said = make("pre");
   const marker = response.lastIndexOf("Action:");
   const tail = action === null && marker >= 0 ? marker + "Action:".length : response.length;
