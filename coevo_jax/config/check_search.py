@@ -1,4 +1,4 @@
-"""What is wrong with bad and good paths in a recipe: tasks of one episode, verdicts of nobody or for nobody."""
+"""What is wrong with bad and good paths in a recipe: tasks of one episode, verdicts that nobody gives."""
 
 from collections.abc import Iterator
 from typing import Any
