@@ -1,8 +1,8 @@
 """Where a search plays on, derived again.
 
-    promising_nodes  from a task's start down, of the children of a state that the phase has left, the one with
-                     the largest Q + c sqrt(ln N of the state / N): N episodes pass it, Q is their mean reward;
-                     the first state that the phase has not left
+    promising_nodes  from a task's start down, of the children of a state that the phase has left, the one
+                     with the largest Q + c sqrt(ln N of the state / N): N episodes pass it, Q is their mean
+                     reward; the first state that the phase has not left
 
 Episodes of the named collections and the phase's own of earlier iterations make the tree. States behind
 `depth` turns, ends of episodes, and what only leads to such are passed over. All points of an iteration are
@@ -95,13 +95,12 @@ class Trees:
             if one.finished and one.agent_mask.any():
                 self.roots.setdefault(one.task_id, Node()).add(name, one)
         for one in ordered if leave else ():
-            other = one.branch and self._known.get(
-                (one.branch["collection"], one.task_id, one.branch["sample"])
-            )
-            root = self.roots.get(one.task_id)
-            node = root.walk(other.turns[: one.replayed_turns]) if other and root else None
-            if node is not None:
-                node.left = True
+            root, parent = self.roots.get(one.task_id), one.branch
+            if root is not None and parent is not None:
+                other = self._known.get((parent["collection"], one.task_id, parent["sample"]))
+                node = None if other is None else root.walk(other.turns[: one.replayed_turns])
+                if node is not None:
+                    node.left = True
 
     def points(self, options: Mapping[str, Any]) -> list[Place]:
         """A place for every task that has one."""
