@@ -137,7 +137,8 @@ def test_a_run_that_searches_holds_and_learns_revisions(name, runs):
     made = sum(count for what, count in noted.items() if what.startswith("cut behind"))
     plan = json.loads((run / PLAN).read_text())
     views = [view for step in plan["steps"] for micro in step for view in micro["views"]]
-    assert made == sum("turns" in view for view in views) > 3
+    weighed = sum("turns" in view for view in views)
+    assert made - 5 < weighed <= made and weighed > 3  # two good paths may end alike
     assert noted["pairs"] >= made
     trees = record(run, SEARCHED).get("trees")
     assert name == "one iteration" or (trees["depth"] >= 2 and trees["expanded"] > 12)
@@ -152,12 +153,11 @@ def test_a_search_goes_deeper_where_rewards_are_higher(runs):
     run = runs("agent-r-reward")
     branches = read_trajectories([run / path for path in tree(run)])
     assert len(tree(run)) == 5 * 2
-    left = [
-        (one.task_id, one.sample, one.branch.collection, one.branch.turns) for one in branches if one.branch
-    ]
-    assert {source for _, _, source, _ in left} == {"target", "tree"}
-    assert [left[n][3] for n in range(28)] == [0] * 28  # the first iteration is at the tasks' starts
-    assert {one.ending for one in branches if one.task_id == "train/40"} == {"lost"}  # it drifts
+    left = [one.branch for one in branches if one.branch]
+    assert len(left) == len(branches) and {one.collection for one in left} == {"target", "tree"}
+    assert [one.turns for one in left[:28]] == [0] * 28  # the first iteration is at the tasks' starts
+    assert max(one.turns for one in left) > 2
+    assert {one.task_id for one in branches if one.ending == "lost"} == {"train/40", "train/45", "train/50"}
 
 
 EDITS: dict[str, tuple[Edit, set[str]]] = {}
