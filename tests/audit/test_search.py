@@ -68,7 +68,7 @@ METHODS: dict[str, tuple[str, ...]] = {
                         "beta": 0.1,
                         "per_task": 3,
                     },
-                    **{"thoughts": ["No.", "Not so."], "action": "look", "answer": "", "draw_seed": 7},
+                    **{"thoughts": ["No.", "Not so."], "action": "look", "answer": "fine", "draw_seed": 7},
                 ),
                 imitate("good_paths", "tree", weight=0.3, alpha=[0.4], per_task=1),
             ),
@@ -138,7 +138,8 @@ def test_a_run_that_searches_holds_and_learns_revisions(name, runs):
     plan = json.loads((run / PLAN).read_text())
     views = [view for step in plan["steps"] for micro in step for view in micro["views"]]
     weighed = sum("turns" in view for view in views)
-    assert made - 5 < weighed <= made and weighed > 3  # two good paths may end alike
+    left_out = len(record(run, LEARNED)["too_long"])
+    assert 3 < weighed <= made <= weighed + left_out + 3  # two good paths may end alike
     assert noted["pairs"] >= made
     trees = record(run, SEARCHED).get("trees")
     assert name == "one iteration" or (trees["depth"] >= 2 and trees["expanded"] > 12)

@@ -95,8 +95,12 @@ def test_a_turn_that_stopped_before_its_end_is_closed_for_the_agent():
 
 
 def test_texts_of_the_recipes_own_are_taken():
-    [one] = made(revisions(played(GOOD, BAD), transition="direct", action="stop", answer="", thoughts=("!",)))
-    assert one.trajectory.turns[4] == Turn(response="Thought: !\nAction: stop", action="stop", observation="")
+    [one] = made(
+        revisions(played(GOOD, BAD), transition="direct", action="stop", answer="so", thoughts=("!",))
+    )
+    assert one.trajectory.turns[4] == Turn(
+        response="Thought: !\nAction: stop", action="stop", observation="so"
+    )
 
 
 def cuts(found) -> list[tuple[int, str]]:
