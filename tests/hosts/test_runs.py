@@ -272,11 +272,8 @@ def test_a_budget_of_tokens_ends_the_exploration_at_the_same_block_for_two_proce
 def test_a_search_by_two_processes_finds_what_one_finds(tmp_path):
     searching = (
         *TINY,
-        *(
-            "recipe=agent-r-reward",
-            "rounds=1",
-            "explore={tasks: ['40:47'], temperature: 1.5, block_tasks: 3}",
-        ),
+        *("recipe=agent-r-reward", "rounds=1", "warm_start.epochs=10"),
+        "explore={tasks: ['40:47'], samples: 1, temperature: 1.5, block_tasks: 3}",
         *("recipe.branch_tree.iterations=3", "recipe.branch_tree.samples=2"),
     )
     runs = []
