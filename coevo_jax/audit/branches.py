@@ -6,6 +6,8 @@
     expert_proposals, agent_proposals
                    before turns of failures where the expert, or a branch of another agent, did something
                    else; the first turn from there is given to the agent
+    promising_nodes
+                   states of search trees, chosen in iterations (`search`)
 
 Points chosen by a function of the user's own are taken as they are recorded.
 """
@@ -14,6 +16,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby, repeat
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,11 +25,11 @@ from coevo_jax.audit.check import Check, differs, judge
 from coevo_jax.audit.order import Phase
 from coevo_jax.audit.reading import Episode, RunFiles, read_episodes
 from coevo_jax.audit.round import Round, round_of
+from coevo_jax.audit.search import Place, Trees, named_sides, search
 from coevo_jax.audit.sides import Side
 from coevo_jax.audit.whose import Tasks, episode_problems, shard_problems
 
 ARRAYS = ("prompt", "turns", "tokens", "agent_mask", "logps")
-Place = tuple[str, str, int, int]  # task, source, sample, turn
 
 
 class Sources:
@@ -63,27 +66,19 @@ def branch_check(files: RunFiles, phase: Phase, tasks: Tasks) -> Check:
 def branch_problems(files: RunFiles, phase: Phase, tasks: Tasks, counts: dict[str, int]) -> Iterator[str]:
     """Every point of the recipe's has its samples, in order, by the phase's agent; nothing else is there."""
     options, found = phase.branching, round_of(files, phase)
-    words: Iterator[str | None] = repeat(None)  # what the agent is given to write at each point
     sources = Sources(files, phase.round)
     assert options is not None  # a phase that branches has them
     paths = files.collection(phase.round, phase.collection)
     yield from shard_problems(paths, f"{phase.collection} of round {phase.round}")
-    places = [place for path in paths for place in _places(path)]
-    if options.at in PROPOSED:
-        given = sorted(PROPOSED[options.at](phase, found), key=lambda one: one[0][0])
-        points, words = [point for point, _ in given], iter([word for _, word in given])
-    elif options.at in CHOSEN:
-        points = CHOSEN[options.at](phase, found, set(tasks.of_phase(phase)))
-    else:
-        points = list(dict.fromkeys(place for place, _ in places))
-    blocks = _blocks(points, files.config.explore.block_tasks)
+    blocks, words, recorded = expected_blocks(files, phase, found, tasks.of_phase(phase), paths)
+    points = [point for block in blocks for point in block]
     counts["points"] = len(points)
-    yield from differs(f"{phase.name}: points", files.recorded(phase.name, "points"), len(points))
     by_turn = {str(turn): count for turn, count in sorted(Counter(point[3] for point in points).items())}
-    yield from differs(f"{phase.name}: points_by_turn", files.recorded(phase.name, "points_by_turn"), by_turn)
+    for name, wanted in {"points": len(points), "points_by_turn": by_turn, **recorded}.items():
+        yield from differs(f"{phase.name}: {name}", files.recorded(phase.name, name), wanted)
     yield from differs(f"{phase.name}: shards", len(paths), len(blocks))
+    sample: Counter[str] = Counter()
     for path, block in zip(paths, blocks, strict=False):
-        sample: Counter[str] = Counter()
         expected: list[tuple[Place, int]] = []
         said: list[str | None] = []
         for point in block:
@@ -104,6 +99,29 @@ def branch_problems(files: RunFiles, phase: Phase, tasks: Tasks, counts: dict[st
             yield from given_problems(at, episode, word)
             counts["lost"] += episode.ending == "lost"
         counts["episodes"] += len(episodes)
+
+
+def expected_blocks(
+    files: RunFiles, phase: Phase, found: Round, tasks: Sequence[str], paths: Sequence[Path]
+) -> tuple[list[list[Place]], Iterator[str | None], dict[str, Any]]:
+    """The points of each block, what the agent is given to write at each, and what else is recorded."""
+    options, size = phase.branching, files.config.explore.block_tasks
+    assert options is not None
+    nothing: Iterator[str | None] = repeat(None)
+    if options.iterations > 1:
+        if options.at == "promising_nodes":
+            blocks, trees = search(phase, found, paths, tasks, size)
+            return blocks, nothing, {"trees": trees}
+        places = [[place for place, _ in _places(path)] for path in paths]
+        return [own[:: options.samples] for own in places], nothing, {}
+    if options.at in PROPOSED:
+        given = sorted(PROPOSED[options.at](phase, found), key=lambda one: one[0][0])
+        return _blocks([point for point, _ in given], size), iter([word for _, word in given]), {}
+    if options.at in CHOSEN:
+        points = CHOSEN[options.at](phase, found, set(tasks))
+    else:
+        points = list(dict.fromkeys(place for path in paths for place, _ in _places(path)))
+    return _blocks(points, size), nothing, {}
 
 
 def beginning_problems(where: str, episode: Episode, sources: Sources) -> Iterator[str]:
@@ -214,13 +232,26 @@ def agent_steps(phase: Phase, found: Round) -> list[tuple[Place, str]]:
     return list(steps)
 
 
+def first_points(phase: Phase, found: Round, tasks: set[str]) -> list[Place]:
+    """The starts of tasks that were played."""
+    assert phase.branching is not None
+    return Trees(named_sides(phase.branching.of, found.played(phase.branching))).points(
+        phase.branching.options
+    )
+
+
 def _named(sides: Iterable[Side]) -> dict[tuple[str, str, int], Side]:
     """Sides by collection, task and sample."""
     return {(side.source, side.episode.task_id, side.episode.sample): side for side in sides}
 
 
 PROPOSED = {"expert_proposals": expert_steps, "agent_proposals": agent_steps}
-CHOSEN = {"expert_turns": expert_points, "failed_turns": failed_points, "turn_ends": end_points}
+CHOSEN = {
+    "expert_turns": expert_points,
+    "failed_turns": failed_points,
+    "turn_ends": end_points,
+    "promising_nodes": first_points,
+}
 
 
 def spaced(turns: int, count: int | None) -> Sequence[int]:

@@ -14,9 +14,9 @@ Ties teach nothing. With `max_extra_turns`, what the rejected side did beyond th
 and as many more is cut off. Of each kind and task as many pairs are kept as the agent's options say, by their
 order. The same tokens, counted from the same turns on, stand in a pair once, under the kind that comes first
 and the name of the first trajectory that has them. Beside the pairs stand what is imitated: `successes`,
-`experts` of what was played, or all of it, `graded` (`audit.marks`). What is learned of branches,
-`branch_lessons` and `own_steps` derive, and what of suggestions, `hints`; what a function of the user's own
-makes is not derived.
+`experts` of what was played, or all of it, `graded` (`audit.marks`); `revisions` and `good_paths`
+(`audit.revised`). What is learned of branches, `branch_lessons` and `own_steps` derive, and what of
+suggestions, `hints`; what a function of the user's own makes is not derived.
 """
 
 import json
@@ -41,6 +41,7 @@ from coevo_jax.audit.own_steps import foretold, reasoned, step_pairs
 from coevo_jax.audit.parting import at_parting
 from coevo_jax.audit.reading import RunFiles
 from coevo_jax.audit.reinforced import derive_reinforced
+from coevo_jax.audit.revised import good_paths, revisions
 from coevo_jax.audit.round import Round, round_of
 from coevo_jax.audit.rows import teachable
 from coevo_jax.audit.sides import Imitated, Key, Pair, Side, Turns, by_task, cut, weights_of_turns
@@ -253,6 +254,14 @@ def _graded(source: ImitationSource, found: Round) -> list[Imitated]:
     return [Imitated(side=side) for side in graded(source, found.played(source), found.rendering)]
 
 
+def _revisions(source: ImitationSource, found: Round) -> list[Imitated]:
+    return revisions(found.played(source), source.options, found.number, found.rendering)[0]
+
+
+def _good_paths(source: ImitationSource, found: Round) -> list[Imitated]:
+    return good_paths(found.played(source), source.options, found.number)
+
+
 PAIRED: dict[str, Callable[[PairSource, Round], list[Pair]]] = {
     "expert_over": _expert_over,
     "better_over_worse": _better_over_worse,
@@ -271,6 +280,8 @@ IMITATED: dict[str, Callable[[ImitationSource, Round], list[Imitated]]] = {
     "graded": _graded,
     "corrections": corrections,
     "kept_corrections": kept_corrections,
+    "revisions": _revisions,
+    "good_paths": _good_paths,
 }
 
 

@@ -18,10 +18,13 @@ from coevo_jax.audit.marks import count_problems
 from coevo_jax.audit.order import Phase, asked_of
 from coevo_jax.audit.pairs import derive
 from coevo_jax.audit.reading import RunFiles, read_episodes
+from coevo_jax.audit.revised import revisions
+from coevo_jax.audit.round import round_of
 from coevo_jax.audit.rows import can_teach, fit_rows, surely_fits
 from coevo_jax.audit.sides import Side, Turns
 from coevo_jax.audit.step_plan import StepPlan, Weighed, course_of, weigh
 from coevo_jax.audit.whose import Tasks
+from coevo_jax.config.recipe import ImitationSource
 
 ROUNDING = 1e-5  # relative: weights are float32
 
@@ -42,6 +45,7 @@ def _words(told: Mapping[str, int]) -> str:
 def learn_problems(files: RunFiles, phase: Phase, told: dict[str, int]) -> Iterator[str]:
     """Everything a learning phase's plan says."""
     record = files.record(phase.name)
+    yield from noted_problems(files, phase, record)
     if files.records[phase.name]["position"] == 0:
         yield from idle_problems(files, phase, told)
         return
@@ -81,6 +85,18 @@ def imitated_problems(files: RunFiles, phase: Phase, record: Mapping[str, Any]) 
     zeros = sum(weight == 0 for own in weighed for weight in own)
     counts = {"trajectories": len(turns), "weighed": len(weighed), "turns_left_out": zeros}
     yield from differs(f"{phase.name}: imitated", record.get("imitated"), counts if weighed else None)
+
+
+def noted_problems(files: RunFiles, phase: Phase, record: Mapping[str, Any]) -> Iterator[str]:
+    """What builders say that they met beside what they made."""
+    found, noted = round_of(files, phase), {}
+    for source in phase.sources:
+        if isinstance(source, ImitationSource) and source.imitate == "revisions":
+            _, met = revisions(found.played(source), source.options, found.number, found.rendering)
+            noted |= {source.imitate: met} if met else {}
+    own = any(isinstance(source, ImitationSource) and ":" in source.imitate for source in phase.sources)
+    if not own:  # a function of the user's own may tell of anything
+        yield from differs(f"{phase.name}: noted", record.get("noted"), noted or None)
 
 
 def log_problems(files: RunFiles, phase: Phase, course: StepPlan) -> Iterator[str]:

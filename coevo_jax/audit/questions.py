@@ -3,6 +3,8 @@
     why_expert   at every turn of an expert at which the agent did otherwise: the task, the turns before, the
                  expert's action and the agent's own, each once, with their answers; then the instruction
 
+    good_or_bad  of the actions of bad paths, whether they were good (`revised`)
+
 What a function of the user's own asks is taken as it is recorded.
 """
 
@@ -15,6 +17,7 @@ from coevo_jax.audit.check import Check, differs, judge
 from coevo_jax.audit.order import Phase
 from coevo_jax.audit.own_steps import Step, steps
 from coevo_jax.audit.reading import Episode, RunFiles, read_episodes
+from coevo_jax.audit.revised import questions
 from coevo_jax.audit.round import Round, round_of
 from coevo_jax.audit.whose import shard_problems
 
@@ -43,8 +46,8 @@ def question_problems(files: RunFiles, phase: Phase, counts: dict[str, int]) -> 
     shards = [list(read_episodes(path, ("prompt", "agent_mask"))) for path in paths]
     episodes = [episode for shard in shards for episode in shard]
     assert phase.asking is not None  # a phase that asks has them
-    if phase.asking.question == "why_expert":
-        asked = why_expert(phase, round_of(files, phase))
+    if phase.asking.question in QUESTIONS:
+        asked = QUESTIONS[phase.asking.question](phase, round_of(files, phase))
     else:
         asked = [one for episode in episodes if (one := _asked(episode)) is not None]
     blocks = _blocks(asked, files.config.explore.block_tasks)
@@ -95,6 +98,15 @@ def why_expert(phase: Phase, found: Round) -> list[Asked]:
         for (task, turn), own in states.items()
     ]
     return sorted(made, key=lambda one: one[0])
+
+
+def good_or_bad(phase: Phase, found: Round) -> list[Asked]:
+    """The questions about bad paths, by task."""
+    assert phase.asking is not None
+    return questions(found.played(phase.asking), phase.asking.options, found.number)
+
+
+QUESTIONS = {"why_expert": why_expert, "good_or_bad": good_or_bad}
 
 
 def _text(own: Sequence[Step], instruction: str) -> str:

@@ -18,7 +18,7 @@ class Round:
     """What was played in a phase's round, and the experts; each file is read once."""
 
     def __init__(self, files: RunFiles, number: int, phase: str) -> None:
-        self._files, self._number = files, number
+        self._files, self.number = files, number
         self.phase, self.seed = phase, files.config.seed  # of the names of draws
         self._played: dict[str, list[Side]] = {}
         phases = [phase for phase in expected_phases(files.config) if phase.kind == "explore"]
@@ -61,9 +61,9 @@ class Round:
 
     def _collection(self, name: str) -> list[Side]:
         if name not in self._played:
-            paths = self._files.collection(self._number, name)
+            paths = self._files.collection(self.number, name)
             if not paths:
-                raise NotCheckable(f"no committed shards of {name} in round {self._number}")
+                raise NotCheckable(f"no committed shards of {name} in round {self.number}")
             episodes = (e for path in paths for e in read_episodes(path, COLUMNS))
             mark = self._marks.get(name, "")
             self._played[name] = [

@@ -12,6 +12,7 @@ from coevo_jax.config.recipe import (
 )
 
 AT_FAILURES = ("failed_turns", "expert_proposals", "agent_proposals")
+SEARCHES = ("promising_nodes",)  # looks at what the phase itself has played
 TAKE_EXPERTS = ("expert_turns", "expert_proposals")
 OF_EXPERTS = ("expert_turns",)  # looks at no collection
 
@@ -44,6 +45,13 @@ def _phase(config: Config, phase: BranchPhase, branches: dict[str, BranchOptions
             f"{where}.samples {options.samples} at temperature 0 are identical; use a temperature above 0 or "
             "one sample"
         )
+    if options.at in SEARCHES:
+        yield from _search(where, options, temperature)
+    elif options.iterations > 1 and ":" not in options.at:
+        yield (
+            f"{where}.iterations {options.iterations} do nothing new: {options.at} chooses the same points "
+            f"each time; expected 1, or at: {', '.join(SEARCHES)}"
+        )
     if options.at in AT_FAILURES and not options.of:
         yield f"{where}.of: found no collection, expected one whose failures {options.at} leaves"
     if options.at in OF_EXPERTS and options.of:
@@ -52,6 +60,15 @@ def _phase(config: Config, phase: BranchPhase, branches: dict[str, BranchOptions
         yield f"{where}.of: found no collection, and experts is false: there is nothing to leave"
     if options.at == "agent_proposals" and options.of and not _has_parents(options.of, branches):
         yield _no_parents(where, options.of)
+
+
+def _search(where: str, options: BranchOptions, temperature: float) -> Iterator[str]:
+    if not options.of:
+        yield f"{where}.of: found no collection, expected one whose episodes begin the trees"
+    if options.turns is not None:
+        yield f"{where}.turns {options.turns}: a search values states by how episodes end; expected null"
+    if temperature == 0 and options.samples == 1:
+        yield f"{where}: at temperature 0 the agent does at every state what it has done; use one above 0"
 
 
 def _step_and_outcome(where: str, source: Source, branches: dict[str, BranchOptions]) -> Iterator[str]:

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import create_model
 
 from coevo_jax.config.check_branches import AT_FAILURES, check_branches
+from coevo_jax.config.check_search import check_search
 from coevo_jax.config.options import Config
 from coevo_jax.config.recipe import (
     AskOptions,
@@ -26,7 +27,7 @@ from coevo_jax.config.recipe import (
     learners_of,
 )
 from coevo_jax.config.strict import ConfigError, StrictModel, closest, nearest, validate
-from coevo_jax.methods.table import BUILDERS, MADE_OF, builder_options, find_builder
+from coevo_jax.methods.table import ALSO_OF, BUILDERS, MADE_OF, builder_options, find_builder
 
 # Builders of what a task's trajectories say of each other.
 AMONG_PLAYED = (
@@ -56,6 +57,7 @@ def check_recipe(config: Config) -> Iterator[str]:
         yield from _source(where, source)
     yield from _other_kinds(config)
     yield from check_branches(config)
+    yield from check_search(config)
     if config.rounds > 0:
         yield from _too_few(config)
     yield from _others_wrote(config)
@@ -196,7 +198,7 @@ def _other_kinds(config: Config) -> Iterator[str]:
                 yield f"{where}.of: {name} leaves failures, expected branches of expert_turns"
             if needed is not None and kind not in (needed, None):
                 yield f"{where}.of: {kind} plays into {name}, of which it makes nothing; expected {needed}"
-            elif needed is None and kind == "ask" and not own:
+            elif needed is None and kind == "ask" and not own and ALSO_OF.get(source.builder) != kind:
                 yield f"{where}.of: {name} are answers, of which it makes nothing; expected what was played"
 
 

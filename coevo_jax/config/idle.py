@@ -25,6 +25,8 @@ from coevo_jax.config.strict import StrictModel
 
 WITHOUT_REFERENCE = ("sft", "simpo", "orpo", "cpo")  # losses that read no reference policy
 
+WRITTEN = ("revisions", "reflections")  # builders of texts that may be longer than any episode
+
 Why = Callable[[Config, str], str]
 """Why an option does nothing, as words after a colon; "" where it does something.
 
@@ -203,6 +205,9 @@ def _given_tokenizer(config: Config, _: str) -> str:
 
 def _fits(config: Config, _: str) -> str:
     if marks_of(config):  # a trajectory may have played under another mark than it is learned under
+        return ""
+    learnings = learnings_of(config.recipe)
+    if any(one.imitate in WRITTEN for learning in learnings for one in learning.imitations):
         return ""
     return (
         "no trajectory is longer than a row: rollout.max_tokens is at most batch.row_length, and longer "

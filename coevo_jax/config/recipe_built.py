@@ -43,6 +43,8 @@ class BranchOptions(Built):
     """Where episodes are left: a name of coevo_jax.methods.points, or your own as package.module:function."""
     samples: int = Field(default=1, ge=1)
     """Episodes from every point."""
+    iterations: int = Field(default=1, ge=1)
+    """How often points are chosen and played from; each time the builder sees what was played before."""
     turns: int | None = Field(default=None, ge=1)
     """Most turns that the agent plays from a point; null plays to the episode's end."""
     temperature: float | None = Field(default=None, ge=0)

@@ -9,8 +9,11 @@ Name = tuple[str, str, int]  # of an episode: collection, task, sample
 
 
 def episodes_by_name(material: Material) -> Mapping[Name, Trajectory]:
-    """What was played in the collections of a material, by the names that branches have for it."""
-    return {name_of(one): one for played in material.played for one in played}
+    """What was played in the collections of a material, by the names that branches have for it.
+
+    What the phase itself has played counts among it.
+    """
+    return {name_of(one): one for played in (*material.played, material.branches) for one in played}
 
 
 def name_of(trajectory: Trajectory) -> Name:

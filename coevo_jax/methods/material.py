@@ -35,6 +35,8 @@ class Material:
     played: tuple[Sequence[Trajectory], ...]  # collections of the round, in the order in which they are named
     experts: Mapping[str, Trajectory]  # by task id: those of the warm start and of the explored tasks
     chat: Chat | None = None  # where texts are to be rendered that nobody played
+    round: int = 1  # from 1
+    branches: Sequence[Trajectory] = ()  # what a phase that branches in iterations has played in earlier ones
     # Whether an answer says that an action was invalid or failed, as the environment tells; no answer does
     # where nobody said which do.
     is_error: Callable[[str], bool] = lambda observation: False
@@ -69,6 +71,12 @@ class Imitation(NamedTuple):
     trajectory: Trajectory
     turns: tuple[float, ...] | None = None  # 0 or more, one for each turn: 0 is not trained; None is 1 each
     mark: str = ""  # that its prompt gets in place of the one it was played under; "" leaves it as it is
+
+
+class Noted(NamedTuple):
+    """Something that an imitation builder met; its phase's record says how often."""
+
+    what: str  # such as "pairs", or why one was dropped
 
 
 def as_imitation(built: Trajectory | Imitation) -> Imitation:

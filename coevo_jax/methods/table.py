@@ -13,19 +13,22 @@ from coevo_jax.methods.expert_over import expert_over
 from coevo_jax.methods.expert_step_over import expert_step_over
 from coevo_jax.methods.imitation import experts, successes
 from coevo_jax.methods.marks import graded
-from coevo_jax.methods.material import Imitation, Preference, Reinforced
+from coevo_jax.methods.material import Imitation, Noted, Preference, Reinforced
 from coevo_jax.methods.parting import expert_over_at_parting, success_over_failure_at_parting
 from coevo_jax.methods.points import Point, expert_turns, failed_turns, turn_ends
 from coevo_jax.methods.proposals import agent_proposals, expert_proposals
 from coevo_jax.methods.questions import Question, why_expert
 from coevo_jax.methods.reflection import reflections
+from coevo_jax.methods.revisions import good_paths, revisions
 from coevo_jax.methods.step_and_outcome import step_and_outcome
+from coevo_jax.methods.tree import promising_nodes
+from coevo_jax.methods.verdicts import good_or_bad
 from coevo_jax.methods.verified_branch import verified_branch
 from coevo_jax.methods.world_model import next_observations
 from coevo_jax.trajectory import Trajectory
 
 PairBuilder = Callable[..., Iterable[Preference]]
-ImitationBuilder = Callable[..., Iterable[Trajectory | Imitation]]
+ImitationBuilder = Callable[..., Iterable[Trajectory | Imitation | Noted]]
 ReinforceBuilder = Callable[..., Iterable[Reinforced]]
 PointBuilder = Callable[..., Iterable[Point]]
 QuestionBuilder = Callable[..., Iterable[Question]]
@@ -48,6 +51,8 @@ IMITATION_BUILDERS: dict[str, ImitationBuilder] = {
     "graded": graded,
     "corrections": corrections,
     "kept_corrections": kept_corrections,
+    "revisions": revisions,
+    "good_paths": good_paths,
 }
 REINFORCE_BUILDERS: dict[str, ReinforceBuilder] = {
     "grpo": grpo,
@@ -59,9 +64,11 @@ POINT_BUILDERS: dict[str, PointBuilder] = {
     "turn_ends": turn_ends,
     "expert_proposals": expert_proposals,
     "agent_proposals": agent_proposals,
+    "promising_nodes": promising_nodes,
 }
 QUESTION_BUILDERS: dict[str, QuestionBuilder] = {
     "why_expert": why_expert,
+    "good_or_bad": good_or_bad,
 }
 # The kind of phase that some builders make everything of. All others here make nothing of answers.
 MADE_OF: dict[tuple[str, str], str] = {
@@ -71,6 +78,8 @@ MADE_OF: dict[tuple[str, str], str] = {
     ("imitate", "reflections"): "ask",
     ("imitate", "kept_corrections"): "explore",
 }
+# The kind of phase that some builders make something of, beside what was played.
+ALSO_OF: dict[tuple[str, str], str] = {("imitate", "revisions"): "ask"}
 BUILDERS: dict[str, Mapping[str, Callable[..., Iterable[Any]]]] = {
     "pairs": PAIR_BUILDERS,
     "imitate": IMITATION_BUILDERS,

@@ -1,6 +1,7 @@
 """The learning of a round: its pairs, references and optimizer steps (METHOD, steps 3 and 5)."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,7 +25,7 @@ from coevo_jax.learning.objective import AgentLoss
 from coevo_jax.learning.optimizer import constant_rate
 from coevo_jax.learning.pull import pulls
 from coevo_jax.learning.train_state import Agents
-from coevo_jax.methods.material import Imitation, as_imitation
+from coevo_jax.methods.material import Imitation, Noted, as_imitation
 from coevo_jax.models.transformer import Params
 from coevo_jax.phases.beside import WeakModel, find_weak, weak_words, without_weak
 from coevo_jax.phases.lesson_counts import (
@@ -34,6 +35,7 @@ from coevo_jax.phases.lesson_counts import (
     kind_words,
     mark_counts,
     mark_words,
+    noted_words,
     pair_counts,
     plan_counts,
 )
@@ -66,6 +68,7 @@ class _Lesson:
     marks: list[dict[str, Any]]  # of what is imitated, and how often; none where no mark is learned
     beside: dict[str, Any]  # what the record says of a weak model beside the agent
     reinforced: list[dict[str, Any]]  # what each source yielded; none where no source reinforces
+    noted: dict[str, dict[str, int]]  # what imitation builders met, by source; none where none tells
 
     def records(self) -> dict[str, Any]:
         """What the phase's record says of it."""
@@ -83,6 +86,7 @@ class _Lesson:
         records |= imitated_counts(self.extras)
         records |= {"marks": self.marks} if self.marks else {}
         records |= {"reinforced": self.reinforced} if self.reinforced else {}
+        records |= {"noted": self.noted} if self.noted else {}
         return records | self.beside | ({"budget": self.budget} if self.budget else {})
 
     def planned(self) -> dict[str, float]:
@@ -100,6 +104,7 @@ class _Lesson:
         counts = self.records()
         words = [*map(kind_words, counts["pairs"]), *imitated_words(counts)]
         words += [f"{one['learned']} {one['source']}" for one in self.reinforced]
+        words += noted_words(self.noted)
         return ", ".join(words) or "no pairs"
 
 
@@ -169,7 +174,7 @@ def learn(run: Run, world: World, agents: Agents, phase: Phase) -> Agents:
 def _lesson(run: Run, world: World, phase: Phase, config: AgentConfig, weak: WeakModel | None) -> _Lesson:
     """The pairs and trajectories of a round as batches, within the budget where there is one."""
     pairs, budget = _within_budget(run, world, phase, config, _paired(run, world, phase, config))
-    pair_set, extras = _imitated(run, world, phase, pairs)
+    pair_set, extras, noted = _imitated(run, world, phase, pairs)
     beside: dict[str, Any] = {}
     if weak is not None:
         extras, beside = weak.drawn(
@@ -195,6 +200,7 @@ def _lesson(run: Run, world: World, phase: Phase, config: AgentConfig, weak: Wea
         marks=marks,
         beside=beside,
         reinforced=reinforced,
+        noted=noted,
     )
 
 
@@ -272,16 +278,20 @@ def _paired(run: Run, world: World, phase: Phase, config: AgentConfig) -> PairSe
     return collect_pairs(found, max_per_kind=config.max_pairs_per_kind, keep=keep)
 
 
-def _imitated(run: Run, world: World, phase: Phase, pair_set: PairSet) -> tuple[PairSet, dict[Extra, float]]:
-    """The pairs with the trajectories that are learned from without one, and the SFT weights of these."""
+def _imitated(
+    run: Run, world: World, phase: Phase, pair_set: PairSet
+) -> tuple[PairSet, dict[Extra, float], dict[str, dict[str, int]]]:
+    """The pairs with what is learned from without one, the SFT weights of this, and what builders noted."""
     extras: dict[Extra, float] = {}
+    noted: dict[str, dict[str, int]] = {}
     for source in _learning(phase).imitations:
-        found = [
-            _as_learned(world, as_imitation(one)) for one in built(run, world, phase, source, world.experts)
-        ]
+        made = list(built(run, world, phase, source, world.experts))
+        met = Counter(one.what for one in made if isinstance(one, Noted))
+        noted |= {source.label: dict(sorted(met.items()))} if met else {}
+        found = [_as_learned(world, as_imitation(one)) for one in made if not isinstance(one, Noted)]
         pair_set, imitated = add_imitations(pair_set, found, source.imitate)
         extras |= {one: extras.get(one, 0.0) + source.weight for one in imitated}
-    return pair_set, extras
+    return pair_set, extras, noted
 
 
 def _as_learned(world: World, imitation: Imitation) -> Imitation:

@@ -102,6 +102,14 @@ def imitated_words(records: dict[str, Any]) -> list[str]:
     return [f"{counts['trajectories']} imitated without {counts['turns_left_out']} of their turns"]
 
 
+def noted_words(noted: dict[str, dict[str, int]]) -> list[str]:
+    """What imitation builders met, for people."""
+    return [
+        f"{source}: {', '.join(f'{count} {what}' for what, count in met.items())}"
+        for source, met in noted.items()
+    ]
+
+
 def mark_words(marks: Iterable[dict[str, Any]]) -> str:
     """The same for people; "" without marks."""
     return ", ".join(f"{one['count']} under {one['mark']!r}" for one in marks)

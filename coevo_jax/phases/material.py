@@ -25,8 +25,13 @@ def built(
     phase: Phase,
     source: Source | BranchOptions | AskOptions,
     experts: Mapping[str, Trajectory],
+    branches: Sequence[Trajectory] = (),
 ) -> Iterable[Any]:
-    """What a builder makes of the collections that its source names, of the phase's round."""
+    """What a builder makes of the collections that its source names, of the phase's round.
+
+    Args:
+      branches: what the phase itself has played, where it branches in iterations.
+    """
     played = tuple(read_round(run, phase, name) for name in source.of)
     material = Material(
         played=played,
@@ -37,6 +42,8 @@ def built(
         system_prompt=world.env.system_prompt,
         seed=run.config.seed,
         phase=phase.name,
+        round=phase.round,
+        branches=branches,
     )
     return find_builder(*source.builder)(material, **source_options(source))
 
@@ -50,13 +57,22 @@ def read_round(run: Run, phase: Phase, name: str) -> list[Trajectory]:
 
 
 def built_on_tasks(
-    run: Run, world: World, phase: Phase, source: BranchOptions | AskOptions
+    run: Run,
+    world: World,
+    phase: Phase,
+    source: BranchOptions | AskOptions,
+    branches: Sequence[Trajectory] = (),
 ) -> tuple[dict[str, Task], Iterable[Any]]:
     """The tasks that the phase's round explores, by id, and what a builder makes of their experts."""
-    where = of_round(run.config.explore.tasks, phase.round)
-    tasks = {task.id: task for task in tasks_of(world.env, "train", where, "explore.tasks")}
+    tasks = explored_tasks(run, world, phase)
     experts = {task_id: world.experts[task_id] for task_id in tasks if task_id in world.experts}
-    return tasks, built(run, world, phase, source, experts)
+    return tasks, built(run, world, phase, source, experts, branches)
+
+
+def explored_tasks(run: Run, world: World, phase: Phase) -> dict[str, Task]:
+    """The tasks that the phase's round explores, by id."""
+    where = of_round(run.config.explore.tasks, phase.round)
+    return {task.id: task for task in tasks_of(world.env, "train", where, "explore.tasks")}
 
 
 def of_some_tasks(items: Sequence[T], task: Callable[[T], Task], size: int) -> list[list[T]]:

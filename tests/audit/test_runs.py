@@ -44,6 +44,7 @@ ELSEWHERE = (
     "stepagent-reward",
     "early-experience-iwm",
     "early-experience-sr",
+    "agent-r",  # with scripted verdicts
 )
 METHODS = sorted(
     {path.name for path in CONFIGS.glob("quickstart*.yaml")} - {f"quickstart-{one}.yaml" for one in ELSEWHERE}
@@ -70,7 +71,7 @@ def method(name: str) -> tuple[str, ...]:
     options += [f"method={config.method}", f"rounds={2 if later else min(config.rounds, 1)}"]
     options += [f"explore.samples={config.explore.samples}"]
     options += [SOLVES] if "successes" in options[0] or "graded" in options[0] else []
-    options += WAVERS if "verified_branch" in options[0] else []
+    options += WAVERS if "verified_branch" in options[0] or "revisions" in options[0] else []
     if config.budget.match:  # of a run that is not here: numbers in its place
         options.append(override("budget", {name: TOTALS[name] for name in config.budget.match}))
     if config.model.lora is not None:

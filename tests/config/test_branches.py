@@ -121,3 +121,109 @@ def test_a_wrong_recipe_is_refused_with_the_reason(case, tmp_path):
     with pytest.raises(ConfigError, match=words) as caught:
         load(tmp_path, text, more=more)
     assert "own.yaml" in str(caught.value)
+
+
+SEARCH = "{branch: {agent: a, of: a, into: tree, at: promising_nodes, samples: 2, iterations: 3}}"
+JUDGE = "{ask: {agent: a, of: [a, tree], question: good_or_bad, into: said}}"
+REVISED = "{imitate: revisions, of: [a, tree, said], weight: 1}"
+BY_REWARD = "{imitate: revisions, of: [a, tree], transition: reward, weight: 1}"
+SEARCHED = {
+    "by the actor": recipe(PLAY, SEARCH, JUDGE, sources=REVISED),
+    "by reward, of samples of a task alone": (
+        recipe(PLAY, sources=BY_REWARD.replace("[a, tree]", "a")),
+        "explore: {samples: 2}",
+    ),
+    "thresholds of its own": recipe(
+        PLAY,
+        SEARCH,
+        JUDGE.replace("into", "alpha: [0.3], beta: 0, into"),
+        sources=REVISED.replace("weight", "alpha: [0.3], beta: 0, weight"),
+    ),
+    "too long to be cut": (recipe(PLAY, SEARCH, sources=BY_REWARD), "batch: {too_long: cut}"),
+}
+NOT_SEARCHED = {
+    "no episodes to begin trees": (
+        recipe(PLAY, SEARCH.replace("of: a, ", ""), sources=BY_REWARD),
+        r"recipe\.branch_tree\.of: found no collection, expected one whose episodes begin the trees",
+    ),
+    "turns that end no episode": (
+        recipe(PLAY, SEARCH.replace("samples", "turns: 1, samples"), sources=BY_REWARD),
+        r"branch_tree\.turns 1: a search values states by how episodes end",
+    ),
+    "a greedy search": (
+        recipe(PLAY, SEARCH.replace("samples: 2", "samples: 1, temperature: 0"), sources=BY_REWARD),
+        r"branch_tree: at temperature 0 the agent does at every state what it has done",
+    ),
+    "the same points again and again": (
+        recipe(PLAY, FAILED.replace("into", "iterations: 2, into"), sources=VERIFIED),
+        r"branch_b\.iterations 2 do nothing new: failed_turns chooses the same points each time",
+    ),
+    "no iteration": (
+        recipe(PLAY, SEARCH.replace("iterations: 3", "iterations: 0"), sources=BY_REWARD),
+        "iterations: found 0",
+    ),
+    "no verdicts": (
+        recipe(PLAY, SEARCH, sources=REVISED.replace(", said", "")),
+        r"revisions\.of: found the answers none, expected those of one phase that asks good_or_bad",
+    ),
+    "verdicts that are not read": (
+        recipe(PLAY, SEARCH, JUDGE, sources=BY_REWARD.replace("tree]", "tree, said]")),
+        r"revisions\.of: said does nothing: transition is reward",
+    ),
+    "answers to another question": (
+        recipe(
+            PLAY,
+            OWN,
+            SEARCH,
+            "{ask: {agent: a, of: own, question: why_expert, into: said}}",
+            sources=REVISED,
+        ),
+        r"revisions\.of: said answer why_expert, expected good_or_bad",
+    ),
+    "verdicts about other episodes": (
+        recipe(PLAY, SEARCH, JUDGE.replace("[a, tree]", "tree"), sources=REVISED),
+        r"revisions\.of: found a, tree beside verdicts about tree, expected the same collections",
+    ),
+    "verdicts about other pairs": (
+        recipe(PLAY, SEARCH, JUDGE, sources=REVISED.replace("weight", "alpha: [0.3], weight")),
+        r"revisions\.alpha: found \[0\.3\], and said are about pairs by \(0\.5, 0\.7, 1\.0\)",
+    ),
+    "a threshold of nothing": (
+        recipe(PLAY, SEARCH, JUDGE, sources=REVISED.replace("weight", "threshold: 0.4, weight")),
+        r"revisions\.threshold does nothing: transition is actor",
+    ),
+    "one episode of a task": (
+        recipe(PLAY, sources=BY_REWARD.replace("[a, tree]", "a")),
+        r"revisions needs two episodes of a task: explore\.samples is 1",
+    ),
+    "questions about one episode of a task": (
+        recipe(PLAY, JUDGE.replace("[a, tree]", "a"), sources=REVISED.replace("a, tree", "a")),
+        r"ask_said\.good_or_bad needs two episodes of a task",
+    ),
+    "no thought": (
+        recipe(PLAY, SEARCH, sources=BY_REWARD.replace("weight", "thoughts: [], weight")),
+        "thoughts",
+    ),
+    "a threshold above every reward": (
+        recipe(PLAY, SEARCH, sources=BY_REWARD.replace("weight", "alpha: [0.5, 1.5], weight")),
+        r"alpha\[1\]: found 1\.5",
+    ),
+    "answers of which good paths make nothing": (
+        recipe(PLAY, SEARCH, JUDGE, sources="{imitate: good_paths, of: [tree, said], weight: 1}"),
+        r"good_paths\.of: said are answers, of which it makes nothing",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SEARCHED)
+def test_a_right_search_is_read(name, tmp_path):
+    found = SEARCHED[name]
+    text, more = found if isinstance(found, tuple) else (found, "")
+    load(tmp_path, text, more=more)
+
+
+@pytest.mark.parametrize("case", NOT_SEARCHED)
+def test_a_wrong_search_is_refused_with_the_reason(case, tmp_path):
+    text, words = NOT_SEARCHED[case]
+    with pytest.raises(ConfigError, match=words):
+        load(tmp_path, text)

@@ -267,3 +267,25 @@ def test_a_budget_of_tokens_ends_the_exploration_at_the_same_block_for_two_proce
     first = [{name: said for name, said in text(run, 1).items() if name.startswith("target")} for run in runs]
     assert first[0] == first[1] and len(first[0]) == 18
     assert [bool(said) for said in first[0].values()] == [number < explored.position for number in range(18)]
+
+
+def test_a_search_by_two_processes_finds_what_one_finds(tmp_path):
+    searching = (
+        *TINY,
+        *("recipe=agent-r-reward", "rounds=1", "warm_start.epochs=10"),
+        "explore={tasks: ['40:47'], samples: 1, temperature: 1.5, block_tasks: 3}",
+        *("recipe.branch_tree.iterations=3", "recipe.branch_tree.samples=2"),
+    )
+    runs = []
+    for count in (1, 2):
+        folder = tmp_path / str(count)
+        ended = launch(count, write_config(folder), f"runs_dir={folder / 'runs'}", *searching)
+        assert [one.code for one in ended] == [0] * count, ended[-1].error
+        runs.append(folder / "runs" / "tiny")
+    single, double = runs
+    trees = [name for name in text(single, 1) if name.startswith("tree-")]
+    assert len(trees) == 3 * 3 and text(single, 1) == text(double, 1)
+    branches = [read_trajectories([single / "trajectories/round-01" / name]) for name in trees]
+    assert any(one.branch is not None and one.branch.collection == "tree" for own in branches for one in own)
+    records = [read_manifest(run).record("round-01/branch_tree") for run in runs]
+    assert len({json.dumps(one.records["trees"]) for one in records if one is not None}) == 1
