@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
+from coevo_jax.config.adapt import AdaptOptions
 from coevo_jax.config.beside import BesideOptions
 from coevo_jax.config.recipe_built import AskOptions, BranchOptions, Built, Name, builder_name
 from coevo_jax.config.strict import StrictModel
@@ -173,6 +174,9 @@ class EvaluateOptions(StrictModel):
     by."""
     mark: str = ""
     """Mark that the tasks are played under: a text in which {task} stands for the task; "" plays without."""
+    adapt: AdaptOptions | None = None
+    """Lets a copy of the agent's weights follow the test episodes (ATENA); null leaves them as they are. What
+    they learn is dropped with the evaluation."""
 
     @property
     def label(self) -> str:

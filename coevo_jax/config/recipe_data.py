@@ -6,7 +6,7 @@ from typing import Any
 from coevo_jax.config.strict import ConfigError, nearest
 
 KINDS = ("explore", "branch", "ask", "learn", "evaluate")
-BESIDE = "beside"  # the key of a learning that has keys of its own
+OWN_KEYS = ("beside", "adapt")  # keys of a learning or an evaluation that have keys of their own
 
 
 def learners_in(recipe: Any) -> list[str] | None:
@@ -38,7 +38,7 @@ def override_recipe(recipe: Any, parts: list[str], value: Any, source: str) -> N
     if len(parts) == 2:
         options[parts[1]] = value
         return
-    if parts[1] == BESIDE:  # no source has its name: a source's is that of a builder or a kind
+    if parts[1] in OWN_KEYS:  # no source has such a name: a source's is that of a builder or a kind
         _put(options, parts[1:], value, source)
         return
     sources = {name: one for one in options.get("sources") or () if (name := _source_name(one))}

@@ -75,6 +75,15 @@ class Finish(Protocol):
     ) -> None: ...
 
 
+@dataclass(frozen=True, kw_only=True)
+class Following:
+    """An agent whose weights follow the blocks that it plays."""
+
+    engine: SlotEngine
+    weights: Callable[[], Any]  # as they stand, for the engine; called by all processes before every block
+    learn: Callable[[Path], list[Path]]  # from a block's shard; further files of the block's commit
+
+
 class Block(Protocol):
     """The episodes played between two commits, which make one shard."""
 
@@ -117,6 +126,7 @@ def roll_out(
     asked: int | None = None,
     known: Mapping[str, Any] | None = None,
     finish: Finish | None = None,
+    following: Following | None = None,
 ) -> None:
     """Play the episodes of every block by each phase's agent; each block is one commit.
 
@@ -124,7 +134,8 @@ def roll_out(
     phase does the work of all and commits what they play; the others are left to be summed up. With
     `by_server`, the run's server writes the turns, where it has one. The block in which the agents have
     written as many tokens as `asked` is the last; the shards behind it are left empty. `known` is what the
-    phase's record says besides. `finish` sums up what was played; None is `finish_roll_out`.
+    phase's record says besides. `finish` sums up what was played; None is `finish_roll_out`. With
+    `following`, the only phase's weights learn from each block before it is committed.
 
     Raises:
       Stopped: the run was asked to end. Episodes of a block that is not finished are played again.
@@ -133,7 +144,7 @@ def roll_out(
     record = run.begin(first.name)
     watch = Stopwatch(record.seconds)
     shards = [block_paths(run, phase, len(blocks)) for phase in phases]
-    play_block = _player(run, world, agents, phases, sampling, by_server)
+    play_block = _player(run, world, agents, phases, sampling, by_server, following)
     played = [path for paths in shards for path in paths[: record.position]]
     written = (
         0 if asked is None else run.processes.once("explored", lambda: _tokens(read_trajectories(played)))
@@ -142,6 +153,7 @@ def roll_out(
         run.stop.end_if_asked()
         files = [paths[index] for paths in shards]
         written += play_block(blocks[index], files, f"{index + 1}/{len(blocks)}")
+        files += following.learn(files[0]) if following else []
         record = replace(record, position=index + 1, seconds=watch.seconds)
         if asked is not None and written >= asked:
             break
@@ -166,9 +178,10 @@ def _player(
     phases: Sequence[Phase],
     sampling: Sampling,
     by_server: bool,
+    following: Following | None,
 ) -> Callable[[Block, Sequence[Path], str], int]:
     """What plays a block, writes its shards and metrics, and returns the tokens that the agents wrote."""
-    engine, weights = _players(run, world, agents, phases, by_server)
+    stay = [] if following else [_players(run, world, agents, phases, by_server)]
     marks = [phase.mark for phase in phases]
     prefix = world.chat.shared_ids(world.env.system_prompt, marks)
     hosts = world.rollouts.hosts
@@ -176,6 +189,7 @@ def _player(
     label = " and ".join([phases[0].name, *(phase.name.rpartition("/")[2] for phase in phases[1:])])
 
     def play_block(block: Block, files: Sequence[Path], place: str) -> int:
+        engine, weights = (following.engine, [(following.weights(), 0)]) if following else stay[0]
         casts = [
             block.cast(lambda items: run.processes.share_of(items, hosts), phase, own, adapter)
             for phase, (own, adapter) in zip(phases, weights, strict=True)

@@ -154,7 +154,7 @@ def build_world(config: Config, folder: Path) -> World:
     mesh = make_mesh(config.mesh, config.model.num_kv_heads)
     learning = make_learning(config, embedded_tokens(config, chat), mesh)
     rollouts = place_rollouts(learning.learner, config.rollout, mesh)
-    model, stop = learning.learner.model, _stop_table(config, chat)
+    model, stop = learning.learner.model, action_stops(config, chat)
     return World(
         **vars(learning),
         config=config,
@@ -181,7 +181,7 @@ def _pool(config: Config, make: Callable[[], Env]) -> EnvPool:
     return EnvPool(played, workers=env.workers, step_timeout=env.step_timeout)
 
 
-def _stop_table(config: Config, chat: ChatFormat) -> np.ndarray | None:
+def action_stops(config: Config, chat: ChatFormat) -> np.ndarray | None:
     """Where the tokens of a turn lead, if it is to stop at the end of its action's line."""
     if not config.rollout.stop_at_action_line:
         return None
