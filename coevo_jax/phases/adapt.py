@@ -27,6 +27,7 @@ from coevo_jax.learning.adapt_step import Adaptation, AdaptRates, init_adapted, 
 from coevo_jax.learning.train_state import Agents
 from coevo_jax.phases.explore import Following, block_paths, finish_roll_out, roll_out, task_blocks
 from coevo_jax.phases.world import World, action_stops, tasks_of
+from coevo_jax.progress import CONSOLE, Pulse
 from coevo_jax.recipe import Phase
 from coevo_jax.rollout.placement import rollout_params
 from coevo_jax.run_folder.budget import Budget
@@ -84,6 +85,7 @@ class _Follower:
         rates = {name: put_scalar(world.mesh, value) for name, value in options.model_dump().items()}
         self._rates = AdaptRates(**rates)
         self._lines: list[dict[str, Any]] = []
+        self._pulse = Pulse()
         self.file = run.folder / ADAPTATIONS / f"{phase.stem}.jsonl"
         # One episode at a time: the other slots of the run's engine would decode nothing.
         self.engine = Engine(
@@ -105,6 +107,10 @@ class _Follower:
         numbers = {f"adapt/{name}": float(value) for name, value in line.items() if name != "task_id"}
         self._run.log.write(self._agent_steps, self._phase.name, numbers)
         self._write()
+        if self._pulse.due():  # off a terminal, where a line for each episode would be many
+            queries = sum(line.get("queried", False) for line in self._lines)
+            words = f"{len(self._lines)} episodes, {queries} asked for their success"
+            CONSOLE.print(f"{self._phase.name}: {words}", highlight=False, soft_wrap=True)
         return [self.file]
 
     def learn_from(self, shard: Path) -> dict[str, Any]:

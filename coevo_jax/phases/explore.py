@@ -201,7 +201,7 @@ def _player(
             casts,
             sampling=sampling,
             prefix=prefix,
-            progress=CONSOLE,
+            progress=CONSOLE if following is None or CONSOLE.is_terminal else None,
             label=f"{label} {place}",
             between_blocks=run.stop.end_if_alone_and_asked,
         )
