@@ -256,8 +256,15 @@ def finish_roll_out(
     say(
         record.name,
         record.seconds,
-        ", ".join(filter(None, (_summary_words(records["summary"]), budget_words(budget or {})))),
+        ", ".join(filter(None, (_summary_words(records["summary"]), *_beside_words(records, budget or {})))),
     )
+
+
+def _beside_words(records: dict[str, Any], budget: Budget) -> tuple[str, ...]:
+    """What is said of a phase behind its rewards."""
+    found = records.get("adaptation")
+    fed = f"uses test feedback: {found['queries']} of {found['episodes']} episodes asked" if found else ""
+    return fed, budget_words(budget)
 
 
 def _records(run: Run, world: World, shards: Sequence[Path]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The entropy of a policy mixed with its own choice: by hand, against whole logits, split, and never whole."""
+"""The entropy of a policy mixed with its own choice: by hand, against whole logits, split over devices."""
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,12 @@ B, K, D, V = 4, 40, 16, 96
 def inputs():
     rng = np.random.default_rng(2)
     head_VD, hidden_BKD = (rng.normal(size=size).astype(np.float32) for size in ((V, D), (B, K, D)))
-    return head_VD, hidden_BKD, rng.integers(0, V, (B, K)).astype(np.int32), np.array([40, 0, 17, 1], np.int32)
+    return (
+        head_VD,
+        hidden_BKD,
+        rng.integers(0, V, (B, K)).astype(np.int32),
+        np.array([40, 0, 17, 1], np.int32),
+    )
 
 
 def whole(head_VD, hidden_BKD, target_BK, scored_B, mixing):
