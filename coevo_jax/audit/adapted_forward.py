@@ -50,7 +50,7 @@ def steps(
     key = "adapters" if "adapters" in variables else "params"
     base = {name: tree for name, tree in variables.items() if name != key}
     width = model.config.hidden_size
-    head = {"kernel": jnp.zeros(width, jnp.float32), "bias": jnp.zeros((), jnp.float32)}
+    head = {"kernel": jnp.zeros(width, jnp.float32), "bias": jnp.float32(options.head_bias)}
     weights = {"own": jax.tree.map(jnp.asarray, variables[key]), "head": head}
     program: Any = _program  # a module of flax is hashable, whatever its type says
     run = program(model, key)

@@ -23,6 +23,9 @@ class AdaptOptions(StrictModel):
     head_weight: float = Field(default=0.25, ge=0)
     """Weight of the self-prediction head's cross-entropy. 0 leaves the head as it began, so that it predicts
     failure for every episode that asks nothing."""
+    head_bias: float = 0.0
+    """The head's logit before it has learned anything. An episode is predicted to be a success above 0: so at
+    0 it is a failure. Inferred: the released head begins with random weights, this one with zeros."""
     query_above: float = Field(default=0.1, ge=0)
     """Mean entropy of an episode's tokens, in nats, above which its true success is asked for: the paper's
     tau. The paper's steps choose among few candidates; that a token's entropy stands for them is inferred."""

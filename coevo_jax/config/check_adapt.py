@@ -19,9 +19,3 @@ def check_adapt(config: Config) -> Iterator[str]:
             )
         if not (one.adapt.learning_rate_queried or one.adapt.learning_rate_predicted):
             yield f"{where}: both learning rates are 0, so it learns nothing; leave it out"
-        longest, row = config.rollout.max_tokens, config.batch.row_length
-        if config.rounds > 0 and longest > row:
-            yield (
-                f"{where}: learns from whole episodes, and rollout.max_tokens {longest} is more than "
-                f"batch.row_length {row}"
-            )

@@ -346,6 +346,11 @@ def evaluations_of(recipe: Recipe) -> tuple[EvaluateOptions, ...]:
     return tuple(phase.evaluate for phase in recipe if isinstance(phase, EvaluatePhase))
 
 
+def adapts(recipe: Recipe) -> bool:
+    """Whether an agent learns from the episodes of an evaluation."""
+    return any(one.adapt is not None for one in evaluations_of(recipe))
+
+
 def mark_of(recipe: Recipe, agent: str) -> str:
     """The mark that an agent is used under: that of its evaluation by its own name; "" without one."""
     return next((one.mark for one in evaluations_of(recipe) if one.label == agent), "")

@@ -71,9 +71,9 @@ class Adaptation:
 AdaptStep = Callable[[Adapted, Params, TokenBatch, Scalar, AdaptRates], tuple[Adapted, Adaptation]]
 
 
-def init_adapted(params: Params, hidden_size: int) -> Adapted:
-    """The weights that an evaluation begins with: the agent's own, and a head that is undecided."""
-    return Adapted(params=params, head=init_scalar_head(hidden_size))
+def init_adapted(params: Params, hidden_size: int, head_bias: float = 0.0) -> Adapted:
+    """The weights that an evaluation begins with: the agent's, and a head that always says `head_bias`."""
+    return Adapted(params=params, head=init_scalar_head(hidden_size) | {"bias": jnp.float32(head_bias)})
 
 
 def adapt_step(

@@ -23,17 +23,18 @@ from coevo_jax.config.options import BatchConfig, Config
 from coevo_jax.data.packing.plan import pack_sft
 from coevo_jax.data.parquet import read_trajectories
 from coevo_jax.files import write_whole
-from coevo_jax.learning.adapt_step import Adaptation, AdaptRates, init_adapted, jit_adapt_step
+from coevo_jax.learning.adapt_step import Adaptation, Adapted, AdaptRates, init_adapted
 from coevo_jax.learning.train_state import Agents
 from coevo_jax.phases.explore import Following, block_paths, finish_roll_out, roll_out, task_blocks
-from coevo_jax.phases.world import World, action_stops, tasks_of
+from coevo_jax.phases.world import World, tasks_of
 from coevo_jax.progress import CONSOLE, Pulse
 from coevo_jax.recipe import Phase
 from coevo_jax.rollout.placement import rollout_params
 from coevo_jax.run_folder.budget import Budget
 from coevo_jax.run_folder.manifest import PhaseRecord
 from coevo_jax.run_folder.run import Run
-from coevo_jax.sampling.engine import Engine, Sampling
+from coevo_jax.sampling.engine import Sampling
+from coevo_jax.sharding import put, replicated
 from coevo_jax.training.feed import put_scalar, put_tokens
 from coevo_jax.training.optimize import LearningDiverged
 from coevo_jax.trajectory import Trajectory
@@ -67,6 +68,7 @@ def adapt(run: Run, world: World, agents: Agents, phase: Phase) -> Agents:
         finish=follower.finish,
         following=Following(engine=follower.engine, weights=follower.weights, learn=follower.learn),
     )
+    follower.engine.reset()
     return agents
 
 
@@ -80,21 +82,16 @@ class _Follower:
         self._frozen, self._agent_steps = agents.frozen, int(agents[phase.agent].step)
         # A copy: the step gives its arrays up, and the agent keeps its own.
         params = jax.tree.map(jnp.copy, agents[phase.agent].params)
-        self._state = init_adapted(params, run.config.model.hidden_size)
-        self._step = jit_adapt_step(world.learner, world.mesh)
-        rates = {name: put_scalar(world.mesh, value) for name, value in options.model_dump().items()}
+        begun = init_adapted(params, run.config.model.hidden_size, options.head_bias)
+        self._state = Adapted(params=params, head=put(begun.head, replicated(world.mesh)))
+        numbers = options.model_dump(exclude={"head_bias"})
+        rates = {name: put_scalar(world.mesh, value) for name, value in numbers.items()}
         self._rates = AdaptRates(**rates)
         self._lines: list[dict[str, Any]] = []
         self._pulse = Pulse()
         self.file = run.folder / ADAPTATIONS / f"{phase.stem}.jsonl"
-        # One episode at a time: the other slots of the run's engine would decode nothing.
-        self.engine = Engine(
-            world.learner.model,
-            run.config.rollout.model_copy(update={"slots": 1}),
-            world.chat.end_id,
-            sharding=world.rollouts.slots,
-            stop=action_stops(run.config, world.chat),
-        )
+        assert world.single is not None  # the recipe has this phase
+        self.engine = world.single
 
     def weights(self) -> Any:
         """The weights as they stand, for the engine."""
@@ -123,7 +120,7 @@ class _Follower:
         if episode.finished and episode.written_tokens:
             tokens = put_tokens(self._world.mesh, episode_rows(episode, self._run.config, self._world))
             success = put_scalar(self._world.mesh, float(episode.success))
-            self._state, seen = self._step(self._state, self._frozen, tokens, success, self._rates)
+            self._state, seen = self._world.adapt(self._state, self._frozen, tokens, success, self._rates)
             line |= _told(jax.device_get(seen))
             self._check(len(self._lines) + 1, line)
         self._lines.append(line)

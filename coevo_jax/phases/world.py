@@ -9,6 +9,7 @@ import numpy as np
 from coevo_jax.config.check import slice_bounds
 from coevo_jax.config.check_marks import marks_of
 from coevo_jax.config.options import Config
+from coevo_jax.config.recipe import adapts
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.chat.format import ChatFormat, chat_format
 from coevo_jax.data.chat.marking import cannot_hold
@@ -46,6 +47,7 @@ class World(Learning):
     env: Env  # for task lists; never played
     rollouts: RolloutPlacement
     engine: Engine
+    single: Engine | None  # one slot, for an agent that learns from episode to episode; None without one
     server: ServerEngine | None  # explores in the engine's place
     pool: EnvPool
 
@@ -154,7 +156,12 @@ def build_world(config: Config, folder: Path) -> World:
     mesh = make_mesh(config.mesh, config.model.num_kv_heads)
     learning = make_learning(config, embedded_tokens(config, chat), mesh)
     rollouts = place_rollouts(learning.learner, config.rollout, mesh)
-    model, stop = learning.learner.model, action_stops(config, chat)
+    model, stop = learning.learner.model, _stop_table(config, chat)
+
+    def make_engine(slots: int) -> Engine:
+        options = config.rollout.model_copy(update={"slots": slots})
+        return Engine(model, options, chat.end_id, sharding=rollouts.slots, stop=stop)
+
     return World(
         **vars(learning),
         config=config,
@@ -162,7 +169,8 @@ def build_world(config: Config, folder: Path) -> World:
         experts={expert.task_id: expert for expert in read_trajectories([folder / EXPERTS_FILE])},
         env=make(),
         rollouts=rollouts,
-        engine=Engine(model, config.rollout, chat.end_id, sharding=rollouts.slots, stop=stop),
+        engine=make_engine(config.rollout.slots),
+        single=make_engine(1) if adapts(config.recipe) else None,
         server=None
         if config.rollout.server is None
         else ServerEngine(
@@ -181,7 +189,7 @@ def _pool(config: Config, make: Callable[[], Env]) -> EnvPool:
     return EnvPool(played, workers=env.workers, step_timeout=env.step_timeout)
 
 
-def action_stops(config: Config, chat: ChatFormat) -> np.ndarray | None:
+def _stop_table(config: Config, chat: ChatFormat) -> np.ndarray | None:
     """Where the tokens of a turn lead, if it is to stop at the end of its action's line."""
     if not config.rollout.stop_at_action_line:
         return None

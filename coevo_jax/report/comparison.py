@@ -48,9 +48,7 @@ class Comparison(TypedDict):
     split: str
     leads: list[str]  # the agent that each run is about; one name where that is the same in all
     others: list[str]  # further agents that some run has evaluated
-    fed: dict[
-        str, str
-    ]  # evaluations that use test feedback, as said of them, which stand apart -> their name
+    fed: dict[str, str]  # of evaluations that use test feedback: what one is called -> its name in recipes
     methods: list[MethodRow]
     differences: list[DifferenceRow]
 
