@@ -98,17 +98,15 @@ class _Follower:
         copy = rollout_params(self._world.rollouts, self._state.params, self._frozen)
         return self.engine.load(copy)
 
-    def learn(self, shard: Path) -> list[Path]:
-        """Take the step of a block's episode, and log it; returns the file of all steps so far."""
+    def learn(self, shard: Path) -> None:
+        """Take the step of a block's episode, and log it."""
         line = self.learn_from(shard)
         numbers = {f"adapt/{name}": float(value) for name, value in line.items() if name != "task_id"}
         self._run.log.write(self._agent_steps, self._phase.name, numbers)
-        self._write()
         if self._pulse.due():  # off a terminal, where a line for each episode would be many
             queries = sum(line.get("queried", False) for line in self._lines)
             words = f"{len(self._lines)} episodes, {queries} asked for their success"
             CONSOLE.print(f"{self._phase.name}: {words}", highlight=False, soft_wrap=True)
-        return [self.file]
 
     def learn_from(self, shard: Path) -> dict[str, Any]:
         """Take the step of a block's episode; returns its line in the record.
@@ -138,7 +136,11 @@ class _Follower:
         budget: Budget,
         /,
     ) -> None:
-        """Sum up and commit the phase with the record of its steps."""
+        """Sum up and commit the phase with the record of its steps.
+
+        That is written here alone: what a commit has named must not change before the next.
+        """
+        self._write()
         rewards = [one.success for path in shards for one in read_trajectories([path])]
         records = record.records | {"adaptation": adaptation_counts(self._lines, rewards)}
         finish_roll_out(

@@ -81,7 +81,7 @@ class Following:
 
     engine: SlotEngine
     weights: Callable[[], Any]  # as they stand, for the engine; called by all processes before every block
-    learn: Callable[[Path], list[Path]]  # from a block's shard; further files of the block's commit
+    learn: Callable[[Path], None]  # from a block's shard, before it is committed
 
 
 class Block(Protocol):
@@ -153,7 +153,8 @@ def roll_out(
         run.stop.end_if_asked()
         files = [paths[index] for paths in shards]
         written += play_block(blocks[index], files, f"{index + 1}/{len(blocks)}")
-        files += following.learn(files[0]) if following else []
+        if following is not None:
+            following.learn(files[0])
         record = replace(record, position=index + 1, seconds=watch.seconds)
         if asked is not None and written >= asked:
             break
