@@ -32,9 +32,12 @@ SHORT = (
     *("agents={target: {learning_rate: [1e-3]}}", "warm_start.epochs=8"),
     *(
         "recipe.evaluate_adapted.adapt.learning_rate_queried=1e-3",
-        "recipe.evaluate_adapted.adapt.head_bias=0.1",
+        "recipe.evaluate_adapted.adapt.head_bias=-0.1",
     ),
-    *("recipe.evaluate_adapted.adapt.query_above=0.7", "method=atena"),
+    *(
+        "recipe.evaluate_adapted.adapt.query_above=1.1",
+        "recipe.evaluate_adapted.adapt.learning_rate_predicted=1e-3",
+    ),
 )
 
 
