@@ -100,6 +100,7 @@ class _Follower:
 
     def learn(self, shard: Path) -> None:
         """Take the step of a block's episode, and log it."""
+        self._run.processes.wait(f"written {shard.name}")  # by process 0, for all to learn from
         line = self.learn_from(shard)
         numbers = {f"adapt/{name}": float(value) for name, value in line.items() if name != "task_id"}
         self._run.log.write(self._agent_steps, self._phase.name, numbers)
