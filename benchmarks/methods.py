@@ -15,8 +15,7 @@ from pathlib import Path
 
 from coevo_jax.config.reading import load_config
 from coevo_jax.config.strict import ConfigError
-from coevo_jax.report.cast import agent_words
-from coevo_jax.report.comparison import Comparison, compare, reward_of
+from coevo_jax.report.comparison import Comparison, compare, further_rewards
 from coevo_jax.report.markdown import (
     cell,
     differences,
@@ -62,8 +61,7 @@ def markdown(comparison: Comparison, runs: Sequence[Results], paired: Paired) ->
     """The table of methods by rounds, differences paired by seed and by task, and where it was measured."""
     rounds = sorted({number for row in comparison["methods"] for number in row["rounds"]})
     names = ["warm start" if number == 0 else f"round {number}" for number in rounds]
-    others = {f"{agent_words(agent)}'s reward": reward_of(agent) for agent in comparison["others"]}
-    columns = COLUMNS | others
+    columns = COLUMNS | further_rewards(comparison)
     header = ["method", "seeds", *names, *columns, "minutes"]
     rows = []
     for row in comparison["methods"]:

@@ -79,6 +79,8 @@ def collect_results(run: Run) -> Results:
             entry |= {"split": config.evaluate.split, **summary}
             entry |= {"name": name} if name != phase.agent else {}
             entry |= {"mark": phase.mark} if phase.mark else {}
+            if phase.adapting is not None:
+                entry |= {"test_feedback": record.records["adaptation"]}
             evaluations.append(entry)
             if phase.round == 0:  # all agents start as the same warm start
                 evaluations += [entry | {"agent": agent} for agent in agents[1:]]

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from coevo_jax.config.adapt import AdaptOptions
 from coevo_jax.config.hints import HintOptions
 from coevo_jax.config.options import Config
 from coevo_jax.config.recipe import (
@@ -32,6 +33,7 @@ class Phase:
     learning: LearnOptions | None = None  # what a phase that learns learns from
     branching: BranchOptions | None = None  # from where a phase plays on that does not begin at tasks' starts
     asking: AskOptions | None = None  # what a phase asks
+    adapting: AdaptOptions | None = None  # how weights follow the episodes of an evaluation
 
     def seed(self, root: int) -> int:
         """Seed of the host's randomness in this phase."""
@@ -39,7 +41,7 @@ class Phase:
 
     @property
     def stem(self) -> str:
-        """Name of the files that a learning writes, such as "round-01-target"."""
+        """Name of the files that a learning or an adaptation writes, such as "round-01-target"."""
         return f"round-{self.round:02d}-{self.name.rpartition('/')[2].partition('_')[2]}"
 
 
@@ -60,7 +62,7 @@ def schedule(config: Config) -> tuple[Phase, ...]:
     rounds = []
     for number in range(1, config.rounds + 1):
         for phase in config.recipe:
-            mark, hints, learning, branching, asking = "", None, None, None, None
+            mark, hints, learning, branching, asking, adapting = "", None, None, None, None, None
             if isinstance(phase, ExplorePhase):
                 kind, collection, mark = "explore", phase.explore.collection, phase.explore.mark
                 hints = phase.explore.hints
@@ -72,6 +74,7 @@ def schedule(config: Config) -> tuple[Phase, ...]:
                 kind, collection, learning = "learn", "", phase.learn
             else:
                 kind, collection, mark = "evaluate", f"eval-{phase.evaluate.label}", phase.evaluate.mark
+                adapting = phase.evaluate.adapt
             rounds.append(
                 Phase(
                     kind=kind,
@@ -85,6 +88,7 @@ def schedule(config: Config) -> tuple[Phase, ...]:
                     learning=learning,
                     branching=branching,
                     asking=asking,
+                    adapting=adapting,
                 )
             )
     return (*opening, *rounds)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from coevo_jax.audit.adaptation import adaptation_checks
 from coevo_jax.audit.branches import branch_check
 from coevo_jax.audit.budgets import budget_checks
 from coevo_jax.audit.check import NO_DERIVATION, Check
@@ -42,6 +43,9 @@ def run_audit(folder: Path, scored: int | None = SCORED) -> Iterator[Check]:
         if phase.hints is not None:
             yield hint_check(files, phase)
     yield from token_checks(files, tasks, agents, scored)
+    for phase in finished(files, "evaluate"):
+        if phase.adapting is not None:
+            yield from adaptation_checks(files, phase, tasks, agents, scored)
     for phase in finished(files, "explore"):
         yield from budget_checks(files, phase)
     pairs: list[Entry] = []

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from coevo_jax.audit.reading import RunFiles
+from coevo_jax.config.adapt import AdaptOptions
 from coevo_jax.config.agents import AgentConfig
 from coevo_jax.config.beside import BesideOptions
 from coevo_jax.config.hints import HintOptions
@@ -50,6 +51,7 @@ class Phase:
     branching: BranchOptions | None = field(default=None, compare=False)  # where episodes are left
     asking: AskOptions | None = field(default=None, compare=False)  # what is asked
     beside: BesideOptions | None = field(default=None, compare=False)  # of a learning on mixed logits
+    adapting: AdaptOptions | None = field(default=None, compare=False)  # of an evaluation that learns
 
     @property
     def plan(self) -> str:
@@ -64,6 +66,11 @@ class Phase:
     def draws(self) -> str:
         """The path of how often each trajectory was drawn, and by which entropies."""
         return f"draws/{self.stem}.json"
+
+    @property
+    def adaptation(self) -> str:
+        """The path of what each step of an evaluation that learns saw and believed."""
+        return f"adaptations/round-{self.round:02d}-{self.collection.removeprefix('eval-')}.jsonl"
 
     @property
     def stem(self) -> str:
@@ -161,13 +168,24 @@ def _in_round(number: int, phase: RecipePhase) -> Phase:
             sources=phase.learn.sources,
             beside=phase.learn.beside,
         )
-    return _evaluates(number, phase.evaluate.agent, phase.evaluate.name, phase.evaluate.mark)
+    one = phase.evaluate
+    return _evaluates(number, one.agent, one.name, one.mark, one.adapt)
 
 
-def _evaluates(number: int, agent: str, own: str | None = None, mark: str = "") -> Phase:
+def _evaluates(
+    number: int, agent: str, own: str | None = None, mark: str = "", adapting: AdaptOptions | None = None
+) -> Phase:
     called = own or agent
     name, collection = f"round-{number:02d}/evaluate_{called}", f"eval-{called}"
-    return Phase(name=name, kind="evaluate", round=number, agent=agent, collection=collection, mark=mark)
+    return Phase(
+        name=name,
+        kind="evaluate",
+        round=number,
+        agent=agent,
+        collection=collection,
+        mark=mark,
+        adapting=adapting,
+    )
 
 
 def finished(files: RunFiles, *kinds: str) -> list[Phase]:

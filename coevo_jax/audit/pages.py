@@ -134,7 +134,8 @@ def expected_tables(
 
     def evaluated(entry: Entry) -> str:
         own = entry.get("name")
-        return agent_words(entry["agent"]) + (f", {own.replace('_', ' ')}" if own else "")
+        told = " (uses test feedback)" if entry.get("test_feedback") else ""
+        return agent_words(entry["agent"]) + (f", {own.replace('_', ' ')}" if own else "") + told
 
     def phase(entry: Entry) -> Row:
         return {"Round": round_words(entry["round"]), "Phase": exploration_words(entry)}

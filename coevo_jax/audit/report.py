@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from coevo_jax.audit.adaptation import episodes_of, lines_of, step_counts
 from coevo_jax.audit.after_errors import IsError
 from coevo_jax.audit.check import Check, NotCheckable, differs, judge, same
 from coevo_jax.audit.collapses import collapses, told
@@ -99,6 +100,9 @@ class Counted:
             name = phase.collection.removeprefix("eval-")
             where |= {"name": name} if name != phase.agent else {}
             where |= {"mark": phase.mark} if phase.mark else {}
+            adapts = phase.adapting is not None  # and no other evaluation may say so
+            counts = step_counts(lines_of(files, phase), episodes_of(files, phase)) if adapts else None
+            where |= {"test_feedback": counts}
             self._evaluations.append(where | {"split": config.evaluate.split} | shown)
         else:
             points = {name: record[name] for name in ("points", "points_by_turn") if name in record}

@@ -37,6 +37,8 @@ def token_checks(files: RunFiles, tasks: Tasks, agents: Agents, scored: int | No
         counts = Counts()
         problems = mask_problems(files, phase, tasks, counts)
         yield judge(f"tokens/{phase.name}", problems, lambda counts=counts: _read_words(counts))
+        if phase.adapting is not None:  # its weights are no checkpoint's: `adaptation` has them
+            continue
         counts = Counts()
         problems = logp_problems(files, phase, agents, scored, counts)
         yield judge(f"logps/{phase.name}", problems, lambda counts=counts: _scored_words(counts))

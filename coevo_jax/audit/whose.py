@@ -259,7 +259,7 @@ def expected_blocks(
     config: Config, phase: Phase, ids: Sequence[str], by_sample: bool
 ) -> list[list[tuple[str, int]]]:
     """The tasks and samples of each block: all samples of some tasks, or one sample of them at a time."""
-    size = config.explore.block_tasks
+    size = config.explore.block_tasks if phase.adapting is None else 1  # which learns after every episode
     samples = range(config.explore.samples if phase.kind == "explore" else 1)
     parts = [ids[start : start + size] for start in range(0, len(ids), size)]
     if by_sample:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 
 from coevo_jax.config.agents import AgentConfig
+from coevo_jax.config.check_adapt import check_adapt
 from coevo_jax.config.check_beside import check_beside
 from coevo_jax.config.check_hints import check_hints
 from coevo_jax.config.check_marks import check_marks
@@ -37,7 +38,7 @@ def check(config: Config, source: str = "configuration") -> None:
     problems = [*_names_and_slices(config), *_model(config), *_adapters(config), *_lengths(config)]
     problems += [*_places(config), *_server(config)]
     problems += [*check_recipe(config), *check_kinds(config), *check_marks(config)]
-    problems += [*check_beside(config), *check_hints(config), *_budget(config)]
+    problems += [*check_beside(config), *check_hints(config), *check_adapt(config), *_budget(config)]
     for name, agent in config.agents.items():
         problems += _agent(f"agents.{name}", agent)
     if config.rounds > 0:

@@ -126,13 +126,13 @@ def _evaluations(config: Config) -> Iterator[str]:
                 f"recipe.evaluate_{one.label}: the name of the agent {one.label} for an evaluation of "
                 f"{one.agent}; expected another one"
             )
-    played: dict[tuple[str, str], str] = {}  # of agents that have not learned since
+    played: dict[tuple[str, str, Any], str] = {}  # of agents that have not learned since
     for phase in config.recipe:
         if isinstance(phase, LearnPhase):
             played = {key: name for key, name in played.items() if key[0] != phase.agent}
         elif isinstance(phase, EvaluatePhase):
             one = phase.evaluate
-            first = played.setdefault((one.agent, one.mark), one.label)
+            first = played.setdefault((one.agent, one.mark, one.adapt), one.label)
             if first != one.label:
                 yield f"recipe.evaluate_{one.label} plays the very episodes of evaluate_{first}; leave it out"
     lead = lead_of(config.recipe)

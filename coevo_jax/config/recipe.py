@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
+from coevo_jax.config.adapt import AdaptOptions
 from coevo_jax.config.beside import BesideOptions
 from coevo_jax.config.hints import HintOptions
 from coevo_jax.config.recipe_built import AskOptions, BranchOptions, Built, Name, builder_name
@@ -176,6 +177,9 @@ class EvaluateOptions(StrictModel):
     by."""
     mark: str = ""
     """Mark that the tasks are played under: a text in which {task} stands for the task; "" plays without."""
+    adapt: AdaptOptions | None = None
+    """Lets a copy of the agent's weights follow the test episodes (ATENA); null leaves them as they are. What
+    they learn is dropped with the evaluation."""
 
     @property
     def label(self) -> str:
@@ -343,6 +347,11 @@ def played_of(recipe: Recipe) -> dict[str, str]:
 def evaluations_of(recipe: Recipe) -> tuple[EvaluateOptions, ...]:
     """Every evaluation of a round, in order."""
     return tuple(phase.evaluate for phase in recipe if isinstance(phase, EvaluatePhase))
+
+
+def adapts(recipe: Recipe) -> bool:
+    """Whether an agent learns from the episodes of an evaluation."""
+    return any(one.adapt is not None for one in evaluations_of(recipe))
 
 
 def mark_of(recipe: Recipe, agent: str) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 from coevo_jax.config.strict import ConfigError, nearest
 
 KINDS = ("explore", "branch", "ask", "learn", "evaluate")
-NESTED = ("beside", "hints")  # keys of a learning and of an exploration that have keys of their own
+NESTED = ("beside", "hints", "adapt")  # keys of a phase that have keys of their own
 
 
 def learners_in(recipe: Any) -> list[str] | None:

@@ -6,6 +6,7 @@ from jax.sharding import Mesh
 
 from coevo_jax.config.options import Config
 from coevo_jax.config.recipe import LearnOptions, lead_of, learnings_of
+from coevo_jax.learning.adapt_step import AdaptStep, jit_adapt_step
 from coevo_jax.learning.agent_loss import agent_losses
 from coevo_jax.learning.mixed_step import NO_PAIRS, Mixing, jit_entropies, jit_mixed_step
 from coevo_jax.learning.objective import AgentLoss
@@ -31,6 +32,7 @@ class Learning:
     token_score: ScoreStep
     mixed: dict[Mixing, StepPrograms]  # of learnings with a weak model beside the policy
     entropies: ScoreStep  # mean entropies of views
+    adapt: AdaptStep  # of evaluations whose agent learns from its test episodes
 
 
 def make_learning(config: Config, vocab_size: int, mesh: Mesh) -> Learning:
@@ -60,6 +62,7 @@ def make_learning(config: Config, vocab_size: int, mesh: Mesh) -> Learning:
         token_score=jit_token_score(learner.model, mesh, learner.shardings, learner.frozen_shardings),
         mixed={one: jit_mixed_step(learner, alone, one, clip_norm, mesh) for one in mixings},
         entropies=jit_entropies(learner, mesh),
+        adapt=jit_adapt_step(learner, mesh),
     )
 
 

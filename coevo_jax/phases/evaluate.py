@@ -3,6 +3,7 @@
 import jax
 
 from coevo_jax.learning.train_state import Agents
+from coevo_jax.phases.adapt import adapt
 from coevo_jax.phases.explore import roll_out, task_blocks
 from coevo_jax.phases.world import (
     World,
@@ -14,7 +15,9 @@ from coevo_jax.sampling.engine import Sampling
 
 
 def evaluate(run: Run, world: World, agents: Agents, phase: Phase) -> Agents:
-    """Play an agent greedily on held-out tasks."""
+    """Play an agent greedily on held-out tasks; its weights follow them where the recipe says so."""
+    if phase.adapting is not None:
+        return adapt(run, world, agents, phase)
     config, size = run.config.evaluate, run.config.explore.block_tasks
     tasks = tasks_of(world.env, config.split, config.tasks, "evaluate.tasks")
     sampling = Sampling(root=jax.random.key(run.config.seed), temperature=0.0)

@@ -85,6 +85,15 @@ class Finish(Protocol):
     ) -> None: ...
 
 
+@dataclass(frozen=True, kw_only=True)
+class Following:
+    """An agent whose weights follow the blocks that it plays."""
+
+    engine: SlotEngine
+    weights: Callable[[], Any]  # as they stand, for the engine; called by all processes before every block
+    learn: Callable[[Path], None]  # from a block's shard, before it is committed
+
+
 class Block(Protocol):
     """The episodes played between two commits, which make one shard."""
 
@@ -127,6 +136,7 @@ def roll_out(
     asked: int | None = None,
     known: Mapping[str, Any] | None = None,
     finish: Finish | None = None,
+    following: Following | None = None,
 ) -> None:
     """Play the episodes of every block by each phase's agent; each block is one commit.
 
@@ -134,7 +144,8 @@ def roll_out(
     phase does the work of all and commits what they play; the others are left to be summed up. With
     `by_server`, the run's server writes the turns, where it has one. The block in which the agents have
     written as many tokens as `asked` is the last; the shards behind it are left empty. `known` is what the
-    phase's record says besides. `finish` sums up what was played; None is `finish_roll_out`.
+    phase's record says besides. `finish` sums up what was played; None is `finish_roll_out`. With
+    `following`, the only phase's weights learn from each block before it is committed.
 
     Raises:
       Stopped: the run was asked to end. Episodes of a block that is not finished are played again.
@@ -143,7 +154,7 @@ def roll_out(
     record = run.begin(first.name)
     watch = Stopwatch(record.seconds)
     shards = [block_paths(run, phase, len(blocks)) for phase in phases]
-    play_block = _player(run, world, agents, phases, sampling, by_server)
+    play_block = _player(run, world, agents, phases, sampling, by_server, following)
     played = [path for paths in shards for path in paths[: record.position]]
     written = (
         0 if asked is None else run.processes.once("explored", lambda: _tokens(read_trajectories(played)))
@@ -152,6 +163,8 @@ def roll_out(
         run.stop.end_if_asked()
         files = [paths[index] for paths in shards]
         written += play_block(blocks[index], files, f"{index + 1}/{len(blocks)}")
+        if following is not None:
+            following.learn(files[0])
         record = replace(record, position=index + 1, seconds=watch.seconds)
         if asked is not None and written >= asked:
             break
@@ -176,9 +189,10 @@ def _player(
     phases: Sequence[Phase],
     sampling: Sampling,
     by_server: bool,
+    following: Following | None,
 ) -> Callable[[Block, Sequence[Path], str], int]:
     """What plays a block, writes its shards and metrics, and returns the tokens that the agents wrote."""
-    engine, weights = _players(run, world, agents, phases, by_server)
+    stay = [] if following else [_players(run, world, agents, phases, by_server)]
     marks = [phase.mark for phase in phases]
     prefix = world.chat.shared_ids(world.env.system_prompt, marks)
     hosts = world.rollouts.hosts
@@ -186,6 +200,7 @@ def _player(
     label = " and ".join([phases[0].name, *(phase.name.rpartition("/")[2] for phase in phases[1:])])
 
     def play_block(block: Block, files: Sequence[Path], place: str) -> int:
+        engine, weights = (following.engine, [(following.weights(), 0)]) if following else stay[0]
         casts = [
             block.cast(lambda items: run.processes.share_of(items, hosts), phase, own, adapter)
             for phase, (own, adapter) in zip(phases, weights, strict=True)
@@ -197,7 +212,7 @@ def _player(
             casts,
             sampling=sampling,
             prefix=prefix,
-            progress=CONSOLE,
+            progress=CONSOLE if following is None or CONSOLE.is_terminal else None,
             label=f"{label} {place}",
             between_blocks=run.stop.end_if_alone_and_asked,
         )
@@ -250,12 +265,19 @@ def finish_roll_out(
     records |= {"checkpoint": run.manifest.checkpoint} | ({"budget": budget} if budget else {})
     record = replace(record, records=records)
     run.commit(record, files=[*shards, *others], finished=True)
-    told = hint_words(records["hints"]) if "hints" in records else ""
     say(
         record.name,
         record.seconds,
-        ", ".join(filter(None, (_summary_words(records["summary"]), told, budget_words(budget or {})))),
+        ", ".join(filter(None, (_summary_words(records["summary"]), *_beside_words(records, budget or {})))),
     )
+
+
+def _beside_words(records: dict[str, Any], budget: Budget) -> tuple[str, ...]:
+    """What is said of a phase behind its rewards."""
+    told = hint_words(records["hints"]) if "hints" in records else ""
+    found = records.get("adaptation")
+    fed = f"uses test feedback: {found['queries']} of {found['episodes']} episodes asked" if found else ""
+    return told, fed, budget_words(budget)
 
 
 def _records(run: Run, world: World, phase: Phase, shards: Sequence[Path]) -> dict[str, Any]:

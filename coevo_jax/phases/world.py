@@ -10,6 +10,7 @@ from coevo_jax.config.check import slice_bounds
 from coevo_jax.config.check_hints import operations_of, wordings_of
 from coevo_jax.config.check_marks import marks_of
 from coevo_jax.config.options import Config
+from coevo_jax.config.recipe import adapts
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.chat.format import ChatFormat, chat_format
 from coevo_jax.data.chat.marking import cannot_hold
@@ -49,6 +50,7 @@ class World(Learning):
     env: Env  # for task lists; never played
     rollouts: RolloutPlacement
     engine: Engine
+    single: Engine | None  # one slot, for an agent that learns from episode to episode; None without one
     server: ServerEngine | None  # explores in the engine's place
     pool: EnvPool
 
@@ -175,6 +177,11 @@ def build_world(config: Config, folder: Path) -> World:
     learning = make_learning(config, embedded_tokens(config, chat), mesh)
     rollouts = place_rollouts(learning.learner, config.rollout, mesh)
     model, stop = learning.learner.model, _stop_table(config, chat)
+
+    def make_engine(slots: int) -> Engine:
+        options = config.rollout.model_copy(update={"slots": slots})
+        return Engine(model, options, chat.end_id, sharding=rollouts.slots, stop=stop)
+
     return World(
         **vars(learning),
         config=config,
@@ -182,7 +189,8 @@ def build_world(config: Config, folder: Path) -> World:
         experts={expert.task_id: expert for expert in read_trajectories([folder / EXPERTS_FILE])},
         env=make(),
         rollouts=rollouts,
-        engine=Engine(model, config.rollout, chat.end_id, sharding=rollouts.slots, stop=stop),
+        engine=make_engine(config.rollout.slots),
+        single=make_engine(1) if adapts(config.recipe) else None,
         server=None
         if config.rollout.server is None
         else ServerEngine(

@@ -13,6 +13,7 @@ from coevo_jax.run_folder.results import Evaluation, Results, evaluation_label
 
 TONES = ("c1", "c2", "c3", "c4", "c5", "c6")
 EXPERT = "expert"
+FEEDBACK = "uses test feedback"  # said of every number of an agent that learned from the tasks of its test
 _AGENTS = {"failure": "Failure agent"}  # the name alone would read as an episode that failed
 _KINDS = {
     "expert_target": "expert over target failure",
@@ -58,6 +59,7 @@ class Cast:
     collections: Mapping[str, str]  # what is explored into -> who plays
     learnings: Mapping[str, str]  # learning -> who learns
     evaluations: Mapping[str, str] = field(default_factory=dict)  # evaluation -> who is evaluated
+    fed: frozenset[str] = frozenset()  # evaluations whose agent learns from the tasks that it is tested on
 
     @property
     def lead(self) -> str:
@@ -95,8 +97,12 @@ class Cast:
     def evaluation_name(self, evaluation: str) -> str:
         """Who is evaluated, and which evaluation it is where it has a name of its own."""
         agent = self.evaluations.get(evaluation, evaluation)
-        name = agent_name(agent)
-        return name if agent == evaluation else f"{name}, {evaluation.replace('_', ' ')}"
+        return agent_name(agent) + self.evaluation_suffix(evaluation, agent)
+
+    def evaluation_suffix(self, evaluation: str, agent: str) -> str:
+        """What stands behind an agent's name: which evaluation it is, and that it uses test feedback."""
+        own = "" if agent == evaluation else f", {evaluation.replace('_', ' ')}"
+        return f"{own} ({FEEDBACK})" if evaluation in self.fed else own
 
     def is_own(self, collection: str) -> bool:
         """Whether a collection has the name of the agent that plays it."""
@@ -146,8 +152,7 @@ class Cast:
 
     def _evaluation_words(self, evaluation: str, agent: str | None = None) -> str:
         agent = agent or self.evaluations.get(evaluation, evaluation)
-        words = agent_words(agent)
-        return words if agent == evaluation else f"{words}, {evaluation.replace('_', ' ')}"
+        return agent_words(agent) + self.evaluation_suffix(evaluation, agent)
 
     def source_order(self, source: str) -> tuple[int, int]:
         """Experts, then what is explored in the order of a round, then evaluations."""
@@ -182,6 +187,7 @@ def cast_of(results: Results) -> Cast:
     collections: dict[str, str] = {}
     learnings: dict[str, str] = {}
     evaluations: dict[str, str] = {}
+    fed = {evaluation_label(e) for e in results["evaluations"] if "test_feedback" in e}
     for kind, options in _phases(results["config"].get("recipe")):
         agent = options["agent"]
         if kind in ("explore", "branch", "ask"):
@@ -190,6 +196,7 @@ def cast_of(results: Results) -> Cast:
             learnings.setdefault(options.get("name") or agent, agent)
         elif kind == "evaluate":
             evaluations.setdefault(options.get("name") or agent, agent)
+            fed |= {options.get("name") or agent} if options.get("adapt") is not None else set()
     for entry in results["explorations"]:
         collections.setdefault(collection_of(entry["phase"]), entry["agent"])
     agents = [*results["agents"], *(e["agent"] for e in (*results["evaluations"], *results["explorations"]))]
@@ -198,6 +205,7 @@ def cast_of(results: Results) -> Cast:
         collections=collections,
         learnings=learnings,
         evaluations=evaluations,
+        fed=frozenset(fed),
     )
 
 
@@ -205,6 +213,21 @@ def mark_lines(cast: Cast, evaluations: Sequence[Evaluation]) -> list[str]:
     """Which evaluation was played under which mark, a line each; none where there are no marks."""
     marks = {evaluation_label(e): e["mark"] for e in evaluations if "mark" in e}
     return [f"{cast.evaluation_name(label)}: under the mark “{mark}”." for label, mark in marks.items()]
+
+
+def feedback_lines(cast: Cast, evaluations: Sequence[Evaluation]) -> list[str]:
+    """What evaluations that use test feedback learned and asked for, a line each; none where none does."""
+    lines = []
+    for e in evaluations:
+        if "test_feedback" in e:
+            found = e["test_feedback"]
+            words = f"{round_name(e['round'])}, {cast.evaluation_name(evaluation_label(e))}: "
+            words += f"a step after each of {found['steps']} of {found['episodes']} test episodes, "
+            words += f"{found['queries']} of which were asked for their true success"
+            if found["predicted"]:
+                words += f"; {found['predicted_right']} of the other {found['predicted']} predicted right"
+            lines.append(f"{words}.")
+    return lines
 
 
 def _phases(recipe: Any) -> Iterator[tuple[str, dict[str, Any]]]:

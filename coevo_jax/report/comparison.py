@@ -10,7 +10,7 @@ from scipy import stats
 
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.episode_stats.summary import CONFIDENCE
-from coevo_jax.report.cast import agent_name, cast_of, the_agent
+from coevo_jax.report.cast import agent_name, agent_words, cast_of, the_agent
 from coevo_jax.run_folder.results import Evaluation, Results, evaluation_label, main_evaluations, wall_time
 
 
@@ -48,6 +48,7 @@ class Comparison(TypedDict):
     split: str
     leads: list[str]  # the agent that each run is about; one name where that is the same in all
     others: list[str]  # further agents that some run has evaluated
+    fed: dict[str, str]  # of evaluations that use test feedback: what one is called -> its name in recipes
     methods: list[MethodRow]
     differences: list[DifferenceRow]
 
@@ -107,12 +108,26 @@ def reward_of(agent: str) -> str:
     return f"reward_of_{agent}"
 
 
+def fed_reward_of(evaluation: str) -> str:
+    """The key of the mean reward after the last round of an evaluation that uses test feedback."""
+    return f"fed_reward_of_{evaluation}"
+
+
 def measures_of(comparison: Comparison) -> dict[str, str]:
-    """What methods are compared by: the lead's measures, then the reward of every further agent, in order."""
-    others = {
-        reward_of(agent): f"{agent_name(agent)}: mean reward, last round" for agent in comparison["others"]
-    }
+    """What methods are compared by: the lead's measures, then the rewards of all others, in order.
+
+    These are further agents, and evaluations that use test feedback, which is said of them.
+    """
+    others = {reward_of(agent): agent_name(agent) for agent in comparison["others"]}
+    others |= {fed_reward_of(one): name for name, one in comparison["fed"].items()}
+    others = {key: f"{name}: mean reward, last round" for key, name in others.items()}
     return {key: label for key, (label, _) in MEASURES.items()} | others
+
+
+def further_rewards(comparison: Comparison) -> dict[str, str]:
+    """The rewards beside the lead's in a word or two each -> their keys: those of `measures_of`."""
+    agents = {f"{agent_words(agent)}'s reward": reward_of(agent) for agent in comparison["others"]}
+    return agents | {f"{name}: reward": fed_reward_of(one) for name, one in comparison["fed"].items()}
 
 
 def lead_words(comparison: Comparison) -> str:
@@ -151,8 +166,8 @@ def compare(results: Sequence[Results], *, subject: str | None = None) -> Compar
     for run in sorted(results, key=lambda r: r["seed"]):
         groups.setdefault(run["method"], []).append(run)
     leads = list(dict.fromkeys(run["agents"][0] for run in results))
-    others = _others(results)
-    rows = [_method_row(method, runs, others) for method, runs in groups.items()]
+    others, fed = _others(results), _fed(results)
+    rows = [_method_row(method, runs, others, list(fed.values())) for method, runs in groups.items()]
     rows.sort(key=lambda row: -(row["measures"]["final_reward"]["mean"] or 0.0))
     if subject is None and rows:
         subject = "coevo" if "coevo" in groups else rows[0]["method"]
@@ -163,6 +178,7 @@ def compare(results: Sequence[Results], *, subject: str | None = None) -> Compar
         split=split,
         leads=leads,
         others=others,
+        fed=fed,
         methods=rows,
         differences=differences,
     )
@@ -190,7 +206,26 @@ def _others(results: Sequence[Results]) -> list[str]:
     return list(found)
 
 
-def _method_row(method: str, runs: list[Results], others: Sequence[str]) -> MethodRow:
+def _fed(results: Sequence[Results]) -> dict[str, str]:
+    """Evaluations that use test feedback by what is said of them, in the order of the runs' recipes."""
+    found: dict[str, str] = {}
+    for run in results:
+        labels = (evaluation_label(e) for e in run["evaluations"] if "test_feedback" in e)
+        found |= {cast_of(run).evaluation_name(label): label for label in labels}
+    return found
+
+
+def _fed_reward(evaluation: str) -> Callable[[Results], float | None]:
+    def measure(results: Results) -> float | None:
+        own = [
+            e for e in results["evaluations"] if evaluation_label(e) == evaluation and "test_feedback" in e
+        ]
+        return max(own, key=lambda e: e["round"])["mean_reward"] if own else None
+
+    return measure
+
+
+def _method_row(method: str, runs: list[Results], others: Sequence[str], fed: Sequence[str]) -> MethodRow:
     def over_seeds(measure: Callable[[Results], float | None]) -> Interval:
         measured = {run["seed"]: measure(run) for run in runs}
         return interval({seed: value for seed, value in measured.items() if value is not None})
@@ -202,6 +237,7 @@ def _method_row(method: str, runs: list[Results], others: Sequence[str]) -> Meth
                 rounds.setdefault(entry["round"], {})[run["seed"]] = entry["mean_reward"]
     measures = {key: measure for key, (_, measure) in (MEASURES | COSTS).items()}
     measures |= {reward_of(agent): _final("mean_reward", agent) for agent in others}
+    measures |= {fed_reward_of(one): _fed_reward(one) for one in fed}
     return MethodRow(
         method=method,
         seeds=[run["seed"] for run in runs],

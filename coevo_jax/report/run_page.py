@@ -13,6 +13,7 @@ from coevo_jax.report.cast import (
     branch_lines,
     cast_of,
     collection_of,
+    feedback_lines,
     kind_name,
     mark_lines,
 )
@@ -107,7 +108,7 @@ def rounds_section(results: Results) -> str:
     places = [(f"{round_name(e['round'])}", cast.evaluation_name(evaluation_label(e))) for e in evaluations]
     grid = f'<div class="charts">{"".join(charts)}</div>'
     rows = _summary_table(("Round", "Agent"), places, evaluations)
-    marks = [note(line) for line in mark_lines(cast, evaluations)]
+    marks = [note(line) for lines in (mark_lines, feedback_lines) for line in lines(cast, evaluations)]
     return section("rounds", "Rounds", note(explanation), *marks, grid, note(hard), rows)
 
 

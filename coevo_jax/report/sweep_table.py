@@ -10,8 +10,7 @@ import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from coevo_jax.report.cast import agent_words
-from coevo_jax.report.comparison import Comparison, Interval, compare, interval, reward_of
+from coevo_jax.report.comparison import Comparison, Interval, compare, further_rewards, interval
 from coevo_jax.report.markdown import cell, differences, machines, measured, table
 from coevo_jax.run_folder.metrics import METRICS_FILE, read_metrics
 from coevo_jax.run_folder.results import Results
@@ -64,8 +63,7 @@ def sweep_table(runs: Sequence[SweepRun], agent: str) -> SweepTable:
     left = [method for method in methods if any(run.method == method for run in whole)]
     comparison = compare([run.results for run in whole], subject=left[0]) if left else None
     measures = {row["method"]: row["measures"] for row in comparison["methods"]} if comparison else {}
-    others = comparison["others"] if comparison else []
-    shown = MEASURES | {f"{agent_words(agent)}'s reward": reward_of(agent) for agent in others}
+    shown = MEASURES | (further_rewards(comparison) if comparison else {})
     rows = []
     for method in methods:
         own = [run for run in runs if run.method == method]

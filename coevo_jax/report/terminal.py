@@ -7,7 +7,7 @@ from rich.text import Text
 
 from coevo_jax.episode_stats.after_error import FOLLOWED
 from coevo_jax.episode_stats.summary import Summary
-from coevo_jax.report.cast import agent_name, branch_lines, cast_of, mark_lines
+from coevo_jax.report.cast import agent_name, branch_lines, cast_of, feedback_lines, mark_lines
 from coevo_jax.report.comparison import COSTS, Comparison, Interval, measures_of
 from coevo_jax.report.errors import errors_table
 from coevo_jax.report.paired import Paired, paired_cells
@@ -32,8 +32,9 @@ def print_run(results: Results, console: Console) -> None:
     console.print(Text(title, style="bold"))
     if results["evaluations"]:
         console.print(rounds_table(results))
-        for line in mark_lines(cast_of(results), results["evaluations"]):
-            console.print(line, soft_wrap=True, markup=False)
+        for lines in (mark_lines, feedback_lines):
+            for line in lines(cast_of(results), results["evaluations"]):
+                console.print(line, soft_wrap=True, markup=False)
     else:
         console.print("No evaluation yet.")
     for collapse in results["collapses"]:
@@ -88,7 +89,7 @@ def rounds_table(results: Results) -> Table:
     for e in sorted(results["evaluations"], key=place):
         table.add_row(
             round_name(e["round"]) if e["round"] != last else "",
-            e["agent"] + (f", {e['name'].replace('_', ' ')}" if "name" in e else ""),
+            e["agent"] + cast.evaluation_suffix(evaluation_label(e), e["agent"]),
             number(e["mean_reward"]),
             bounds(e["mean_reward_ci"]),
             percent(e["success_rate"]),

@@ -23,6 +23,8 @@ class Evaluation(Summary):
     split: str
     name: NotRequired[str]  # of an evaluation beside the one that is called as its agent
     mark: NotRequired[str]  # that the tasks were played under
+    # Of an agent that learned from the tasks it was tested on (`phases.adapt`): its steps and queries.
+    test_feedback: NotRequired[dict[str, int]]
 
 
 class Exploration(Summary):

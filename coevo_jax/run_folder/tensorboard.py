@@ -17,10 +17,11 @@ from tensorboardX.proto.summary_pb2 import Summary as EventSummary  # pyright: i
 from tensorboardX.record_writer import masked_crc32c
 
 from coevo_jax.run_folder.metrics import METRICS_FILE, Axis, read_metrics
-from coevo_jax.run_folder.results import Results, evaluation_label
+from coevo_jax.run_folder.results import Evaluation, Results, evaluation_label
 
 FOLDER = "tensorboard"
 _NAME = "events.out.tfevents.{:010d}.coevo_jax"  # counts processes: no clock and no host name
+_FED = "_uses_test_feedback"  # behind the name of an evaluation whose agent learned from its test
 _NUMBERED = re.compile(r"events\.out\.tfevents\.(\d{10})\.coevo_jax")
 
 
@@ -97,7 +98,11 @@ class EventFile:
 
 def round_scalars(results: Results) -> Iterator[tuple[str, int, float]]:
     """Tag, round and value of every number in the evaluations and explorations."""
-    places = [(f"eval/{evaluation_label(e)}", e) for e in results["evaluations"]]
+
+    def called(e: Evaluation) -> str:
+        return f"eval/{evaluation_label(e)}" + (_FED if "test_feedback" in e else "")
+
+    places = [(called(e), e) for e in results["evaluations"]]
     places += [(e["phase"], e) for e in results["explorations"]]
     for prefix, entry in places:
         numbers = {**entry, **{f"diversity/{k}": v for k, v in entry["diversity"].items()}}

@@ -7,9 +7,9 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from coevo_jax.batch import PreferenceBatch
+from coevo_jax.batch import PreferenceBatch, TokenBatch
 from coevo_jax.learning.train_step import batch_shardings
-from coevo_jax.sharding import put, replicated
+from coevo_jax.sharding import batch_sharding, put, replicated
 
 
 def put_batch(mesh: Mesh, batch: PreferenceBatch) -> PreferenceBatch:
@@ -18,6 +18,11 @@ def put_batch(mesh: Mesh, batch: PreferenceBatch) -> PreferenceBatch:
     All processes hold the whole batch; each hands over the rows of its own devices.
     """
     return put(batch, batch_shardings(mesh))
+
+
+def put_tokens(mesh: Mesh, tokens: TokenBatch) -> TokenBatch:
+    """The rows of a microbatch alone on the devices of the mesh. Does not wait."""
+    return put(tokens, batch_sharding(mesh))
 
 
 def put_scalar(mesh: Mesh, value: float) -> jax.Array:
