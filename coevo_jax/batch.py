@@ -44,6 +44,18 @@ class Reinforcement:
 
 
 @struct.dataclass
+class Steps:
+    """What a discriminator sees of a microbatch's views, each of which is a step: one turn of an episode.
+
+    The step's denominators are folded into the weights, which are 0 for the steps of the other side.
+    """
+
+    end: Array  # int32 [N], place in the row of the turn's last token; 0 for an unused view
+    expert: Array  # float32 [N]: weight of an expert's step
+    own: Array  # float32 [N]: weight of an agent's own step
+
+
+@struct.dataclass
 class PreferenceBatch:
     """One microbatch. All denominators of its optimizer step are folded into the weights.
 
@@ -62,3 +74,4 @@ class PreferenceBatch:
     kind: Array  # int32 [P], number among the kinds of the agent's loss
     step_share: Array  # float32 []: 1 in an optimizer step's first microbatch, 0 in others: sums are a step's
     reinforcement: Reinforcement | None = None  # None where nothing is: the compiled programs are the same
+    steps: Steps | None = None  # None where no discriminator learns

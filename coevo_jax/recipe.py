@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from coevo_jax.config.judge import JudgeOptions
 from coevo_jax.config.options import Config
 from coevo_jax.config.recipe import (
     AskOptions,
@@ -9,6 +10,7 @@ from coevo_jax.config.recipe import (
     BranchOptions,
     BranchPhase,
     ExplorePhase,
+    JudgePhase,
     LearnOptions,
     LearnPhase,
     lead_of,
@@ -30,6 +32,7 @@ class Phase:
     learning: LearnOptions | None = None  # what a phase that learns learns from
     branching: BranchOptions | None = None  # from where a phase plays on that does not begin at tasks' starts
     asking: AskOptions | None = None  # what a phase asks
+    judging: JudgeOptions | None = None  # what a discriminator judges
 
     def seed(self, root: int) -> int:
         """Seed of the host's randomness in this phase."""
@@ -37,8 +40,12 @@ class Phase:
 
     @property
     def stem(self) -> str:
-        """Name of the files that a learning writes, such as "round-01-target"."""
-        return f"round-{self.round:02d}-{self.name.rpartition('/')[2].partition('_')[2]}"
+        """Name of the files that a learning writes, such as "round-01-target".
+
+        A judge's has a sign that no learning's has: "round-01-judge-rewards".
+        """
+        judge = "judge-" if self.judging is not None else ""
+        return f"round-{self.round:02d}-{judge}{self.name.rpartition('/')[2].partition('_')[2]}"
 
 
 def schedule(config: Config) -> tuple[Phase, ...]:
@@ -58,13 +65,15 @@ def schedule(config: Config) -> tuple[Phase, ...]:
     rounds = []
     for number in range(1, config.rounds + 1):
         for phase in config.recipe:
-            mark, learning, branching, asking = "", None, None, None
+            mark, learning, branching, asking, judging = "", None, None, None, None
             if isinstance(phase, ExplorePhase):
                 kind, collection, mark = "explore", phase.explore.collection, phase.explore.mark
             elif isinstance(phase, BranchPhase):
                 kind, collection, branching = "branch", phase.branch.into, phase.branch
             elif isinstance(phase, AskPhase):
                 kind, collection, asking = "ask", phase.ask.into, phase.ask
+            elif isinstance(phase, JudgePhase):
+                kind, collection, judging = "judge", phase.judge.into, phase.judge
             elif isinstance(phase, LearnPhase):
                 kind, collection, learning = "learn", "", phase.learn
             else:
@@ -81,6 +90,7 @@ def schedule(config: Config) -> tuple[Phase, ...]:
                     learning=learning,
                     branching=branching,
                     asking=asking,
+                    judging=judging,
                 )
             )
     return (*opening, *rounds)

@@ -5,7 +5,7 @@ from typing import Any
 
 from coevo_jax.config.strict import ConfigError, nearest
 
-KINDS = ("explore", "branch", "ask", "learn", "evaluate")
+KINDS = ("explore", "branch", "ask", "judge", "learn", "evaluate")
 BESIDE = "beside"  # the key of a learning that has keys of its own
 
 

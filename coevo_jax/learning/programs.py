@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 from jax.sharding import Mesh
 
 from coevo_jax.config.options import Config
-from coevo_jax.config.recipe import LearnOptions, lead_of, learnings_of
+from coevo_jax.config.recipe import LearnOptions, judgings_of, lead_of, learnings_of
 from coevo_jax.learning.agent_loss import agent_losses
+from coevo_jax.learning.judge import Judging, make_judging
 from coevo_jax.learning.mixed_step import NO_PAIRS, Mixing, jit_entropies, jit_mixed_step
 from coevo_jax.learning.objective import AgentLoss
 from coevo_jax.learning.optimizer import make_optimizer
@@ -31,6 +32,7 @@ class Learning:
     token_score: ScoreStep
     mixed: dict[Mixing, StepPrograms]  # of learnings with a weak model beside the policy
     entropies: ScoreStep  # mean entropies of views
+    judging: Judging | None  # None where the recipe has no discriminator
 
 
 def make_learning(config: Config, vocab_size: int, mesh: Mesh) -> Learning:
@@ -60,6 +62,7 @@ def make_learning(config: Config, vocab_size: int, mesh: Mesh) -> Learning:
         token_score=jit_token_score(learner.model, mesh, learner.shardings, learner.frozen_shardings),
         mixed={one: jit_mixed_step(learner, alone, one, clip_norm, mesh) for one in mixings},
         entropies=jit_entropies(learner, mesh),
+        judging=make_judging(learner, alone, mesh) if judgings_of(config.recipe) else None,
     )
 
 

@@ -11,6 +11,7 @@ from coevo_jax.methods.better_over_worse import better_over_worse
 from coevo_jax.methods.expert_over import expert_over
 from coevo_jax.methods.expert_step_over import expert_step_over
 from coevo_jax.methods.imitation import experts, successes
+from coevo_jax.methods.judged_steps import judged_steps
 from coevo_jax.methods.marks import graded
 from coevo_jax.methods.material import Imitation, Preference, Reinforced
 from coevo_jax.methods.parting import expert_over_at_parting, success_over_failure_at_parting
@@ -49,6 +50,7 @@ IMITATION_BUILDERS: dict[str, ImitationBuilder] = {
 REINFORCE_BUILDERS: dict[str, ReinforceBuilder] = {
     "grpo": grpo,
     "gigpo": gigpo,
+    "judged_steps": judged_steps,
 }
 POINT_BUILDERS: dict[str, PointBuilder] = {
     "expert_turns": expert_turns,
@@ -66,6 +68,7 @@ MADE_OF: dict[tuple[str, str], str] = {
     ("imitate", "next_observations"): "branch",
     ("question", "why_expert"): "branch",
     ("imitate", "reflections"): "ask",
+    ("reinforce", "judged_steps"): "judge",
 }
 BUILDERS: dict[str, Mapping[str, Callable[..., Iterable[Any]]]] = {
     "pairs": PAIR_BUILDERS,
