@@ -70,8 +70,7 @@ class Checkpointer:
           OSError: the disk is full. Looked up beforehand: Orbax' writers fail one by one, each with a trace.
         """
         contents: dict[str, Any] = {**agents} | ({BASE: base} if base else {})
-        needed = sum(leaf.nbytes for leaf in jax.tree.leaves(contents)) + JUDGE = "step-judge"  # that of the discriminator, which no agent is called either
-SPARE_BYTES
+        needed = sum(leaf.nbytes for leaf in jax.tree.leaves(contents)) + SPARE_BYTES
         if not on_bucket(self.folder) and shutil.disk_usage(self.folder).free < needed:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.folder / str(number)))
         items = {name: ocp.args.StandardSave(state) for name, state in contents.items()}
