@@ -91,7 +91,7 @@ class Trajectory:
     branch: Branch | None = None  # None where the episode was played from its task's start
     about: About | None = None  # of an answer alone, whose prompt is the question
     mark: str = ""  # that its prompt is under (`methods.marks`); "" has none
-    # A discriminator's logit for each turn, above 0 for an expert's; None where it judged none. () without one.
+    # A discriminator's logit for each turn, above 0 for an expert's; None where it judged none, () for none.
     judged: tuple[float | None, ...] = ()
 
     @property

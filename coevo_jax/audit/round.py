@@ -9,6 +9,7 @@ from coevo_jax.audit.reading import Episode, RunFiles, read_episodes
 from coevo_jax.audit.rendering import Rendering, open_rendering
 from coevo_jax.audit.sides import Side
 from coevo_jax.audit.whose import tasks_in
+from coevo_jax.config.judge import JudgeOptions
 from coevo_jax.config.recipe import AskOptions, BranchOptions, ImitationSource, PairSource
 
 COLUMNS = ("tokens", "agent_mask", "prompt", "turns")
@@ -44,7 +45,9 @@ class Round:
         """What tells an error of the run's environment."""
         return tasks_in(self._files).told_errors()
 
-    def played(self, source: PairSource | ImitationSource | BranchOptions | AskOptions) -> list[list[Side]]:
+    def played(
+        self, source: PairSource | ImitationSource | BranchOptions | AskOptions | JudgeOptions
+    ) -> list[list[Side]]:
         """The collections that a source names, in its order."""
         return [self._collection(name) for name in source.of]
 

@@ -24,7 +24,7 @@ def check_judge(config: Config) -> Iterator[str]:
     if not judgings:
         return
     if JUDGE in agents_of(config.recipe):
-        yield f"recipe: the name {JUDGE} is taken, for logs call the discriminator so; expected another agent's"
+        yield f"recipe: the name {JUDGE} is the discriminator's in logs; expected another one for an agent"
     if min(config.judge.learning_rate, default=0.0) <= 0:
         yield f"judge.learning_rate: found {list(config.judge.learning_rate)}, expected values above 0"
     branches = {phase.branch.into: phase.branch for phase in branches_of(config.recipe)}

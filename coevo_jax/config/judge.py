@@ -11,8 +11,8 @@ JUDGE = "judge"  # who learns in such a phase, in logs
 class JudgeOptions(OfCollections):
     """Options of a phase in which a discriminator learns to tell experts' steps from an agent's own.
 
-    A run has one discriminator, which begins as the warm start with an undecided head, and goes on learning in
-    every such phase; what it then thinks of the agent's steps stays with the collection that it fills.
+    A run has one discriminator, which begins as the warm start with an undecided head, and goes on learning
+    in every such phase; what it then thinks of the agent's steps stays with the collection that it fills.
     """
 
     of: tuple[Name, ...] = Field(min_length=1)
@@ -25,8 +25,8 @@ class JudgeConfig(StrictModel):
     """How the discriminator learns: by the binary cross-entropy of experts' steps and own ones."""
 
     learning_rate: tuple[float, ...] = (1e-5,)
-    """Peak learning rate per round; the last value repeats. Constant after warm-up. That StepAgent's is 1e-5 is
-    inferred."""
+    """Peak learning rate per round; the last value repeats. Constant after warm-up. That StepAgent's is 1e-5
+    is inferred."""
     warmup_fraction: float = Field(default=0.1, ge=0, lt=1)
     """Share of the steps with linear warm-up, in every phase anew."""
     epochs: int = Field(default=1, ge=1)

@@ -1,7 +1,8 @@
 """A discriminator of steps: a backbone and a scalar head that tell an expert's turns from an agent's own.
 
-Its parameters are a tree of their own, {"backbone": what an agent has, "head": models.scalar_head's}. D(s, a) is
-the sigmoid of the head on the backbone's last state at the last token of the turn a, whose context is s.
+Its parameters are a tree of their own, {"backbone": what an agent has, "head": models.scalar_head's}.
+D(s, a) is the sigmoid of the head on the backbone's last state at the last token of the turn a, whose context
+is s.
 
 Legend: B rows, S views a row, N = B * S views, D hidden.
 """
@@ -46,8 +47,8 @@ def step_logits(model: Transformer, params: Params, frozen: Params, batch: Prefe
 def judge_objective(logits_N: jax.Array, batch: PreferenceBatch) -> tuple[jax.Array, Metrics]:
     """The binary cross-entropy of experts' steps against own ones, float32 [], and its metrics.
 
-    GAIL's discriminator (arXiv 1606.03476, eq. 15): -log D of an expert's step, -log(1 - D) of an agent's own,
-    which are softplus(-x) and softplus(x) of the logit x.
+    GAIL's discriminator (arXiv 1606.03476, eq. 15): -log D of an expert's step, -log(1 - D) of an agent's
+    own, which are softplus(-x) and softplus(x) of the logit x.
 
     Args:
       logits_N: of every view's step.
@@ -69,7 +70,7 @@ def judge_objective(logits_N: jax.Array, batch: PreferenceBatch) -> tuple[jax.Ar
 
 @dataclass(frozen=True, kw_only=True)
 class JudgeLearner(Learner):
-    """A learner of a discriminator: the model and what of it is trained are an agent's, the state has a head."""
+    """A learner of a discriminator: the model, and what of it is trained, are an agent's; the state has a head."""
 
     def init(self, seed: int) -> TrainState:
         """A state with a random backbone, or fresh adapters, and the head that is undecided everywhere."""
@@ -77,7 +78,7 @@ class JudgeLearner(Learner):
         return create(jax.random.key(seed))
 
     def around(self, backbone: Params, step: int) -> TrainState:
-        """The state that a discriminator begins with: a copy of an agent's parameters, and an undecided head."""
+        """The state that a discriminator begins with: a copy of an agent's parameters, an undecided head."""
         head = jax.device_put(_head(self.model), self.shardings.params["head"])
         return self.fresh({"backbone": jax.tree.map(jnp.copy, backbone), "head": head}, step)
 

@@ -1,4 +1,4 @@
-"""Advantages of turns by what a discriminator thinks of them: inverse reinforcement learning, step by step."""
+"""Advantages of turns by what a discriminator thinks of them: inverse reinforcement learning by steps."""
 
 import math
 from collections.abc import Hashable, Iterator, Sequence
@@ -23,22 +23,22 @@ def judged_steps(
     norm: Norm = "mean",
     gamma: Annotated[float, Field(ge=0, le=1)] = 0.0,
 ) -> Iterator[Reinforced]:
-    """Every judged episode, each own turn with its reward relative to that of others: what D takes for an expert's.
+    """Every judged episode, with its own turns' rewards relative to those of others: being taken for an expert.
 
     Inverse RL of StepAgent (arXiv 2411.03817): the reward of an own step is -log(1 - D(s, a)), and the agent
-    learns it by PPO, tied to the warm start. The paper's text was not to be had; that this is its reward, that
-    its objective is PPO's, and all of the options are inferred.
+    learns it by PPO, tied to the warm start. The paper's text was not to be had; that this is its reward,
+    that its objective is PPO's, and all of the options are inferred.
 
     Args:
-      reward: of a step with the logit x of D: -log(1 - D) = softplus(x) as GAIL has it (arXiv 1606.03476), never
-        below 0; or log D - log(1 - D) = x as AIRL has it (arXiv 1710.11248), which says as well what is no
-        expert's.
-      among: what a turn is compared with, in a critic's place: other samples in the same state, that is with the
-        same tokens before it; all own turns of its task; or all of the round, the batch. What nothing else
-        stands beside has the advantage 0.
+      reward: of a step with the logit x of D: -log(1 - D) = softplus(x) as GAIL has it (arXiv 1606.03476),
+        never below 0; or log D - log(1 - D) = x as AIRL has it (arXiv 1710.11248), which says as well what is
+        no expert's.
+      among: what a turn is compared with, in a critic's place: other samples in the same state, that is with
+        the same tokens before it; all own turns of its task; or all of the round, the batch. What nothing
+        else stands beside has the advantage 0.
       norm: less the mean alone, or divided by the deviation, too; as in `grpo`.
-      gamma: discount of the rewards of later turns; 0 credits a turn with its own alone. Where the agent plays
-        one turn from every state of an expert there are no later ones.
+      gamma: discount of the rewards of later turns; 0 credits a turn with its own alone. Where the agent
+        plays one turn from every state of an expert there are no later ones.
     """
     found = [one for played in material.played for one in played if one.finished and any_judged(one)]
     found.sort(key=lambda one: (one.task_id, one.collection, one.agent, one.sample))

@@ -19,7 +19,7 @@ class JudgedStep:
 
 @dataclass(frozen=True, kw_only=True)
 class JudgedSteps:
-    """The episodes of a round that are judged, and their steps task by task, in an order that keeps states near.
+    """The episodes of a round that are judged, and their steps task by task, those of one state together.
 
     Of a task, an own step is followed by the expert's of the same turn, where that has not come before.
     """
@@ -33,10 +33,10 @@ def steps_to_judge(material: Material) -> JudgedSteps:
     """Every own turn of the episodes, and the experts' of their tasks: what D learns to tell apart.
 
     StepAgent (arXiv 2411.03817), inverse reinforcement learning: D(s, a) is 1 for an expert's step, 0 for the
-    agent's own. Of a task whose episodes all leave its expert, the expert's steps are those at the states where
-    they do; else they are all of its turns. Each counts once, however often the agent was there, and equal own
-    steps all count: they are drawn from the agent. The paper's text was not to be had, so that all of this is
-    inferred.
+    agent's own. Of a task whose episodes all leave its expert, the expert's steps are those at the states
+    where they do; else they are all of its turns. Each counts once, however often the agent was there, and
+    equal own steps all count, an expert's own words among them: they are drawn from the agent. The paper's
+    text was not to be had, so that all of this is inferred.
     """
     tasks: dict[str, list[Trajectory]] = {}
     for played in material.played:

@@ -34,7 +34,9 @@ def on_bucket(folder: epath.Path) -> bool:
 def stored_agents(checkpoint: epath.Path) -> tuple[str, ...]:
     """Names of the agents that the folder of a checkpoint holds."""
     names = sorted(path.name for path in checkpoint.iterdir() if path.is_dir())
-    return tuple(name for name in names if name not in (BASE, WEAK, JUDGE) and not name.startswith(("_", ".")))
+    return tuple(
+        name for name in names if name not in (BASE, WEAK, JUDGE) and not name.startswith(("_", "."))
+    )
 
 
 class Checkpointer:

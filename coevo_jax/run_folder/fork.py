@@ -123,7 +123,11 @@ def shared_phases(source: Config, config: Config) -> tuple[str, ...]:
     for phase, theirs in zip(schedule(config), schedule(source), strict=False):
         # All agents begin as what the warm start trains, whatever the recipe calls the first of them.
         same = phase == theirs or phase.kind == theirs.kind == "warm_start"
-        if not same or phase.kind in ("judge", "learn") or (phase.kind in ("explore", "branch", "ask") and not alike):
+        if (
+            not same
+            or phase.kind in ("judge", "learn")
+            or (phase.kind in ("explore", "branch", "ask") and not alike)
+        ):
             break
         names.append(phase.name)
     return tuple(names)

@@ -1,7 +1,7 @@
 """Steps of a discriminator as microbatches: a view for each turn that is judged.
 
-With E experts' steps and O own ones in an optimizer step, an expert's step weighs 1 / 2E and an own one 1 / 2O:
-the cross-entropy is the mean of both sides' means, whichever has more.
+With E experts' steps and O own ones in an optimizer step, an expert's step weighs 1 / 2E and an own one
+1 / 2O: the cross-entropy is the mean of both sides' means, whichever has more.
 """
 
 from collections.abc import Sequence
@@ -36,9 +36,9 @@ def pack_judged(
     pad_id: int,
     seed: int,
 ) -> JudgedPlan:
-    """Pack the steps of both sides; `batch.step_episodes` own ones make an optimizer step, experts' ride along.
+    """Pack the steps of both sides; `batch.step_episodes` own ones make an optimizer step.
 
-    A step whose episode does not fit a row, or whose turn is cut off, is left out.
+    Experts' steps ride along with the own ones of their task. A step whose episode does not fit a row, or whose turn is cut off, is left out.
 
     Args:
       steps: task by task.

@@ -109,9 +109,7 @@ def build(
     )
 
 
-def encoded(
-    micro: Microbatch, row: int, trajectories: Sequence[Trajectory]
-) -> tuple[list[View], EncodedRow]:
+def encoded(micro: Microbatch, row: int, trajectories: Sequence[Trajectory]) -> tuple[list[View], EncodedRow]:
     """The views of a row in the order of their places s, and its tokens."""
     parts = [part for _, part in micro.row_parts(row)]
     views = [view for part in parts for view in part.views]
