@@ -2,8 +2,8 @@
 
 Of every task with an expert, own steps are all turns that the agent played itself; the expert's are those at
 which its episodes left the expert, or all where some did not leave it. In an optimizer step with E of experts
-and O own ones, a step weighs 1 / 2E or 1 / 2O, and with the logit x its loss is log(1 + exp(-x)) of an expert's
-and log(1 + exp(x)) of an own one; x is read at the turn's last token.
+and O own ones, a step weighs 1 / 2E or 1 / 2O, and with the logit x its loss is log(1 + exp(-x)) of an
+expert's, log(1 + exp(x)) of an own one; x is read at the turn's last token.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -70,7 +70,7 @@ def judge_objective(logits_N: jax.Array, batch: PreferenceBatch) -> tuple[jax.Ar
 
 @dataclass(frozen=True, kw_only=True)
 class JudgeLearner(Learner):
-    """A learner of a discriminator: the model, and what of it is trained, are an agent's; the state has a head."""
+    """A learner of a discriminator: its model is an agent's, its state has a head beside the backbone."""
 
     def init(self, seed: int) -> TrainState:
         """A state with a random backbone, or fresh adapters, and the head that is undecided everywhere."""

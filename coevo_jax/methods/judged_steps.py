@@ -23,7 +23,7 @@ def judged_steps(
     norm: Norm = "mean",
     gamma: Annotated[float, Field(ge=0, le=1)] = 0.0,
 ) -> Iterator[Reinforced]:
-    """Every judged episode, with its own turns' rewards relative to those of others: being taken for an expert.
+    """Every judged episode, its own turns with their rewards relative to others: being taken for an expert's.
 
     Inverse RL of StepAgent (arXiv 2411.03817): the reward of an own step is -log(1 - D(s, a)), and the agent
     learns it by PPO, tied to the warm start. The paper's text was not to be had; that this is its reward,

@@ -38,7 +38,8 @@ def pack_judged(
 ) -> JudgedPlan:
     """Pack the steps of both sides; `batch.step_episodes` own ones make an optimizer step.
 
-    Experts' steps ride along with the own ones of their task. A step whose episode does not fit a row, or whose turn is cut off, is left out.
+    Experts' steps ride along with the own ones of their task. A step whose episode does not fit a row, or
+    whose turn is cut off, is left out.
 
     Args:
       steps: task by task.
