@@ -114,6 +114,7 @@ class Case:
 
 
 def case_of(files: RunFiles, phase: Phase) -> Case:
+    """The plan of a phase with the episodes that the recipe gives it."""
     judged, _ = derive_judged(files, phase)
     sides, count = fit_rows([one.side for one in judged], files.config.batch)
     return Case(judged=judged, sides=sides, cut=count, plan=files.json(phase.plan))
