@@ -47,10 +47,10 @@ class Reinforcement:
 class Steps:
     """What a discriminator sees of a microbatch's views, each of which is a step: one turn of an episode.
 
-    The step's denominators are folded into the weights, which are 0 for the steps of the other side.
+    The tokens of the turn are those that `view_weight` is above 0 for. The optimizer step's denominators are folded into the weights, which are 0 for the steps of the other side.
     """
 
-    end: Array  # int32 [N], place in the row of the turn's last token; 0 for an unused view
+    place: Array  # int32 [B, K], place in the row of each scored token; 0 is padding
     expert: Array  # float32 [N]: weight of an expert's step
     own: Array  # float32 [N]: weight of an agent's own step
 

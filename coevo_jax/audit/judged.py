@@ -3,7 +3,8 @@
 Of every task with an expert, own steps are all turns that the agent played itself; the expert's are those at
 which its episodes left the expert, or all where some did not leave it. In an optimizer step with E of experts
 and O own ones, a step weighs 1 / 2E or 1 / 2O, and with the logit x its loss is log(1 + exp(-x)) of an
-expert's, log(1 + exp(x)) of an own one; x is read at the turn's last token.
+expert's, log(1 + exp(x)) of an own one; x is the head's answer at the turn's last
+token, or its mean over the turn's tokens.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +23,7 @@ from coevo_jax.audit.order import Phase, finished
 from coevo_jax.audit.plans import ROUNDING, side_problems, size_problems
 from coevo_jax.audit.reading import RunFiles
 from coevo_jax.audit.round import round_of
-from coevo_jax.audit.rows import fit_rows, turns_of_tokens
+from coevo_jax.audit.rows import fit_rows, trained_places, turns_of_tokens
 from coevo_jax.audit.sides import Side, cut
 from coevo_jax.config.options import of_round
 
@@ -108,9 +109,10 @@ class Case:
         """The turn that a view is of: the one whose weight is 1."""
         return list(view.get("turns", [1.0])).index(1.0)
 
-    def end(self, number: int, turn: int) -> int:
-        """Where the last token of a turn stands."""
-        return int(self.sides[number].episode.run_ends[turn]) - 1
+    def tokens(self, number: int, turn: int) -> np.ndarray:
+        """Where the trained tokens of a turn stand; the last one ends it."""
+        side = self.sides[number]
+        return trained_places(side)[turns_of_tokens(side) == turn]
 
 
 def case_of(files: RunFiles, phase: Phase) -> Case:
@@ -306,9 +308,19 @@ def judged_logits(
     if head is None:
         return np.zeros(len(places))
     program: Any = _program
-    rows = [case.sides[number].episode.tokens[: case.end(number, turn) + 1] for number, turn in places]
+    own = [case.tokens(number, turn) for number, turn in places]
+    rows = [
+        case.sides[number].episode.tokens[: tokens[-1] + 1]
+        for (number, _), tokens in zip(places, own, strict=True)
+    ]
     found = in_rows(lambda tokens: program(model)(variables, head, tokens), rows)
-    return np.array([logits[-1] for (logits,) in found])
+    read = agents.files.config.judge.read
+    return np.array(
+        [
+            logits[-1] if read == "end" else logits[tokens].mean()
+            for (logits,), tokens in zip(found, own, strict=True)
+        ]
+    )
 
 
 @lru_cache(maxsize=4)

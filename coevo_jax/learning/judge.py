@@ -1,10 +1,10 @@
 """A discriminator of steps: a backbone and a scalar head that tell an expert's turns from an agent's own.
 
 Its parameters are a tree of their own, {"backbone": what an agent has, "head": models.scalar_head's}.
-D(s, a) is the sigmoid of the head on the backbone's last state at the last token of the turn a, whose context
-is s.
+D(s, a) is the sigmoid of the head on the backbone's last state at the last token of the turn a, or its mean over
+the turn's tokens; s is what stands before the turn.
 
-Legend: B rows, S views a row, N = B * S views, D hidden.
+Legend: B rows, T tokens a row, K scored tokens a row, S views a row, N = B * S views, D hidden.
 """
 
 from collections.abc import Callable
@@ -18,6 +18,7 @@ import optax
 from jax.sharding import Mesh
 
 from coevo_jax.batch import PreferenceBatch
+from coevo_jax.config.judge import Read
 from coevo_jax.learning.objective import Metrics
 from coevo_jax.learning.train_state import Learner, TrainState, fresh_state
 from coevo_jax.learning.train_step import ScoreStep, StepPrograms, apply_gradients, batch_shardings
@@ -27,21 +28,33 @@ from coevo_jax.models.transformer import Params, Transformer
 from coevo_jax.sharding import replicated
 
 
-def step_logits(model: Transformer, params: Params, frozen: Params, batch: PreferenceBatch) -> jax.Array:
+def step_logits(
+    model: Transformer, params: Params, frozen: Params, batch: PreferenceBatch, *, read: Read = "end"
+) -> jax.Array:
     """The head's answer to the step of every view, float32 [N]; above 0 takes it for an expert's.
 
     Args:
       params: the discriminator's backbone and head.
       frozen: what the backbone's adapters adapt; empty where it has none.
       batch: with steps.
+      read: the state that the head reads, `config.judge.JudgeConfig.read`.
     """
     assert batch.steps is not None
-    tokens = batch.tokens
+    tokens, seen_BSK = batch.tokens, jnp.asarray(batch.view_weight) > 0
     variables = model_variables(params["backbone"], frozen)
     hidden_BTD: Any = model.apply(variables, tokens.tokens, tokens.positions, tokens.visible_until)
-    ends_BS = jnp.asarray(batch.steps.end).reshape(batch.view_weight.shape[:2])
-    ends_BSD = jnp.take_along_axis(hidden_BTD, ends_BS[..., None], axis=1)
-    return apply_scalar_head(params["head"], ends_BSD).reshape(-1)
+    place_BK = jnp.asarray(batch.steps.place)
+    if read == "end":
+        last_BS = jnp.max(jnp.where(seen_BSK, jnp.arange(seen_BSK.shape[2]), 0), axis=2)
+        ends_BS = jnp.take_along_axis(place_BK, last_BS, axis=1)
+        state_BSD = jnp.take_along_axis(hidden_BTD, ends_BS[..., None], axis=1)
+        return apply_scalar_head(params["head"], state_BSD).reshape(-1)
+    # The mean of the answers is the answer to the mean of the states.
+    answers_BK = apply_scalar_head(
+        params["head"], jnp.take_along_axis(hidden_BTD, place_BK[..., None], axis=1)
+    )
+    total_BS = jnp.sum(jnp.where(seen_BSK, answers_BK[:, None], 0.0), axis=2)
+    return (total_BS / jnp.maximum(jnp.sum(seen_BSK, axis=2), 1)).reshape(-1)
 
 
 def judge_objective(logits_N: jax.Array, batch: PreferenceBatch) -> tuple[jax.Array, Metrics]:
@@ -96,11 +109,12 @@ class Judging:
     logits: ScoreStep  # (params, frozen, batch) -> the logit of every view's step [N]
 
 
-def make_judging(learner: Learner, alone: StepPrograms, mesh: Mesh) -> Judging:
+def make_judging(learner: Learner, alone: StepPrograms, mesh: Mesh, *, read: Read = "end") -> Judging:
     """The discriminator beside agents of a learner: sharded as they are, the head on every device.
 
     Args:
       alone: the parts of a step of an agent; those that look at no logits of the head are the same.
+      read: the state that the head reads.
     """
     head: Any = jax.tree.map(lambda _: replicated(mesh), jax.eval_shape(lambda: _head(learner.model)))
     params = {"backbone": learner.shardings.params, "head": head}
@@ -115,7 +129,8 @@ def make_judging(learner: Learner, alone: StepPrograms, mesh: Mesh) -> Judging:
     )
     step: Any = replicated(mesh)
     own = replace(own, shardings=TrainState(step=step, params=params, opt_state=opt_state))
-    return Judging(learner=own, programs=_programs(own, alone, mesh), logits=_jit_logits(own, mesh))
+    programs = _programs(own, alone, mesh, read)
+    return Judging(learner=own, programs=programs, logits=_jit_logits(own, mesh, read))
 
 
 def _head(model: Transformer) -> Params:
@@ -123,17 +138,17 @@ def _head(model: Transformer) -> Params:
 
 
 def judge_gradients(
-    model: Transformer, params: Params, frozen: Params, batch: PreferenceBatch
+    model: Transformer, params: Params, frozen: Params, batch: PreferenceBatch, *, read: Read = "end"
 ) -> tuple[Params, Metrics]:
     """The gradient of one microbatch's share of the cross-entropy, of the backbone and the head."""
 
     def loss_of(params: Params) -> tuple[jax.Array, Metrics]:
-        return judge_objective(step_logits(model, params, frozen, batch), batch)
+        return judge_objective(step_logits(model, params, frozen, batch, read=read), batch)
 
     return jax.grad(loss_of, has_aux=True)(params)
 
 
-def _programs(learner: JudgeLearner, alone: StepPrograms, mesh: Mesh) -> StepPrograms:
+def _programs(learner: JudgeLearner, alone: StepPrograms, mesh: Mesh, read: Read) -> StepPrograms:
     """The compiled parts of `train_step.take_step`; beta is not read."""
     rows, scalar = batch_shardings(mesh), replicated(mesh)
     state, base = learner.shardings, learner.frozen_shardings
@@ -143,12 +158,12 @@ def _programs(learner: JudgeLearner, alone: StepPrograms, mesh: Mesh) -> StepPro
         return apply_gradients(learner.optimizer, state, grads, rate)
 
     def whole(state, frozen, batch, beta, rate):
-        grads, metrics = judge_gradients(learner.model, state.params, frozen, batch)
+        grads, metrics = judge_gradients(learner.model, state.params, frozen, batch, read=read)
         state, norm = apply(state, grads, rate)
         return state, metrics | {"grad_norm": (norm, jnp.float32(1))}
 
     def accumulate(grads, params, frozen, batch, beta):
-        own, metrics = judge_gradients(learner.model, params, frozen, batch)
+        own, metrics = judge_gradients(learner.model, params, frozen, batch, read=read)
         return jax.tree.map(jnp.add, grads, own), metrics
 
     def zeros(params):
@@ -177,11 +192,11 @@ def _programs(learner: JudgeLearner, alone: StepPrograms, mesh: Mesh) -> StepPro
     )
 
 
-def _jit_logits(learner: JudgeLearner, mesh: Mesh) -> ScoreStep:
+def _jit_logits(learner: JudgeLearner, mesh: Mesh, read: Read) -> ScoreStep:
     """Compiled logits [N] on the very rows that training uses."""
 
     def logits(params: Params, frozen: Params, batch: PreferenceBatch) -> jax.Array:
-        return step_logits(learner.model, params, frozen, batch)
+        return step_logits(learner.model, params, frozen, batch, read=read)
 
     return jax.jit(
         logits,

@@ -62,8 +62,14 @@ def make_learning(config: Config, vocab_size: int, mesh: Mesh) -> Learning:
         token_score=jit_token_score(learner.model, mesh, learner.shardings, learner.frozen_shardings),
         mixed={one: jit_mixed_step(learner, alone, one, clip_norm, mesh) for one in mixings},
         entropies=jit_entropies(learner, mesh),
-        judging=make_judging(learner, alone, mesh) if judgings_of(config.recipe) else None,
+        judging=_judging(config, learner, alone, mesh),
     )
+
+
+def _judging(config: Config, learner: Learner, alone: StepPrograms, mesh: Mesh) -> Judging | None:
+    if not judgings_of(config.recipe):
+        return None
+    return make_judging(learner, alone, mesh, read=config.judge.read)
 
 
 def mixing_of(learning: LearnOptions) -> Mixing:

@@ -130,6 +130,7 @@ VALUES: dict[str, Any] = {
     "judge.learning_rate": [1e-3, 1e-4],
     "judge.warmup_fraction": 0.5,
     "judge.epochs": 2,
+    "judge.read": "mean",
 }
 CASES = [(rule, key) for rule in RULES for key in rule.keys]
 

@@ -70,7 +70,7 @@ def by_hand() -> PreferenceBatch:
         kind=np.zeros(1, np.int32),
         step_share=np.float32(1),
         steps=Steps(
-            end=np.zeros(4, np.int32),
+            place=nothing,
             expert=np.float32([0.25, 0.25, 0, 0]),
             own=np.float32([0, 0, 0.5, 0]),
         ),
@@ -97,7 +97,8 @@ def test_it_is_the_cross_entropy_of_another_library():
     rng = np.random.default_rng(0)
     logits, label = rng.normal(size=12).astype(np.float32) * 4, np.arange(12) % 3 == 0
     weight = np.where(label, 0.5 / label.sum(), 0.5 / (~label).sum()).astype(np.float32)
-    given = Steps(end=np.zeros(12, np.int32), expert=weight * label, own=weight * ~label)
+    nothing: Any = None
+    given = Steps(place=nothing, expert=weight * label, own=weight * ~label)
     batch = replace(by_hand(), steps=given)
 
     def theirs(x):
@@ -115,21 +116,24 @@ def test_a_discriminator_that_is_sure_and_wrong_has_a_finite_loss_and_gradient()
     np.testing.assert_allclose(grad, [-0.25, -0.25, 0.5, 0.0])
 
 
-def test_the_logit_is_read_at_the_last_token_of_the_turn(model, params):
-    """Of every packed step: the head on the last state of the episode, cut behind the turn, by itself."""
+@pytest.mark.parametrize("read", ["end", "mean"])
+def test_the_logit_is_read_at_the_last_token_of_the_turn_or_at_all_of_them(read, model, params):
+    """Of every packed step: the head on the states of the episode, cut behind the turn, by itself."""
     planned_steps = planned()
     (batch,) = planned_steps.plan.batches
-    found = step_logits(model, params, {}, batch)
+    found = step_logits(model, params, {}, batch, read=read)
     for step, place in zip(STEPS, planned_steps.places, strict=True):
         assert place is not None
         mask = EPISODES[step.trajectory].agent_mask
         end = int(np.flatnonzero(mask & ~np.append(mask[1:], False))[step.turn])
+        start = int(turn_starts(EPISODES[step.trajectory])[step.turn])
         tokens = EPISODES[step.trajectory].tokens[None, : end + 1]
         places = np.arange(end + 1)[None]
         hidden: Any = model.apply(
             {"params": params["backbone"]}, tokens, places, np.full_like(tokens, end + 1)
         )
-        wanted = hidden[0, -1] @ params["head"]["kernel"] + params["head"]["bias"]
+        state = hidden[0, -1] if read == "end" else hidden[0, start : end + 1].mean(axis=0)
+        wanted = state @ params["head"]["kernel"] + params["head"]["bias"]
         np.testing.assert_allclose(found[place[1]], wanted, atol=2e-5)
 
 

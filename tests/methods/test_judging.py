@@ -1,4 +1,4 @@
-"""What a discriminator is to tell apart, and the advantages of what it thinks, on episodes written by hand."""
+"""What a discriminator is to tell apart, and advantages of what it thinks, on episodes written by hand."""
 
 import math
 from dataclasses import replace
@@ -15,9 +15,9 @@ EXPERT = expert("abc")
 
 def told(found):
     """Each step as (who, sample, turn)."""
-    episodes = [found.episodes[step.trajectory] for step in found.steps]
-    assert all((one.agent == "expert") == step.by_expert for one, step in zip(episodes, found.steps))
-    return [(one.agent, one.sample, step.turn) for one, step in zip(episodes, found.steps, strict=True)]
+    named = [(found.episodes[step.trajectory], step) for step in found.steps]
+    assert all((one.agent == "expert") == step.by_expert for one, step in named)
+    return [(one.agent, one.sample, step.turn) for one, step in named]
 
 
 def test_own_steps_stand_against_the_experts_at_the_states_where_they_left_it():

@@ -89,13 +89,12 @@ def _arrays(
     trajectories: Sequence[Trajectory],
     batch: BatchConfig,
 ) -> Steps:
-    """The ends and weights of a microbatch's views; `sides` has by n whether a step is an expert's."""
-    end = np.zeros(batch.rows * batch.views_per_row, np.int32)
+    """The places and weights of a microbatch's steps; `sides` has by n whether a step is an expert's."""
+    place = np.zeros((batch.rows, batch.row_length), np.int32)
     for b in range(batch.rows):
-        views, row = encoded(micro, b, trajectories)
-        for s, (view, entries) in enumerate(zip(views, row.entries, strict=True)):
-            end[b * batch.views_per_row + s] = row.place[entries[view.token_weights > 0][-1]]
-    expert, own = np.zeros(len(end), np.float32), np.zeros(len(end), np.float32)
+        _, row = encoded(micro, b, trajectories)
+        place[b, : len(row.place)] = row.place
+    expert, own = (np.zeros(batch.rows * batch.views_per_row, np.float32) for _ in range(2))
     for n, by_expert in sides.items():
         (expert if by_expert else own)[n] = weights[by_expert]
-    return Steps(end=end, expert=expert, own=own)
+    return Steps(place=place, expert=expert, own=own)

@@ -30,7 +30,8 @@ def tokens_read(found, step):
     """The path of tokens up to the one whose state is read: those that see it, as the row says."""
     micro, n = found.places[step]
     batch = found.plan.batches[micro]
-    row, end = n // batch.view_weight.shape[1], int(batch.steps.end[n])
+    row, s = divmod(n, batch.view_weight.shape[1])
+    end = int(batch.steps.place[row, np.flatnonzero(batch.view_weight[row, s])[-1]])
     seen = [k for k in range(end + 1) if batch.tokens.visible_until[row, k] > end]
     return batch.tokens.tokens[row, seen].tolist()
 
