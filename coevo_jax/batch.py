@@ -47,7 +47,8 @@ class Reinforcement:
 class Steps:
     """What a discriminator sees of a microbatch's views, each of which is a step: one turn of an episode.
 
-    The tokens of the turn are those that `view_weight` is above 0 for. The optimizer step's denominators are folded into the weights, which are 0 for the steps of the other side.
+    The tokens of the turn are those that `view_weight` is above 0 for. The denominators of the optimizer step
+    are folded into the weights, which are 0 for the steps of the other side.
     """
 
     place: Array  # int32 [B, K], place in the row of each scored token; 0 is padding

@@ -33,9 +33,9 @@ class JudgeConfig(StrictModel):
     warmup_fraction: float = Field(default=0.1, ge=0, lt=1)
     """Share of the steps with linear warm-up, in every phase anew."""
     read: Read = "end"
-    """The state that its head reads: that of the turn's last token, as reward models have it, or the mean over
-    the turn's tokens. Inferred. A small model from scratch knows nothing of an action any more at the token
-    that ends it, for what follows is always the same: there, only the mean tells sides apart."""
+    """The state that its head reads: that of the turn's last token, as reward models have it, or the mean
+    over the turn's tokens. Inferred. A small model from scratch knows little of an action at the token that
+    ends it, for what follows is always the same: there, the mean tells sides apart much sooner."""
     epochs: int = Field(default=1, ge=1)
     """Passes over the own steps of a phase, batch.step_episodes of them a step. With 1, and one pass of the
     agent over what is reinforced, there is one step of the discriminator for each of the agent's, which is

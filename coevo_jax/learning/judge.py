@@ -1,8 +1,8 @@
 """A discriminator of steps: a backbone and a scalar head that tell an expert's turns from an agent's own.
 
 Its parameters are a tree of their own, {"backbone": what an agent has, "head": models.scalar_head's}.
-D(s, a) is the sigmoid of the head on the backbone's last state at the last token of the turn a, or its mean over
-the turn's tokens; s is what stands before the turn.
+D(s, a) is the sigmoid of the head on the backbone's last state at the last token of the turn a, or on the
+mean over the turn's tokens; s is what stands before the turn.
 
 Legend: B rows, T tokens a row, K scored tokens a row, S views a row, N = B * S views, D hidden.
 """
