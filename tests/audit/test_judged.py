@@ -33,7 +33,7 @@ OPTIONS = (
     "batch.views_per_row=12",
     "agents.target.epochs=1",
 )
-INVERSE = ("recipe=stepagent-inverse", *OPTIONS, "agents.failure=null")
+INVERSE = ("recipe=stepagent-inverse", *OPTIONS)
 TIED = ("agents.target.reference=warm_start", "agents.target.surrogate.kl=0.1")
 JUDGE, LEARN = "round-01/judge_judged", "round-01/learn_target"
 FILE = "judgements/round-01-judged.json"
