@@ -9,6 +9,7 @@ from coevo_jax.envs.registry import ENVIRONMENTS
 from coevo_jax.run_folder.run import create_run
 from tests.audit.breaking import (
     assert_named_alone,
+    broken,
     collected,
     copy,
     edit_json,
@@ -95,15 +96,6 @@ EDITS = {}
 breaks = collected(EDITS)
 
 
-@breaks(f"plan/{JUDGE}", f"judgements/{JUDGE}", f"reinforced/{LEARN}", f"loss/{LEARN}")
-def another_logit(run):
-    def edit(content):
-        own = next(one for one in content["steps"] if one["source"] == "own")
-        own["logit"] += 1.0
-
-    edit_json(run, FILE, edit)
-
-
 @breaks(f"plan/{JUDGE}")
 def another_probability(run):
     edit_json(run, FILE, lambda content: content["steps"][0].update(probability=0.9))
@@ -145,6 +137,17 @@ def test_what_is_broken_is_named_alone(name, whole, tmp_path):
     edited = copy(whole, tmp_path)
     edit(edited)
     assert_named_alone(edited, names)
+
+
+def test_another_logit_breaks_all_that_follows_from_it(whole, tmp_path):
+    def edit(content):
+        own = next(one for one in content["steps"] if one["source"] == "own")
+        own["logit"] += 1.0
+
+    edited = copy(whole, tmp_path)
+    edit_json(edited, FILE, edit)
+    named = {f"plan/{JUDGE}", f"judgements/{JUDGE}", f"reinforced/{LEARN}"}
+    assert named <= set(broken(edited)) <= {*named, f"loss/{LEARN}"}  # the step may be in the first one
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
