@@ -44,6 +44,19 @@ class Reinforcement:
 
 
 @struct.dataclass
+class Steps:
+    """What a discriminator sees of a microbatch's views, each of which is a step: one turn of an episode.
+
+    The tokens of the turn are those that `view_weight` is above 0 for. The denominators of the optimizer step
+    are folded into the weights, which are 0 for the steps of the other side.
+    """
+
+    place: Array  # int32 [B, K], place in the row of each scored token; 0 is padding
+    expert: Array  # float32 [N]: weight of an expert's step
+    own: Array  # float32 [N]: weight of an agent's own step
+
+
+@struct.dataclass
 class PreferenceBatch:
     """One microbatch. All denominators of its optimizer step are folded into the weights.
 
@@ -62,3 +75,4 @@ class PreferenceBatch:
     kind: Array  # int32 [P], number among the kinds of the agent's loss
     step_share: Array  # float32 []: 1 in an optimizer step's first microbatch, 0 in others: sums are a step's
     reinforcement: Reinforcement | None = None  # None where nothing is: the compiled programs are the same
+    steps: Steps | None = None  # None where no discriminator learns

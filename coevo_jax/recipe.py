@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from coevo_jax.config.adapt import AdaptOptions
 from coevo_jax.config.hints import HintOptions
+from coevo_jax.config.judge import JudgeOptions
 from coevo_jax.config.options import Config
 from coevo_jax.config.recipe import (
     AskOptions,
@@ -11,6 +12,7 @@ from coevo_jax.config.recipe import (
     BranchOptions,
     BranchPhase,
     ExplorePhase,
+    JudgePhase,
     LearnOptions,
     LearnPhase,
     lead_of,
@@ -34,6 +36,7 @@ class Phase:
     branching: BranchOptions | None = None  # from where a phase plays on that does not begin at tasks' starts
     asking: AskOptions | None = None  # what a phase asks
     adapting: AdaptOptions | None = None  # how weights follow the episodes of an evaluation
+    judging: JudgeOptions | None = None  # what a discriminator judges
 
     def seed(self, root: int) -> int:
         """Seed of the host's randomness in this phase."""
@@ -41,8 +44,12 @@ class Phase:
 
     @property
     def stem(self) -> str:
-        """Name of the files that a learning or an adaptation writes, such as "round-01-target"."""
-        return f"round-{self.round:02d}-{self.name.rpartition('/')[2].partition('_')[2]}"
+        """Name of the files that a learning or an adaptation writes, such as "round-01-target".
+
+        A judge's has a sign that no learning's has: "round-01-judge-rewards".
+        """
+        judge = "judge-" if self.judging is not None else ""
+        return f"round-{self.round:02d}-{judge}{self.name.rpartition('/')[2].partition('_')[2]}"
 
 
 def schedule(config: Config) -> tuple[Phase, ...]:
@@ -62,7 +69,7 @@ def schedule(config: Config) -> tuple[Phase, ...]:
     rounds = []
     for number in range(1, config.rounds + 1):
         for phase in config.recipe:
-            mark, hints, learning, branching, asking, adapting = "", None, None, None, None, None
+            mark, hints, learning, branching, asking, judging, adapting = "", *[None] * 6
             if isinstance(phase, ExplorePhase):
                 kind, collection, mark = "explore", phase.explore.collection, phase.explore.mark
                 hints = phase.explore.hints
@@ -70,6 +77,8 @@ def schedule(config: Config) -> tuple[Phase, ...]:
                 kind, collection, branching = "branch", phase.branch.into, phase.branch
             elif isinstance(phase, AskPhase):
                 kind, collection, asking = "ask", phase.ask.into, phase.ask
+            elif isinstance(phase, JudgePhase):
+                kind, collection, judging = "judge", phase.judge.into, phase.judge
             elif isinstance(phase, LearnPhase):
                 kind, collection, learning = "learn", "", phase.learn
             else:
@@ -89,6 +98,7 @@ def schedule(config: Config) -> tuple[Phase, ...]:
                     branching=branching,
                     asking=asking,
                     adapting=adapting,
+                    judging=judging,
                 )
             )
     return (*opening, *rounds)

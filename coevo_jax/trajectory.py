@@ -94,6 +94,8 @@ class Trajectory:
     # The actions that were suggested before its turns (`methods.hints`), "" for none; () where none was.
     # They stand in the tokens alone, in neither the prompt nor the observations.
     hints: tuple[str, ...] = ()
+    # A discriminator's logit for each turn, above 0 for an expert's; None where it judged none, () for none.
+    judged: tuple[float | None, ...] = ()
 
     @property
     def finished(self) -> bool:

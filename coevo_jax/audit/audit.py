@@ -10,6 +10,7 @@ from coevo_jax.audit.check import NO_DERIVATION, Check
 from coevo_jax.audit.draws import draw_checks
 from coevo_jax.audit.forward import Agents
 from coevo_jax.audit.hints import hint_check
+from coevo_jax.audit.judged import judged_check
 from coevo_jax.audit.numbers import number_checks
 from coevo_jax.audit.opening import SCORED
 from coevo_jax.audit.order import Phase, finished
@@ -49,6 +50,8 @@ def run_audit(folder: Path, scored: int | None = SCORED) -> Iterator[Check]:
     for phase in finished(files, "explore"):
         yield from budget_checks(files, phase)
     pairs: list[Entry] = []
+    for phase in finished(files, "judge"):
+        yield from judged_check(files, phase, agents, scored)
     for phase in finished(files, "warm_start", "learn"):
         if phase.kind == "learn":
             yield pair_check(files, phase)

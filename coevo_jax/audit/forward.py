@@ -4,7 +4,7 @@ Nothing of how the run scored is taken over: no packing, no sharing, no cache, n
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
@@ -18,6 +18,7 @@ import orbax.checkpoint as ocp
 from jax.sharding import SingleDeviceSharding
 
 from coevo_jax.audit.check import NotCheckable
+from coevo_jax.audit.order import lead_in
 from coevo_jax.audit.reading import RunFiles
 from coevo_jax.audit.whose import checkpoint_folder
 from coevo_jax.config.options import ModelConfig
@@ -30,6 +31,7 @@ CHUNK = 64  # places whose logits are in memory at a time
 LOGITS = 1 << 24  # numbers among those
 ROWS = 16
 BASE = "base"  # what a checkpoint holds beside agents, under adapters
+JUDGE = "step-judge"  # the discriminator, where the recipe has one
 COUNTS = ("step", "count")  # of an agent's state: its optimizer steps, and those of Adam
 
 T = TypeVar("T")
@@ -73,6 +75,22 @@ class Agents:
         frozen = self._base if self._adapted(number) else {}
         return self._model if frozen else plain(self._model), model_variables(params, frozen)
 
+    def judge(self, number: int) -> tuple[Transformer, Any, Mapping[str, np.ndarray] | None]:
+        """The discriminator of a checkpoint: its model, its backbone's variables, and its head.
+
+        The head is None where a run began with the warm start of another recipe: the discriminator is then
+        what that trained, undecided everywhere.
+
+        Raises:
+          NotCheckable: the checkpoint is gone.
+        """
+        if not self.has(number) or (checkpoint_folder(self.files, number) / JUDGE).is_dir():
+            params = self._load(number, JUDGE)
+            frozen = self._base if self._adapted(number) else {}
+            model = self._model if frozen else plain(self._model)
+            return model, model_variables(params["backbone"], frozen), params["head"]
+        return *self.loaded(number, lead_in(self.files.config)), None
+
     def steps_taken(self, number: int, agent: str) -> tuple[int, int]:
         """Optimizer steps of a checkpoint's agent since the run began, and those that Adam has counted."""
         agent = self._stored(number, agent)
@@ -97,7 +115,7 @@ class Agents:
         if number != shared or not folder.is_dir() or (folder / agent).is_dir():
             return agent
         names = sorted(path.name for path in folder.iterdir() if path.is_dir())
-        return next((name for name in names if name != BASE and name[0] not in "._"), agent)
+        return next((name for name in names if name not in (BASE, JUDGE) and name[0] not in "._"), agent)
 
     def has(self, number: int) -> bool:
         return (checkpoint_folder(self.files, number)).is_dir()

@@ -17,6 +17,7 @@ from coevo_jax.config.adapt import AdaptOptions
 from coevo_jax.config.agents import AgentConfig
 from coevo_jax.config.beside import BesideOptions
 from coevo_jax.config.hints import HintOptions
+from coevo_jax.config.judge import JudgeOptions
 from coevo_jax.config.options import Config
 from coevo_jax.config.recipe import (
     AskOptions,
@@ -24,6 +25,7 @@ from coevo_jax.config.recipe import (
     BranchOptions,
     BranchPhase,
     ExplorePhase,
+    JudgePhase,
     KindWeights,
     LearnPhase,
     PairSource,
@@ -40,7 +42,7 @@ class Phase:
     """A phase of a run, as the audit derives it from the recipe."""
 
     name: str
-    kind: Literal["prepare", "warm_start", "explore", "branch", "ask", "learn", "evaluate"]
+    kind: Literal["prepare", "warm_start", "explore", "branch", "ask", "judge", "learn", "evaluate"]
     agent: str
     round: int = 0
     collection: str = ""  # what the shards of a phase that plays are called
@@ -52,6 +54,7 @@ class Phase:
     asking: AskOptions | None = field(default=None, compare=False)  # what is asked
     beside: BesideOptions | None = field(default=None, compare=False)  # of a learning on mixed logits
     adapting: AdaptOptions | None = field(default=None, compare=False)  # of an evaluation that learns
+    judging: JudgeOptions | None = field(default=None, compare=False)  # what a discriminator judges
 
     @property
     def plan(self) -> str:
@@ -71,6 +74,11 @@ class Phase:
     def adaptation(self) -> str:
         """The path of what each step of an evaluation that learns saw and believed."""
         return f"adaptations/round-{self.round:02d}-{self.collection.removeprefix('eval-')}.jsonl"
+
+    @property
+    def judgements(self) -> str:
+        """The path of what the discriminator thinks of each step."""
+        return f"judgements/round-{self.round:02d}-{self.collection}.json"
 
     @property
     def stem(self) -> str:
@@ -102,7 +110,8 @@ def kind_of(source: PairSource) -> str:
 
 def agents_in(config: Config) -> Sequence[str]:
     """Everybody whom the recipe names, in its order."""
-    named = [phase.agent for phase in (_in_round(1, one) for one in config.recipe)]
+    phases = (_in_round(1, one) for one in config.recipe)
+    named = [phase.agent for phase in phases if phase.kind != "judge"]  # which is no agent
     return list(dict.fromkeys(named)) or [ALONE]
 
 
@@ -156,6 +165,17 @@ def _in_round(number: int, phase: RecipePhase) -> Phase:
             agent=phase.ask.agent,
             collection=into,
             asking=phase.ask,
+        )
+    if isinstance(phase, JudgePhase):
+        into = phase.judge.into
+        return Phase(
+            name=f"round-{number:02d}/judge_{into}",
+            kind="judge",
+            round=number,
+            agent="judge",
+            collection=into,
+            learning=f"judge-{into}",
+            judging=phase.judge,
         )
     if isinstance(phase, LearnPhase):
         agent, learning = phase.learn.agent, phase.learn.name or phase.learn.agent

@@ -33,7 +33,7 @@ def reinforced_check(files: RunFiles, phase: Phase) -> Check:
 def _problems(files: RunFiles, phase: Phase, told: list[str]) -> Iterator[str]:
     yielded = derive_reinforced(files, phase)
     for one in yielded:
-        turns = sum(len(item.advantages) for item in one.learned)
+        turns = sum(len(item.advantages) - item.first for item in one.learned)
         told.append(f"{len(one.learned)} trajectories of {one.source.reinforce}, {turns} turns")
     yield from count_problems(files, phase, yielded)
     if files.records[phase.name]["position"]:
@@ -58,16 +58,17 @@ def plan_problems(path: str, course: StepPlan) -> Iterator[str]:
             yield from _view_problems(where, view, side, credit, weights[view["trajectory"]], reduction)
             seen[view["trajectory"]] += 1
     for number in credits:
-        wanted = int(course.usable[number])
+        left = not credits[number].first or len(turns_of(sides[number], credits[number].first))
+        wanted = int(course.usable[number] and bool(left))
         yield from differs(f"{path}: {sides[number].episode.name}: times an epoch", seen[number], wanted)
 
 
 def _view_problems(
     where: str, view: Mapping[str, Any], side: Side, credit: Reinforced, weight: float, reduction: str
 ) -> Iterator[str]:
-    advantages = credit.advantages[turns_of(side)].astype(np.float32).tolist()
+    advantages = credit.advantages[turns_of(side, credit.first)].astype(np.float32).tolist()
     runs = [(value, len(list(run))) for value, run in groupby(advantages)]
-    total = float(own_weights(side, reduction).sum())
+    total = float(own_weights(side, reduction, credit.first).sum())
     found = view.get("advantages", [])
     yield from differs(f"{where}: trained tokens", view["tokens"], len(advantages))
     yield from far(f"{where}: weights of its tokens", view["weight"], total, ROUNDING * total)
@@ -100,8 +101,8 @@ def count_problems(files: RunFiles, phase: Phase, yielded: Sequence[Yielded]) ->
 
 
 def _counts(one: Yielded) -> dict[str, Any]:
-    values = np.concatenate([np.zeros(0), *(item.advantages for item in one.found)])
-    sizes = np.concatenate([np.zeros(0), *(item.sizes for item in one.found)])
+    values = np.concatenate([np.zeros(0), *(item.advantages[item.first :] for item in one.found)])
+    sizes = np.concatenate([np.zeros(0), *(item.sizes[item.first :] for item in one.found)])
     counts = {
         "source": one.source.reinforce,
         "learned": len(one.learned),

@@ -9,6 +9,7 @@ from coevo_jax.audit.reading import Episode, RunFiles, read_episodes
 from coevo_jax.audit.rendering import Rendering, open_rendering
 from coevo_jax.audit.sides import Side
 from coevo_jax.audit.whose import tasks_in
+from coevo_jax.config.judge import JudgeOptions
 from coevo_jax.config.recipe import AskOptions, BranchOptions, ImitationSource, PairSource
 
 COLUMNS = ("tokens", "agent_mask", "prompt", "turns")
@@ -55,7 +56,9 @@ class Round:
         """What reads the actions that an answer of the run's environment lists."""
         return tasks_in(self._files).read_offers()
 
-    def played(self, source: PairSource | ImitationSource | BranchOptions | AskOptions) -> list[list[Side]]:
+    def played(
+        self, source: PairSource | ImitationSource | BranchOptions | AskOptions | JudgeOptions
+    ) -> list[list[Side]]:
         """The collections that a source names, in its order."""
         return [self._collection(name) for name in source.of]
 

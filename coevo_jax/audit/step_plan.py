@@ -97,8 +97,10 @@ class StepPlan:
     def weighed(self, side: int, turns: Turns = None) -> Weighed:
         """A side as imitation is to see it, by the weights of its turns; or as reinforcement is."""
         if side in self.reinforced:
-            weights = own_weights(self.sides[side], self.config.surrogate.reduction)
-            return Weighed(side=side, weights=weights, tokens=len(weights))
+            first, own = self.reinforced[side].first, turns_of_tokens(self.sides[side])
+            weights = np.zeros(len(own))
+            weights[own >= first] = own_weights(self.sides[side], self.config.surrogate.reduction, first)
+            return Weighed(side=side, weights=weights, tokens=int(np.count_nonzero(own >= first)))
         if (side, turns) not in self._seen:
             self._seen[side, turns] = weigh(side, self.sides[side], self.config.turn_discount, turns)
         return self._seen[side, turns]

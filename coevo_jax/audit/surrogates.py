@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from coevo_jax.audit.forward import Agents
-from coevo_jax.audit.reinforced import own_weights, step_weights, turns_of
-from coevo_jax.audit.rows import trained_places
+from coevo_jax.audit.reinforced import own_weights, places_of, step_weights, turns_of
 from coevo_jax.audit.step_plan import StepPlan
 
 
@@ -40,16 +39,19 @@ def surrogate_metrics(
         return {"loss/surrogate": 0.0} | ({"loss/kl": 0.0} if config.kl else {})
     sides = {number: course.sides[number] for number in numbers}
     factors = step_weights(sides, course.reinforced, config.reduction)
-    weights = np.concatenate([factors[n] * own_weights(sides[n], config.reduction) for n in numbers])
-    advantages = np.concatenate([course.reinforced[n].advantages[turns_of(sides[n])] for n in numbers])
-    stored = np.concatenate([sides[n].episode.logps[trained_places(sides[n])] for n in numbers])
+    first = {number: course.reinforced[number].first for number in numbers}
+    places = {number: places_of(sides[number], first[number]) for number in numbers}
+    weights = np.concatenate(
+        [factors[n] * own_weights(sides[n], config.reduction, first[n]) for n in numbers]
+    )
+    turns = {number: turns_of(sides[number], first[number]) for number in numbers}
+    advantages = np.concatenate([course.reinforced[n].advantages[turns[n]] for n in numbers])
+    stored = np.concatenate([sides[n].episode.logps[places[n]] for n in numbers])
 
     def logps(number: int, agent: str) -> np.ndarray:
         rows = [sides[n].episode.tokens[: sides[n].length] for n in numbers]
         scored = agents.score(number, agent, rows)
-        return np.concatenate(
-            [one.logps[trained_places(sides[n])] for one, n in zip(scored, numbers, strict=True)]
-        )
+        return np.concatenate([one.logps[places[n]] for one, n in zip(scored, numbers, strict=True)])
 
     now = logps(*policy)
     ratio = np.exp(now - stored)

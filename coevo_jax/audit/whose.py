@@ -93,12 +93,12 @@ def chain_problems(files: RunFiles) -> Iterator[str]:
     newest = None
     for name, record in files.records.items():
         records, kind = record["records"], name.rpartition("/")[2].partition("_")[0]
-        if kind in ("explore", "branch", "ask", "evaluate", "learn"):
-            key = "began_with" if kind == "learn" else "checkpoint"
+        if kind in ("explore", "branch", "ask", "evaluate", "judge", "learn"):
+            key = "began_with" if kind in ("judge", "learn") else "checkpoint"
             if key not in records:
                 raise NotCheckable(f"{name} records no {key}: made by an earlier version")
             yield from differs(f"{name}: {key}", records[key], newest)
-        if kind in ("warm", "learn") and "checkpoint" in records:
+        if kind in ("warm", "judge", "learn") and "checkpoint" in records:
             if newest is not None and not records["checkpoint"] > newest:
                 yield f"{name}: checkpoint: found {records['checkpoint']}, expected one after {newest}"
             newest = records["checkpoint"]

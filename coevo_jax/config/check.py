@@ -19,6 +19,7 @@ from coevo_jax.config.recipe import (
     BranchPhase,
     agents_of,
     explorations_of,
+    judgings_of,
     lead_of,
     learnings_of,
     together_of,
@@ -252,6 +253,8 @@ def _budget(config: Config) -> Iterator[str]:
     explorations = explorations_of(config.recipe)
     if "explored_tokens" in asked and len(explorations) != 1:
         yield f"budget.explored_tokens: found {len(explorations)} explorations a round, expected one"
+    for phase in judgings_of(config.recipe) if "learned_tokens" in asked else ():
+        yield f"budget.learned_tokens: found {phase.name} in the recipe, whose tokens no budget holds back"
     others = [phase for phase in config.recipe if isinstance(phase, BranchPhase | AskPhase)]
     for phase in others if "explored_tokens" in asked else ():
         yield f"budget.explored_tokens: found {phase.name} in the recipe, whose tokens no budget holds back"

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import create_model
 
 from coevo_jax.config.check_branches import AT_FAILURES, check_branches
+from coevo_jax.config.check_judge import check_judge
 from coevo_jax.config.check_search import check_search
 from coevo_jax.config.options import Config
 from coevo_jax.config.recipe import (
@@ -15,6 +16,7 @@ from coevo_jax.config.recipe import (
     BranchOptions,
     BranchPhase,
     EvaluatePhase,
+    JudgePhase,
     LearnPhase,
     PairSource,
     RecipePhase,
@@ -25,6 +27,7 @@ from coevo_jax.config.recipe import (
     filled_by,
     lead_of,
     learners_of,
+    players_of,
 )
 from coevo_jax.config.strict import ConfigError, StrictModel, closest, nearest, validate
 from coevo_jax.methods.table import ALSO_OF, BUILDERS, MADE_OF, builder_options, find_builder
@@ -36,6 +39,7 @@ AMONG_PLAYED = (
 )
 Built = Source | BranchOptions | AskOptions
 """What names a builder."""
+UNPLAYED = ("ask", "judge")  # phases whose collections nobody played in an environment
 RESERVED = ("expert", "imported", "base")  # names of what is neither an agent nor played by one
 
 
@@ -61,6 +65,7 @@ def check_recipe(config: Config) -> Iterator[str]:
     if config.rounds > 0:
         yield from _too_few(config)
     yield from _others_wrote(config)
+    yield from check_judge(config)
 
 
 def _names(config: Config) -> Iterator[str]:
@@ -77,14 +82,14 @@ def _names(config: Config) -> Iterator[str]:
     for name in dict.fromkeys([*agents, *collections]):
         if name in RESERVED:
             yield f"recipe: the name {name} is taken; expected another one than {', '.join(RESERVED)}"
-    players = {phase.agent for phase in phases if filled_by(phase)}
+    players = players_of(phases)
     evaluated = {phase.agent for phase in phases if isinstance(phase, EvaluatePhase)}
     learners = learners_of(phases)
     for agent in agents:
         near = closest(agent, [other for other in agents if other != agent])
         if agent not in players and agent not in learners:
             yield f"recipe: the agent {agent} is evaluated, but no phase lets it play or learn{near}"
-        elif agent not in players | evaluated:
+        elif agent not in {*players, *evaluated}:
             yield f"recipe: the agent {agent} learns, but no phase lets it play{near}"
     if lead_of(phases) not in learners:
         yield f"recipe: the agent {lead_of(phases)}, the first one that it names, learns nothing"
@@ -100,19 +105,26 @@ def _collections(config: Config) -> Iterator[str]:
     played: list[str] = []
     later = [name for phase in phases if (name := filled_by(phase))]
     for phase in phases:
-        for source in _built_in(phase):
-            for name in source.of:
-                where = f"recipe.{phase.name}.{source.label}.of"
+        for label, names in _named_in(phase):
+            for name in names:
+                where = f"recipe.{phase.name}{label}.of"
                 if name in played:
                     continue
                 if name in later:
                     yield f"{where}: {name} is learned from before it is played"
                 else:
                     yield f"{where}: no phase plays {name}{nearest(name, later)}"
-            for name in dict.fromkeys(name for name in source.of if source.of.count(name) > 1):
-                yield f"recipe.{phase.name}.{source.label}.of: {name} stands twice"
+            for name in dict.fromkeys(name for name in names if names.count(name) > 1):
+                yield f"recipe.{phase.name}{label}.of: {name} stands twice"
         if filled := filled_by(phase):
             played.append(filled)
+
+
+def _named_in(phase: RecipePhase) -> list[tuple[str, tuple[str, ...]]]:
+    """The collections that a phase names, by what names them."""
+    if isinstance(phase, JudgePhase):
+        return [("", phase.judge.of)]
+    return [(f".{source.label}", source.of) for source in _built_in(phase)]
 
 
 def _built_in(phase: RecipePhase) -> tuple[Built, ...]:
@@ -198,8 +210,9 @@ def _other_kinds(config: Config) -> Iterator[str]:
                 yield f"{where}.of: {name} leaves failures, expected branches of expert_turns"
             if needed is not None and kind not in (needed, None):
                 yield f"{where}.of: {kind} plays into {name}, of which it makes nothing; expected {needed}"
-            elif needed is None and kind == "ask" and not own and ALSO_OF.get(source.builder) != kind:
-                yield f"{where}.of: {name} are answers, of which it makes nothing; expected what was played"
+            elif needed is None and kind in UNPLAYED and not own and ALSO_OF.get(source.builder) != kind:
+                what = "are answers" if kind == "ask" else "are judged"
+                yield f"{where}.of: {name} {what}, of which it makes nothing; expected what was played"
 
 
 def _too_few(config: Config) -> Iterator[str]:

@@ -17,9 +17,10 @@ from coevo_jax.config.idle_playing import (
     other_temperatures,
     plays_alone,
 )
+from coevo_jax.config.judge import JudgeConfig
 from coevo_jax.config.options import Config
 from coevo_jax.config.origin import Origin
-from coevo_jax.config.recipe import PairSource, lead_of, learnings_of
+from coevo_jax.config.recipe import PairSource, judgings_of, lead_of, learnings_of
 from coevo_jax.config.reinforced import no_credit, no_lone_reinforcement, no_reinforcement, tied
 from coevo_jax.config.strict import StrictModel
 
@@ -175,6 +176,10 @@ def _learns_once(config: Config, name: str) -> str:
     return "it learns once, right after the warm start" if once else ""
 
 
+def _no_judge(config: Config, _: str) -> str:
+    return "" if judgings_of(config.recipe) else "the recipe has no phase that judges"
+
+
 def _steps_by_budget(config: Config, name: str) -> str:
     budget = config.budget
     asked = budget.learned_tokens is not None or "learned_tokens" in budget.match
@@ -275,6 +280,7 @@ _PREFERENCE = _of_agents(
 )
 _REFERENCE = _of_agents("reference", "reference_every")
 _SURROGATE = _of_agents(*(f"surrogate.{name}" for name in SurrogateConfig.model_fields))
+_JUDGE = tuple(f"judge.{name}" for name in JudgeConfig.model_fields)
 _TERMS = (*_PREFERENCE, *_REFERENCE, *_SURROGATE)
 _LEARNING = _of_agents(
     *("max_pairs_per_kind", "pairs_kept", "sft_reduction", "turn_discount"),
@@ -285,7 +291,9 @@ _LLAMA3 = tuple(
 )
 
 RULES = (
-    Rule(("rollout.server", *_EXPLORE, *_BUDGET, *_TERMS, *_LEARNING), ("rounds",), _no_rounds),
+    Rule(("rollout.server", *_EXPLORE, *_BUDGET, *_TERMS, *_LEARNING, *_JUDGE), ("rounds",), _no_rounds),
+    Rule(_JUDGE, ("recipe",), _no_judge),
+    Rule(("judge.learning_rate",), ("rounds",), _surplus("judge.learning_rate")),
     Rule(("batch.pairs", "batch.step_pairs", "batch.step_episodes"), ("rounds",), _no_rounds),
     Rule(("model.lora",), ("rounds", "model.lora.warm_start"), _no_adapter),
     Rule(("explore.top_p", "explore.top_k", "explore.min_p"), ("explore.temperature",), greedy),

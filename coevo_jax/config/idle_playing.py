@@ -5,7 +5,7 @@ from coevo_jax.config.recipe import (
     AskPhase,
     BranchPhase,
     explorations_of,
-    filled_by,
+    players_of,
     together_of,
 )
 from coevo_jax.config.strict import nearest
@@ -23,7 +23,7 @@ def no_exploration(config: Config, _: str) -> str:
 
 def never_plays(config: Config, name: str) -> str:
     """No server is asked for the turns of such an agent."""
-    players = tuple(dict.fromkeys(phase.agent for phase in config.recipe if filled_by(phase)))
+    players = players_of(config.recipe)
     return "" if name in players else f"no such agent plays{nearest(name, players)}"
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import Field
 
 from coevo_jax.config.agents import AgentConfig
+from coevo_jax.config.judge import JudgeConfig
 from coevo_jax.config.recipe import Recipe
 from coevo_jax.config.strict import StrictModel
 
@@ -362,6 +363,7 @@ class Config(StrictModel):
     rollout: RolloutConfig = RolloutConfig()
     agents: dict[str, AgentConfig] = Field(default={})
     """How the recipe's agents learn, by their names; those it does not name have the defaults."""
+    judge: JudgeConfig = JudgeConfig()
     budget: BudgetConfig = BudgetConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()

@@ -3,6 +3,7 @@
     - explore: {agent: target, into: tried}       an agent plays the round's tasks
     - branch:  {agent: target, of: tried, ...}    an agent plays on from the middle of episodes
     - ask:     {agent: target, of: tried, ...}    an agent answers questions about episodes
+    - judge:   {of: tried, into: judged}          a discriminator learns to tell episodes' turns from experts'
     - learn:   {agent: target, sources: [...]}    an agent learns from what builders make of collections
     - evaluate: {agent: target}                   an agent plays held-out tasks
 
@@ -17,6 +18,7 @@ from pydantic import Discriminator, Field, Tag
 from coevo_jax.config.adapt import AdaptOptions
 from coevo_jax.config.beside import BesideOptions
 from coevo_jax.config.hints import HintOptions
+from coevo_jax.config.judge import JUDGE, JudgeOptions
 from coevo_jax.config.recipe_built import AskOptions, BranchOptions, Built, Name, builder_name
 from coevo_jax.config.strict import StrictModel
 
@@ -228,6 +230,21 @@ class AskPhase(StrictModel):
         return f"ask_{self.ask.into}"
 
 
+class JudgePhase(StrictModel):
+    """A phase of a recipe in which the discriminator learns, and judges."""
+
+    judge: JudgeOptions
+
+    @property
+    def agent(self) -> str:
+        """Who learns, in logs: no agent, for it plays nothing."""
+        return JUDGE
+
+    @property
+    def name(self) -> str:
+        return f"judge_{self.judge.into}"
+
+
 class LearnPhase(StrictModel):
     """A phase of a recipe in which an agent learns."""
 
@@ -260,6 +277,7 @@ RecipePhase = Annotated[
     Annotated[ExplorePhase, Tag("=ExplorePhase")]
     | Annotated[BranchPhase, Tag("=BranchPhase")]
     | Annotated[AskPhase, Tag("=AskPhase")]
+    | Annotated[JudgePhase, Tag("=JudgePhase")]
     | Annotated[LearnPhase, Tag("=LearnPhase")]
     | Annotated[EvaluatePhase, Tag("=EvaluatePhase")],
     _which(
@@ -267,18 +285,20 @@ RecipePhase = Annotated[
             "explore": "=ExplorePhase",
             "branch": "=BranchPhase",
             "ask": "=AskPhase",
+            "judge": "=JudgePhase",
             "learn": "=LearnPhase",
             "evaluate": "=EvaluatePhase",
         }
     ),
 ]
 Recipe = tuple[RecipePhase, ...]
-Kind = Literal["explore", "branch", "ask", "learn", "evaluate"]
+Kind = Literal["explore", "branch", "ask", "judge", "learn", "evaluate"]
 
 
 def agents_of(recipe: Recipe) -> tuple[str, ...]:
     """The agents that a recipe names, the lead first; the lead alone where it has no phases."""
-    return tuple(dict.fromkeys(phase.agent for phase in recipe)) or (LEAD,)
+    agents = (phase.agent for phase in recipe if not isinstance(phase, JudgePhase))
+    return tuple(dict.fromkeys(agents)) or (LEAD,)
 
 
 def lead_of(recipe: Recipe) -> str:
@@ -330,12 +350,25 @@ def branches_of(recipe: Recipe) -> tuple[BranchPhase, ...]:
     return tuple(phase for phase in recipe if isinstance(phase, BranchPhase))
 
 
+def judgings_of(recipe: Recipe) -> tuple[JudgePhase, ...]:
+    """Every phase of a round in which the discriminator learns, in order; none where there is none."""
+    return tuple(phase for phase in recipe if isinstance(phase, JudgePhase))
+
+
+def players_of(recipe: Recipe) -> tuple[str, ...]:
+    """The agents that play into collections, in the order in which they first do."""
+    filling = (phase for phase in recipe if filled_by(phase) and not isinstance(phase, JudgePhase))
+    return tuple(dict.fromkeys(phase.agent for phase in filling))
+
+
 def filled_by(phase: RecipePhase) -> str | None:
     """The collection that a phase fills; None where it fills none."""
     if isinstance(phase, ExplorePhase):
         return phase.explore.collection
     if isinstance(phase, BranchPhase):
         return phase.branch.into
+    if isinstance(phase, JudgePhase):
+        return phase.judge.into
     return phase.ask.into if isinstance(phase, AskPhase) else None
 
 

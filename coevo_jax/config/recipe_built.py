@@ -14,10 +14,8 @@ def builder_name(name: str) -> str:
     return name.rpartition(":")[2]
 
 
-class Built(StrictModel):
-    """What a builder makes of collections."""
-
-    model_config = ConfigDict(extra="allow")  # the builder's options, which its own parameters check
+class OfCollections(StrictModel):
+    """What is made of collections: of one, by its name, or of several."""
 
     of: tuple[Name, ...] = ()
     """The collections that it is made of."""
@@ -26,6 +24,12 @@ class Built(StrictModel):
     @classmethod
     def _as_list(cls, found: Any) -> Any:
         return (found,) if isinstance(found, str) else tuple(found) if isinstance(found, list) else found
+
+
+class Built(OfCollections):
+    """What a builder makes of collections."""
+
+    model_config = ConfigDict(extra="allow")  # the builder's options, which its own parameters check
 
     @property
     def options(self) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from coevo_jax.config.strict import ConfigError, nearest
 
-KINDS = ("explore", "branch", "ask", "learn", "evaluate")
+KINDS = ("explore", "branch", "ask", "judge", "learn", "evaluate")
 NESTED = ("beside", "hints", "adapt")  # keys of a phase that have keys of their own
 
 

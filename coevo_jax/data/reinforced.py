@@ -18,6 +18,7 @@ class Credit:
 
     advantages: tuple[float, ...]  # one per turn
     weight: float = 1.0
+    first: int = 0  # turn from which on tokens are reinforced
 
 
 def add_reinforced(
@@ -30,11 +31,12 @@ def add_reinforced(
     agent, are left out.
 
     Args:
-      skip_zero: leave out trajectories of which every turn has the advantage 0, too.
+      skip_zero: leave out trajectories of which every reinforced turn has the advantage 0, too.
       where: who yielded them, for messages.
 
     Raises:
-      ConfigError: there is not one finite advantage for each turn.
+      ConfigError: there is not one finite advantage for each turn, or a turn is to be reinforced that was
+        played again.
     """
     trajectories, credits = list(pair_set.trajectories), {}
     for one in found:
@@ -47,21 +49,26 @@ def add_reinforced(
                 f"{where}: {name_of(trajectory)}: found the advantages {list(advantages)}, expected a finite "
                 f"number for each of its {turns} turns"
             )
-        if skip_zero and not any(advantages):
+        if not trajectory.first_own_turn <= one.first < turns:
+            raise ConfigError(
+                f"{where}: {name_of(trajectory)}: found turn {one.first} as the first one that is "
+                f"reinforced, expected one of its player's, from {trajectory.first_own_turn} to {turns - 1}"
+            )
+        if skip_zero and not any(advantages[one.first :]):
             continue
-        credits[len(trajectories)] = Credit(advantages=advantages, weight=weight)
+        credits[len(trajectories)] = Credit(advantages=advantages, weight=weight, first=one.first)
         trajectories.append(trajectory)
     return replace(pair_set, trajectories=tuple(trajectories)), credits
 
 
 def advantage_counts(found: Sequence[Reinforced]) -> dict[str, float]:
-    """What a builder yielded, for the record: trajectories, tasks, and statistics over all turns.
+    """What a builder yielded, for the record: trajectories, tasks, and statistics over all reinforced turns.
 
     `anchored` is the share of anchor groups in which more than one turn stands; of a builder without anchors
     there is none.
     """
-    values = np.array([value for one in found for value in one.advantages], np.float64)
-    sizes = np.array([size for one in found for size in one.anchor_sizes], np.float64)
+    values = np.array([value for one in found for value in one.advantages[one.first :]], np.float64)
+    sizes = np.array([size for one in found for size in one.anchor_sizes[one.first :]], np.float64)
     counts = {
         "count": len(found),
         "tasks": len({one.trajectory.task_id for one in found}),

@@ -43,7 +43,7 @@ def decayed(params: Params) -> Params:
 
     def is_matrix(path: tuple[Any, ...], _: Any) -> bool:
         name = path[-1].key
-        return name != "scale" and not name.endswith("_bias")
+        return name not in ("scale", "bias") and not name.endswith("_bias")
 
     return jax.tree_util.tree_map_with_path(is_matrix, params)
 

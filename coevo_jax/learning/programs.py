@@ -5,9 +5,10 @@ from dataclasses import dataclass, replace
 from jax.sharding import Mesh
 
 from coevo_jax.config.options import Config
-from coevo_jax.config.recipe import LearnOptions, lead_of, learnings_of
+from coevo_jax.config.recipe import LearnOptions, judgings_of, lead_of, learnings_of
 from coevo_jax.learning.adapt_step import AdaptStep, jit_adapt_step
 from coevo_jax.learning.agent_loss import agent_losses
+from coevo_jax.learning.judge import Judging, make_judging
 from coevo_jax.learning.mixed_step import NO_PAIRS, Mixing, jit_entropies, jit_mixed_step
 from coevo_jax.learning.objective import AgentLoss
 from coevo_jax.learning.optimizer import make_optimizer
@@ -33,6 +34,7 @@ class Learning:
     mixed: dict[Mixing, StepPrograms]  # of learnings with a weak model beside the policy
     entropies: ScoreStep  # mean entropies of views
     adapt: AdaptStep  # of evaluations whose agent learns from its test episodes
+    judging: Judging | None  # None where the recipe has no discriminator
 
 
 def make_learning(config: Config, vocab_size: int, mesh: Mesh) -> Learning:
@@ -63,7 +65,14 @@ def make_learning(config: Config, vocab_size: int, mesh: Mesh) -> Learning:
         mixed={one: jit_mixed_step(learner, alone, one, clip_norm, mesh) for one in mixings},
         entropies=jit_entropies(learner, mesh),
         adapt=jit_adapt_step(learner, mesh),
+        judging=_judging(config, learner, alone, mesh),
     )
+
+
+def _judging(config: Config, learner: Learner, alone: StepPrograms, mesh: Mesh) -> Judging | None:
+    if not judgings_of(config.recipe):
+        return None
+    return make_judging(learner, alone, mesh, read=config.judge.read)
 
 
 def mixing_of(learning: LearnOptions) -> Mixing:

@@ -279,4 +279,5 @@ def batch_shardings(mesh: Mesh) -> PreferenceBatch:
         kind=everywhere,
         step_share=everywhere,
         reinforcement=rows,  # of nothing where there is none
+        steps=rows,
     )

@@ -93,6 +93,7 @@ class Reinforced(NamedTuple):
     trajectory: Trajectory
     advantages: tuple[float, ...]  # one per turn
     anchor_sizes: tuple[int, ...] = ()  # per turn, how many turns were compared with each other; () for none
+    first: int = 0  # turn from which on it is reinforced: those before it are not its player's
 
 
 def by_reward(one: Trajectory, other: Trajectory) -> Preference | None:

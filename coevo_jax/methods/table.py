@@ -12,6 +12,7 @@ from coevo_jax.methods.corrections import corrections, kept_corrections
 from coevo_jax.methods.expert_over import expert_over
 from coevo_jax.methods.expert_step_over import expert_step_over
 from coevo_jax.methods.imitation import experts, successes
+from coevo_jax.methods.judged_steps import judged_steps
 from coevo_jax.methods.marks import graded
 from coevo_jax.methods.material import Imitation, Noted, Preference, Reinforced
 from coevo_jax.methods.parting import expert_over_at_parting, success_over_failure_at_parting
@@ -57,6 +58,7 @@ IMITATION_BUILDERS: dict[str, ImitationBuilder] = {
 REINFORCE_BUILDERS: dict[str, ReinforceBuilder] = {
     "grpo": grpo,
     "gigpo": gigpo,
+    "judged_steps": judged_steps,
 }
 POINT_BUILDERS: dict[str, PointBuilder] = {
     "expert_turns": expert_turns,
@@ -77,6 +79,7 @@ MADE_OF: dict[tuple[str, str], str] = {
     ("question", "why_expert"): "branch",
     ("imitate", "reflections"): "ask",
     ("imitate", "kept_corrections"): "explore",
+    ("reinforce", "judged_steps"): "judge",
 }
 # The kind of phase that some builders make something of, beside what was played.
 ALSO_OF: dict[tuple[str, str], str] = {("imitate", "revisions"): "ask"}

@@ -14,11 +14,12 @@ import jax.numpy as jnp
 from coevo_jax.config.options import Config
 from coevo_jax.config.recipe import agents_of
 from coevo_jax.config.strict import ConfigError
+from coevo_jax.learning.judge import Judging
 from coevo_jax.learning.train_state import Agents, Learner, TrainState
 from coevo_jax.models.huggingface.load import load_params
 from coevo_jax.models.transformer import Params
 from coevo_jax.phases.world import World
-from coevo_jax.run_folder.checkpoint import BASE, WEAK, Checkpointer, stored_agents
+from coevo_jax.run_folder.checkpoint import BASE, JUDGE, WEAK, Checkpointer, stored_agents
 from coevo_jax.run_folder.manifest import Manifest, checkpoint_root
 from coevo_jax.run_folder.run import Run
 
@@ -41,13 +42,19 @@ def restore_agents(run: Run, world: World) -> Agents:
     # A run that was forked may begin with the checkpoint of a run of another recipe, whose agents all agree.
     stored = [name for name in names if name in found] or [found[0]]
     beside = [WEAK] if run.checkpoints.has_weak(number) else []  # a learning under way trains it
-    states = run.checkpoints.restore(number, dict.fromkeys([*stored, *beside], learner.abstract()))
+    abstract = dict.fromkeys([*stored, *beside], learner.abstract())
+    if world.judging is not None and run.checkpoints.has_judge(number):
+        abstract[JUDGE] = world.judging.learner.abstract()
+    states = run.checkpoints.restore(number, abstract)
     if names[0] not in states:
         states = {names[0]: states[stored[0]]}
     for name in names:
         if name not in states:
             states[name] = _copy_of(states[names[0]], learner)
-    return Agents(states={name: states[name] for name in (*names, *beside)}, frozen=frozen)
+    if world.judging is not None and JUDGE not in states and warm_started:
+        states[JUDGE] = _new_judge(world.judging, states[names[0]])  # the warm start is another recipe's
+    judge = [JUDGE] if JUDGE in states else []
+    return Agents(states={name: states[name] for name in (*names, *beside, *judge)}, frozen=frozen)
 
 
 def _initial_base(config: Config, learner: Learner) -> Params:
@@ -78,7 +85,14 @@ def leave_warm_start(run: Run, world: World, agents: Agents) -> Agents:
         frozen = trained.params
         trained = replace(world.learner.init(run.config.seed), step=trained.step)
     copies = {name: _copy_of(trained, world.learner) for name in others}
+    if world.judging is not None and run.config.rounds:
+        copies[JUDGE] = _new_judge(world.judging, trained)
     return Agents(states={lead: trained, **copies}, frozen=frozen)
+
+
+def _new_judge(judging: Judging, state: TrainState) -> TrainState:
+    """The discriminator as it begins: around a copy of what the warm start trained."""
+    return judging.learner.around(state.params, int(state.step))
 
 
 def _copy_of(state: TrainState, learner: Learner) -> TrainState:

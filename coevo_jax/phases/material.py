@@ -1,7 +1,10 @@
 """What builders are given: the collections that a round's earlier phases played, and the experts."""
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
+from pathlib import Path
 from typing import Any, TypeVar
 
 from coevo_jax.config.check_recipe import source_options
@@ -10,6 +13,7 @@ from coevo_jax.config.recipe import AskOptions, BranchOptions, Source, played_of
 from coevo_jax.envs.env import Task, error_test, offer_test
 from coevo_jax.methods.material import Material
 from coevo_jax.methods.table import find_builder
+from coevo_jax.methods.turns import turn_starts
 from coevo_jax.phases.world import World, tasks_of
 from coevo_jax.recipe import Phase, find_phase
 from coevo_jax.run_folder.collection import read_collection
@@ -49,11 +53,33 @@ def built(
 
 
 def read_round(run: Run, phase: Phase, name: str) -> list[Trajectory]:
-    """The round's committed collection of a name: what one agent played in one phase."""
+    """The round's committed collection of a name: what one agent played in one phase, or what was judged."""
     played = played_of(run.config.recipe)[name]
-    return read_collection(
-        run.folder, run.manifest, find_phase(run.config, f"round-{phase.round:02d}/{played}")
-    )
+    filling = find_phase(run.config, f"round-{phase.round:02d}/{played}")
+    if filling.judging is not None:
+        return _judged(run, filling)
+    return read_collection(run.folder, run.manifest, filling)
+
+
+def judgements_path(phase: Phase) -> Path:
+    """Where a phase that judges writes what the discriminator thinks, inside the run's folder."""
+    return Path("judgements") / f"round-{phase.round:02d}-{phase.collection}.json"
+
+
+def _judged(run: Run, phase: Phase) -> list[Trajectory]:
+    """The episodes that a phase judged, each with the discriminator's logit of its turns."""
+    assert phase.judging is not None
+    text = (run.folder / judgements_path(phase)).read_text(encoding="utf-8")
+    found: dict[tuple[str, str, int], dict[int, float]] = {}
+    for one in json.loads(text)["steps"]:
+        own = found.setdefault((one["source"], one["task_id"], one["sample"]), {})
+        own[one["turn"]] = one["logit"]
+    return [
+        replace(one, judged=tuple(logits.get(turn) for turn in range(len(turn_starts(one)))))
+        for name in phase.judging.of
+        for one in read_round(run, phase, name)
+        for logits in [found.get((one.collection, one.task_id, one.sample), {})]
+    ]
 
 
 def built_on_tasks(

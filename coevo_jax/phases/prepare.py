@@ -10,6 +10,7 @@ import numpy as np
 from coevo_jax.config.check import slice_bounds
 from coevo_jax.config.check_branches import needing_experts
 from coevo_jax.config.check_hints import hinting_phases
+from coevo_jax.config.check_judge import judges_experts
 from coevo_jax.config.options import Config
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.chat.format import chat_format
@@ -158,7 +159,9 @@ def _require_experts(config: Config, tasks: int, experts: Experts, imported: Exp
 
 def _require_explored_experts(config: Config, env: Env, experts: Experts) -> None:
     """Refuse a round without any expert where phases play from experts; say how many tasks have none."""
-    phases = [*needing_experts(config), *hinting_phases(config)] if config.rounds else []
+    phases = (
+        [*needing_experts(config), *hinting_phases(config), *judges_experts(config)] if config.rounds else []
+    )
     known = {expert.task_id for expert in experts.trajectories}
     for where in dict.fromkeys(config.explore.tasks) if phases else ():
         tasks = tasks_of(env, "train", where, "explore.tasks")

@@ -9,6 +9,7 @@ from coevo_jax.phases.evaluate import evaluate
 from coevo_jax.phases.explore import (
     explore,
 )
+from coevo_jax.phases.judge import judge
 from coevo_jax.phases.learn import learn
 from coevo_jax.phases.warm_start import warm_start
 from coevo_jax.phases.world import (
@@ -22,6 +23,7 @@ PHASES: dict[str, Callable[[Run, World, Agents, Phase], Agents]] = {
     "explore": explore,
     "branch": branch,
     "ask": ask,
+    "judge": judge,
     "learn": learn,
     "evaluate": evaluate,
 }

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from coevo_jax.batch import PreferenceBatch, Reinforcement, TokenBatch
+from coevo_jax.batch import PreferenceBatch, Reinforcement, Steps, TokenBatch
 from coevo_jax.config.options import BatchConfig
 from coevo_jax.learning.surrogate import Surrogate
 from coevo_jax.learning.train_step import batch_shardings
@@ -29,11 +29,14 @@ def array_bytes(leaf: jax.ShapeDtypeStruct) -> int:
     return size * leaf.dtype.itemsize
 
 
-def abstract_batch(config: BatchConfig, mesh: Mesh, surrogate: Surrogate | None = None) -> PreferenceBatch:
+def abstract_batch(
+    config: BatchConfig, mesh: Mesh, surrogate: Surrogate | None = None, *, judged: bool = False
+) -> PreferenceBatch:
     """A microbatch whose every token may be scored: pairs and demonstrations have the same arrays.
 
     Args:
       surrogate: of what is reinforced, which has arrays of its own; None where nothing is.
+      judged: its views are the steps of a discriminator.
     """
     rows, length, views = config.rows, config.row_length, config.rows * config.views_per_row
     by_view = array(jnp.float32, rows, config.views_per_row, length)
@@ -64,11 +67,13 @@ def abstract_batch(config: BatchConfig, mesh: Mesh, surrogate: Surrogate | None 
             old_logps=by_view,
             reference_logps=array(jnp.float32, rows, length) if surrogate.kl else None,
         ),
+        steps=Steps(place=ids, expert=floats, own=floats) if judged else None,
     )
     shardings = batch_shardings(mesh)
     tokens = jax.tree.map(lambda _: shardings.tokens, shapes.tokens)
     reinforced = jax.tree.map(lambda _: shardings.reinforcement, shapes.reinforcement)
-    return placed(shapes, replace(shardings, tokens=tokens, reinforcement=reinforced))
+    steps = jax.tree.map(lambda _: shardings.steps, shapes.steps)
+    return placed(shapes, replace(shardings, tokens=tokens, reinforcement=reinforced, steps=steps))
 
 
 def array(dtype: Any, *shape: int) -> Any:

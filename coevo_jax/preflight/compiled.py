@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from coevo_jax.config.judge import JUDGE
 from coevo_jax.config.options import Config
 from coevo_jax.config.recipe import LearnOptions, agents_of, learners_of, learnings_of, together_of
 from coevo_jax.config.reinforced import tied
@@ -180,9 +181,35 @@ class Programs:
                 if learning.beside is not None and self.run.mixed[mixing_of(learning)] not in done:
                     programs += self._mixed(name, learning, learner, resident)
                     done.append(self.run.mixed[mixing_of(learning)])
+        programs += self._judge(resident)
         if any(self.config.agents[name].reference == "warm_start" for name in learners):
             resident |= dict(zip(REFERENCE, (agent.params, agent.opt_state), strict=True))
         return CompiledPhase(name="learning", resident=resident, programs=tuple(programs))
+
+    def _judge(self, resident: dict[str, Tree]) -> Iterator[Program]:
+        """The programs of a discriminator's learning, and of its judging."""
+        judging = self.run.judging
+        if judging is None:
+            return
+        learner = judging.learner
+        base = learner.abstract_frozen() if learner.frozen_shardings else {}
+        batch = abstract_batch(self.config.batch, self.run.mesh, judged=True)
+        yield from self._steps(
+            "judge",
+            JUDGE,
+            judging.programs,
+            learner,
+            accumulated=self.config.batch.step_episodes is not None,
+            resident=resident,
+            batch=batch,
+        )
+        yield Program(
+            name="judging",
+            work="score",
+            lower=lambda: _lower(judging.logits, learner.abstract().params, base, batch),
+            holds=(f"{JUDGE}: parameters", "frozen base"),
+            frees=("gradients", *REFERENCE),
+        )
 
     def _mixed(
         self, name: str, learning: LearnOptions, learner: Learner, resident: dict[str, Tree]
@@ -223,11 +250,13 @@ class Programs:
         accumulated: bool,
         resident: dict[str, Tree],
         arguments: tuple[Any, Any] | None = None,
+        batch: Any = None,
     ) -> Iterator[Program]:
         """The programs of an optimizer step: of one microbatch, or of several that add up their gradients.
 
         Args:
           arguments: the state and what is frozen, with a weak model beside the agent's.
+          batch: of another form than the agent's.
         """
         state: Any = learner.abstract()
         base: Any = learner.abstract_frozen() if learner.frozen_shardings else {}
@@ -238,7 +267,8 @@ class Programs:
             work, weak = "train both" if both else "train beside", WEAK_MODEL[: 2 if both else 1]
         loss = self.run.losses.get(agent)
         surrogate = loss.surrogate if loss is not None and programs is self.run.programs.get(agent) else None
-        batch, scalar = abstract_batch(self.config.batch, self.run.mesh, surrogate), array(jnp.float32)
+        batch = batch or abstract_batch(self.config.batch, self.run.mesh, surrogate)
+        scalar = array(jnp.float32)
         names = {"parameters": f"{agent}: parameters", "moments": f"{agent}: Adam's moments"}
         held = (names["parameters"], "frozen base", *weak[:1])
         trained = "adapters" if learner.frozen_shardings else "all"
@@ -292,6 +322,8 @@ class Programs:
         resident: dict[str, Tree] = {}
         for name in self.agents if self.config.rounds > 0 else self.agents[:1]:
             resident |= self._agent(name, self.run.learner)
+        if self.run.judging is not None and self.config.rounds > 0:
+            resident |= self._agent(JUDGE, self.run.judging.learner)
         return resident | self._base(self.run.learner)
 
     def _agent(self, name: str, learner: Learner) -> dict[str, Tree]:

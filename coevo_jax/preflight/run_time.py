@@ -11,7 +11,14 @@ from typing import NamedTuple
 from coevo_jax.config.agents import AgentConfig
 from coevo_jax.config.check import slice_bounds
 from coevo_jax.config.options import BudgetConfig, Config, of_round
-from coevo_jax.config.recipe import LearnOptions, branches_of, lead_of, learners_of, learnings_of
+from coevo_jax.config.recipe import (
+    LearnOptions,
+    branches_of,
+    judgings_of,
+    lead_of,
+    learners_of,
+    learnings_of,
+)
 from coevo_jax.preflight.fits import Preflight, Result
 from coevo_jax.recipe import Phase, schedule
 from coevo_jax.sampling.engine import CHUNKS
@@ -80,7 +87,7 @@ def estimate_run(result: Preflight) -> RunTime | None:
 
     None where the chip's rates are not known, a slice of tasks has no end, a budget ends explorations and
     learning, pairs or other agents stand beside what is reinforced, or nobody knows the number of what an
-    agent imitates or of the points from which it plays on.
+    agent imitates, of the steps that a discriminator judges, or of the points from which it plays on.
     """
     config, machine = result.plan.config, result.machine
     slices = [config.warm_start.tasks, config.evaluate.tasks, *config.explore.tasks]
@@ -88,6 +95,7 @@ def estimate_run(result: Preflight) -> RunTime | None:
     learnings = learnings_of(config.recipe)
     budgeted = config.budget != BudgetConfig()
     unknown = any(one.imitations for one in learnings) or branches_of(config.recipe)
+    unknown = unknown or judgings_of(config.recipe)
     if machine.chip is None or open_end or budgeted or unknown:
         return None
     alone = len(learners_of(config.recipe)) == 1

@@ -137,6 +137,8 @@ class Cast:
             words = f"{plain(who)} (branches)"
         elif kind == "ask":
             words = f"{plain(who)} (answers)"
+        elif kind == "judge":
+            words = f"{plain(who)} (discriminator)"
         elif kind == "explore":
             words = f"{agent_name(who)} explores" if self.is_own(who) else plain(who)
         elif kind == "learn":

@@ -14,6 +14,8 @@ _TOGETHER = {
     "Loss": {"loss": "all", "loss/preference": "preference", "loss/sft": "SFT"},
     "Reward of the pair's sides": {"rewards/chosen": "chosen", "rewards/rejected": "rejected"},
     "Log-probability of the pair's sides": {"logps/chosen": "chosen", "logps/rejected": "rejected"},
+    "Steps taken for an expert's (D)": {"probability/expert": "experts'", "probability/own": "own"},
+    "Steps told apart": {"accuracy/expert": "experts'", "accuracy/own": "own"},
 }
 _BY_KIND = {
     "Margin (chosen minus rejected reward)": "rewards/margins",

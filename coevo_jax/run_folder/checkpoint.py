@@ -22,6 +22,7 @@ from coevo_jax.models.transformer import Params
 BASE = "base"  # folder of the frozen parameters inside a checkpoint
 # That of the model which is trained beside an agent, while a learning is under way: no agent has such a name.
 WEAK = "weak-branch"
+JUDGE = "step-judge"  # that of the discriminator, which no agent is called either
 SPARE_BYTES = 1 << 20  # indices and metadata beside the arrays
 
 
@@ -33,7 +34,9 @@ def on_bucket(folder: epath.Path) -> bool:
 def stored_agents(checkpoint: epath.Path) -> tuple[str, ...]:
     """Names of the agents that the folder of a checkpoint holds."""
     names = sorted(path.name for path in checkpoint.iterdir() if path.is_dir())
-    return tuple(name for name in names if name not in (BASE, WEAK) and not name.startswith(("_", ".")))
+    return tuple(
+        name for name in names if name not in (BASE, WEAK, JUDGE) and not name.startswith(("_", "."))
+    )
 
 
 class Checkpointer:
@@ -131,6 +134,10 @@ class Checkpointer:
     def has_weak(self, number: int) -> bool:
         """Whether a checkpoint, made while a learning was under way, holds the model trained beside it."""
         return (self.folder / str(number) / WEAK).is_dir()
+
+    def has_judge(self, number: int) -> bool:
+        """Whether a checkpoint holds a discriminator."""
+        return (self.folder / str(number) / JUDGE).is_dir()
 
     def prune(self, keep: set[int], newest: int) -> None:
         """Delete every checkpoint but the kept ones; those after `newest` were never committed."""

@@ -38,7 +38,7 @@ from coevo_jax.run_folder.metrics import METRICS_FILE
 from coevo_jax.run_folder.run import Run, open_run
 
 NAMING = ("name", "runs_dir", "method", "checkpoint", "log")  # these change no number
-LATER = ("recipe", "agents", "explore", "budget", "rounds")  # what comes after the warm start
+LATER = ("recipe", "agents", "judge", "explore", "budget", "rounds")  # what comes after the warm start
 
 
 def fork_run(source: Path, config: Config, processes: Processes | None = None) -> Run:
@@ -123,7 +123,11 @@ def shared_phases(source: Config, config: Config) -> tuple[str, ...]:
     for phase, theirs in zip(schedule(config), schedule(source), strict=False):
         # All agents begin as what the warm start trains, whatever the recipe calls the first of them.
         same = phase == theirs or phase.kind == theirs.kind == "warm_start"
-        if not same or phase.kind == "learn" or (phase.kind in ("explore", "branch", "ask") and not alike):
+        if (
+            not same
+            or phase.kind in ("judge", "learn")
+            or (phase.kind in ("explore", "branch", "ask") and not alike)
+        ):
             break
         names.append(phase.name)
     return tuple(names)

@@ -163,7 +163,9 @@ def _put_step(
 
 
 def _rate_key(phase: Phase) -> str:
-    return "warm_start.learning_rate" if phase.kind == "warm_start" else f"agents.{phase.agent}.learning_rate"
+    if phase.kind in ("warm_start", "judge"):
+        return f"{phase.kind}.learning_rate"
+    return f"agents.{phase.agent}.learning_rate"
 
 
 def _log(

@@ -11,7 +11,8 @@
       views         n, the trajectory's number, the tokens that count, the sum of their weights, sft_weight;
                     turns, the weight of each, where some are not 1: 0 before a pair's first turn that counts;
                     of a reinforced one reinforce_weight, which multiplies its tokens' weights, and
-                    advantages, as [value, tokens in a row that have it] along the trajectory
+                    advantages, as [value, tokens in a row that have it] along the trajectory;
+                    of a discriminator's step expert_weight or own_weight, which multiplies its loss
       pairs         the pair's line in pairs/…jsonl, chosen and rejected as n, and its weight in the loss
     order         of every epoch that is begun, the steps in the order in which they are taken
 
@@ -111,6 +112,9 @@ def _view(batch: PreferenceBatch, n: int, trajectory: int, turns: tuple[float, .
         "weight": float(np.sum(batch.view_weight[row, view], dtype=np.float64)),
         "sft_weight": float(batch.sft_weight[n]),
     }
+    if batch.steps is not None:
+        weights = {"expert_weight": batch.steps.expert[n], "own_weight": batch.steps.own[n]}
+        own |= {name: float(weight) for name, weight in weights.items() if weight}
     given = batch.reinforcement
     if given is None or not given.weight[n]:
         return own

@@ -43,10 +43,12 @@ class StepProgress:
     def line(self, done: int, values: Mapping[str, float]) -> str:
         """Steps of all, loss, margin, rate and time left, as far as they are known."""
         margin = values.get("rewards/margins")
+        sides = [values.get(f"probability/{side}") for side in ("expert", "own")]
         words = [
             f"{done}/{self._steps} steps",
             f"loss {values['loss']:.3f}",
             "" if margin is None else f"margin {margin:.3f}",
+            "" if None in sides else f"D {sides[0]:.2f} of experts' and {sides[1]:.2f} of own steps",
             self._pace.words(),
             self._time_left(done),
         ]

@@ -73,6 +73,7 @@ SITUATIONS: dict[str, dict[str, Any]] = {
     "_no_term_with_reference": {"recipe": "rft"},
     "no_reinforcement": {},
     "no_credit": {"recipe": "grpo", "explore": {"samples": 2}},
+    "_no_judge": {},
 }
 VALUES: dict[str, Any] = {
     "rollout.server": SERVER,
@@ -126,6 +127,10 @@ VALUES: dict[str, Any] = {
     "agents.NAME.reference": "warm_start",
     "agents.NAME.reference_every": 3,
     "agents.NAME.keep_optimizer": True,
+    "judge.learning_rate": [1e-3, 1e-4],
+    "judge.warmup_fraction": 0.5,
+    "judge.epochs": 2,
+    "judge.read": "mean",
 }
 CASES = [(rule, key) for rule in RULES for key in rule.keys]
 

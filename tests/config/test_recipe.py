@@ -177,7 +177,7 @@ WRONG = {
     "a name": ("coevoo", r"unknown recipe 'coevoo' \(did you mean 'coevo'\?\)"),
     "two kinds of phase in one": (
         "[{explore: {agent: a}, evaluate: {agent: a}}]",
-        "expected a mapping with one of the keys explore, branch, ask, learn, evaluate",
+        "expected a mapping with one of the keys explore, branch, ask, judge, learn, evaluate",
     ),
     "a key": (
         "[{explore: {agnt: a}}]",

@@ -9,7 +9,7 @@ from coevo_jax.batch import PreferenceBatch, TokenBatch
 from coevo_jax.config.options import BatchConfig
 from coevo_jax.config.recipe import KindWeights
 from coevo_jax.data.packing.groups import Group, TreePart
-from coevo_jax.data.packing.prefix_tree import encode_row
+from coevo_jax.data.packing.prefix_tree import EncodedRow, encode_row
 from coevo_jax.data.packing.views import Link, View
 from coevo_jax.trajectory import Trajectory
 
@@ -109,6 +109,15 @@ def build(
     )
 
 
+def encoded(micro: Microbatch, row: int, trajectories: Sequence[Trajectory]) -> tuple[list[View], EncodedRow]:
+    """The views of a row in the order of their places s, and its tokens."""
+    parts = [part for _, part in micro.row_parts(row)]
+    views = [view for part in parts for view in part.views]
+    shared = [common for part in parts for common in part.shared]
+    lengths = [0, *shared[1:]][: len(views)]
+    return views, encode_row([trajectories[view.trajectory] for view in views], lengths)
+
+
 def _token_arrays(
     micro: Microbatch,
     trajectories: Sequence[Trajectory],
@@ -123,10 +132,7 @@ def _token_arrays(
     visible_until = np.tile(np.arange(1, batch.row_length + 1, dtype=np.int32), (batch.rows, 1))
     scored = np.zeros(batch.rows, np.int32)
     for b in range(batch.rows):
-        parts = [part for _, part in micro.row_parts(b)]
-        views = [view for part in parts for view in part.views]
-        shared = [common for part in parts for common in part.shared]
-        row = encode_row([trajectories[view.trajectory] for view in views], [0, *shared[1:]][: len(views)])
+        views, row = encoded(micro, b, trajectories)
         used, count = slice(0, len(row.tokens)), len(row.source)
         tokens[b, used], positions[b, used] = row.tokens, row.positions
         visible_until[b, used] = row.visible_until

@@ -113,10 +113,10 @@ def pack(
     _add_extra(tasks, extra, trajectories)
     credits = {index: credit for index, credit in (reinforced or {}).items() if usable[index]}
     add_units(tasks, credits, trajectories, reduction)
-    planter = _planter(trajectories, tasks.values(), batch)
+    planter = tree_builder(trajectories, tasks.values(), batch)
     without_pairs = batch.step_demonstrations if reinforced is None else batch.step_episodes
     count = batch.step_pairs if has_pairs else without_pairs
-    steps = _steps([tasks[task_id] for task_id in sorted(tasks)], planter, seed, count)
+    steps = lay_steps([tasks[task_id] for task_id in sorted(tasks)], planter, seed, count)
     batches: list[PreferenceBatch] = []
     for step in steps:
         pairs = sum(len(micro.links) for micro in step)
@@ -134,7 +134,7 @@ def pack(
                 )
                 built = replace(built, reinforcement=arrays)
             batches.append(built)
-    return _plan(batches, steps, trajectories, usable, cut, pair_set.pairs, batch)
+    return plan_of(batches, steps, trajectories, usable, cut, pair_set.pairs, batch)
 
 
 def pack_sft(trajectories: Sequence[Trajectory], *, batch: BatchConfig, pad_id: int, seed: int) -> BatchPlan:
@@ -146,8 +146,8 @@ def pack_sft(trajectories: Sequence[Trajectory], *, batch: BatchConfig, pad_id: 
         for index, trajectory in enumerate(trajectories)
         if usable[index]
     ]
-    planter = _planter(trajectories, tasks, batch)
-    steps = _steps(tasks, planter, seed, batch.step_demonstrations)
+    planter = tree_builder(trajectories, tasks, batch)
+    steps = lay_steps(tasks, planter, seed, batch.step_demonstrations)
     batches: list[PreferenceBatch] = []
     for step in steps:
         places = [micro.places(batch) for micro in step]
@@ -156,7 +156,7 @@ def pack_sft(trajectories: Sequence[Trajectory], *, batch: BatchConfig, pad_id: 
             sft = dict.fromkeys(own.values(), 1 / max(total, 1))
             terms = StepWeights(sft=sft, kinds={}, order=(), pairs=1, first=number == 0)
             batches.append(build(micro, terms, trajectories, batch, pad_id))
-    return _plan(batches, steps, trajectories, usable, cut, (), batch)
+    return plan_of(batches, steps, trajectories, usable, cut, (), batch)
 
 
 def with_reference(batch: PreferenceBatch, logps: np.ndarray) -> PreferenceBatch:
@@ -217,17 +217,19 @@ def check(pair_set: PairSet, kinds: Mapping[str, KindWeights], sft_extra: Mappin
             )
 
 
-def _steps(
+def lay_steps(
     tasks: Sequence[Sequence[Unit]], planter: TreeBuilder, seed: int, count: int | None
 ) -> list[list[Microbatch]]:
+    """Lay tasks into optimizer steps of `count` counting units, or of one microbatch each."""
     if count is None:
         return one_microbatch_steps(tasks, planter, seed)
     return counted_steps(tasks, planter, seed, count=count)
 
 
-def _planter(
+def tree_builder(
     trajectories: Sequence[Trajectory], tasks: Iterable[Sequence[Unit]], batch: BatchConfig
 ) -> TreeBuilder:
+    """What builds the prefix trees of the trajectories that units need."""
     used = {view.trajectory for units in tasks for unit in units for view in unit.views}
     shape = Shape(rows=batch.rows, tokens=batch.row_length, views=batch.views_per_row, pairs=batch.pairs)
     return TreeBuilder(trajectories, sorted(used), shape, batch.share_prefixes)
@@ -297,7 +299,7 @@ def _sft_weights(
     return {places[key]: term / tokens[key] for key, term in terms.items()}
 
 
-def _plan(
+def plan_of(
     batches: list[PreferenceBatch],
     steps: Sequence[Sequence[Microbatch]],
     trajectories: Sequence[Trajectory],
@@ -306,6 +308,13 @@ def _plan(
     pairs: Sequence[PreferencePair],
     batch: BatchConfig,
 ) -> BatchPlan:
+    """Put microbatches together as a plan, with what is said of them.
+
+    Args:
+      steps: what the batches were built of, in their order.
+      usable: of each trajectory, whether it fits a row.
+      cut: trajectories that were cut.
+    """
     micros = [micro for step in steps for micro in step]
     locations: list[dict[int, int]] = [{} for _ in trajectories]
     views: list[tuple[tuple[int, int], ...]] = []

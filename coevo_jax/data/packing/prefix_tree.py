@@ -22,6 +22,7 @@ class EncodedRow:
     visible_until: np.ndarray  # int32 [U]: where the subtree of the token's node ends
     source: np.ndarray  # int32 [J]: place of the scored token's parent
     target: np.ndarray  # int32 [J]
+    place: np.ndarray  # int32 [J]: of the scored token itself
     entries: tuple[np.ndarray, ...]  # of each trajectory: the entry j of each of its scored tokens
 
 
@@ -75,6 +76,7 @@ def encode_row(trajectories: Sequence[Trajectory], shared: Sequence[int]) -> Enc
         visible_until=visible_until,
         source=parent[places],
         target=tokens[places],
+        place=places.astype(np.int32),
         entries=tuple(
             entry_at[path[scored_tokens(one)]] for one, path in zip(trajectories, paths, strict=True)
         ),

@@ -28,17 +28,21 @@ Reduction = Literal["token", "turn", "trajectory"]
 
 
 def reinforced_view(index: int, trajectory: Trajectory, credit: Credit, reduction: Reduction) -> View:
-    """The view of a reinforced trajectory; of one that was cut, the turns that are left."""
+    """The view of a reinforced trajectory; of one that was cut, the turns that are left.
+
+    Tokens before the first turn that is reinforced weigh 0, and have no advantage.
+    """
     turns = turn_of_token(trajectory)
     weights = np.ones(len(turns), np.float32)
     if reduction == "turn":
         weights = (1 / np.bincount(turns)[turns]).astype(np.float32) if len(turns) else weights
+    given = turns >= credit.first
     advantages = np.asarray(credit.advantages, np.float32)[turns]
     return View(
         trajectory=index,
-        weights=weights.tobytes(),
-        token_count=len(turns),
-        advantages=advantages.tobytes(),
+        weights=np.where(given, weights, np.float32(0)).tobytes(),
+        token_count=int(given.sum()),
+        advantages=np.where(given, advantages, np.float32(0)).tobytes(),
     )
 
 
@@ -53,6 +57,8 @@ def add_units(
     for index, credit in credits.items():
         task_id = trajectories[index].task_id
         view = reinforced_view(index, trajectories[index], credit, reduction)
+        if credit.first and not view.token_count:  # what was reinforced is cut off
+            continue
         tasks.setdefault(task_id, []).append(Unit(task_id=task_id, views=(view,), counts=alone))
 
 
@@ -99,8 +105,8 @@ def reinforcement(
     for n, own in weights.items():
         row, place = divmod(n, batch.views_per_row)
         played = trajectories[views[n].trajectory]
-        entries = np.flatnonzero(view_weight[row, place])
+        entries, given = np.flatnonzero(view_weight[row, place]), views[n].token_weights > 0
         weight[n] = own
-        advantage[row, place, entries] = views[n].token_advantages
-        old_logps[row, place, entries] = played.logps[scored_tokens(played)]
+        advantage[row, place, entries] = views[n].token_advantages[given]
+        old_logps[row, place, entries] = played.logps[scored_tokens(played)][given]
     return Reinforcement(weight=weight, advantage=advantage, old_logps=old_logps)

@@ -11,7 +11,7 @@ from coevo_jax.data.packing.plan import pack
 from coevo_jax.data.pairing import PairSet
 from coevo_jax.data.reinforced import Credit, add_reinforced, advantage_counts
 from coevo_jax.methods.material import Reinforced
-from coevo_jax.trajectory import Ending
+from coevo_jax.trajectory import Branch, Ending
 from tests.data.packed import PAD, PAIR_KINDS, WEIGHTS, pair, trajectory
 
 NOTHING = PairSet(trajectories=(), pairs=())
@@ -162,3 +162,45 @@ def test_counts_tell_anchor_groups_once():
     assert counts["advantage_std"] == pytest.approx((8 / 3) ** 0.5)
     assert "anchored" not in advantage_counts([Reinforced(ONE, (1.0, -1.0))])
     assert advantage_counts([])["count"] == 0
+
+
+@pytest.mark.parametrize(("reduction", "weight"), [("token", 1 / 2), ("turn", 1 / 2), ("trajectory", 1 / 2)])
+def test_turns_before_the_first_reinforced_one_have_no_weight_and_count_nowhere(reduction, weight):
+    """The last turns of two trajectories alone: one token each, whatever came before."""
+    credits = {
+        0: Credit(advantages=(9.0, -1.0), first=1),
+        1: Credit(advantages=(9.0, 2.0), first=1),
+    }
+    found = by_trajectory(packed([ONE, TWIN], credits, reduction=reduction))
+    for index, advantage, old in ((0, -1.0, -3), (1, 2.0, -7)):
+        weights, advantages, logps = found[index]
+        np.testing.assert_allclose(weights, [weight])
+        assert (advantages.tolist(), logps.tolist()) == ([advantage], [old])
+
+
+def test_what_is_cut_off_before_its_first_reinforced_turn_is_left_out():
+    long = replace(
+        trajectory([10, 11, 12, *range(20, 40), 14], "011" + "0" * 20 + "1"),
+        logps=np.zeros(24, np.float32),
+    )
+    plan = packed([long, ONE], {0: Credit(advantages=(0, 1), first=1), 1: CREDITS[0]}, too_long="cut")
+    assert plan.locations[0] == () and plan.locations[1]
+
+
+def test_a_turn_that_was_played_again_is_refused():
+    branch = replace(ONE, branch=Branch(collection="expert", sample=0, turns=1, tokens=4))
+    (credit,) = add_reinforced(
+        NOTHING, [Reinforced(branch, (0.0, 1.0), first=1)], weight=1.0, skip_zero=True, where="w"
+    )[1].values()
+    assert credit == Credit(advantages=(0.0, 1.0), first=1)
+    for first in (0, 2):
+        with pytest.raises(ConfigError, match=r"found turn \d as the first .* from 1 to 1"):
+            add_reinforced(
+                NOTHING, [Reinforced(branch, (0.0, 1.0), first=first)], weight=1.0, skip_zero=False, where="w"
+            )
+
+
+def test_counts_are_of_the_reinforced_turns():
+    found = [Reinforced(ONE, (9.0, 1.0), (1, 2), first=1), Reinforced(TWIN, (9.0, 3.0), (1, 2), first=1)]
+    counts = advantage_counts(found)
+    assert (counts["turns"], counts["advantage_mean"], counts["anchored"]) == (2, 2.0, 1.0)
