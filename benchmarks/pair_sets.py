@@ -16,7 +16,7 @@ import numpy as np
 from coevo_jax.config.check_recipe import source_options
 from coevo_jax.config.options import Config
 from coevo_jax.config.reading import load_config
-from coevo_jax.config.recipe import lead_of, learnings_of
+from coevo_jax.config.recipe_queries import lead_of, learnings_of
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.parquet import read_trajectories
 from coevo_jax.methods.material import cut_turns

@@ -6,7 +6,7 @@ given them and returns them.
 
 from typing import Any
 
-from coevo_jax.config.recipe import agents_of
+from coevo_jax.config.recipe_queries import agents_of
 from coevo_jax.config.remarks import remarks
 from coevo_jax.episode_stats.summary import Summary, detect_collapse
 from coevo_jax.phases.agents import restore_agents

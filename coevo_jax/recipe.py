@@ -15,9 +15,8 @@ from coevo_jax.config.recipe import (
     JudgePhase,
     LearnOptions,
     LearnPhase,
-    lead_of,
-    together_of,
 )
+from coevo_jax.config.recipe_queries import lead_of, together_of
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,8 @@ from coevo_jax.config.agents import AgentConfig
 from coevo_jax.config.check import check
 from coevo_jax.config.options import Config
 from coevo_jax.config.reading import load_resolved
-from coevo_jax.config.recipe import LossTerms, lead_of, learners_of, learnings_of
+from coevo_jax.config.recipe import LossTerms
+from coevo_jax.config.recipe_queries import lead_of, learners_of, learnings_of
 from coevo_jax.config.strict import ConfigError, nearest
 from coevo_jax.learning.agent_loss import agent_losses
 from coevo_jax.phases.world import check_world

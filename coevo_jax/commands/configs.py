@@ -6,7 +6,7 @@ from pathlib import Path
 
 from coevo_jax.config.options import Config
 from coevo_jax.config.reading import load_config
-from coevo_jax.config.recipe import agents_of
+from coevo_jax.config.recipe_queries import agents_of
 from coevo_jax.config.strict import ConfigError, nearest
 from coevo_jax.envs.registry import check_options
 from coevo_jax.files import shipped

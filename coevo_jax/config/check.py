@@ -14,9 +14,8 @@ from coevo_jax.config.check_hints import check_hints
 from coevo_jax.config.check_marks import check_marks
 from coevo_jax.config.check_recipe import check_kinds, check_recipe
 from coevo_jax.config.options import Config
-from coevo_jax.config.recipe import (
-    AskPhase,
-    BranchPhase,
+from coevo_jax.config.recipe import AskPhase, BranchPhase
+from coevo_jax.config.recipe_queries import (
     agents_of,
     explorations_of,
     judgings_of,

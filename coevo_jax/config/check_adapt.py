@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from coevo_jax.config.options import Config
-from coevo_jax.config.recipe import evaluations_of
+from coevo_jax.config.recipe_queries import evaluations_of
 
 
 def check_adapt(config: Config) -> Iterator[str]:

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 from coevo_jax.config.beside import BesideOptions
 from coevo_jax.config.options import Config
-from coevo_jax.config.recipe import LearnOptions, LearnPhase, learnings_of
+from coevo_jax.config.recipe import LearnOptions, LearnPhase
+from coevo_jax.config.recipe_queries import learnings_of
 
 
 def check_beside(config: Config) -> Iterator[str]:

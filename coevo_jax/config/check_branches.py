@@ -3,13 +3,8 @@
 from collections.abc import Iterator
 
 from coevo_jax.config.options import Config
-from coevo_jax.config.recipe import (
-    BranchOptions,
-    BranchPhase,
-    Source,
-    branches_of,
-    learnings_of,
-)
+from coevo_jax.config.recipe import BranchOptions, BranchPhase, Source
+from coevo_jax.config.recipe_queries import branches_of, learnings_of
 
 AT_FAILURES = ("failed_turns", "expert_proposals", "agent_proposals")
 SEARCHES = ("promising_nodes",)  # looks at what the phase itself has played

@@ -6,16 +6,8 @@ from typing import Any
 from coevo_jax.config.check_recipe import source_options
 from coevo_jax.config.hints import HintOptions
 from coevo_jax.config.options import Config
-from coevo_jax.config.recipe import (
-    AskPhase,
-    BranchPhase,
-    ExploreOptions,
-    LearnPhase,
-    RecipePhase,
-    Source,
-    explorations_of,
-    learnings_of,
-)
+from coevo_jax.config.recipe import AskPhase, BranchPhase, ExploreOptions, LearnPhase, RecipePhase, Source
+from coevo_jax.config.recipe_queries import explorations_of, learnings_of
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.methods.hints import wrong_wording
 
@@ -62,7 +54,7 @@ def wordings_of(config: Config) -> dict[str, str]:
     return found
 
 
-def operations_of(config: Config) -> dict[str, tuple[str, ...]]:
+def operations_of(config: Config) -> Mapping[str, tuple[str, ...]]:
     """The operations by which each place of a recipe lets actions be distorted."""
     found = {
         f"{where}.hints.operations": tuple(one.hints.operations)

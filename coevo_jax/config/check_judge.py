@@ -4,16 +4,8 @@ from collections.abc import Iterator
 
 from coevo_jax.config.judge import JUDGE
 from coevo_jax.config.options import Config
-from coevo_jax.config.recipe import (
-    BranchOptions,
-    JudgePhase,
-    ReinforceSource,
-    agents_of,
-    branches_of,
-    filled_by,
-    judgings_of,
-    learnings_of,
-)
+from coevo_jax.config.recipe import BranchOptions, JudgePhase, ReinforceSource
+from coevo_jax.config.recipe_queries import agents_of, branches_of, filled_by, judgings_of, learnings_of
 
 FORCED = ("expert_proposals", "agent_proposals")  # points whose first turn is given: no agent drew it
 

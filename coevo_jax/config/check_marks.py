@@ -13,11 +13,8 @@ from coevo_jax.config.recipe import (
     PairSource,
     RecipePhase,
     Source,
-    agents_of,
-    evaluations_of,
-    lead_of,
-    learnings_of,
 )
+from coevo_jax.config.recipe_queries import agents_of, evaluations_of, lead_of, learnings_of
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.methods.marks import wrong_grades, wrong_mark
 

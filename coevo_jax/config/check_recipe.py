@@ -22,6 +22,8 @@ from coevo_jax.config.recipe import (
     RecipePhase,
     ReinforceSource,
     Source,
+)
+from coevo_jax.config.recipe_queries import (
     agents_of,
     branches_of,
     filled_by,

@@ -4,13 +4,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from coevo_jax.config.options import Config
-from coevo_jax.config.recipe import (
-    AskOptions,
-    AskPhase,
-    ImitationSource,
-    explorations_of,
-    learnings_of,
-)
+from coevo_jax.config.recipe import AskOptions, AskPhase, ImitationSource
+from coevo_jax.config.recipe_queries import explorations_of, learnings_of
 from coevo_jax.methods.pairs_of_paths import ALPHA, BETA
 
 THRESHOLDS: dict[str, Any] = {"alpha": ALPHA, "beta": BETA}

@@ -20,7 +20,8 @@ from coevo_jax.config.idle_playing import (
 from coevo_jax.config.judge import JudgeConfig
 from coevo_jax.config.options import Config
 from coevo_jax.config.origin import Origin
-from coevo_jax.config.recipe import PairSource, judgings_of, lead_of, learnings_of
+from coevo_jax.config.recipe import PairSource
+from coevo_jax.config.recipe_queries import judgings_of, lead_of, learnings_of
 from coevo_jax.config.reinforced import no_credit, no_lone_reinforcement, no_reinforcement, tied
 from coevo_jax.config.strict import StrictModel
 

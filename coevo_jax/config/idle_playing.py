@@ -1,13 +1,8 @@
 """Why options of playing do nothing: a recipe whose phases do not explore, or have options of their own."""
 
 from coevo_jax.config.options import Config
-from coevo_jax.config.recipe import (
-    AskPhase,
-    BranchPhase,
-    explorations_of,
-    players_of,
-    together_of,
-)
+from coevo_jax.config.recipe import AskPhase, BranchPhase
+from coevo_jax.config.recipe_queries import explorations_of, players_of, together_of
 from coevo_jax.config.strict import nearest
 
 

@@ -1,7 +1,8 @@
 """Who reinforces anything in a config, and why options of it do nothing where nobody does."""
 
 from coevo_jax.config.options import Config
-from coevo_jax.config.recipe import ReinforceSource, learnings_of
+from coevo_jax.config.recipe import ReinforceSource
+from coevo_jax.config.recipe_queries import learnings_of
 
 
 def reinforcements(config: Config, agent: str | None = None) -> list[ReinforceSource]:

@@ -5,14 +5,8 @@ from collections.abc import Mapping, Sequence
 from coevo_jax.config.agents import AgentConfig
 from coevo_jax.config.idle import WITHOUT_REFERENCE
 from coevo_jax.config.options import Config
-from coevo_jax.config.recipe import (
-    KindWeights,
-    LossTerms,
-    kinds_of,
-    learners_of,
-    learnings_of,
-    weights_of,
-)
+from coevo_jax.config.recipe import KindWeights, LossTerms
+from coevo_jax.config.recipe_queries import kinds_of, learners_of, learnings_of, weights_of
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.learning.loss_calls import Loss
 from coevo_jax.learning.loss_names import loss_weights, losses_in_use

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from coevo_jax.config.agents import AgentConfig
 from coevo_jax.config.options import Config
-from coevo_jax.config.recipe import KindWeights, LossTerms, kinds_of, learners_of, weights_of
+from coevo_jax.config.recipe import KindWeights, LossTerms
+from coevo_jax.config.recipe_queries import kinds_of, learners_of, weights_of
 from coevo_jax.config.strict import ConfigError, closest, nearest
 
 LossInUse = tuple[LossTerms, str]  # and the key that sets it

@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from jax.sharding import Mesh
 
 from coevo_jax.config.options import Config
-from coevo_jax.config.recipe import LearnOptions, judgings_of, lead_of, learnings_of
+from coevo_jax.config.recipe import LearnOptions
+from coevo_jax.config.recipe_queries import judgings_of, lead_of, learnings_of
 from coevo_jax.learning.adapt_step import AdaptStep, jit_adapt_step
 from coevo_jax.learning.agent_loss import agent_losses
 from coevo_jax.learning.judge import Judging, make_judging

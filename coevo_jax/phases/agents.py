@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from coevo_jax.config.options import Config
-from coevo_jax.config.recipe import agents_of
+from coevo_jax.config.recipe_queries import agents_of
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.learning.judge import Judging
 from coevo_jax.learning.train_state import Agents, Learner, TrainState

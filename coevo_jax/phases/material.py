@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 from coevo_jax.config.check_recipe import source_options
 from coevo_jax.config.options import of_round
-from coevo_jax.config.recipe import AskOptions, BranchOptions, Source, played_of
+from coevo_jax.config.recipe import AskOptions, BranchOptions, Source
+from coevo_jax.config.recipe_queries import played_of
 from coevo_jax.envs.env import Task, error_test, offer_test
 from coevo_jax.methods.material import Material
 from coevo_jax.methods.table import find_builder

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from coevo_jax.config.options import Config, ServerConfig
-from coevo_jax.config.recipe import agents_of
+from coevo_jax.config.recipe_queries import agents_of
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.learning.train_state import Agents
 from coevo_jax.models.huggingface.save import check_exportable

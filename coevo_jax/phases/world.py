@@ -10,7 +10,7 @@ from coevo_jax.config.check import slice_bounds
 from coevo_jax.config.check_hints import operations_of, wordings_of
 from coevo_jax.config.check_marks import marks_of
 from coevo_jax.config.options import Config
-from coevo_jax.config.recipe import adapts
+from coevo_jax.config.recipe_queries import adapts
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.chat.format import ChatFormat, chat_format
 from coevo_jax.data.chat.marking import cannot_hold

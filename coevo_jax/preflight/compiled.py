@@ -14,7 +14,8 @@ import jax.numpy as jnp
 
 from coevo_jax.config.judge import JUDGE
 from coevo_jax.config.options import Config
-from coevo_jax.config.recipe import LearnOptions, agents_of, learners_of, learnings_of, together_of
+from coevo_jax.config.recipe import LearnOptions
+from coevo_jax.config.recipe_queries import agents_of, learners_of, learnings_of, together_of
 from coevo_jax.config.reinforced import tied
 from coevo_jax.learning.mixed_step import Beside, BothStates
 from coevo_jax.learning.programs import Learning, mixing_of

@@ -11,14 +11,8 @@ from typing import NamedTuple
 from coevo_jax.config.agents import AgentConfig
 from coevo_jax.config.check import slice_bounds
 from coevo_jax.config.options import BudgetConfig, Config, of_round
-from coevo_jax.config.recipe import (
-    LearnOptions,
-    branches_of,
-    judgings_of,
-    lead_of,
-    learners_of,
-    learnings_of,
-)
+from coevo_jax.config.recipe import LearnOptions
+from coevo_jax.config.recipe_queries import branches_of, judgings_of, lead_of, learners_of, learnings_of
 from coevo_jax.preflight.fits import Preflight, Result
 from coevo_jax.recipe import Phase, schedule
 from coevo_jax.sampling.engine import CHUNKS

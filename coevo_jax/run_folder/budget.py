@@ -8,7 +8,7 @@ from typing import Any
 
 from coevo_jax.config.options import BudgetConfig, Config
 from coevo_jax.config.reading import load_resolved
-from coevo_jax.config.recipe import lead_of
+from coevo_jax.config.recipe_queries import lead_of
 from coevo_jax.config.strict import ConfigError, validate
 from coevo_jax.hosts.processes import Processes
 from coevo_jax.recipe import Phase, schedule

@@ -12,7 +12,7 @@ from etils import epath
 
 from coevo_jax.config.options import FORMAT, Config
 from coevo_jax.config.reading import load_resolved
-from coevo_jax.config.recipe import together_of
+from coevo_jax.config.recipe_queries import together_of
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.files import write_whole
 from coevo_jax.hosts.processes import Processes

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from coevo_jax.config.options import MeshConfig
 from coevo_jax.config.reading import load_resolved
-from coevo_jax.config.recipe import mark_of
+from coevo_jax.config.recipe_queries import mark_of
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.chat.format import chat_format
 from coevo_jax.data.chat.tokenizer import load_tokenizer

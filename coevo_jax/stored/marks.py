@@ -5,7 +5,7 @@ from pathlib import Path
 
 from coevo_jax.config.check_marks import taught_marks
 from coevo_jax.config.options import Config
-from coevo_jax.config.recipe import evaluations_of, mark_of
+from coevo_jax.config.recipe_queries import evaluations_of, mark_of
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.chat.format import chat_format
 from coevo_jax.data.chat.marking import cannot_hold

@@ -8,7 +8,7 @@ import pytest
 from coevo_jax.audit.order import expected_phases
 from coevo_jax.audit.reading import open_files
 from coevo_jax.config.reading import load_config
-from coevo_jax.config.recipe import learnings_of
+from coevo_jax.config.recipe_queries import learnings_of
 from coevo_jax.phases import material as material_phase
 from coevo_jax.recipe import find_phase
 from coevo_jax.run_folder.collection import read_collection

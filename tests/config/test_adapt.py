@@ -6,7 +6,7 @@ import pytest
 
 from coevo_jax.config.adapt import AdaptOptions
 from coevo_jax.config.reading import load_config, to_yaml
-from coevo_jax.config.recipe import adapts, evaluations_of, mark_of
+from coevo_jax.config.recipe_queries import adapts, evaluations_of, mark_of
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.recipe import find_phase, schedule
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from coevo_jax.config.reading import load_config, to_yaml
-from coevo_jax.config.recipe import AskPhase, played_of
+from coevo_jax.config.recipe import AskPhase
+from coevo_jax.config.recipe_queries import played_of
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.recipe import find_phase
 

@@ -6,7 +6,7 @@ import pytest
 
 from coevo_jax.config.beside import BesideOptions, DrawOptions
 from coevo_jax.config.reading import load_config, to_yaml
-from coevo_jax.config.recipe import learnings_of
+from coevo_jax.config.recipe_queries import learnings_of
 from coevo_jax.config.remarks import remarks
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.recipe import find_phase

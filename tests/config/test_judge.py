@@ -6,7 +6,7 @@ import pytest
 
 from coevo_jax.config.check_judge import judges_experts
 from coevo_jax.config.reading import load_config, to_yaml
-from coevo_jax.config.recipe import agents_of, judgings_of, played_of, players_of
+from coevo_jax.config.recipe_queries import agents_of, judgings_of, played_of, players_of
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.recipe import find_phase, schedule
 

@@ -4,7 +4,7 @@ import pytest
 
 from coevo_jax.config.check_marks import marks_of, taught_marks
 from coevo_jax.config.reading import load_config
-from coevo_jax.config.recipe import evaluations_of, mark_of
+from coevo_jax.config.recipe_queries import evaluations_of, mark_of
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.phases.world import check_world
 from coevo_jax.recipe import schedule

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from coevo_jax.config.reading import load_config
-from coevo_jax.config.recipe import learnings_of
+from coevo_jax.config.recipe_queries import learnings_of
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.machine.chips import GPU_COUNTS, TPU_SHAPES
 from coevo_jax.preflight.table import header_topology

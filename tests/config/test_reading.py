@@ -14,7 +14,7 @@ from coevo_jax.config.check import check, slice_bounds
 from coevo_jax.config.help import describe, help_text
 from coevo_jax.config.options import Config, EnvConfig
 from coevo_jax.config.reading import load_config, to_yaml
-from coevo_jax.config.recipe import learnings_of
+from coevo_jax.config.recipe_queries import learnings_of
 from coevo_jax.config.strict import ConfigError, StrictModel, validate
 
 CONFIGS = Path(__file__).resolve().parent.parent.parent / "configs"

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from coevo_jax.config.reading import load_config, to_yaml
-from coevo_jax.config.recipe import (
+from coevo_jax.config.recipe_queries import (
     agents_of,
     kinds_of,
     lead_of,

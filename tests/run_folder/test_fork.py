@@ -9,7 +9,7 @@ import pytest
 from coevo_jax.coevolution import coevolve
 from coevo_jax.commands.train import main
 from coevo_jax.config.reading import load_config
-from coevo_jax.config.recipe import agents_of
+from coevo_jax.config.recipe_queries import agents_of
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.phases import table
 from coevo_jax.phases.agents import restore_agents

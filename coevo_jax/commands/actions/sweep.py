@@ -11,7 +11,7 @@ from rich.table import Table
 
 from coevo_jax.commands.codes import SIGNALLED
 from coevo_jax.config.options import Config
-from coevo_jax.config.recipe import lead_of
+from coevo_jax.config.recipe_queries import lead_of
 from coevo_jax.files import as_called, require_writable, write_whole
 from coevo_jax.learning.loss_table import loss_entries
 from coevo_jax.progress import CONSOLE
