@@ -1,4 +1,4 @@
-"""What a recipe says as a whole: its agents, learnings, collections and evaluations, in order of its phases."""
+"""What a recipe says as a whole: agents, learnings, collections and evaluations, in the phases' order."""
 
 from coevo_jax.config.recipe import (
     LEAD,
