@@ -4,7 +4,7 @@
 #
 # The default is the fast suite; --all runs the slow tests after it. --real, outside CI, holds the project against
 # real servers and libraries, which it installs, and writes docs/real.md (tests/real). COEVO_TEST_WORKERS
-# (default 2) is the number of test processes.
+# (default 3: some wait for others' answers) is the number of test processes.
 set -euo pipefail
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -27,13 +27,14 @@ fi
 "$bin/pyright" --pythonpath "$bin/python"
 
 run_tests() {
-    "$bin/python" -m pytest -n "${COEVO_TEST_WORKERS:-2}" "$@"  # a file's tests share fixtures
+    "$bin/python" -m pytest -n "${COEVO_TEST_WORKERS:-3}" "$@" || [[ $? == 5 ]]  # 5: none of these is asked for
 }
 
-# Compiling takes most of the fast suite's time, and the least of it gives the same numbers; the slow suite's
-# programs are those that users run.
+# Compiling takes most of the fast suite's time, and the least of it gives the same numbers. Of the slow tests only
+# those that hold numbers of users' programs against others' need these programs (tests/conftest.py).
 quick="--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-XLA_FLAGS="${XLA_FLAGS:-} $quick" run_tests --dist loadfile -m "not slow" "$@"
+XLA_FLAGS="${XLA_FLAGS:-} $quick" run_tests --dist loadfile -m "not slow" "$@"  # a file's tests share fixtures
 if "$all"; then
-    run_tests --dist worksteal -m slow "$@"
+    XLA_FLAGS="${XLA_FLAGS:-} $quick" run_tests --dist worksteal --durations=40 -m "slow and not optimised" "$@"
+    run_tests --dist worksteal --durations=20 -m "slow and optimised" "$@"
 fi

@@ -26,6 +26,22 @@ settings.register_profile("tests", deadline=None, derandomize=True, max_examples
 settings.load_profile("tests")
 
 
+# Where numbers of users' programs are held against others', or speed and memory are measured: slow tests
+# there run on programs that are compiled as users' are, all others on those that are compiled soonest.
+OPTIMISED = (
+    *("models", "learning", "sampling", "launch", "preflight", "benchmarks"),
+    *("test_lora_run.py", "test_backbone_run.py"),
+)
+
+
+def pytest_collection_modifyitems(items):
+    """Mark the slow tests that need optimised programs; launch/test.sh runs them by themselves."""
+    root = Path(__file__).parent
+    for item in items:
+        if item.get_closest_marker("slow") and item.path.relative_to(root).parts[0] in OPTIMISED:
+            item.add_marker("optimised")
+
+
 def pytest_collection_finish():
     """What the imports left stays: looking through it for garbage again and again takes seconds."""
     gc.freeze()

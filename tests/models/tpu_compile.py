@@ -130,9 +130,10 @@ def collectives(text: str) -> list[dict]:
 
 def main(out: str, topology: str, *axes: str) -> None:
     devices = topologies.get_topology_desc(topology, platform="tpu").devices
+    cases = KERNELS if topology.startswith("v5e") else KERNELS[:2]  # one chip's compiler tells of odd shapes
     results = {
         "device": devices[0].device_kind,
-        "kernels": [kernel(devices[0], case) for case in KERNELS],
+        "kernels": [kernel(devices[0], case) for case in cases],
         "step": train_step(devices, [int(axis) for axis in axes]),
     }
     Path(out).write_text(json.dumps(results, indent=1))
