@@ -34,8 +34,7 @@ class JudgeConfig(StrictModel):
     """Share of the steps with linear warm-up, in every phase anew."""
     read: Read = "end"
     """The state that its head reads: that of the turn's last token, as reward models have it, or the mean
-    over the turn's tokens. Inferred. A small model from scratch knows little of an action at the token that
-    ends it, for what follows is always the same: there, the mean tells sides apart much sooner."""
+    over the turn's tokens. Inferred."""
     epochs: int = Field(default=1, ge=1)
     """Passes over the own steps of a phase, batch.step_episodes of them a step. With 1, and one pass of the
     agent over what is reinforced, there is one step of the discriminator for each of the agent's, which is
