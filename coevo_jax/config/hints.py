@@ -1,10 +1,16 @@
 """Suggestions to an agent while it plays: the distorted actions of its tasks' experts."""
 
+from typing import Literal, get_args
+
 from pydantic import Field
 
 from coevo_jax.config.strict import StrictModel
-from coevo_jax.methods.distortion import OPERATIONS, Operation
-from coevo_jax.methods.hints import WORDING
+
+# Those of `methods.distortion` and `methods.hints`, said again: who reads a config, as the audit does, has
+# no code of a method within reach.
+Operation = Literal["drop_word", "swap_words", "replace_word", "other_action", "other_choice"]
+OPERATIONS: tuple[Operation, ...] = get_args(Operation)
+WORDING = "{text}\nSuggested action: {action}"
 
 
 class HintOptions(StrictModel):

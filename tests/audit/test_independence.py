@@ -5,8 +5,8 @@ from tests.test_imports import SOURCES, WITNESSED, imports_of, inside
 METHODS = "coevo_jax.methods"
 # A config is read by code that the audit shares, and is refused where a builder is unknown or an option of it
 # has the wrong type: for that, one module looks at the builders' signatures, and calls none of them. Another
-# one asks which texts are marks.
-CHECKS_BUILDERS = {"coevo_jax.config.check_recipe", "coevo_jax.config.check_marks"}
+# one asks which texts are marks, and a third which wordings tell a suggestion.
+CHECKS_BUILDERS = {f"coevo_jax.config.check_{name}" for name in ("recipe", "marks", "hints")}
 
 
 def test_neither_the_audit_nor_what_it_imports_imports_methods():

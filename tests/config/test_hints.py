@@ -4,11 +4,14 @@ from pathlib import Path
 
 import pytest
 
+from coevo_jax.config import hints as said
 from coevo_jax.config.check_hints import hinting_phases, wordings_of
 from coevo_jax.config.hints import HintOptions
 from coevo_jax.config.reading import load_config, to_yaml
 from coevo_jax.config.strict import ConfigError
+from coevo_jax.methods import distortion
 from coevo_jax.methods.corrections import corrections
+from coevo_jax.methods.hints import WORDING
 from coevo_jax.methods.table import builder_options
 from coevo_jax.recipe import find_phase
 
@@ -23,6 +26,11 @@ def load(tmp_path: Path, *phases: str, overrides: tuple[str, ...] = ()):
     path = tmp_path / "own.yaml"
     path.write_text(f"recipe: [{', '.join(phases)}]\n")
     return load_config(path, list(overrides))
+
+
+def test_a_config_names_the_operations_and_the_wording_that_there_are():
+    assert said.OPERATIONS == distortion.OPERATIONS
+    assert said.WORDING == WORDING
 
 
 def test_suggestions_are_read_and_overridden_and_read_again(tmp_path):

@@ -122,17 +122,17 @@ def test_the_logit_is_read_at_the_last_token_of_the_turn_or_at_all_of_them(read,
     planned_steps = planned()
     (batch,) = planned_steps.plan.batches
     found = step_logits(model, params, {}, batch, read=read)
+    states: Any = jax.jit(lambda *arrays: model.apply({"params": params["backbone"]}, *arrays))
+    length = max(len(one.tokens) for one in EPISODES)
     for step, place in zip(STEPS, planned_steps.places, strict=True):
         assert place is not None
         mask = EPISODES[step.trajectory].agent_mask
         end = int(np.flatnonzero(mask & ~np.append(mask[1:], False))[step.turn])
         start = int(turn_starts(EPISODES[step.trajectory])[step.turn])
-        tokens = EPISODES[step.trajectory].tokens[None, : end + 1]
-        places = np.arange(end + 1)[None]
-        hidden: Any = model.apply(
-            {"params": params["backbone"]}, tokens, places, np.full_like(tokens, end + 1)
-        )
-        state = hidden[0, -1] if read == "end" else hidden[0, start : end + 1].mean(axis=0)
+        tokens = np.zeros((1, length), np.int32)
+        tokens[0, : end + 1] = EPISODES[step.trajectory].tokens[: end + 1]
+        hidden = states(tokens, np.arange(length)[None], np.full_like(tokens, length))
+        state = hidden[0, end] if read == "end" else hidden[0, start : end + 1].mean(axis=0)
         wanted = state @ params["head"]["kernel"] + params["head"]["bias"]
         np.testing.assert_allclose(found[place[1]], wanted, atol=2e-5)
 
@@ -183,6 +183,7 @@ def two_steps(learner, found, batches):
     return jax.device_get((state, metrics, found.logits(state.params, frozen, batches[0])))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("axes", [{"data": 2, "fsdp": 2, "tensor": 2}, {"fsdp": 4}], ids=str)
 @pytest.mark.parametrize("rows", [8, 4], ids=["one microbatch", "several"])
 def test_a_sharded_discriminator_takes_the_step_of_one_device(axes, rows):

@@ -82,7 +82,7 @@ def test_array_types():
     (batch,) = packed(HAND, HAND_PAIRS, **HAND_SHAPE).batches
     fields = {**vars(batch), **vars(batch.tokens), "token_ids": batch.tokens.tokens}
     del fields["tokens"]
-    assert fields.pop("reinforcement") is None
+    assert fields.pop("reinforcement") is None and fields.pop("steps") is None
     floats = {"view_weight", "reference_logps", "sft_weight", "reward", "weight", "step_share"}
     assert {name: array.dtype for name, array in fields.items()} == {
         name: np.dtype(np.float32 if name in floats else np.int32) for name in fields
