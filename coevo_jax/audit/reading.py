@@ -187,8 +187,17 @@ class RunFiles:
     @cached_property
     def devices(self) -> list[str]:
         """The devices that the run began on; none where it does not say."""
+        return self._environment.get("devices", [])
+
+    @cached_property
+    def taken_over(self) -> list[str]:
+        """The phases that another run played, which this one was forked from."""
+        return self._environment.get("forked", {}).get("phases", [])
+
+    @cached_property
+    def _environment(self) -> dict[str, Any]:
         path = self.folder / "environment.json"
-        return json.loads(path.read_text(encoding="utf-8"))["devices"] if path.is_file() else []
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
     @cached_property
     def metrics(self) -> dict[str, list[tuple[int, int, dict[str, float]]]]:

@@ -11,7 +11,7 @@ from etils import epath
 
 from coevo_jax.audit.check import Check, NotCheckable, differs, judge
 from coevo_jax.audit.order import Phase, asked_of, expected_phases, finished
-from coevo_jax.audit.reading import BROKEN, ENDINGS, SHARD, Episode, RunFiles, read_episodes, written
+from coevo_jax.audit.reading import BROKEN, ENDINGS, SHARD, Episode, RunFiles, read_episodes, rows_of, written
 from coevo_jax.config.check import slice_bounds
 from coevo_jax.config.options import Config, of_round
 from coevo_jax.config.strict import ConfigError
@@ -236,7 +236,8 @@ def collection_problems(files: RunFiles, phase: Phase, tasks: Tasks, counts: dic
     ids = tasks.of_phase(phase)
     counts |= {"shards": len(paths), "tasks": len(ids), "episodes": 0}
     asked = asked_of(files.config, phase, "explored_tokens") if phase.kind == "explore" else None
-    blocks = expected_blocks(files.config, phase, ids, by_sample=asked is not None)
+    size = block_size(files, phase, paths)
+    blocks = expected_blocks(files.config, phase, ids, size, by_sample=asked is not None)
     yield from differs(f"{phase.name}: shards", len(paths), len(blocks))
     tokens = 0
     for path, block in zip(paths, blocks, strict=False):
@@ -255,11 +256,19 @@ def collection_problems(files: RunFiles, phase: Phase, tasks: Tasks, counts: dic
         tokens += 0 if asked is None else written(path)
 
 
+def block_size(files: RunFiles, phase: Phase, paths: Sequence[Path]) -> int:
+    """How many tasks are played between two commits."""
+    if phase.adapting is not None:
+        return 1  # it learns after every episode
+    if phase.name in files.taken_over and phase.kind == "evaluate" and paths:
+        return max(1, rows_of(paths[0]))  # the other run's blocks may be of another size
+    return files.config.explore.block_tasks
+
+
 def expected_blocks(
-    config: Config, phase: Phase, ids: Sequence[str], by_sample: bool
+    config: Config, phase: Phase, ids: Sequence[str], size: int, by_sample: bool
 ) -> list[list[tuple[str, int]]]:
     """The tasks and samples of each block: all samples of some tasks, or one sample of them at a time."""
-    size = config.explore.block_tasks if phase.adapting is None else 1  # which learns after every episode
     samples = range(config.explore.samples if phase.kind == "explore" else 1)
     parts = [ids[start : start + size] for start in range(0, len(ids), size)]
     if by_sample:

@@ -196,8 +196,9 @@ WITH_HELPER = recipe(
         ((ALONE,), ("agents.target.epochs=1",)),
         ((WITH_HELPER,), ("agents.target.epochs=1",)),
         ((), (WITH_HELPER,)),
+        ((), ("explore.block_tasks=4",)),
     ],
-    ids=["alike", "by one agent alone", "beside another name", "of another name"],
+    ids=["alike", "by one agent alone", "beside another name", "of another name", "in other blocks"],
 )
 def test_a_fork_holds(begun, options, tmp_path):
     source = finished(tmp_path / "source", *SHORT, *begun)
