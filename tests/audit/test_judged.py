@@ -1,7 +1,5 @@
 """Runs with a discriminator: audited, edited and killed; what is broken is named."""
 
-import json
-
 import pytest
 
 from coevo_jax.audit.audit import run_audit
@@ -19,6 +17,7 @@ from tests.audit.breaking import (
     manifest,
 )
 from tests.audit.recipes import evaluate, explore, override, recipe
+from tests.measured import curve
 from tests.tiny import LETTERS, coevolve_through_kills, kill_at_commits, tiny_config
 
 pytestmark = [pytest.mark.usefixtures("letters"), pytest.mark.slow]
@@ -163,14 +162,3 @@ def test_killed_while_it_judges_it_ends_in_the_same_bytes(when, whole, tmp_path,
     for path in (FILE, "plans/round-01-judge-judged.json", "plans/round-01-target.json"):
         assert (run.folder / path).read_bytes() == (whole / path).read_bytes()
     assert curve(run.folder) == curve(whole)
-
-
-def curve(folder):
-    """Every number of the log that the clock has no say in."""
-    clock = ("second", "wait", "mfu", "turns_per", "tokens_per", "seconds")
-    return [
-        (line["step"], line["phase"], name, value)
-        for line in map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
-        for name, value in line["values"].items()
-        if not any(part in name for part in clock)
-    ]
