@@ -8,7 +8,7 @@ import pytest
 from coevo_jax.audit.order import expected_phases
 from coevo_jax.audit.reading import open_files
 from coevo_jax.config.reading import load_config
-from coevo_jax.config.recipe_queries import learnings_of
+from coevo_jax.config.recipe_queries import judgings_of, learnings_of
 from coevo_jax.phases import material as material_phase
 from coevo_jax.recipe import find_phase
 from coevo_jax.run_folder.collection import read_collection
@@ -93,8 +93,12 @@ def test_every_shipped_method_holds(name, tmp_path):
     run = finished(tmp_path, *short, *method(name))
     assert_holds(run)
     plans = {path.stem for path in (run / "plans").glob("round-*.json")}
-    learned = {f"round-01-{one.name or one.agent}" for one in learnings_of(config.recipe) if config.rounds}
-    assert plans == learned  # one that had nothing to learn from would show nothing
+    learned = [one.name or one.agent for one in learnings_of(config.recipe)]
+    learned += [f"judge-{one.judge.into}" for one in judgings_of(config.recipe)]
+    rounds = range(1, open_files(run).config.rounds + 1)
+    assert plans == {
+        f"round-{number:02d}-{name}" for number in rounds for name in learned
+    }  # one that had nothing to learn from would show nothing
 
 
 OPTIONS = {
