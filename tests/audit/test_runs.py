@@ -96,9 +96,8 @@ def test_every_shipped_method_holds(name, tmp_path):
     learned = [one.name or one.agent for one in learnings_of(config.recipe)]
     learned += [f"judge-{one.judge.into}" for one in judgings_of(config.recipe)]
     rounds = range(1, open_files(run).config.rounds + 1)
-    assert plans == {
-        f"round-{number:02d}-{name}" for number in rounds for name in learned
-    }  # one that had nothing to learn from would show nothing
+    # One that had nothing to learn from would show nothing.
+    assert plans == {f"round-{number:02d}-{name}" for number in rounds for name in learned}
 
 
 OPTIONS = {

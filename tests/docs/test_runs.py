@@ -139,8 +139,8 @@ def recipes_of_ones_own(folder: Path, printed: str) -> None:
 
 def method_of_ones_own(folder: Path, printed: str) -> None:
     results = json.loads((folder / "runs/retries/results.json").read_text())
-    collections = {row.get("collection", row["agent"]) for row in results["explorations"]}
-    assert "retries" in collections
+    assert {row["phase"] for row in results["explorations"]} == {"explore_target", "branch_retries"}
+    assert sum(row["points"] for row in results["explorations"] if "points" in row) > 0
     plan = json.loads((folder / "runs/retries/plans/round-01-target.json").read_text())
     assert plan["steps"]
 
