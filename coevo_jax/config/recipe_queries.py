@@ -98,6 +98,14 @@ def played_of(recipe: Recipe) -> dict[str, str]:
     return {name: phase.name for phase in recipe if (name := filled_by(phase)) is not None}
 
 
+def sides_of(learning: LearnOptions) -> set[str]:
+    """Whose trajectories a learning pairs: the collections, and "expert" where they stand beside it."""
+    sides = set[str]()
+    for source in learning.pairs:
+        sides |= set(source.of) | (set() if source.pairs == "better_over_worse" else {"expert"})
+    return sides
+
+
 def evaluations_of(recipe: Recipe) -> tuple[EvaluateOptions, ...]:
     """Every evaluation of a round, in order."""
     return tuple(phase.evaluate for phase in recipe if isinstance(phase, EvaluatePhase))

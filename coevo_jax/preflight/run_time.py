@@ -12,7 +12,14 @@ from coevo_jax.config.agents import AgentConfig
 from coevo_jax.config.check import slice_bounds
 from coevo_jax.config.options import BudgetConfig, Config, of_round
 from coevo_jax.config.recipe import LearnOptions
-from coevo_jax.config.recipe_queries import branches_of, judgings_of, lead_of, learners_of, learnings_of
+from coevo_jax.config.recipe_queries import (
+    branches_of,
+    judgings_of,
+    lead_of,
+    learners_of,
+    learnings_of,
+    sides_of,
+)
 from coevo_jax.preflight.fits import Preflight, Result
 from coevo_jax.recipe import Phase, schedule
 from coevo_jax.sampling.engine import CHUNKS
@@ -169,13 +176,11 @@ def _reinforcing_seconds(
 
 def _of_a_task(learning: LearnOptions) -> tuple[int, int]:
     """Pairs and trajectories that are learned from a task: one pair of each kind and collection, or two."""
-    pairs, sides = 0, set[str]()
+    pairs = 0
     for source in learning.pairs:
-        played = set(source.of)
-        among = source.pairs == "better_over_worse"
-        pairs += math.comb(len(played), 2) if among else len(played)
-        sides |= played if among else {*played, "expert"}
-    return pairs, len(sides)
+        played = len(set(source.of))
+        pairs += math.comb(played, 2) if source.pairs == "better_over_worse" else played
+    return pairs, len(sides_of(learning))
 
 
 def _step_seconds(result: Preflight, title: str) -> Callable[[int], float]:

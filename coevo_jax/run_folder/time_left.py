@@ -6,6 +6,7 @@ from typing import NamedTuple
 from coevo_jax.config.check import slice_bounds
 from coevo_jax.config.options import Config, of_round
 from coevo_jax.config.recipe import LearnOptions
+from coevo_jax.config.recipe_queries import sides_of
 from coevo_jax.recipe import Phase, schedule
 from coevo_jax.run_folder.manifest import Manifest
 
@@ -110,12 +111,11 @@ def _from_other_kinds(
 
 def trajectories_of_a_task(learning: LearnOptions, samples: int, failed: float) -> float:
     """What is learned of a task on average, where a share of them is failed and gives each kind of pair."""
-    sides = set[str]()
-    for source in learning.pairs:
-        sides |= set(source.of) | (set() if source.pairs == "better_over_worse" else {"expert"})
     imitated = sum(max(len(source.of), 1) for source in learning.imitations)
     return (
-        failed * len(sides) + imitated + samples * sum(len(source.of) for source in learning.reinforcements)
+        failed * len(sides_of(learning))
+        + imitated
+        + samples * sum(len(source.of) for source in learning.reinforcements)
     )
 
 
