@@ -27,10 +27,13 @@ settings.load_profile("tests")
 
 
 # Where numbers of users' programs are held against others', or speed and memory are measured: slow tests
-# there run on programs that are compiled as users' are, all others on those that are compiled soonest.
+# there run on programs that are compiled as users' are, all others on those that are compiled soonest. So do
+# those that hold two methods' warm starts against each other: two losses are two programs, and what they have in
+# common rounds alike only where the compiler sees that the loss has no part in it.
 OPTIMISED = (
     *("models", "learning", "sampling", "launch", "preflight", "benchmarks"),
     *("test_lora_run.py", "test_backbone_run.py"),
+    *("test_fork.py", "test_sweep.py"),
 )
 
 
@@ -38,7 +41,7 @@ def pytest_collection_modifyitems(items):
     """Mark the slow tests that need optimised programs; launch/test.sh runs them by themselves."""
     root = Path(__file__).parent
     for item in items:
-        if item.get_closest_marker("slow") and item.path.relative_to(root).parts[0] in OPTIMISED:
+        if item.get_closest_marker("slow") and {*item.path.relative_to(root).parts} & {*OPTIMISED}:
             item.add_marker("optimised")
 
 
