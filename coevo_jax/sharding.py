@@ -20,6 +20,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from coevo_jax.config.options import MeshConfig
 from coevo_jax.config.strict import ConfigError
+from coevo_jax.reuse import kept
 
 MESH_AXES = ("data", "fsdp", "tensor")
 GROUP = "group"
@@ -203,8 +204,12 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+@kept(8)
 def over_heads(mesh: Mesh, attention: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-    """Attention of each device on its own rows [B, ...] and heads [B, T, H, h], without communication."""
+    """Attention of each device on its own rows [B, ...] and heads [B, T, H, h], without communication.
+
+    The same arguments give the same function, by which what is compiled with it can be found again.
+    """
     heads, keys = (PartitionSpec(BATCH_AXES, None, axes, None) for axes in (_whole_tensor(mesh), "tensor"))
     rows = PartitionSpec(BATCH_AXES, None)
 

@@ -81,21 +81,17 @@ def judge_objective(logits_N: jax.Array, batch: PreferenceBatch) -> tuple[jax.Ar
     return total, metrics
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class JudgeLearner(Learner):
     """A learner of a discriminator: its model is an agent's, its state has a head beside the backbone."""
-
-    def init(self, seed: int) -> TrainState:
-        """A state with a random backbone, or fresh adapters, and the head that is undecided everywhere."""
-        create = jax.jit(lambda key: self._state(key), out_shardings=self.shardings)
-        return create(jax.random.key(seed))
 
     def around(self, backbone: Params, step: int) -> TrainState:
         """The state that a discriminator begins with: a copy of an agent's parameters, an undecided head."""
         head = jax.device_put(_head(self.model), self.shardings.params["head"])
         return self.fresh({"backbone": jax.tree.map(jnp.copy, backbone), "head": head}, step)
 
-    def _state(self, key: jax.Array) -> TrainState:
+    def random(self, key: jax.Array) -> TrainState:
+        """A state with a random backbone, or fresh adapters, and the head that is undecided everywhere."""
         backbone = nn.unbox(init_trained(self.model, key))
         return fresh_state({"backbone": backbone, "head": _head(self.model)}, self.optimizer)
 
@@ -118,8 +114,13 @@ def make_judging(learner: Learner, alone: StepPrograms, mesh: Mesh, *, read: Rea
     """
     head: Any = jax.tree.map(lambda _: replicated(mesh), jax.eval_shape(lambda: _head(learner.model)))
     params = {"backbone": learner.shardings.params, "head": head}
-    own = JudgeLearner(**vars(learner))
-    abstract = jax.eval_shape(lambda: own._state(jax.random.key(0)))
+    own = JudgeLearner(
+        model=learner.model,
+        optimizer=learner.optimizer,
+        shardings=learner.shardings,
+        frozen_shardings=learner.frozen_shardings,
+    )
+    abstract = jax.eval_shape(lambda: own.random(jax.random.key(0)))
     opt_state = optax.tree.map_params(
         learner.optimizer,
         lambda _, sharding: sharding,

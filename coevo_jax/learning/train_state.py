@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import struct
 from jax.sharding import Mesh
@@ -44,7 +46,9 @@ class Agents:
         return replace(self, states={other: state for other, state in self.states.items() if other != name})
 
 
-def fresh_state(params: Params, optimizer: optax.GradientTransformation, step: int = 0) -> TrainState:
+def fresh_state(
+    params: Params, optimizer: optax.GradientTransformation, step: int | jax.Array = 0
+) -> TrainState:
     """A state with zero moments around `params` (not copied: the caller gives up the array or copies it)."""
     return TrainState(step=jnp.int32(step), params=params, opt_state=optimizer.init(params))
 
@@ -69,54 +73,83 @@ def init_state(
     model: Transformer, optimizer: optax.GradientTransformation, shardings: TrainState, seed: int
 ) -> TrainState:
     """A random state, made in its shardings: no device ever holds a full copy it does not keep."""
-
-    def create(key: jax.Array) -> TrainState:
-        return fresh_state(nn.unbox(init_trained(model, key)), optimizer)
-
-    return jax.jit(create, out_shardings=shardings)(jax.random.key(seed))
+    create = jax.jit(partial(_random_state, model, optimizer), out_shardings=shardings)
+    return create(jax.random.key(seed))
 
 
-@dataclass(frozen=True, kw_only=True)
+def _random_state(model: Transformer, optimizer: optax.GradientTransformation, key: jax.Array) -> TrainState:
+    return fresh_state(nn.unbox(init_trained(model, key)), optimizer)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Learner:
-    """A model, which of its parameters are trained, and how trained and frozen ones lie on the mesh."""
+    """A model, which of its parameters are trained, and how trained and frozen ones lie on the mesh.
+
+    It is equal to itself alone, so that what is compiled for it can be found again by it.
+    """
 
     model: Transformer
     optimizer: optax.GradientTransformation
     shardings: TrainState
     frozen_shardings: Params  # of the base under a model's adapters; empty where all parameters are trained
 
+    def random(self, key: jax.Array) -> TrainState:
+        """The state that `init` makes, to be compiled."""
+        return _random_state(self.model, self.optimizer, key)
+
     def init(self, seed: int) -> TrainState:
         """A random state of what is trained; fresh adapters change nothing of what the base computes."""
-        return init_state(self.model, self.optimizer, self.shardings, seed)
+        return self._create(jax.random.key(seed))
 
     def init_frozen(self, seed: int) -> Params:
         """A random base for a model with adapters: the very parameters a model without them begins with."""
-        create = jax.jit(self._whole_params, out_shardings=self.frozen_shardings)
-        return create(jax.random.key(seed))
+        return self._create_frozen(jax.random.key(seed))
 
     def fresh(self, params: Params, step: int) -> TrainState:
         """A state with zero moments around `params`, whose buffers it takes over."""
-
-        def create(params: Params) -> TrainState:
-            return fresh_state(params, self.optimizer, step)
-
-        return jax.jit(create, donate_argnums=0, out_shardings=self.shardings)(params)
+        return self._fresh(params, np.int32(step))
 
     def renewed(self, state: TrainState) -> TrainState:
         """The state with zero moments; its buffers are taken over, the old moments' among them."""
+        return self._renewed(state)
 
+    def abstract(self) -> TrainState:
+        """The shapes, types and shardings of a state, for restoring into."""
+        return self._abstract
+
+    def abstract_frozen(self) -> Params:
+        """The shapes, types and shardings of the frozen base, for restoring into."""
+        return self._abstract_frozen
+
+    @cached_property
+    def _create(self) -> Any:
+        return jax.jit(self.random, out_shardings=self.shardings)
+
+    @cached_property
+    def _create_frozen(self) -> Any:
+        return jax.jit(self._whole_params, out_shardings=self.frozen_shardings)
+
+    @cached_property
+    def _fresh(self) -> Any:
+        def create(params: Params, step: jax.Array) -> TrainState:
+            return fresh_state(params, self.optimizer, step)
+
+        return jax.jit(create, donate_argnums=0, out_shardings=self.shardings)
+
+    @cached_property
+    def _renewed(self) -> Any:
         def create(state: TrainState) -> TrainState:
             return replace(fresh_state(state.params, self.optimizer), step=state.step)
 
         # Without keep_unused the old moments, which nothing reads, would be kept beside the new ones.
-        return jax.jit(create, donate_argnums=0, keep_unused=True, out_shardings=self.shardings)(state)
+        return jax.jit(create, donate_argnums=0, keep_unused=True, out_shardings=self.shardings)
 
-    def abstract(self) -> TrainState:
-        """The shapes, types and shardings of a state, for restoring into."""
-        return _placed(jax.eval_shape(lambda: self.init(0)), self.shardings)
+    @cached_property
+    def _abstract(self) -> TrainState:
+        return _placed(jax.eval_shape(self._create, jax.random.key(0)), self.shardings)
 
-    def abstract_frozen(self) -> Params:
-        """The shapes, types and shardings of the frozen base, for restoring into."""
+    @cached_property
+    def _abstract_frozen(self) -> Params:
         shapes = jax.eval_shape(self._whole_params, jax.random.key(0))
         return _placed(shapes, self.frozen_shardings)
 

@@ -44,6 +44,7 @@ from coevo_jax.phases.reinforced import find_reinforced
 from coevo_jax.phases.world import World
 from coevo_jax.progress import CONSOLE, say
 from coevo_jax.recipe import Phase, schedule
+from coevo_jax.reuse import kept
 from coevo_jax.run_folder.budget import Budget, asked_of, budget_words
 from coevo_jax.run_folder.run import Run
 from coevo_jax.training.feed import put_batch
@@ -251,9 +252,14 @@ def _has_learned(run: Run, phase: Phase) -> bool:
 
 def _pull(batches: list[PreferenceBatch], steps: int, beta: float, loss: AgentLoss) -> dict[str, float]:
     """The mean pull of both terms on a step's chosen sides, before the first step."""
-    pull = jax.jit(partial(pulls, loss=loss))
+    pull = _jit_pulls(loss)
     sums = np.sum([jax.device_get(pull(batch, beta=np.float32(beta))) for batch in batches], axis=0)
     return {"preference": float(sums[0]) / steps, "sft": float(sums[1]) / steps}
+
+
+@kept(8)
+def _jit_pulls(loss: AgentLoss) -> Any:
+    return jax.jit(partial(pulls, loss=loss))
 
 
 def _pull_words(pull: dict[str, float]) -> str:

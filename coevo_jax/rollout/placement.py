@@ -20,6 +20,7 @@ from coevo_jax.learning.train_state import Learner
 from coevo_jax.models.kv_cache import KVCache, unstack, unstack_boxes
 from coevo_jax.models.lora import plain, whole_params
 from coevo_jax.models.transformer import Params, init_params
+from coevo_jax.reuse import kept
 from coevo_jax.sampling.decode import SlotState
 from coevo_jax.sharding import (
     copies_mesh,
@@ -46,10 +47,11 @@ class RolloutPlacement:
     copies: Params  # NamedShardings of one copy per group of devices, over all hosts
 
 
+@kept(4)
 def place_rollouts(
     learner: Learner, config: RolloutConfig, mesh: Mesh, local: Mesh | None = None
 ) -> RolloutPlacement:
-    """The placement of roll-outs beside a learner on a run's mesh.
+    """The placement of roll-outs beside a learner on a run's mesh; the same for the same arguments.
 
     Args:
       local: this host's devices where programs are only compiled for a machine; by default found in `mesh`.

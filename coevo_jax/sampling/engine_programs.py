@@ -7,6 +7,7 @@ import jax
 
 from coevo_jax.models.kv_cache import unstack
 from coevo_jax.models.transformer import Transformer
+from coevo_jax.reuse import kept
 from coevo_jax.sampling.decode import (
     SlotState,
     decode_block,
@@ -30,8 +31,13 @@ class EnginePrograms(NamedTuple):
     put: Any  # (state, held, slot) -> state
 
 
+@kept(8)
 def jit_engine(model: Transformer, slots: int, sharding: Any = None) -> EnginePrograms:
-    """The engine's programs; `sharding` is a SlotState of shardings, or a prefix of one."""
+    """The engine's programs, the same for the same arguments.
+
+    Args:
+      sharding: a SlotState of shardings, or a prefix of one.
+    """
     # What the host reads is on every device: of a mesh over several hosts, each reads its own.
     told = sharding.agent if isinstance(sharding, SlotState) else None
     return EnginePrograms(
