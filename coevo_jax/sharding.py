@@ -9,7 +9,7 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import flax.linen as nn
 import jax
@@ -20,7 +20,6 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from coevo_jax.config.options import MeshConfig
 from coevo_jax.config.strict import ConfigError
-from coevo_jax.reuse import kept
 
 MESH_AXES = ("data", "fsdp", "tensor")
 GROUP = "group"
@@ -40,6 +39,21 @@ LOGICAL_RULES = (
     ("rank", None),
     ("layers", None),
 )
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def kept(size: int) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """A decorator that keeps a function's last results by its arguments, which are hashable.
+
+    It is for what makes programs to be compiled: the next run of a sweep, a study or a test then compiles
+    nothing again. What is kept holds no arrays, only programs and where their arrays lie.
+
+    Args:
+      size: how many results are kept.
+    """
+    return functools.lru_cache(maxsize=size)  # pyright: ignore[reportReturnType]  # it forgets parameters
 
 
 def make_mesh(config: MeshConfig, kv_heads: int | None = None, devices: Sequence[Any] | None = None) -> Mesh:

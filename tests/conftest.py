@@ -28,8 +28,8 @@ settings.load_profile("tests")
 
 # Where numbers of users' programs are held against others', or speed and memory are measured: slow tests
 # there run on programs that are compiled as users' are, all others on those that are compiled soonest. So do
-# those that hold two methods' warm starts against each other: two losses are two programs, and what they have in
-# common rounds alike only where the compiler sees that the loss has no part in it.
+# those that hold two methods' warm starts against each other: two losses are two programs, and what both do
+# rounds alike only where the compiler sees that the loss has no part in it.
 OPTIMISED = (
     *("models", "learning", "sampling", "launch", "preflight", "benchmarks"),
     *("test_lora_run.py", "test_backbone_run.py"),

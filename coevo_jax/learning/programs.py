@@ -20,7 +20,7 @@ from coevo_jax.learning.train_step import ScoreStep, StepPrograms, jit_score, ji
 from coevo_jax.models.attention_kinds import choose_attention
 from coevo_jax.models.lora import plain
 from coevo_jax.models.transformer import Transformer
-from coevo_jax.reuse import kept
+from coevo_jax.sharding import kept
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -44,9 +44,9 @@ from coevo_jax.phases.reinforced import find_reinforced
 from coevo_jax.phases.world import World
 from coevo_jax.progress import CONSOLE, say
 from coevo_jax.recipe import Phase, schedule
-from coevo_jax.reuse import kept
 from coevo_jax.run_folder.budget import Budget, asked_of, budget_words
 from coevo_jax.run_folder.run import Run
+from coevo_jax.sharding import kept
 from coevo_jax.training.feed import put_batch
 from coevo_jax.training.optimize import StepPlan, optimize
 from coevo_jax.training.pace import Pace

@@ -20,12 +20,12 @@ from coevo_jax.learning.train_state import Learner
 from coevo_jax.models.kv_cache import KVCache, unstack, unstack_boxes
 from coevo_jax.models.lora import plain, whole_params
 from coevo_jax.models.transformer import Params, init_params
-from coevo_jax.reuse import kept
 from coevo_jax.sampling.decode import SlotState
 from coevo_jax.sharding import (
     copies_mesh,
     host_mesh,
     hosts_of_a_copy,
+    kept,
     kv_heads_sharding,
     param_shardings,
     put,

@@ -7,7 +7,6 @@ import jax
 
 from coevo_jax.models.kv_cache import unstack
 from coevo_jax.models.transformer import Transformer
-from coevo_jax.reuse import kept
 from coevo_jax.sampling.decode import (
     SlotState,
     decode_block,
@@ -17,6 +16,7 @@ from coevo_jax.sampling.decode import (
     put_slot,
     take_slot,
 )
+from coevo_jax.sharding import kept
 
 
 class EnginePrograms(NamedTuple):
