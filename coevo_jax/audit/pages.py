@@ -186,7 +186,7 @@ def exploration_words(entry: Entry) -> str:
     """An exploration as the page has it: who explores, or a collection with a name of its own."""
     kind, _, collection = entry["phase"].partition("_")
     if kind == "branch":
-        return f"{plain(collection)} (branches)"
+        return plain(collection) if collection == "branches" else f"{plain(collection)} (branches)"
     return f"{agent_words(collection)} explores" if collection == entry["agent"] else plain(collection)
 
 

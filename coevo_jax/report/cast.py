@@ -134,7 +134,7 @@ class Cast:
         place, _, phase = name.rpartition("/")
         kind, _, who = phase.partition("_")
         if kind == "branch":
-            words = f"{plain(who)} (branches)"
+            words = plain(who) if who == "branches" else f"{plain(who)} (branches)"
         elif kind == "ask":
             words = f"{plain(who)} (answers)"
         elif kind == "judge":
