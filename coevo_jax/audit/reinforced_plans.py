@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Any
 
 import numpy as np
@@ -67,18 +67,37 @@ def _view_problems(
     where: str, view: Mapping[str, Any], side: Side, credit: Reinforced, weight: float, reduction: str
 ) -> Iterator[str]:
     advantages = credit.advantages[turns_of(side, credit.first)].astype(np.float32).tolist()
-    runs = [(value, len(list(run))) for value, run in groupby(advantages)]
     total = float(own_weights(side, reduction, credit.first).sum())
     found = view.get("advantages", [])
     yield from differs(f"{where}: trained tokens", view["tokens"], len(advantages))
     yield from far(f"{where}: weights of its tokens", view["weight"], total, ROUNDING * total)
     yield from far(f"{where}: sft_weight", view["sft_weight"], 0.0, 0.0)
     yield from far(f"{where}: reinforce_weight", view.get("reinforce_weight", 0.0), weight, ROUNDING * weight)
-    if [count for _, count in found] != [count for _, count in runs]:
+    yield from advantage_problems(where, found, advantages)
+
+
+def advantage_problems(
+    where: str, found: Sequence[Sequence[Any]], expected: Sequence[float]
+) -> Iterator[str]:
+    """What differs between the advantages of a view's tokens, in runs as a plan has them, and those derived.
+
+    Tokens are compared and not runs: where two terms cancel, rounding makes several runs of one.
+
+    Args:
+      found: (advantage, number of tokens), one for each run.
+      expected: one for each token.
+    """
+    told = [value for value, count in found for _ in range(count)]
+    if len(told) != len(expected):
+        runs = [[value, len(list(run))] for value, run in groupby(expected)]
         yield f"{where}: advantages: found {found}, expected {runs}"
-    else:
-        for (value, _), (wanted, _) in zip(found, runs, strict=True):
-            yield from far(f"{where}: advantage", value, wanted, ROUNDING * (abs(wanted) + 1e-3))
+        return
+    problems = (
+        problem
+        for value, wanted in zip(told, expected, strict=True)
+        for problem in far(f"{where}: advantage", value, wanted, ROUNDING * (abs(wanted) + 1e-3))
+    )
+    yield from islice(problems, 1)
 
 
 def count_problems(files: RunFiles, phase: Phase, yielded: Sequence[Yielded]) -> Iterator[str]:

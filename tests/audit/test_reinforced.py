@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from coevo_jax.audit.audit import run_audit
+from coevo_jax.audit.reinforced_plans import advantage_problems
 from coevo_jax.coevolution import coevolve
 from coevo_jax.run_folder.run import create_run
 from tests.audit.breaking import (
@@ -95,6 +96,17 @@ def whole(letters, tmp_path_factory):
 
 EDITS: dict[str, tuple[Edit, set[str]]] = {}
 breaks = collected(EDITS)
+
+
+def test_what_rounding_leaves_where_two_terms_cancel_is_no_advantage():
+    found = [[0.0, 2], [-1.1e-16, 1], [0.5, 1]]
+    assert not [*advantage_problems("n 0", found, [0.0, 0.0, 0.0, 0.5])]
+    assert [*advantage_problems("n 0", found, [0.0, 0.1, 0.1, 0.5])] == [
+        "n 0: advantage: found 0, expected 0.1"
+    ]
+    assert [*advantage_problems("n 0", found, [0.0] * 3)] == [
+        "n 0: advantages: found [[0.0, 2], [-1.1e-16, 1], [0.5, 1]], expected [[0.0, 3]]"
+    ]
 
 
 def first_view(plan) -> dict:
