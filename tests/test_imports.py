@@ -12,7 +12,7 @@ MAX_LINES = 400
 
 # Rooms from the bottom up. A room is a folder, or a module at the top; none imports one beside or above it.
 LAYERS = (
-    {"batch", "files", "progress", "trajectory"},
+    {"batch", "files", "progress", "reuse", "trajectory"},
     {"methods"},
     {"config"},
     {"envs", "hosts", "recipe", "sharding"},
@@ -22,7 +22,7 @@ LAYERS = (
     {"report", "training"},
     {"phases"},
     {"audit", "coevolution", "preflight", "stored"},
-    {"sweep"},
+    {"study", "sweep"},
     {"commands"},
     {"launch"},
 )
