@@ -102,7 +102,7 @@ def run_cells(
             raise Stopped(signum)
 
 
-def test_cells(
+def play_test_tasks(
     cells: Sequence[Cell],
     *,
     jobs: int,

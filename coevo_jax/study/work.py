@@ -55,7 +55,7 @@ def run_cell(cell: Cell, relatives: Sequence[Path]) -> Row:
     return row | {"spent": rounded(spent)}  # here and now, the audit among it; less where phases were shared
 
 
-def test_cell(cell: Cell) -> dict[str, Any]:
+def play_test(cell: Cell) -> dict[str, Any]:
     """Play the agents of a finished run on the test tasks, greedily: those that its recipe evaluates.
 
     Returns the part of a row that says what came out.

@@ -31,7 +31,7 @@ def serve(connection: Connection, core: int | None, log: Path) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
     from coevo_jax.run_folder.stopping import Stopped
-    from coevo_jax.study.work import run_cell, test_cell
+    from coevo_jax.study.work import run_cell, play_test
 
     while True:
         try:
@@ -42,7 +42,7 @@ def serve(connection: Connection, core: int | None, log: Path) -> None:
             return
         work, cell, relatives = question
         try:
-            answer = run_cell(cell, relatives) if work == "run" else test_cell(cell)
+            answer = run_cell(cell, relatives) if work == "run" else play_test(cell)
         except Stopped:
             answer = STOPPED
         except Exception as error:  # the study's process tells it, and ends the study

@@ -14,7 +14,7 @@ from coevo_jax.files import require_writable
 from coevo_jax.progress import CONSOLE, time_words
 from coevo_jax.run_folder.stopping import Stopped
 from coevo_jax.study.plan import Cell, plan_study
-from coevo_jax.study.pool import WorkerLost, first_states, run_cells, test_cells
+from coevo_jax.study.pool import WorkerLost, first_states, run_cells, play_test_tasks
 from coevo_jax.study.rows import FINISHED, Row, check_rows, read_rows, row_of, write_row
 
 
@@ -37,7 +37,7 @@ def study(args: argparse.Namespace, configs: Mapping[str, Config], folder: Path)
         if args.split is None:
             run_left(cells, rows, args.jobs, logs, path)
         else:
-            test_left(cells, rows, args.jobs, logs, path)
+            play_left(cells, rows, args.jobs, logs, path)
     except Stopped as error:
         print(f"{error}; what is done is committed: the same command goes on from there", file=sys.stderr)
         return SIGNALLED + error.signum
@@ -70,7 +70,7 @@ def run_left(cells: Sequence[Cell], rows: Sequence[Row], jobs: int, logs: Path, 
     run_cells(cells, first_states(cells, rows), jobs=jobs, logs=logs, write=write, say=say)
 
 
-def test_left(cells: Sequence[Cell], rows: Sequence[Row], jobs: int, logs: Path, path: Path) -> None:
+def play_left(cells: Sequence[Cell], rows: Sequence[Row], jobs: int, logs: Path, path: Path) -> None:
     """Play the test tasks with every finished run that has not done so."""
     left = []
     for cell in cells:
@@ -98,7 +98,7 @@ def test_left(cells: Sequence[Cell], rows: Sequence[Row], jobs: int, logs: Path,
             + ", ".join(f"{a} {r:.3f}" for a, r in rewards.items() if r is not None)
         )
 
-    test_cells(left, jobs=jobs, logs=logs, write=write, say=say)
+    play_test_tasks(left, jobs=jobs, logs=logs, write=write, say=say)
 
 
 def row_words(row: Row) -> str:
