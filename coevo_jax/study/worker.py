@@ -31,7 +31,7 @@ def serve(connection: Connection, core: int | None, log: Path) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
     from coevo_jax.run_folder.stopping import Stopped
-    from coevo_jax.study.work import run_cell, play_test
+    from coevo_jax.study.work import play_test, run_cell
 
     while True:
         try:

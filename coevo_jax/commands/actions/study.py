@@ -14,7 +14,7 @@ from coevo_jax.files import require_writable
 from coevo_jax.progress import CONSOLE, time_words
 from coevo_jax.run_folder.stopping import Stopped
 from coevo_jax.study.plan import Cell, plan_study
-from coevo_jax.study.pool import WorkerLost, first_states, run_cells, play_test_tasks
+from coevo_jax.study.pool import WorkerLost, first_states, play_test_tasks, run_cells
 from coevo_jax.study.rows import FINISHED, Row, check_rows, read_rows, row_of, write_row
 
 
