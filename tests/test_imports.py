@@ -12,7 +12,7 @@ MAX_LINES = 400
 
 # Rooms from the bottom up. A room is a folder, or a module at the top; none imports one beside or above it.
 LAYERS = (
-    {"batch", "files", "progress", "reuse", "trajectory"},
+    {"batch", "files", "progress", "trajectory"},
     {"methods"},
     {"config"},
     {"envs", "hosts", "recipe", "sharding"},
