@@ -39,7 +39,7 @@ def differences_table(sample: Sample, split: str = DEV) -> str:
     return "\n\n".join(parts)
 
 
-def tested_table(sample: Sample) -> str:
+def held_out_table(sample: Sample) -> str:
     """The same differences on the test tasks."""
     if not any(row.get("test") for row in sample.rows):
         return "The test tasks have not been played yet."

@@ -6,10 +6,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+from coevo_jax.config.reading import load_config
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.run_folder.folder import create_folder
+from coevo_jax.study.page import configured
 from coevo_jax.study.plan import config_digest, plan_study
 from tests.study.small import configs
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_a_study_has_a_run_for_every_seed_and_config_and_those_needed_first(tmp_path):
@@ -94,6 +98,21 @@ def base(folder: Path, weights: bytes) -> Path:
     return folder
 
 
+def test_the_shipped_configs_are_one_study(tmp_path, monkeypatch):
+    """With a base of another shape, so that they are read where the study's own is not."""
+    monkeypatch.setattr("coevo_jax.study.plan.check_world", lambda config: None)
+    stand_in = base(tmp_path / "base", b"weights")
+    paths = sorted((ROOT / "configs" / "study").glob("sql-*.yaml"))
+    read = {str(path): load_config(path, [f"model.path={stand_in}"]) for path in paths}
+    cells = plan_study(read, range(5), tmp_path / "runs")
+    assert len(cells) == 5 * len(paths) and {cell.study for cell in cells} == {"sql"}
+    assert [f"sql-{method}" for method in configured("sql")] == [path.stem for path in paths]
+    assert all(path.stem == read[str(path)].name for path in paths)
+    assert {cell.method for cell in cells if cell.after} == {"eto-compute", "eto-pairs"}
+    coevo = next(cell for cell in cells if cell.method == "coevo").config
+    assert coevo.evaluate.split == "dev" and coevo.explore.tasks == (coevo.warm_start.tasks,)
+
+
 def test_two_bases_are_refused_by_their_weights(tmp_path):
     common = (tmp_path / "common.yaml", configs(tmp_path, "eto"))[0]
     text = yaml.safe_load(common.read_text())
@@ -102,8 +121,6 @@ def test_two_bases_are_refused_by_their_weights(tmp_path):
     text["model"] = {"path": str(first)}
     del text["tokenizer"]
     common.write_text(yaml.safe_dump(text))
-    from coevo_jax.config.reading import load_config
-
     read = {name: load_config(name) for name in read}
     other = {name: load_config(name, [f"model.path={second}"]) for name in list(read)[1:]}
     with pytest.raises(

@@ -9,7 +9,7 @@ from coevo_jax.config.strict import ConfigError
 from coevo_jax.study.page import PARTS, configured, write_tables
 from coevo_jax.study.sample import sample
 from coevo_jax.study.statistics import difference, holm, paired_test
-from coevo_jax.study.tables import differences_table, rewards_table, tested_table
+from coevo_jax.study.tables import differences_table, held_out_table, rewards_table
 from coevo_jax.study.why_tables import (
     costs_table,
     errors_table,
@@ -116,11 +116,11 @@ def test_a_method_without_a_partner_says_so():
 
 def test_the_test_tasks_have_a_table_of_their_own():
     made = [made_row("eto-compute", 0, [1.0, 0.0]), made_row("coevo", 0, [1.0, 0.0])]
-    assert tested_table(sample("small", made)) == "The test tasks have not been played yet."
+    assert held_out_table(sample("small", made)) == "The test tasks have not been played yet."
     for row, last in zip(made, (0.25, 0.75), strict=True):
         found = {"tasks": "u", "rewards": [1.0, last], "mean_reward": 0.5 + last / 2, "success_rate": 0.5}
         row["test"] = {"agents": {"target": found}}
-    found = cells(tested_table(sample("small", made)))
+    found = cells(held_out_table(sample("small", made)))
     assert found["coevo"][0] == "+0.250"
     assert cells(rewards_table(sample("small", made)))["coevo"][5:] == ["0.875", "0.500"]
 
