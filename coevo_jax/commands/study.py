@@ -77,7 +77,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--table", type=Path, metavar="PAGE", help="write the tables of a page from rows, and end"
     )
-    args = parser.parse_args(argv)
+    args = parser.parse_intermixed_args(argv)
     args.overrides = [word for word in args.words if "=" in word]
     args.files = [word for word in args.words if "=" not in word]
     if args.table is None and not args.files:

@@ -105,7 +105,7 @@ def test_a_study_that_is_ended_and_killed_goes_on_to_its_page(tmp_path):
     assert all(len(row["test"]["agents"]["target"]["rewards"]) == 20 for row in tested)
     code, said = finish(tmp_path, "--split", "test")
     assert code == 0 and said.count("has played the test tasks") == 4 and read_rows(path) == tested
-    code, said = finish(tmp_path, "agents.target.epochs=2")
+    code, said = finish(tmp_path, "agents.target.epochs=2", "--runs-dir", str(tmp_path / "others"))
     assert code == 2 and "test tasks are played once for a final config" in said
     page = tmp_path / "page.md"
     page.write_text(
