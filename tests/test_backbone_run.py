@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from coevo_jax.audit.audit import run_audit
 from coevo_jax.coevolution import coevolve
 from coevo_jax.commands.evaluate import main as evaluate_main
 from coevo_jax.commands.export import main as export_main
@@ -104,6 +105,21 @@ def test_adapters_of_a_checkpoint(tmp_path):
     folder.rename(tmp_path / "moved")
     open_run(run.folder).close()
     evaluate_main([str(run.folder), "--split", "dev", "--tasks", ":2"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "lora", [(), ("model.lora={rank: 2, warm_start: adapter}",)], ids=["whole", "adapters"]
+)
+def test_the_audit_takes_the_first_loss_from_the_checkpoint(lora, tmp_path):
+    folder = backbone(tmp_path / "qwen", "qwen3", "qwen3")
+    run = finished(config_on(tmp_path, folder, *lora, "rounds=0", "checkpoint.keep=all"))
+    checks = {check.name: check for check in run_audit(run.folder)}
+    assert checks["loss/warm_start"].state == "held", checks["loss/warm_start"].words
+    assert {check.name for check in checks.values() if check.state == "BROKEN"} == set()
+    shutil.rmtree(folder)
+    gone = {check.name: check for check in run_audit(run.folder)}["loss/warm_start"]
+    assert gone.state == "not checkable" and str(folder) in gone.words
 
 
 def refusal(tmp_path, folder, *overrides):

@@ -22,7 +22,7 @@ LAYERS = (
     {"report", "training"},
     {"phases"},
     {"audit", "coevolution", "preflight", "stored"},
-    {"sweep"},
+    {"study", "sweep"},
     {"commands"},
     {"launch"},
 )

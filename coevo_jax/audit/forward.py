@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-from jax.sharding import SingleDeviceSharding
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from coevo_jax.audit.check import NotCheckable
 from coevo_jax.audit.order import lead_in
@@ -154,7 +154,8 @@ class Agents:
             if not Path(config.model.path).is_dir():
                 raise NotCheckable(f"gone: the checkpoint {config.model.path} that the run began with")
             shapes = nn.unbox(jax.eval_shape(lambda: init_params(model, jax.random.key(0))))
-            place = SingleDeviceSharding(jax.devices()[0])
+            one = Mesh(np.array(jax.devices()[:1]), ("one",))
+            place = NamedSharding(one, PartitionSpec())
             abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes)
             params = load_params(Path(config.model.path), config.model, abstract)
         lora = config.model.lora

@@ -12,7 +12,7 @@ from coevo_jax.envs.registry import check_options
 from coevo_jax.files import shipped
 from coevo_jax.learning.loss_names import check_losses
 
-KINDS = ("", "paper")  # folders of shipped configs that are whole runs
+KINDS = ("", "paper", "study")  # folders of shipped configs that are whole runs
 
 
 def shipped_configs() -> dict[str, Path]:

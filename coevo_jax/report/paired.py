@@ -115,21 +115,31 @@ def pair_with_baseline(runs: Sequence[TaskRewards], baseline: str | None = None)
 
 def clustered(differences: Mapping[int, Mapping[str, float]]) -> TaskInterval:
     """The mean of all differences (seed -> task -> difference), with its interval over tasks as clusters."""
+    mean, error, number = clustered_error(differences)
+    if mean is None or error is None:
+        return TaskInterval(mean=mean, low=None, high=None, tasks=number)
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, number - 1) * error)
+    return TaskInterval(mean=mean, low=mean - half, high=mean + half, tasks=number)
+
+
+def clustered_error(
+    differences: Mapping[int, Mapping[str, float]],
+) -> tuple[float | None, float | None, int]:
+    """The mean of all differences, its standard error over tasks as clusters, and their number.
+
+    There is no mean of none, and no error from one task.
+    """
     every = [value for of_seed in differences.values() for value in of_seed.values()]
     clusters: dict[str, list[float]] = {}
     for of_seed in differences.values():
         for task, value in of_seed.items():
             clusters.setdefault(task, []).append(value)
     number = len(clusters)
-    if not every:
-        return TaskInterval(mean=None, low=None, high=None, tasks=0)
-    mean = float(np.mean(every))
-    if number == 1:
-        return TaskInterval(mean=mean, low=None, high=None, tasks=1)
+    mean = float(np.mean(every)) if every else None
+    if mean is None or number == 1:
+        return mean, None, number
     sums = np.array([np.sum(np.subtract(values, mean)) for values in clusters.values()])
-    error = np.sqrt(number / (number - 1) * np.sum(sums**2)) / len(every)
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, number - 1) * error)
-    return TaskInterval(mean=mean, low=mean - half, high=mean + half, tasks=number)
+    return mean, float(np.sqrt(number / (number - 1) * np.sum(sums**2)) / len(every)), number
 
 
 def paired_cells(row: PairedRow) -> tuple[str, ...]:

@@ -62,7 +62,7 @@ def fork_run(source: Path, config: Config, processes: Processes | None = None) -
 def _fork(source: Path, config: Config) -> None:
     manifest = read_manifest(source)
     theirs = load_resolved(source / CONFIG_FILE)
-    difference = first_difference(_begin(config), _begin(theirs))
+    difference = first_difference(beginning(config), beginning(theirs))
     if difference is not None:
         key, wanted, has = difference
         raise ConfigError(
@@ -109,11 +109,21 @@ def find_source(folders: Sequence[Path], config: Config) -> Path | None:
     return next((folder for folder in folders if can_fork(folder, config)), None)
 
 
+def best_source(folders: Sequence[Path], config: Config) -> Path | None:
+    """The folder whose run can be forked for a config and shares most phases with it."""
+    own = [folder for folder in folders if can_fork(folder, config)]
+    return max(
+        own,
+        key=lambda folder: len(shared_phases(load_resolved(folder / CONFIG_FILE), config)),
+        default=None,
+    )
+
+
 def can_fork(source: Path, config: Config) -> bool:
     """Whether a folder holds a run that has finished the warm start which this config would do."""
     if not (source / CONFIG_FILE).is_file() or _manifest_or_none(source) is None:
         return False
-    return _begin(config) == _begin(load_resolved(source / CONFIG_FILE))
+    return beginning(config) == beginning(load_resolved(source / CONFIG_FILE))
 
 
 def shared_phases(source: Config, config: Config) -> tuple[str, ...]:
@@ -141,8 +151,11 @@ def _manifest_or_none(source: Path) -> Manifest | None:
     return manifest if manifest.record("warm_start") else None
 
 
-def _begin(config: Config) -> dict[str, Any]:
-    """The options that experts, tokenizer, warm start and its evaluation depend on."""
+def beginning(config: Config) -> dict[str, Any]:
+    """The options that experts, tokenizer, warm start and its evaluation depend on.
+
+    Runs whose beginnings are equal can be forked from each other.
+    """
     options = config.model_dump(exclude={*NAMING, *LATER})
     return options | {
         "explore": {"tasks": config.explore.tasks if config.rounds else None}

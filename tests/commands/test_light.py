@@ -40,6 +40,7 @@ REFUSED: dict[str, dict[str, list[str]]] = {
     "sweep": {
         name: [*words, "--losses", "sigmoid"] for name, words in (BAD_CONFIG | BAD_ENVIRONMENT).items()
     },
+    "study": BAD_CONFIG | BAD_ENVIRONMENT | {"nothing": [], "no page": ["--table", "nowhere.md"]},
     "data": {
         "generates nothing": ["generate", "scienceworld", "--out", "x"],
         "unknown option": ["generate", "webshop", "--out", "x", "sead=1"],

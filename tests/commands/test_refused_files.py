@@ -10,6 +10,7 @@ from coevo_jax.commands.cli import explain
 from coevo_jax.commands.compile import main as compile_main
 from coevo_jax.commands.data import main as data_main
 from coevo_jax.commands.refused_files import refusal
+from coevo_jax.commands.study import main as study_main
 from coevo_jax.commands.sweep import main as sweep_main
 from coevo_jax.files import require_writable
 
@@ -101,6 +102,11 @@ def test_what_can_be_written_is_learnt_without_leaving_anything(tmp_path):
             sweep_main,
             ["quickstart", "--losses", "sigmoid", "--table", "{folder}"],
             "coevo_jax.commands.actions.sweep.run_sweep",
+        ),
+        (
+            study_main,
+            ["quickstart-eto", "--seeds", "1", "--rows", "{at}.jsonl"],
+            "coevo_jax.commands.actions.study.run_cells",
         ),
         (
             data_main,

@@ -14,6 +14,7 @@ from coevo_jax.config.strict import ConfigError
 from coevo_jax.learning.loss_table import loss_markdown
 from coevo_jax.methods.table import BUILDERS, builder_options
 from coevo_jax.report.markdown import has_table
+from coevo_jax.study.page import PARTS
 from tests.docs.pages import PAGES, ROOT, blocks, examples, prose
 
 MOST_BYTES = 9_000  # of the README
@@ -25,6 +26,7 @@ WRITTEN_BY = {  # pages and the tables that commands write into them
     "docs/preflight.md": ["preflight", "preflight-rates"],
     "docs/results.md": ["learning", "quickstart", "scienceworld"],
     "docs/rollouts.md": ["environments", "generation", "generation-gpu"],
+    "docs/study.md": [f"sql-{part}" for part in PARTS],
 }
 
 
@@ -101,7 +103,7 @@ def test_every_config_is_in_a_table():
 
 def test_the_recipes_are_those_of_the_table():
     section = TEXT["docs/method.md"].partition("## The recipes that are shipped")[2].partition("\n## ")[0]
-    rows = re.findall(r"^\| `([\w-]+)` \| .* \| `(?:paper/\*|([\w-]+))\.yaml` \|$", section, re.MULTILINE)
+    rows = re.findall(r"^\| `([\w-]+)` \| .* \| `(?:paper/\*|([\w/-]+))\.yaml` \|$", section, re.MULTILINE)
     assert {name for name, _ in rows} == {path.stem for path in (ROOT / "configs/recipes").glob("*.yaml")}
     for name, config in rows:
         phases = yaml.safe_load((ROOT / f"configs/recipes/{name}.yaml").read_text())
