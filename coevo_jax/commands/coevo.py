@@ -17,6 +17,7 @@ SUBCOMMANDS = {
     "compile": "say whether a config fits into a machine, and what it costs there",
     "export": "write an agent in Hugging Face format",
     "sweep": "run a config over losses, betas and seeds",
+    "base": "make a small model that stands in for a pretrained one",
     "data": "generate, export, convert, inspect and validate data sets",
     "conformance": "check an environment",
     "audit": "check what a run claims",
