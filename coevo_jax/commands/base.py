@@ -50,7 +50,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--page", type=Path, metavar="FILE", help="Markdown page whose table:FOLDER becomes the table"
     )
-    return parser.parse_args(argv)
+    return parser.parse_intermixed_args(argv)
 
 
 def check(config: Config, seed: int) -> None:
@@ -82,6 +82,8 @@ def main(argv: Sequence[str]) -> None:
     check(config, args.seed)
     if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
         raise ConfigError(f"--out {args.out}: exists already and is not an empty folder")
+    if args.page is not None and not args.page.is_file():
+        raise ConfigError(f"--page {args.page}: no such file")
     from coevo_jax.commands.actions.base import make_base
 
     make_base(args, config)

@@ -20,13 +20,24 @@ class PlayerHabits(StrictModel):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Lesson:
+    """A part of what a base learns from: players with some habits in a world of their own."""
+
+    options: Any  # of the environment
+    habits: PlayerHabits
+    episodes: int  # of its first train tasks
+
+
+@dataclass(frozen=True, kw_only=True)
 class Players:
     """The scripted players of one environment."""
 
     habits: type[PlayerHabits]
     stream: str  # name of the players' draws
     check: Callable[[Any], None]  # refuses options under which they cannot play, with a ConfigError
-    world: Callable[[Any, int, int], Any]  # options, seed and number of tasks -> options to make data under
+    lessons: Callable[
+        [Any, Any, int, int], Sequence[Lesson]
+    ]  # options, habits, seed, episodes -> a base's data
     play: Callable[[Any, Task, Any, np.random.Generator], Demonstration | None]  # None: no expert to follow
     skills: Callable[[str, Sequence[Turn]], Mapping[str, bool]]  # prompt, turns -> skill -> shown rightly
     skill_words: Mapping[str, str]  # skill -> what a table calls it

@@ -2,11 +2,11 @@
 
 import argparse
 import hashlib
+import itertools
 import json
 import os
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-
-from pydantic import BaseModel
 
 from coevo_jax.commands.actions.data import PLAYED_FORMAT, player_rows, progress
 from coevo_jax.commands.actions.train import train_together
@@ -19,11 +19,11 @@ from coevo_jax.config.strict import ConfigError, validate
 from coevo_jax.data.chat.format import chat_format
 from coevo_jax.data.chat.tokenizer import load_tokenizer
 from coevo_jax.data.interchange.convert import convert, render_conversation
-from coevo_jax.data.interchange.records import from_demonstration
+from coevo_jax.data.interchange.records import Record, from_demonstration
 from coevo_jax.data.interchange.sets import Problems
 from coevo_jax.data.parquet import read_trajectories
 from coevo_jax.envs.env import error_test
-from coevo_jax.envs.players import PlayerHabits, Players, play_tasks
+from coevo_jax.envs.players import Lesson, PlayerHabits, Players, play_tasks
 from coevo_jax.envs.registry import find_environment, make_env
 from coevo_jax.files import require_writable, write_whole
 from coevo_jax.progress import CONSOLE
@@ -49,8 +49,8 @@ def make_base(args: argparse.Namespace, config: Config) -> None:
     options = validate(find_environment(config.env.name).options, dict(config.env.options), args.config)
     players.check(options)
     episodes = slice_bounds(config.warm_start.tasks)[1] or 0
-    world = players.world(options, args.seed, episodes)
-    write_played(players, config.env.name, world, habits, episodes, Path(config.warm_start.data))
+    taught = players.lessons(options, habits, args.seed, episodes)
+    write_played(players, config.env.name, taught, Path(config.warm_start.data))
     train_together(parse_train(["--auto-resume", args.config, *args.overrides]))
     folder, agent = run_folder(config), agents_of(config.recipe)[0]
     export_agent(folder, args.out, agent=agent, form="merged")
@@ -59,7 +59,14 @@ def make_base(args: argparse.Namespace, config: Config) -> None:
     made = machine(load_results(folder)["environment"])
     record = {
         "config": config.model_dump(mode="json"),
-        "players": {"env_options": world.model_dump(mode="json"), "habits": habits.model_dump(mode="json")},
+        "lessons": [
+            {
+                "env_options": one.options.model_dump(mode="json"),
+                "habits": one.habits.model_dump(mode="json"),
+                "episodes": one.episodes,
+            }
+            for one in taught
+        ],
         "played_sha256": sha256(Path(config.warm_start.data)),
         "machine": made,
         "skills": measured,
@@ -72,36 +79,41 @@ def make_base(args: argparse.Namespace, config: Config) -> None:
     CONSOLE.print(f"base: {args.out}", soft_wrap=True)
 
 
-def write_played(
-    players: Players, name: str, world: BaseModel, habits: PlayerHabits, episodes: int, path: Path
-) -> None:
+def write_played(players: Players, name: str, lessons: Sequence[Lesson], path: Path) -> None:
     """Write the players' episodes to the file that the run imitates; one that is there must be the same.
 
     Raises:
-      ConfigError: the file holds something else, or fewer tasks are there than episodes are wanted.
+      ConfigError: the file holds something else, or a world has fewer tasks than episodes are wanted.
     """
-    env = make_env(name, world.model_dump())()
+    fresh = path.with_name(f".{path.stem}.{os.getpid()}.new.jsonl")
+    try:
+        with progress("play") as update:
+            rows = itertools.chain.from_iterable(_taught(players, name, one, update) for one in lessons)
+            _, count = convert(rows, fresh, PLAYED_FORMAT, problems=Problems("refuse"))
+        if path.exists() and sha256(path) != sha256(fresh):
+            raise ConfigError(
+                f"{path}: holds something else than these players play; remove it, or name another file"
+            )
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
+    CONSOLE.print(f"{path}: {count} episodes of players", soft_wrap=True)
+
+
+def _taught(
+    players: Players, name: str, lesson: Lesson, update: Callable[[int, int | None], None]
+) -> Iterator[tuple[str, Record]]:
+    env = make_env(name, lesson.options.model_dump())()
     try:
         found = len(env.tasks("train"))
-        if found < episodes:
-            raise ConfigError(f"warm_start.tasks: found {episodes} episodes, expected at most {found} tasks")
-        fresh = path.with_name(f".{path.stem}.{os.getpid()}.new.jsonl")
-        try:
-            with progress("play") as update:
-                played = play_tasks(players, env, "train", range(episodes), habits)
-                convert(
-                    player_rows(played, env, [], update), fresh, PLAYED_FORMAT, problems=Problems("refuse")
-                )
-            if path.exists() and sha256(path) != sha256(fresh):
-                raise ConfigError(
-                    f"{path}: holds something else than these players play; remove it, or name another file"
-                )
-            fresh.replace(path)
-        finally:
-            fresh.unlink(missing_ok=True)
+        if found < lesson.episodes:
+            raise ConfigError(
+                f"warm_start.tasks: found {lesson.episodes} episodes of one lesson, expected at most {found}"
+            )
+        played = play_tasks(players, env, "train", range(lesson.episodes), lesson.habits)
+        yield from player_rows(played, env, [], update)
     finally:
         env.close()
-    CONSOLE.print(f"{path}: {episodes} episodes of players", soft_wrap=True)
 
 
 def measure(

@@ -20,11 +20,13 @@ from coevo_jax.envs.intercode_sql.environment import InterCodeSqlEnv, parse_acti
 from coevo_jax.envs.intercode_sql.lexicon import INTEGER_CONCEPTS, TEXT_CONCEPTS
 from coevo_jax.envs.intercode_sql.options import InterCodeSqlOptions
 from coevo_jax.envs.intercode_sql.queries import Query, read_query, rename, without_column
-from coevo_jax.envs.players import PlayerHabits, Players
+from coevo_jax.envs.players import Lesson, PlayerHabits, Players
 from coevo_jax.trajectory import Demonstration, Turn
 
 LEAST_TURNS = 6  # two schemas, a query that fails, one that does not, and `submit`, after SHOW TABLES
 TASKS_PER_DATABASE = 60
+SCHOOLED = 0.45  # share of a stand-in's episodes in which careful players see whole schemas
+WHOLE_SCHEMA = 170  # characters that the longest schema fits into
 BOUND_STEP = 5  # the bounds of questions are multiples of it
 CONCEPTS = (*TEXT_CONCEPTS, *INTEGER_CONCEPTS)
 OTHER_NAME = {name: other for pair in CONCEPTS for name, other in (pair, pair[::-1])}
@@ -59,14 +61,14 @@ class SqlHabits(PlayerHabits):
     """The bound of < or > is moved by 5, up or down."""
     drop_join_condition: float = Field(0.2, ge=0, le=1)
     """The conditions of a query that joins two tables are left out."""
-    guess_word: float = Field(0.6, ge=0, le=1)
+    guess_word: float = Field(0.8, ge=0, le=1)
     """A column that the schema does not show is guessed to have the question's word as its name; else the
     synonym is guessed."""
-    retry: float = Field(0.3, ge=0, le=1)
+    retry: float = Field(0.4, ge=0, le=1)
     """After an error: the other name is tried, and so on until the query runs."""
-    around: float = Field(0.3, ge=0, le=1)
+    around: float = Field(0.25, ge=0, le=1)
     """After an error: the query is asked without the column, its conditions and orders left out."""
-    repeat: float = Field(0.05, ge=0, le=1)
+    repeat: float = Field(0.03, ge=0, le=1)
     """After an error: the same query is asked again, then submitted. What is left of 1 submits at once."""
     check: float = Field(0.15, ge=0, le=1)
     """A query that ran is checked against the question; where a decision was wrong, it is asked anew without
@@ -79,13 +81,24 @@ class SqlHabits(PlayerHabits):
         return self
 
 
-def players_world(options: InterCodeSqlOptions, seed: int, tasks: int) -> InterCodeSqlOptions:
-    """The options under which players make data for a stand-in: the same ones over databases of another seed.
+def lessons(
+    options: InterCodeSqlOptions, habits: SqlHabits, seed: int, episodes: int
+) -> tuple[Lesson, Lesson]:
+    """What a stand-in learns from, over databases of other seeds, about 60 tasks of each.
 
-    There are `tasks` train tasks, about 60 for each database.
+    First careful players with whole schemas, which teach to read names and to copy values; then players with
+    the habits under the options.
     """
-    databases = max(options.train_databases, tasks // TASKS_PER_DATABASE)
-    return options.model_copy(update={"seed": seed, "train_tasks": tasks, "train_databases": databases})
+    schooled = round(SCHOOLED * episodes)
+    careful = habits.model_copy(update={"careful": 1.0})
+    whole = options.model_copy(update={"observation_chars": max(WHOLE_SCHEMA, options.observation_chars)})
+    return _lesson(whole, careful, seed, schooled), _lesson(options, habits, seed + 1, episodes - schooled)
+
+
+def _lesson(options: InterCodeSqlOptions, habits: SqlHabits, seed: int, episodes: int) -> Lesson:
+    databases = max(options.train_databases, episodes // TASKS_PER_DATABASE)
+    room = {"seed": seed, "train_tasks": episodes, "train_databases": databases}
+    return Lesson(options=options.model_copy(update=room), habits=habits, episodes=episodes)
 
 
 def check_world(options: InterCodeSqlOptions) -> None:
@@ -245,7 +258,7 @@ PLAYERS = Players(
     habits=SqlHabits,
     stream="sql players",
     check=check_world,
-    world=players_world,
+    lessons=lessons,
     play=play,
     skills=skills,
     skill_words={"copied": "first query has the question's values"},
