@@ -18,6 +18,7 @@ SUBCOMMANDS = {
     "export": "write an agent in Hugging Face format",
     "sweep": "run a config over losses, betas and seeds",
     "study": "run configs over seeds side by side, and keep their rows",
+    "base": "make a small model that stands in for a pretrained one",
     "data": "generate, export, convert, inspect and validate data sets",
     "conformance": "check an environment",
     "audit": "check what a run claims",

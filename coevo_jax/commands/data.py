@@ -1,6 +1,7 @@
 """Generate, export, convert, inspect and validate data sets.
 
 python -m launch.data generate intercode_sql --out data/sql seed=1
+python -m launch.data generate intercode_sql --players --tasks 0:500 --habit retry=0.5 --out played.jsonl
 python -m launch.data experts webshop --tasks 0:300 --to eto-sft --out ex.json
 python -m launch.data convert eto.json --to tfds-experts --out data/eto
 python -m launch.data inspect hub:AgentGym/AgentTraj-L
@@ -52,8 +53,31 @@ def _generate_arguments(commands: Any) -> None:
     generate = commands.add_parser("generate", help="write an environment's generated data into a folder")
     generate.add_argument("name", help=f"environment: {', '.join(names) or 'none generates data'}")
     generate.add_argument("options", nargs="*", metavar="key=value", help="options of the environment")
-    generate.add_argument("--out", type=Path, required=True, metavar="DIR", help="an empty or new folder")
-    generate.add_argument("--overwrite", action="store_true", help="write into a folder that holds files")
+    generate.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="PATH",
+        help="an empty or new folder; with --players a .jsonl, .json or .parquet file",
+    )
+    generate.add_argument(
+        "--overwrite", action="store_true", help="write into a folder that holds files, or replace a file"
+    )
+    generate.add_argument(
+        "--players",
+        action="store_true",
+        help=f"write episodes of scripted imperfect players, as messages ({', '.join(playing())})",
+    )
+    generate.add_argument("--split", choices=SPLITS, help="of the tasks played (default: train)")
+    generate.add_argument("--tasks", metavar="START:STOP", help="slice of the split played (default: all)")
+    generate.add_argument(
+        "--habit",
+        dest="habits",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a rate of the players; may be given several times",
+    )
 
 
 def _experts_arguments(commands: Any) -> None:
@@ -114,16 +138,19 @@ def generating() -> Mapping[str, EnvSpec]:
     return {name: spec for name, spec in ENVIRONMENTS.items() if spec.generate_at}
 
 
+def playing() -> Mapping[str, EnvSpec]:
+    """The environments that have scripted players."""
+    return {name: spec for name, spec in ENVIRONMENTS.items() if spec.players_at}
+
+
 def check_arguments(args: argparse.Namespace) -> None:
     """Refuse what can be told of a command line before anything is opened.
 
     Raises:
       ConfigError: no such environment or option of it, or a negative number.
     """
-    if args.command == "generate" and args.name not in generating():
-        raise ConfigError(
-            f"generate: found {args.name!r}, which generates no data{nearest(args.name, list(generating()))}"
-        )
+    if args.command == "generate":
+        _check_generate(args)
     if args.command in ("generate", "experts"):
         check_options(args.name, read_options(args.options))
     if args.command == "inspect" and args.samples < 0:
@@ -141,3 +168,13 @@ def main(argv: Sequence[str]) -> None:
     from coevo_jax.commands.actions.data import run
 
     run(args)
+
+
+def _check_generate(args: argparse.Namespace) -> None:
+    able, what = (playing(), "has no players") if args.players else (generating(), "generates no data")
+    if args.name not in able:
+        raise ConfigError(f"generate: found {args.name!r}, which {what}{nearest(args.name, list(able))}")
+    alone = [f"--{name}" for name in ("split", "tasks") if getattr(args, name) is not None]
+    alone += ["--habit"] if args.habits else []
+    if alone and not args.players:
+        raise ConfigError(f"generate: found {', '.join(alone)}, which would do nothing without --players")

@@ -23,6 +23,7 @@ from coevo_jax.config.strict import ConfigError, StrictModel, nearest, validate
 
 if typing.TYPE_CHECKING:
     from coevo_jax.envs.env import Env
+    from coevo_jax.envs.players import Players
 
 Generate = Callable[[Any, Path, Callable[[int, int], None]], None]
 
@@ -38,6 +39,7 @@ class EnvSpec:
     make_at: str
     options_at: str | None = None  # None: the record that annotates the maker's parameter
     generate_at: str | None = None  # `generate(options, out, on_progress)`, where data can be generated
+    players_at: str | None = None  # a `Players` record, where scripted imperfect players play
 
     @property
     def options(self) -> type[BaseModel]:
@@ -56,6 +58,11 @@ class EnvSpec:
         """Writes generated data into a folder; None where there is nothing to generate."""
         return None if self.generate_at is None else _found(self.generate_at)
 
+    @property
+    def players(self) -> "Players | None":
+        """Its scripted players; None where nobody wrote any."""
+        return None if self.players_at is None else _found(self.players_at)
+
 
 def _found(where: str) -> Any:
     module, _, name = where.partition(":")
@@ -67,6 +74,7 @@ ENVIRONMENTS: dict[str, EnvSpec] = {
         options_at="coevo_jax.envs.intercode_sql.options:InterCodeSqlOptions",
         make_at="coevo_jax.envs.intercode_sql.environment:make_intercode_sql",
         generate_at="coevo_jax.envs.intercode_sql.environment:generate_intercode_sql",
+        players_at="coevo_jax.envs.intercode_sql.players:PLAYERS",
     ),
     "scienceworld": EnvSpec(
         options_at="coevo_jax.envs.scienceworld.options:ScienceWorldOptions",

@@ -157,6 +157,61 @@ def test_generate_writes_what_the_environment_generates(tmp_path, capsys):
     assert not (tmp_path / "b").exists()
 
 
+SQL = ("train_tasks=40", "train_databases=2", "domains=3", "observation_chars=70")
+
+
+def played(path, *more):
+    main(["generate", "intercode_sql", "--players", "--out", str(path), *SQL, *more])
+    return path
+
+
+def test_players_write_conversations_that_a_warm_start_reads(tmp_path, capsys):
+    path = played(tmp_path / "a.jsonl", "--tasks", "10:30", "--habit", "retry=0.5", "--habit", "seed=3")
+    assert "20 episodes of 20 tasks written to" in capsys.readouterr().out
+    rows = read_conversations(str(path), "messages", None, Problems("refuse"))
+    assert len(rows) == 20 and len({row.reward for row in rows}) > 2
+    assert all(row.messages[-1].text == "Action: submit" for row in rows)
+    assert {row.extra["environment"] for row in rows} == {"intercode_sql"}
+    same = played(tmp_path / "b.jsonl", "--tasks", "10:30", "--habit", "retry=0.5", "--habit", "seed=3")
+    assert same.read_bytes() == path.read_bytes()
+    longer = played(tmp_path / "c.jsonl", "--habit", "retry=0.5", "--habit", "seed=3")
+    assert longer.read_bytes().splitlines()[10:30] == path.read_bytes().splitlines()
+    other = played(tmp_path / "d.jsonl", "--tasks", "10:30", "--habit", "retry=0.5", "--habit", "seed=4")
+    assert other.read_bytes() != path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["letters", "--players"], "found 'letters', which has no players (valid: intercode_sql"),
+        (["slow_letters", "--tasks", ":5"], "found --tasks, which would do nothing without --players"),
+        (["slow_letters", "--habit", "retry=1"], "found --habit, which would do nothing without --players"),
+        (["intercode_sql", "--players", "--habit", "rety=1"], "rety: unknown key (did you mean 'retry'"),
+        (["intercode_sql", "--players", "--habit", "retry=2"], "retry"),
+        (["intercode_sql", "--players", "--habit", "retry=0.9"], "of at most 1 together"),
+        (["intercode_sql", "--players", "max_turns=4"], "found max_turns 4, expected at least 6"),
+        (["intercode_sql", "--players", "--tasks", "9000:"], "selects none of the 2400 tasks"),
+        (["intercode_sql", "--players", "--tasks", "a:b"], "expected a slice"),
+    ],
+)
+def test_players_that_cannot_play_are_refused(tmp_path, capsys, words, message):
+    with pytest.raises(SystemExit) as ended:
+        run_command(main, ["generate", *words, "--out", str(tmp_path / "new.jsonl")])
+    assert ended.value.code == 2 and message in capsys.readouterr().err
+    assert not (tmp_path / "new.jsonl").exists()
+
+
+def test_players_write_a_file_of_messages_and_replace_none(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text("mine")
+    with pytest.raises(ConfigError, match="exists already"):
+        played(path)
+    with pytest.raises(ConfigError, match="found the ending ''"):
+        played(tmp_path / "folder")
+    assert path.read_text() == "mine"
+    assert played(path, "--overwrite").read_text() != "mine"
+
+
 def test_bad_input_is_refused_before_anything_is_written(tmp_path):
     path = experts(tmp_path / "e.json")
     before = path.read_bytes()

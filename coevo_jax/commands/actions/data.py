@@ -20,15 +20,21 @@ from coevo_jax.data.interchange.records import Record, from_demonstration
 from coevo_jax.data.interchange.set_summary import learned_words, summarize_records
 from coevo_jax.data.interchange.sets import Problems, open_set, read_records
 from coevo_jax.envs.env import Env, PreparesExperts, Task
+from coevo_jax.envs.players import play_tasks
 from coevo_jax.envs.registry import ENVIRONMENTS, make_env
 from coevo_jax.files import require_writable
 from coevo_jax.progress import CONSOLE
+from coevo_jax.trajectory import Demonstration
 
 MOST_LISTED = 100  # broken rows that `validate` lists
+PLAYED_FORMAT = "messages"  # of players' episodes
 
 
 def generate(args: argparse.Namespace) -> None:
-    """Write an environment's generated data."""
+    """Write an environment's generated data, or the episodes of its players."""
+    if args.players:
+        play_episodes(args)
+        return
     spec = ENVIRONMENTS[args.name]
     if args.out.exists() and not args.out.is_dir():
         raise ConfigError(f"{args.out}: is a file, expected a folder")
@@ -63,21 +69,71 @@ def experts(args: argparse.Namespace) -> None:
     finally:
         env.close()
     CONSOLE.print(f"{count} experts of {len(tasks)} tasks written to {path}", soft_wrap=True)
+    _print_missing(missing)
+
+
+def play_episodes(args: argparse.Namespace) -> None:
+    """Write episodes of an environment's scripted players in the messages format."""
+    args.to = PLAYED_FORMAT
+    _check_output(args)
+    spec = ENVIRONMENTS[args.name]
+    players = spec.players
+    assert players is not None  # or it was refused
+    options = validate(spec.options, read_options(args.options), "command line")
+    habits = validate(players.habits, read_options(args.habits), "--habit")
+    players.check(options)
+    env, split = spec.make(options), args.split or "train"
+    try:
+        places = _places(env, split, args.tasks or ":")
+        missing: list[str] = []
+        with progress("play") as update:
+            rows = player_rows(play_tasks(players, env, split, places, habits), env, missing, update)
+            path, count = convert(rows, args.out, PLAYED_FORMAT, problems=Problems("refuse"), split=split)
+    finally:
+        env.close()
+    CONSOLE.print(f"{count} episodes of {len(places)} tasks written to {path}", soft_wrap=True)
+    _print_missing(missing)
+
+
+def player_rows(
+    episodes: Iterator[tuple[Task, Demonstration | None]],
+    env: Env,
+    missing: list[str],
+    update: Callable[[int, int | None], None],
+) -> Iterator[tuple[str, Record]]:
+    """Episodes of players as rows of a set; `missing` gets the tasks that they had nothing to follow in."""
+    for done, (task, episode) in enumerate(episodes, start=1):
+        update(done, None)
+        if episode is None:
+            missing.append(task.id)
+            continue
+        extra = {"family": task.family, "split": task.split, "environment": env.name}
+        yield task.id, from_demonstration(episode, env.system_prompt, extra)
+
+
+def _print_missing(missing: Sequence[str]) -> None:
     if missing:
         CONSOLE.print(
             f"no expert: {', '.join(missing[:10])}{' …' if len(missing) > 10 else ''}", soft_wrap=True
         )
 
 
-def _tasks(env: Env, split: str, where: str) -> Sequence[Task]:
+def _places(env: Env, split: str, where: str) -> range:
+    """The places of a slice of a split's tasks."""
     try:
         start, stop = slice_bounds(where)
     except ValueError:
         raise ConfigError(f"--tasks: found {where!r}, expected a slice such as 0:300, :50 or :") from None
     tasks = env.tasks(split)
-    if not tasks[start:stop]:
+    places = range(len(tasks))[start:stop]
+    if not places:
         raise ConfigError(f"--tasks: {where!r} selects none of the {len(tasks)} tasks of the {split} split")
-    return tasks[start:stop]
+    return places
+
+
+def _tasks(env: Env, split: str, where: str) -> Sequence[Task]:
+    tasks = env.tasks(split)
+    return [tasks[place] for place in _places(env, split, where)]
 
 
 def _expert_rows(
