@@ -50,6 +50,10 @@ def wait_for(ready, process: subprocess.Popen[str]) -> None:
     pytest.fail("it did not come to that")
 
 
+def row_of(path: Path, method: str, seed: int):
+    return next((row for row in read_rows(path) if (row["method"], row["seed"]) == (method, seed)), None)
+
+
 def phases(folder: Path) -> list[str]:
     try:
         return [record.name for record in read_manifest(folder).done]
@@ -72,11 +76,11 @@ def test_a_study_that_is_ended_and_killed_goes_on_to_its_page(tmp_path):
     assert begun and not (runs / "small-sft-more-0").exists()  # which waited for the warm start
     # Killed, with its workers left behind: they end by themselves, and free their runs.
     process = begin(tmp_path, "--jobs", "1")
-    wait_for(lambda: path.exists(), process)
+    wait_for(lambda: row_of(path, "eto", 0), process)
     process.kill()
     process.communicate()
-    first = read_rows(path)
-    assert [(row["method"], row["seed"], row["how"]) for row in first] == [("eto", 0, "resumed")]
+    first = row_of(path, "eto", 0)
+    assert first is not None and first["how"] == "resumed"
     assert phases(runs / "small-eto-0")[: len(begun)] == begun
     time.sleep(5)
     # Whole.
@@ -84,7 +88,7 @@ def test_a_study_that_is_ended_and_killed_goes_on_to_its_page(tmp_path):
     assert code == 0, said
     rows = {(row["method"], row["seed"]): row for row in read_rows(path)}
     assert set(rows) == {(method, seed) for method in METHODS for seed in (0, 1)}
-    assert rows["eto", 0] == first[0] and "small-eto-0 begins" not in said
+    assert rows["eto", 0] == first and "small-eto-0 begins" not in said
     for (method, seed), row in rows.items():
         assert row["status"] == "finished" and row["audit"]["broken"] == 0 == row["audit"]["not_checkable"], (
             row
