@@ -5,6 +5,7 @@ import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -132,13 +133,15 @@ def rounded(value: Any) -> Any:
     return value
 
 
+@cache
 def commit() -> str | None:
-    """The commit of the code, None where it is in no repository."""
+    """The commit of the code, None where it is in no repository: as this process found it when it began."""
     return _git("rev-parse", "HEAD")
 
 
+@cache
 def is_dirty() -> bool | None:
-    """Whether code or configs differ from the commit; None where they are in no repository."""
+    """Whether code or configs differed from the commit when this process began; None without one."""
     found = _git("status", "--porcelain", "--untracked-files=no", "--", "coevo_jax", "launch", "configs")
     return None if found is None else bool(found)
 

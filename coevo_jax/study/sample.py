@@ -31,6 +31,16 @@ class Sample:
     def has_row(self, method: str) -> bool:
         return any(row["method"] == method for row in self.rows)
 
+    @property
+    def with_rows(self) -> tuple[str, ...]:
+        """The methods that have a row; the others are said in a line of their own."""
+        return tuple(method for method in self.methods if self.has_row(method))
+
+    def not_run(self) -> list[str]:
+        """A line that names the methods without any row; none where all have one."""
+        names = [method for method in self.methods if not self.has_row(method)]
+        return [f"- Not run yet: {', '.join(names)}."] if names else []
+
     def over_seeds(self, method: str, measure: Callable[[Row], float | None]) -> Interval:
         """A measure's mean over the seeds of a method that have it."""
         values = {seed: measure(row) for seed, row in self.finished(method).items()}

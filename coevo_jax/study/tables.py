@@ -48,7 +48,7 @@ def held_out_table(sample: Sample) -> str:
 
 def _against(sample: Sample, baseline: str, split: str) -> str:
     tested = baseline == TESTED_AGAINST
-    theirs, names = _rewards(sample, baseline, split), [one for one in sample.methods if one != baseline]
+    theirs, names = _rewards(sample, baseline, split), [one for one in sample.with_rows if one != baseline]
     found: dict[str, Difference] = {}
     alone: list[str] = []
     for method in names:
@@ -70,8 +70,7 @@ def _against(sample: Sample, baseline: str, split: str) -> str:
     for method in names:
         one = found.get(method)
         if one is None:
-            words = "–" if sample.has_row(method) else NOT_RUN
-            rows.append([method, words, *["–"] * (len(header) - 2)])
+            rows.append([method, *["–"] * (len(header) - 1)])
             continue
         low_high = bounds((one["tasks"]["low"], one["tasks"]["high"]))
         cells = [method, _signed(one["seeds"]), f"{len(one['seeds']['values'])} of {len(sample.seeds)}"]
@@ -84,7 +83,7 @@ def _against(sample: Sample, baseline: str, split: str) -> str:
         lines.append(
             f"- p is two-sided; in brackets after Holm's correction for {len(by_tasks)} rivals of {baseline}."
         )
-    return "\n".join(lines)
+    return "\n".join([*lines, *sample.not_run()])
 
 
 def _rewards(sample: Sample, method: str, split: str) -> dict[int, tuple[str, Rewards]]:

@@ -11,7 +11,7 @@ from coevo_jax.report.comparison import interval
 from coevo_jax.report.markdown import cell, table
 from coevo_jax.report.words import count, number, percent, pull_ratio
 from coevo_jax.study.rows import FINISHED, Row
-from coevo_jax.study.sample import NOT_RUN, Sample, evaluation
+from coevo_jax.study.sample import Sample, evaluation
 
 Entry = Mapping[str, Any]
 
@@ -21,10 +21,10 @@ def negatives_table(sample: Sample) -> str:
     bins = [f"{low / 10:g}–{(low + 1) / 10:g}" for low in range(HISTOGRAM_BINS)]
     header = ["method", "played", "failures", "their reward", *bins, "hard", "distinct", "duplicates"]
     rows = []
-    for method in sample.methods:
+    for method in sample.with_rows:
         played = _last_explorations(sample, method)
         if not played:
-            rows.append(_empty(sample, method, header))
+            rows.append(_empty(method, header))
         for phase, entries in played.items():
             counts = np.sum([entry["histogram"][:HISTOGRAM_BINS] for entry in entries], axis=0)
             failures = int(counts.sum())
@@ -34,14 +34,14 @@ def negatives_table(sample: Sample) -> str:
             for key in ("distinct_sequences", "duplicates"):
                 cells.append(percent(_mean([entry["diversity"] for entry in entries], key)))
             rows.append(cells)
-    return table(header, rows)
+    return "\n".join([table(header, rows), *sample.not_run()])
 
 
 def second_agent_table(sample: Sample) -> str:
     """The second agent round by round: its roll-outs before and after it learned, and its dev reward."""
     with_one = [
         method
-        for method in sample.methods
+        for method in sample.with_rows
         if any(len(row["agents"]) > 1 for row in sample.finished(method).values())
     ]
     if not with_one:
@@ -66,11 +66,11 @@ def errors_table(sample: Sample) -> str:
     start = [found for row in _starts(sample) if (found := evaluation(row, 0)) is not None]
     if start:
         rows.append(["*warm start*", *_error_cells(start)])
-    for method in sample.methods:
+    for method in sample.with_rows:
         rows_of = sample.finished(method).values()
         found = [one for row in rows_of if (one := evaluation(row)) is not None and one["after_error"]]
-        rows.append([method, *_error_cells(found)] if found else _empty(sample, method, header))
-    return table(header, rows)
+        rows.append([method, *_error_cells(found)] if found else _empty(method, header))
+    return "\n".join([table(header, rows), *sample.not_run()])
 
 
 def costs_table(sample: Sample) -> str:
@@ -78,10 +78,10 @@ def costs_table(sample: Sample) -> str:
     header = ["method", "roll-outs", "tokens explored", "tokens learned", "optimizer steps", "minutes"]
     header += ["preferences : imitation"]
     rows = []
-    for method in sample.methods:
+    for method in sample.with_rows:
         own = sample.finished(method).values()
         if not own:
-            rows.append(_empty(sample, method, header))
+            rows.append(_empty(method, header))
             continue
         costs = [row["cost"] for row in own]
         cells = [
@@ -89,7 +89,7 @@ def costs_table(sample: Sample) -> str:
         ]
         minutes = interval({row["seed"]: row["cost"]["seconds"] / 60 for row in own})
         rows.append([method, *cells, cell(minutes, 1), _pull(list(own))])
-    return table(header, rows)
+    return "\n".join([table(header, rows), *sample.not_run()])
 
 
 def provenance(sample: Sample) -> str:
@@ -124,9 +124,9 @@ def _commit(row: Row) -> str:
     return f"{(row['commit'] or 'no repository')[:12]}{' with changes' if row['dirty'] else ''}"
 
 
-def _empty(sample: Sample, method: str, header: Sequence[str]) -> list[str]:
-    words = "–" if sample.has_row(method) else NOT_RUN
-    return [method, words, *["–"] * (len(header) - 2)]
+def _empty(method: str, header: Sequence[str]) -> list[str]:
+    """The row of a method none of whose runs is finished, or that plays nothing."""
+    return [method, *["–"] * (len(header) - 1)]
 
 
 def _mean(entries: Sequence[Entry], key: str) -> float | None:
