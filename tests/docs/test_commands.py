@@ -53,8 +53,8 @@ def take_words(command: Command, monkeypatch: pytest.MonkeyPatch) -> argparse.Na
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
-    """A user's folder: this checkout's configs and pages; what an example imports leaves with it."""
-    for name in ("configs", "docs", "README.md"):
+    """A user's folder: this checkout's configs, bases and pages; what an example imports leaves with it."""
+    for name in ("bases", "configs", "docs", "README.md"):
         (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
