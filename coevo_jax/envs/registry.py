@@ -84,6 +84,7 @@ ENVIRONMENTS: dict[str, EnvSpec] = {
         options_at="coevo_jax.envs.webshop.options:WebShopOptions",
         make_at="coevo_jax.envs.webshop.environment:make_webshop",
         generate_at="coevo_jax.envs.webshop.generator:generate_webshop",
+        players_at="coevo_jax.envs.webshop.players:PLAYERS",
     ),
     "textworld": EnvSpec(
         options_at="coevo_jax.envs.textworld.options:TextWorldOptions",

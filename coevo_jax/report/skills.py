@@ -78,6 +78,11 @@ def skills_table(players: Players, measured: Mapping[str, Skills]) -> str:
     return table(["", *names], rows)
 
 
+def skills_page(players: Players, measured: Mapping[str, Skills], machine: str) -> str:
+    """What a page of bases has of one: the table, and where it was made and measured."""
+    return f"{skills_table(players, measured)}\n\nMade and measured on {machine}."
+
+
 def _mean(summary: Summary) -> str:
     interval = summary["mean_reward_ci"]
     words = "–" if summary["mean_reward"] is None else f"{summary['mean_reward']:.3f}"

@@ -14,6 +14,7 @@ from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.interchange import Problems, read_conversations
 from coevo_jax.envs.players import Lesson, PlayerHabits, Players
 from coevo_jax.envs.registry import ENVIRONMENTS, EnvSpec
+from coevo_jax.report.skills import skills_page
 from coevo_jax.trajectory import Turn
 from tests.letters_env import LettersOptions
 
@@ -166,3 +167,8 @@ def test_the_bases_of_the_repository_agree_with_their_digests(folder):
     record = json.loads((folder / "base.json").read_text())
     config = load_config(ROOT / f"configs/study/base-{folder.name}.yaml", [])
     assert record["config"] == config.model_dump(mode="json")
+    players = ENVIRONMENTS[config.env.name].players
+    assert players is not None
+    table = skills_page(players, record["skills"], record["machine"])
+    page = (ROOT / "docs/bases.md").read_text()
+    assert f"<!-- table:{folder.name} -->\n{table}\n<!-- /table -->" in page

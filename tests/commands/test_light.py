@@ -40,9 +40,14 @@ REFUSED: dict[str, dict[str, list[str]]] = {
     "sweep": {
         name: [*words, "--losses", "sigmoid"] for name, words in (BAD_CONFIG | BAD_ENVIRONMENT).items()
     },
+    "base": {
+        name: [*words, "--out", "x"]
+        for name, words in (BAD_CONFIG | BAD_ENVIRONMENT | {"plays rounds": [QUICKSTART]}).items()
+    },
     "study": BAD_CONFIG | BAD_ENVIRONMENT | {"nothing": [], "no page": ["--table", "nowhere.md"]},
     "data": {
         "generates nothing": ["generate", "scienceworld", "--out", "x"],
+        "no players": ["generate", "scienceworld", "--players", "--out", "x.jsonl"],
         "unknown option": ["generate", "webshop", "--out", "x", "sead=1"],
         "unknown format": ["convert", "x", "--to", "eto", "--out", "y"],
     },

@@ -29,7 +29,7 @@ from coevo_jax.files import require_writable, write_whole
 from coevo_jax.progress import CONSOLE
 from coevo_jax.report.browser import find_groups
 from coevo_jax.report.markdown import machine, replace_table, require_table
-from coevo_jax.report.skills import Skills, measure_skills, skills_table
+from coevo_jax.report.skills import Skills, measure_skills, skills_page
 from coevo_jax.run_folder.folder import run_folder
 from coevo_jax.run_folder.results import load_results
 from coevo_jax.stored.export import export_agent
@@ -55,8 +55,8 @@ def make_base(args: argparse.Namespace, config: Config) -> None:
     folder, agent = run_folder(config), agents_of(config.recipe)[0]
     export_agent(folder, args.out, agent=agent, form="merged")
     measured = measure(players, habits, config, folder, args.out)
-    text = skills_table(players, measured)
     made = machine(load_results(folder)["environment"])
+    text = skills_page(players, measured, made)
     record = {
         "config": config.model_dump(mode="json"),
         "lessons": [
@@ -74,7 +74,7 @@ def make_base(args: argparse.Namespace, config: Config) -> None:
     write_whole(args.out / RECORD_FILE, json.dumps(record, indent=1) + "\n")
     write_digests(args.out)
     if args.page is not None:
-        replace_table(args.out.name, f"{text}\n\nMeasured on {made}.", args.page)
+        replace_table(args.out.name, text, args.page)
     CONSOLE.print(text, soft_wrap=True, markup=False, highlight=False)
     CONSOLE.print(f"base: {args.out}", soft_wrap=True)
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from coevo_jax.envs.env import StepResult, Task
 from coevo_jax.envs.webshop.expert import purchase_reward, shop_for
+from coevo_jax.envs.webshop.goals import Goal
 from coevo_jax.envs.webshop.nouns import NounTagger
 from coevo_jax.envs.webshop.options import WebShopOptions
 from coevo_jax.envs.webshop.pages import PageView, buttons, follow, render, render_done
@@ -84,6 +85,10 @@ class WebShopEnv:
     def expert(self, task: Task) -> Demonstration | None:
         """A purchase with reward 1, or None where no search of the expert's finds one in time."""
         return shop_for(self._world, self._shop, self._nouns, task, self._options.max_turns)
+
+    def goal(self, task: Task) -> Goal:
+        """What the reward of a task is counted against; no agent sees it."""
+        return self._world.goals[task.id]
 
     def close(self) -> None:
         """End the episode; there is nothing else to free."""
