@@ -43,11 +43,18 @@ def built(record: Record) -> Iterator[str]:
         )
     for mark in record.get("marks", ()):
         yield f"{mark['count']} under “{mark['mark'].removeprefix('{task} ')}”"
-    if "imitated" in record:
+    for name, notes in record.get("noted", {}).items():
+        yield f"{name}: " + ", ".join(f"{count} {words}" for words, count in notes.items())
+    for one in record.get("reinforced", ()):
+        yield f"{one['turns']:,} turns of {one['count']:,} episodes reinforced"
+    if "judged" in record:
+        right = f"{record['judged']['accuracy']:.0%} told apart"
+        yield f"a discriminator of {record['own']} own and {record['expert']} expert steps, {right}"
+    elif "imitated" in record:
         one = record["imitated"]
         yield f"{one['trajectories']} imitated, {one['turns_left_out']} turns of {one['weighed']} left out"
-    elif not record.get("pairs") and not record.get("marks"):
-        yield f"{record['trajectories']} trajectories"
+    elif not any(record.get(key) for key in ("pairs", "marks", "reinforced")):
+        yield f"{record['trajectories']} imitated"
     if "beside" in record:
         yield f"{record['beside']['drawn']} of {record['beside']['trajectories']} drawn"
 
