@@ -9,6 +9,7 @@ from coevo_jax.audit.after_errors import FOLLOWED
 
 Entry = dict[str, Any]
 Row = dict[str, str]  # a cell's text by its column's title
+SAID_ANEW = {"Branches (branches)": "Branches"}  # what pages of earlier versions say
 
 
 class _Tables(HTMLParser):
@@ -36,7 +37,8 @@ class _Tables(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         if tag in ("td", "th") and self._cell is not None:
-            self.tables[self._section][-1][-1].append("".join(self._cell).strip())
+            text = "".join(self._cell).strip()
+            self.tables[self._section][-1][-1].append(SAID_ANEW.get(text, text))
             self._cell = None
 
 
