@@ -227,7 +227,10 @@ class Engine:
         return self.config.max_tokens - int(self.held.lengths[slot])
 
     def compilations(self) -> int:
-        """The number of programs compiled so far: one per shape of prefill and decode."""
+        """The number of programs compiled so far, one per shape of prefill and decode.
+
+        Those of all engines that share their programs count: equal models have them in common.
+        """
         return self._programs.prefill._cache_size() + self._programs.decode._cache_size()  # pyright: ignore[reportAttributeAccessIssue]
 
     def prefill(

@@ -1,5 +1,7 @@
 """Roll-outs over several devices of a host: the copy, its placement, and that the text stays the same."""
 
+from inspect import unwrap
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +15,7 @@ from coevo_jax.models.lora import whole_params
 from coevo_jax.models.transformer import Transformer
 from coevo_jax.rollout.placement import place_rollouts, rollout_params
 from coevo_jax.sampling.engine import Engine, Request, Sampling
+from coevo_jax.sampling.engine_programs import jit_engine
 from coevo_jax.sharding import make_mesh
 
 VOCAB, SLOTS = 96, 3
@@ -32,7 +35,8 @@ def greedy_text(rollout: int, **axes) -> list[list[int]]:
     """Two turns of every slot, with an observation in between."""
     learner, placement = placed(rollout, **axes)
     config = RolloutConfig(slots=SLOTS, max_tokens=96, max_turn_tokens=20, decode_block=20)
-    engine = Engine(learner.model, config, end_id=-1, sharding=placement.slots)
+    programs = unwrap(jit_engine)(learner.model, SLOTS, placement.slots)  # of its own, to count them
+    engine = Engine(learner.model, config, end_id=-1, sharding=placement.slots, programs=programs)
     weights = engine.load(rollout_params(placement, learner.init(3).params, {}))
     rng = np.random.default_rng(7)
     text = []

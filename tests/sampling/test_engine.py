@@ -1,5 +1,7 @@
 """The slot engine on the host: shapes, compilations and placement."""
 
+from inspect import unwrap
+
 import jax
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from coevo_jax.config.options import MeshConfig
 from coevo_jax.sampling import engine as sampling_engine
 from coevo_jax.sampling.engine import Request, Sampling, cache_lengths
+from coevo_jax.sampling.engine_programs import jit_engine
 from coevo_jax.sharding import make_mesh
 from tests.scripted_env import VOCAB, make_engine, random_params
 
@@ -32,8 +35,13 @@ def play_some(engine, params, sampling=SAMPLING, lengths=(5, 60, 40)):
     return tokens
 
 
+def programs_of_its_own(engine, sharding=None):
+    """Programs that no other engine has compiled any of."""
+    return unwrap(jit_engine)(engine.model, engine.slots, sharding)
+
+
 def test_one_program_per_shape_serves_both_agents_and_every_sampling():
-    engine = ENGINE
+    engine = make_engine(max_tokens=200, programs=programs_of_its_own(ENGINE))
     first = play_some(engine, random_params(0))
     assert engine.compilations() == 3  # prefill of 32 and of 64 tokens, decode
     second = play_some(engine, random_params(1))
@@ -48,11 +56,20 @@ def test_one_program_per_shape_serves_both_agents_and_every_sampling():
 
 def test_parameters_committed_to_a_mesh_compile_nothing_twice_and_rows_may_be_batched():
     placement = NamedSharding(make_mesh(MeshConfig()), PartitionSpec())
-    engine = make_engine(max_tokens=200, sharding=placement, prefill_rows=2)
+    programs = programs_of_its_own(ENGINE, placement)
+    engine = make_engine(max_tokens=200, sharding=placement, prefill_rows=2, programs=programs)
     params = jax.device_put(random_params(0), placement)
     first = play_some(engine, params)
     assert play_some(engine, params) == first == play_some(ENGINE, random_params(0))
     assert engine.compilations() == 3
+
+
+def test_engines_of_one_model_share_what_they_compile():
+    first, second = make_engine(max_tokens=200), make_engine(max_tokens=200)
+    tokens = play_some(first, random_params(0))
+    compiled = first.compilations()
+    assert play_some(second, random_params(0)) == tokens
+    assert first.compilations() == second.compilations() == compiled
 
 
 @pytest.mark.slow
