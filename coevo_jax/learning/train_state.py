@@ -8,7 +8,6 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax import struct
 from jax.sharding import Mesh
@@ -46,9 +45,7 @@ class Agents:
         return replace(self, states={other: state for other, state in self.states.items() if other != name})
 
 
-def fresh_state(
-    params: Params, optimizer: optax.GradientTransformation, step: int | jax.Array = 0
-) -> TrainState:
+def fresh_state(params: Params, optimizer: optax.GradientTransformation, step: int = 0) -> TrainState:
     """A state with zero moments around `params` (not copied: the caller gives up the array or copies it)."""
     return TrainState(step=jnp.int32(step), params=params, opt_state=optimizer.init(params))
 
@@ -107,7 +104,7 @@ class Learner:
 
     def fresh(self, params: Params, step: int) -> TrainState:
         """A state with zero moments around `params`, whose buffers it takes over."""
-        return self._fresh(params, np.int32(step))
+        return self._fresh(params, step)
 
     def renewed(self, state: TrainState) -> TrainState:
         """The state with zero moments; its buffers are taken over, the old moments' among them."""
@@ -131,10 +128,10 @@ class Learner:
 
     @cached_property
     def _fresh(self) -> Any:
-        def create(params: Params, step: jax.Array) -> TrainState:
+        def create(params: Params, step: int) -> TrainState:
             return fresh_state(params, self.optimizer, step)
 
-        return jax.jit(create, donate_argnums=0, out_shardings=self.shardings)
+        return jax.jit(create, donate_argnums=0, static_argnums=1, out_shardings=self.shardings)
 
     @cached_property
     def _renewed(self) -> Any:
@@ -144,13 +141,15 @@ class Learner:
         # Without keep_unused the old moments, which nothing reads, would be kept beside the new ones.
         return jax.jit(create, donate_argnums=0, keep_unused=True, out_shardings=self.shardings)
 
+    # Keys are made while shapes are traced: who asks may forbid transfers to the devices.
+
     @cached_property
     def _abstract(self) -> TrainState:
-        return _placed(jax.eval_shape(self._create, jax.random.key(0)), self.shardings)
+        return _placed(jax.eval_shape(lambda: self._create(jax.random.key(0))), self.shardings)
 
     @cached_property
     def _abstract_frozen(self) -> Params:
-        shapes = jax.eval_shape(self._whole_params, jax.random.key(0))
+        shapes = jax.eval_shape(lambda: self._whole_params(jax.random.key(0)))
         return _placed(shapes, self.frozen_shardings)
 
     def _whole_params(self, key: jax.Array) -> Params:
