@@ -47,7 +47,6 @@ class RolloutPlacement:
     copies: Params  # NamedShardings of one copy per group of devices, over all hosts
 
 
-@kept(4)
 def place_rollouts(
     learner: Learner, config: RolloutConfig, mesh: Mesh, local: Mesh | None = None
 ) -> RolloutPlacement:
@@ -59,20 +58,25 @@ def place_rollouts(
     Raises:
       ConfigError: `rollout.tensor` does not divide the host's devices, or a dimension of the model.
     """
+    return _place(learner, config.tensor, mesh, local)
+
+
+@kept(4)
+def _place(learner: Learner, tensor: int, mesh: Mesh, local: Mesh | None) -> RolloutPlacement:
     model = plain(learner.model)
     boxed = unstack_boxes(
         jax.eval_shape(lambda: init_params(model, jax.random.key(0))), model.config.num_layers
     )
     shardings = param_shardings(mesh, boxed)
     kv_heads = model.config.num_kv_heads
-    local = local or host_mesh(mesh, config.tensor, kv_heads)
+    local = local or host_mesh(mesh, tensor, kv_heads)
     layer = kv_heads_sharding(local, kv_heads)
     layers = (layer,) * model.config.num_layers
     everywhere: Any = replicated(local)
     logits: Any = vocab_sharding(local)
     return RolloutPlacement(
         mesh=local,
-        hosts=hosts_of_a_copy(mesh, config.tensor) if mesh.is_multi_process else 1,
+        hosts=hosts_of_a_copy(mesh, tensor) if mesh.is_multi_process else 1,
         params=param_shardings(local, boxed),
         slots=SlotState(KVCache(layers, layers, everywhere), logits, everywhere, everywhere),  # pyright: ignore[reportArgumentType]
         cast=_jit_cast(learner, shardings),
@@ -81,7 +85,7 @@ def place_rollouts(
             in_shardings=(learner.frozen_shardings or learner.shardings.params,),
             out_shardings=shardings,
         ),
-        copies=param_shardings(copies_mesh(mesh, config.tensor, kv_heads), boxed),
+        copies=param_shardings(copies_mesh(mesh, tensor, kv_heads), boxed),
     )
 
 
