@@ -12,6 +12,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from coevo_jax.commands.cli import add_habits
 from coevo_jax.commands.configs import read_played_config
 from coevo_jax.config.check import slice_bounds
 from coevo_jax.config.options import Config
@@ -39,14 +40,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         metavar="N",
         help=f"env.options.seed of what the players play, not the config's own (default: {PLAYERS_SEED})",
     )
-    parser.add_argument(
-        "--habit",
-        dest="habits",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="a rate of the players; may be given several times",
-    )
+    add_habits(parser)
     parser.add_argument(
         "--page", type=Path, metavar="FILE", help="Markdown page whose table:FOLDER becomes the table"
     )

@@ -1,5 +1,6 @@
 """What every command shares: how it starts, and how errors reach the user."""
 
+import argparse
 import os
 import select
 import signal
@@ -30,6 +31,18 @@ def run_command(main: Callable[[Sequence[str]], int | None], argv: Sequence[str]
         code = code or SIGNALLED + signal.SIGPIPE
     if code:
         _exit(code)
+
+
+def add_habits(parser: argparse.ArgumentParser) -> None:
+    """Let a command set the rates of scripted players."""
+    parser.add_argument(
+        "--habit",
+        dest="habits",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a rate of the players; may be given several times",
+    )
 
 
 def _run(main: Callable[[Sequence[str]], int | None], argv: Sequence[str]) -> int:

@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from coevo_jax.commands.cli import add_habits
 from coevo_jax.config.reading import read_options
 from coevo_jax.config.strict import ConfigError, nearest
 from coevo_jax.data.formats import FORMATS
@@ -70,14 +71,7 @@ def _generate_arguments(commands: Any) -> None:
     )
     generate.add_argument("--split", choices=SPLITS, help="of the tasks played (default: train)")
     generate.add_argument("--tasks", metavar="START:STOP", help="slice of the split played (default: all)")
-    generate.add_argument(
-        "--habit",
-        dest="habits",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="a rate of the players; may be given several times",
-    )
+    add_habits(generate)
 
 
 def _experts_arguments(commands: Any) -> None:

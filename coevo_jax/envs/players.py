@@ -8,8 +8,10 @@ import numpy as np
 
 from coevo_jax.config.streams import stream
 from coevo_jax.config.strict import StrictModel
-from coevo_jax.envs.env import SPLITS, Env, Task
+from coevo_jax.envs.env import SPLITS, Env, StepResult, Task, format_response
 from coevo_jax.trajectory import Demonstration, Turn
+
+Act = Callable[[str], StepResult]
 
 
 class PlayerHabits(StrictModel):
@@ -41,6 +43,18 @@ class Players:
     play: Callable[[Any, Task, Any, np.random.Generator], Demonstration | None]  # None: no expert to follow
     skills: Callable[[str, Sequence[Turn]], Mapping[str, bool]]  # prompt, turns -> skill -> shown rightly
     skill_words: Mapping[str, str]  # skill -> what a table calls it
+
+
+def acting(env: Env, turns: list[Turn]) -> Act:
+    """A player's hand: what it does takes a step in the environment, and is added to the turns."""
+
+    def act(action: str) -> StepResult:
+        result = env.step(action)
+        response = format_response("", action)
+        turns.append(Turn(response=response, action=action, observation=result.observation))
+        return result
+
+    return act
 
 
 def play_tasks(

@@ -7,7 +7,7 @@ column out, asks the same again, or gives up.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Self
 
@@ -15,12 +15,12 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from coevo_jax.config.strict import ConfigError
-from coevo_jax.envs.env import StepResult, Task, format_response
+from coevo_jax.envs.env import StepResult, Task
 from coevo_jax.envs.intercode_sql.environment import InterCodeSqlEnv, parse_action
 from coevo_jax.envs.intercode_sql.lexicon import INTEGER_CONCEPTS, TEXT_CONCEPTS
 from coevo_jax.envs.intercode_sql.options import InterCodeSqlOptions
 from coevo_jax.envs.intercode_sql.queries import Query, read_query, rename, without_column
-from coevo_jax.envs.players import Lesson, PlayerHabits, Players
+from coevo_jax.envs.players import Act, Lesson, PlayerHabits, Players, acting
 from coevo_jax.trajectory import Demonstration, Turn
 
 LEAST_TURNS = 6  # two schemas, a query that fails, one that does not, and `submit`, after SHOW TABLES
@@ -34,8 +34,6 @@ WORD = {name: pair[0] for pair in CONCEPTS for name in pair}
 DESCRIBED = re.compile(r"\('(\w+)', '")  # a name that a schema shows whole
 VALUE = re.compile(r"'([^']*)'|\b(\d+)\b")
 NO_COLUMN = re.compile(r"no such column: ([\w.]+)")
-
-Act = Callable[[str], StepResult]
 
 
 class SqlHabits(PlayerHabits):
@@ -119,13 +117,7 @@ def play(env: InterCodeSqlEnv, task: Task, habits: SqlHabits, rng: np.random.Gen
     gold = read_query(parse_action(last.action) or "")
     assert gold is not None  # `check_world` refused tasks that are not generated
     prompt, turns = env.reset(task), []
-
-    def act(action: str) -> StepResult:
-        result = env.step(action)
-        response = format_response("", action)
-        turns.append(Turn(response=response, action=action, observation=result.observation))
-        return result
-
+    act = acting(env, turns)
     for look in looks:
         act(look.action)
     careful = rng.random() < habits.careful

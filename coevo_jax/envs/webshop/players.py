@@ -12,8 +12,8 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from coevo_jax.config.strict import ConfigError
-from coevo_jax.envs.env import StepResult, Task, format_response, says_invalid
-from coevo_jax.envs.players import Lesson, PlayerHabits, Players
+from coevo_jax.envs.env import Task, says_invalid
+from coevo_jax.envs.players import Act, Lesson, PlayerHabits, Players, acting
 from coevo_jax.envs.webshop.environment import WebShopEnv
 from coevo_jax.envs.webshop.options import WebShopOptions
 from coevo_jax.envs.webshop.pages import ASIN, buttons, parse_action
@@ -92,12 +92,7 @@ def play(
         return None
     plan = [turn.action for turn in expert.turns]
     prompt, turns = env.reset(task), []
-
-    def act(action: str) -> StepResult:
-        result = env.step(action)
-        response = format_response("", action)
-        turns.append(Turn(response=response, action=action, observation=result.observation))
-        return result
+    act = acting(env, turns)
 
     def turns_left() -> int:
         return env.max_turns(task) - len(turns)
@@ -119,7 +114,7 @@ def play(
 
 
 def _open(
-    act: Callable[[str], StepResult],
+    act: Act,
     plan: Sequence[str],
     query: str,
     habits: WebShopHabits,
@@ -136,7 +131,7 @@ def _open(
 
 
 def _choose(
-    act: Callable[[str], StepResult],
+    act: Act,
     page: str,
     options: Sequence[str],
     habits: WebShopHabits,
