@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from coevo_jax.config.strict import ConfigError
+from coevo_jax.data.chat.pieces import Decode
 from coevo_jax.data.parquet import read_trajectories
 from coevo_jax.report.cast import EXPERT, Cast, agent_name, kind_name
+from coevo_jax.report.shading import decoder_of, turn_shades
 from coevo_jax.report.words import round_name
 from coevo_jax.trajectory import Trajectory
 
@@ -28,7 +30,8 @@ Key = tuple[int, str, str, int]  # round, source, task, sample; experts stand in
 class _Payload:
     """The JSON of the page while it grows: each trajectory and each prompt stands in it once."""
 
-    def __init__(self) -> None:
+    def __init__(self, decode: Decode | None) -> None:
+        self.decode = decode
         self.trajectories: list[dict[str, Any]] = []
         self.prompts: dict[str, int] = {}
         self.index: dict[Key, int] = {}
@@ -45,6 +48,8 @@ class _Payload:
         for turn, action in zip(turns, trajectory.hints, strict=False):  # none where nothing was suggested
             turn.append(_cut(action))
         size += sum(len(text.encode()) for turn in turns for text in turn if text) + 120
+        shades = turn_shades(trajectory, self.decode) if self.decode else None
+        size += 3 * sum(map(len, shades or []))
         self.index[key] = len(self.trajectories)
         self.trajectories.append(
             {
@@ -56,6 +61,7 @@ class _Payload:
                 "ending": str(trajectory.ending),
                 "tokens": int(trajectory.agent_mask.sum()),
                 "turns": turns,
+                "shades": shades,
             }
         )
         return self.index[key], size
@@ -75,7 +81,7 @@ def browser_payload(run_dir: Path, cast: Cast, hard_negative_threshold: float) -
         (run_dir / "pairs").glob("round-*-*.jsonl"), key=lambda path: _shown_order(cast, path)
     )
     wanted = {path: read_pairs(path) for path in pair_files}
-    payload = _Payload()
+    payload = _Payload(decoder_of(run_dir))
     shown_groups: list[dict[str, Any]] = []
     needed = _needed(wanted)
     budget = PAGE_BYTES / max(len(groups), 1)

@@ -1,4 +1,4 @@
-"""Charts as inline SVG: curves with bands, reward histograms, dots with intervals."""
+"""Charts as inline SVG: curves with bands, reward histograms, dots with intervals, timelines."""
 
 import json
 import math
@@ -132,6 +132,43 @@ def dot_chart(title: str, rows: Sequence[DotRow], *, percent: bool = False, zero
     for i, row in enumerate(rows):
         body.append(_dot_row(frame, row, TOP + 34 * (i + 0.5), percent))
     return _figure(title, "", _svg("".join(body), title, None, height=frame.height))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stretch:
+    """A part of a timeline: what went on, the kind of work with its tone, and for how many seconds."""
+
+    name: str
+    kind: str
+    tone: str
+    seconds: float
+
+
+def timeline(title: str, rows: Sequence[tuple[str, Sequence[Stretch]]]) -> str:
+    """Runs as rows: what each did one after the other, in minutes from its start."""
+    longest = max((sum(s.seconds for s in stretches) for _, stretches in rows), default=0.0) / 60
+    if not longest:
+        return _figure(title, "", '<p class="empty">Nothing measured yet.</p>')
+    ticks = _ticks(0.0, longest, most=6)
+    left = 22 + 6.4 * min(max(len(name) for name, _ in rows), 24)
+    frame = Frame(x=(0.0, max(longest, ticks[-2])), y=(0, 1), left=left, height=TOP + BOTTOM + 22 * len(rows))
+    labels = [(x, _tick_text(x, ticks, False)) for x in ticks if x <= frame.x[1]]
+    body = [_x_axis(frame, labels, "minutes", grid=True)]
+    for i, (name, stretches) in enumerate(rows):
+        y, start = TOP + 22 * i, 0.0
+        short = name if len(name) <= 24 else f"{name[:23]}…"
+        body.append(f'<text class="name" x="{left - 12:.1f}" y="{y + 15}">{escape(short)}</text>')
+        for part in stretches:
+            x0, x1 = frame.px(start / 60), frame.px((start + part.seconds) / 60)
+            start += part.seconds
+            width = max(x1 - x0 - 0.4, 0.2)
+            body.append(
+                f'<rect class="bar {part.tone}" x="{x0:.1f}" y="{y + 3}" width="{width:.1f}" height="16">'
+                f"<title>{escape(name)}, {escape(part.name)}: {part.seconds:.1f} s</title></rect>"
+            )
+    kinds = {part.kind: part.tone for _, stretches in rows for part in stretches}
+    legend = _legend([Series(name=kind, tone=tone, points=()) for kind, tone in kinds.items()], block=True)
+    return _figure(title, legend, _svg("".join(body), title, None, height=frame.height))
 
 
 def _dot_row(frame: Frame, row: DotRow, y: float, percent: bool) -> str:

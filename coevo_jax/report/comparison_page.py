@@ -1,20 +1,39 @@
 """The page of several runs: methods with intervals over seeds, paired differences, rounds and costs."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
 
 from coevo_jax.report.cast import TONES
 from coevo_jax.report.charts import DotRow, Series, dot_chart, line_chart
-from coevo_jax.report.comparison import COSTS, Comparison, Interval, lead_words, measures_of
+from coevo_jax.report.comparison import (
+    COSTS,
+    Comparison,
+    Interval,
+    final_evaluation,
+    lead_words,
+    measures_of,
+)
 from coevo_jax.report.page import note, page, section, table
 from coevo_jax.report.paired import Paired, paired_cells
 from coevo_jax.report.terminal import interval_text
-from coevo_jax.report.words import bounds, count, duration, signed
+from coevo_jax.report.timeline import phases_chart
+from coevo_jax.report.words import bounds, count, duration, number, signed
+from coevo_jax.run_folder.results import Results, wall_time
 
 _PERCENT = ("final_success", "final_hard", "final_hard_of_failures")
 
 
-def comparison_page(comparison: Comparison, paired: Paired) -> str:
-    """The whole page as HTML."""
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """A run of the page, and the address of its own page as seen from this one; "" where there is none."""
+
+    results: Results
+    page: str
+
+
+def comparison_page(comparison: Comparison, paired: Paired, runs: Sequence[Shown] = ()) -> str:
+    """The whole page as HTML; `runs` stand at its end, with what each did when."""
     methods = comparison["methods"]
     seeds = sorted({seed for row in methods for seed in row["seeds"]})
     lead = (
@@ -29,6 +48,7 @@ def comparison_page(comparison: Comparison, paired: Paired) -> str:
         _paired(paired, lead_words(comparison)),
         _rounds(comparison),
         _costs(comparison),
+        _runs(runs),
         "<footer>Written by coevo_jax. Intervals are 95 % t-intervals over seeds, but for those over tasks."
         "</footer>",
     ]
@@ -143,6 +163,11 @@ def _rounds(comparison: Comparison) -> str:
                 name=row["method"],
                 tone=TONES[i],
                 points=[(n, v["mean"]) for n, v in row["rounds"].items() if v["mean"] is not None],
+                band=[
+                    (v["low"], v["high"]) if v["low"] is not None and v["high"] is not None else None
+                    for v in row["rounds"].values()
+                    if v["mean"] is not None
+                ],
                 dots=True,
             )
             for i, row in enumerate(methods[start : start + len(TONES)])
@@ -152,7 +177,8 @@ def _rounds(comparison: Comparison) -> str:
         charts.append(
             line_chart("Mean reward, mean over seeds", series, x_label="round", x_ticks=ticks or None)
         )
-    return section("rounds", "Rounds", f'<div class="charts wide">{"".join(charts)}</div>')
+    text = "Bands are 95 % t-intervals over seeds; one seed has none."
+    return section("rounds", "Rounds", note(text), f'<div class="charts wide">{"".join(charts)}</div>')
 
 
 def _costs(comparison: Comparison) -> str:
@@ -164,6 +190,30 @@ def _costs(comparison: Comparison) -> str:
         rows.append((escape(row["method"]), *cells))
     text = "Per run, mean over seeds. Pairs count once each, however many epochs they are learned from."
     return section("costs", "Cost", note(text), table(columns, rows))
+
+
+def _runs(runs: Sequence[Shown]) -> str:
+    """What each run did when, and where its own page is."""
+    if not runs:
+        return ""
+    ordered = sorted(runs, key=lambda one: (one.results["method"], one.results["seed"]))
+    named = [(f"{one.results['method']}, seed {one.results['seed']}", one) for one in ordered]
+    chart = phases_chart([(name, one.results) for name, one in named])
+    rows = []
+    for name, one in named:
+        own = escape(one.results["name"])
+        link = f'<a href="{escape(one.page, quote=True)}">{own}</a>' if one.page else own
+        last = final_evaluation(one.results)
+        reward = last["mean_reward"] if last else None
+        cells = (number(reward), duration(wall_time(one.results)))
+        rows.append((escape(name), *cells, link))
+    text = (
+        "A run's own page has its curves, its trajectories and its pairs, side by side. Where no link "
+        "stands, a report on that run alone writes it."
+    )
+    columns = ("Run", "Mean reward, last round", "Wall time", "Page")
+    grid = f'<div class="charts whole">{chart}</div>'
+    return section("runs", "Runs", note(text), grid, table(columns, rows))
 
 
 def _dot(name: str, value: Interval, strong: bool) -> DotRow:

@@ -1,13 +1,16 @@
 """Reports as self-contained HTML files: of one run, and of several side by side."""
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from coevo_jax.files import write_whole
 from coevo_jax.report.browser import browser_payload, embed_json
 from coevo_jax.report.cast import cast_of
 from coevo_jax.report.comparison import Comparison
-from coevo_jax.report.comparison_page import comparison_page
+from coevo_jax.report.comparison_page import Shown, comparison_page
 from coevo_jax.report.errors import errors_section
 from coevo_jax.report.page import note, page, section
 from coevo_jax.report.paired import Paired
@@ -25,6 +28,7 @@ from coevo_jax.run_folder.metrics import METRICS_FILE, read_metrics
 from coevo_jax.run_folder.results import Results, load_results
 from coevo_jax.run_folder.standing import Standing, standing_of
 
+PAGE = "report.html"
 RELOAD = 30  # seconds until the page of a run that is under way is read again
 
 _LINKS = {
@@ -65,12 +69,24 @@ def write_report(run_dir: Path | str, out: Path | None = None) -> Path:
     payload = browser_payload(run_dir, cast, threshold)
     training = training_section(read_metrics(run_dir / METRICS_FILE), cast)
     text = run_page(results, training, payload, standing_of(run_dir))
-    return write_whole(out or run_dir / "report.html", text)
+    return write_whole(out or run_dir / PAGE, text)
 
 
-def write_comparison(comparison: Comparison, paired: Paired, out: Path) -> Path:
-    """Write the page that shows several runs side by side; returns its path."""
-    return write_whole(out, comparison_page(comparison, paired))
+def write_comparison(
+    comparison: Comparison, paired: Paired, runs: Sequence[tuple[Path, Results]], out: Path
+) -> Path:
+    """Write the page that shows several runs side by side; returns its path.
+
+    Args:
+      runs: the folders with their results; where a folder has a page of its own, a link leads there.
+    """
+    shown = [Shown(results=results, page=_page_seen_from(out, folder)) for folder, results in runs]
+    return write_whole(out, comparison_page(comparison, paired, shown))
+
+
+def _page_seen_from(out: Path, folder: Path) -> str:
+    path = folder / PAGE
+    return quote(os.path.relpath(path.resolve(), out.resolve().parent)) if path.is_file() else ""
 
 
 def run_page(results: Results, training: str, payload: dict[str, Any], standing: Standing) -> str:

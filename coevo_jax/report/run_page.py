@@ -20,6 +20,7 @@ from coevo_jax.report.cast import (
 from coevo_jax.report.charts import Series, histogram, line_chart
 from coevo_jax.report.comparison import best_evaluation, final_evaluation
 from coevo_jax.report.page import details, facts, note, section, table, tiles
+from coevo_jax.report.timeline import phases_chart
 from coevo_jax.report.words import (
     BETWEEN,
     bounds,
@@ -219,9 +220,9 @@ def time_section(results: Results) -> str:
     if not rows:
         return section("time", "Time and memory", peak)
     footer = ("All", duration(total), "", "")
-    return section(
-        "time", "Time and memory", peak, table(("Phase", "Wall time", "Share", ""), rows, footer=footer)
-    )
+    chart = f'<div class="charts whole">{phases_chart([(results["name"], results)])}</div>'
+    grid = table(("Phase", "Wall time", "Share", ""), rows, footer=footer)
+    return section("time", "Time and memory", peak, chart, grid)
 
 
 def _key_figures(results: Results) -> list[tuple[str, str, str]]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from coevo_jax.commands.actions.play import shade, token_texts
+from coevo_jax.commands.actions.play import shade
 from coevo_jax.commands.play import main
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.progress import CONSOLE
@@ -14,31 +14,6 @@ pytestmark = pytest.mark.usefixtures("letters")
 @pytest.fixture
 def old_run(tmp_path):
     return unpack(tmp_path)
-
-
-class Bytes:
-    """A format whose tokens are bytes."""
-
-    def decode_response(self, tokens):
-        return bytes(tokens).decode(errors="replace")
-
-
-def test_every_token_has_its_text_and_a_character_of_several_stands_with_the_last():
-    assert token_texts(list("aß!".encode()), Bytes()) == ["a", "", "ß", "!"]
-    assert "".join(token_texts(list("größer".encode()), Bytes())) == "größer"
-
-
-class TakesBack:
-    """A tokenizer that marks where a word goes on without a space: the next token takes the mark back."""
-
-    def decode_response(self, ids):
-        return "".join(ids).replace("+ ", "")
-
-
-def test_what_the_next_token_takes_back_costs_it_nothing():
-    assert token_texts(["execute", "[+", " SHOW", " TABLES", "]"], TakesBack()) == [
-        *("execute", "[", "SHOW", " TABLES", "]")
-    ]
 
 
 def test_doubt_is_seen():

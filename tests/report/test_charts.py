@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from coevo_jax.report.charts import DotRow, Series, dot_chart, line_chart
+from coevo_jax.report.charts import DotRow, Series, Stretch, dot_chart, line_chart, timeline
 
 
 def ticks(svg: str, axis: str) -> list[str]:
@@ -48,3 +48,17 @@ def test_agents_differ_by_shape_too():
     svg = line_chart("Reward", series, x_label="round")
     corners = [path.count("L") + 1 for path in re.findall(r'<path class="dot \w+" d="M([^Z]*)Z"', svg)]
     assert svg.count("<circle") == 2 and corners == [4, 4, 3, 3, 4, 4]
+
+
+def test_a_timeline_puts_one_phase_behind_the_other():
+    def did(name, seconds):
+        return Stretch(name=name, kind="learns", tone="c1", seconds=seconds)
+
+    svg = timeline("Phases", [("a", [did("x", 60), did("y", 120)]), ("b", [did("z", 90)])])
+    found = re.findall(r'<rect [^>]* x="([\d.]+)" [^>]*width="([\d.]+)"[^>]*><title>([^<]*)<', svg)
+    bars = {title: (float(x), float(width)) for x, width, title in found}
+    assert list(bars) == ["a, x: 60.0 s", "a, y: 120.0 s", "b, z: 90.0 s"]
+    (x, wide), (y, wider), (z, middle) = bars.values()
+    assert z == x and y == pytest.approx(x + wide, abs=0.6)
+    assert wider == pytest.approx(2 * wide, abs=1) and middle == pytest.approx(1.5 * wide, abs=1)
+    assert "Nothing measured yet." in timeline("Phases", [("a", [])])

@@ -251,6 +251,13 @@ def test_command_on_several_runs(tmp_path, capsys):
     assert "coevo − eto" in capsys.readouterr().out
     page = (tmp_path / "comparison.html").read_text()
     assert "coevo − eto" in page and page.count('class="seed"') > 10
+    assert page.count('class="band') == 2  # one a method
+    assert 'href="' not in page.partition('<section id="runs">')[2]  # no run has a page yet
+    main([str(runs[0])])
+    main([*map(str, runs), "--out", str(tmp_path / "pages" / "comparison.html")])
+    shown = (tmp_path / "pages" / "comparison.html").read_text().partition('<section id="runs">')[2]
+    assert re.findall('href="([^"]*)"', shown) == ["../coevo-0/report.html"]
+    assert "coevo, seed 0, Round 1 · Target learns" in shown
 
 
 def test_command_on_a_missing_folder(tmp_path):

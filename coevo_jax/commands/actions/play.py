@@ -2,12 +2,11 @@
 
 import argparse
 import math
-from collections.abc import Sequence
-from itertools import takewhile
 
 from rich.text import Text
 
 from coevo_jax.data.chat.format import ChatFormat
+from coevo_jax.data.chat.pieces import token_texts
 from coevo_jax.progress import CONSOLE
 from coevo_jax.rollout.lane import Episode
 from coevo_jax.stored.play import play_stored
@@ -47,33 +46,11 @@ def play(args: argparse.Namespace) -> None:
 def _show_turn(number: int, episode: Episode, chat: ChatFormat) -> None:
     """What the agent wrote in its last turn, every token in the colour of its probability."""
     start = episode.turn_start
-    pieces = token_texts(episode.tokens[start:], chat)
+    pieces = token_texts(episode.tokens[start:], chat.decode_response)
     text = Text()
     for piece, logp in zip(pieces, episode.logps[start:], strict=True):
         text.append(piece, style=shade(logp))
     CONSOLE.print(Text(f"turn {number}".ljust(LABEL), style="bold"), text, soft_wrap=True)
-
-
-def token_texts(tokens: Sequence[int], chat: ChatFormat) -> list[str]:
-    """The text that each token adds; a character that several tokens spell stands with the last of them.
-
-    What a token ends with may be taken back by the next one, as tokenizers do that mark where a word goes on.
-    """
-    texts: list[str] = []
-    before = ""
-    for end in range(1, len(tokens) + 1):
-        whole = chat.decode_response(list(tokens[:end]))
-        whole = whole if not whole.endswith("\N{REPLACEMENT CHARACTER}") else before
-        pairs = zip(before, whole, strict=False)
-        common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
-        surplus = len(before) - common
-        for place in reversed(range(len(texts))):
-            kept = max(len(texts[place]) - surplus, 0)
-            surplus -= len(texts[place]) - kept
-            texts[place] = texts[place][:kept]
-        texts.append(whole[common:])
-        before = whole
-    return texts
 
 
 def shade(logp: float) -> str:

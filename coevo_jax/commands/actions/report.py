@@ -40,7 +40,8 @@ def report(
     comparison = compare(results)
     rewards = [read_task_rewards(run, result) for run, result in zip(runs, results, strict=True)]
     paired = pair_with_baseline(rewards, baseline)
-    path = write_comparison(comparison, paired, out or Path("comparison.html"))
+    shown = list(zip(runs, results, strict=True))
+    path = write_comparison(comparison, paired, shown, out or Path("comparison.html"))
     print_comparison(comparison, paired, console)
     return path
 

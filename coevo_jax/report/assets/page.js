@@ -85,7 +85,21 @@ function makeLink(href, text) {
   return link;
 }
 
-function renderTurn(turn, number, className, side, note) {
+// The text from one place to another in spans of one shade; shades are numbers of characters and levels in turn.
+function shadedText(text, from, to, shades) {
+  if (!shades) return [text.slice(from, to)];
+  const out = [];
+  let at = 0;
+  for (let i = 0; i < shades.length && at < to; i += 2) {
+    const part = text.slice(Math.max(at, from), Math.min(at + shades[i], to));
+    at += shades[i];
+    if (part && at > from) out.push(shades[i + 1] ? make("span", `doubt d${shades[i + 1]}`, part) : part);
+  }
+  out.push(text.slice(Math.max(at, from), to)); // what was cut is told behind it
+  return out;
+}
+
+function renderTurn(turn, number, shades, className, side, note) {
   const [response, action, observation, suggested] = turn;
   const block = make("div", `turn ${className || ""}`);
   block.append(make("div", "no", String(number)));
@@ -96,7 +110,9 @@ function renderTurn(turn, number, className, side, note) {
   const said = make("pre");
   const marker = response.lastIndexOf("Action:");
   const tail = action === null && marker >= 0 ? marker + "Action:".length : response.length;
-  said.append(response.slice(0, tail), make("span", "act", response.slice(tail)));
+  const act = make("span", "act");
+  act.append(...shadedText(response, tail, response.length, shades));
+  said.append(...shadedText(response, 0, tail, shades), act);
   if (action !== null) said.append("\n", make("span", "tag", "action read "), make("span", "act", action));
   body.append(said);
   if (observation) body.append(make("pre", "obs", observation));
@@ -113,12 +129,28 @@ function describe(t) {
   return `${extra} · ${ENDINGS[t.ending] || t.ending} · ${turnCount(t)} · ${t.tokens} agent tokens`;
 }
 
+function shadesOf(t, turn) {
+  return t.shades && t.shades[turn];
+}
+
+// What the shades of the trajectories below say; an expert's tokens have none.
+function legend(shown) {
+  const line = make("p", "note doubts");
+  if (!shown.some((t) => t.shades)) return line;
+  line.append("Shaded: what the agent that wrote a token gave to all others, ");
+  ["5–20", "20–40", "40–60", "60–80", "80–100"].forEach((part, i) => line.append(make("span", `doubt d${i + 1}`, part), " "));
+  line.append("%.");
+  if (!shown.every((t) => t.shades)) line.append(" What no agent of this run wrote has no shades.");
+  return line;
+}
+
 function renderTrajectory(data, t) {
   const meta = make("div", "meta", `sample ${t.sample} · ${describe(t)} · `);
   meta.append(makeLink(trajectoryLink(data, t), "link"));
   const out = [make("h4", "", t.task), meta];
   out.push(make("pre", "prompt", data.prompts[t.prompt]));
-  t.turns.forEach((turn, i) => out.push(renderTurn(turn, i + 1)));
+  out.push(legend([t]));
+  t.turns.forEach((turn, i) => out.push(renderTurn(turn, i + 1, shadesOf(t, i))));
   return out;
 }
 
@@ -151,16 +183,20 @@ function renderPair(data, group, pair) {
   const meta = make("div", "meta", `${group.kinds[pair.kind]} · reward gap ${gap} · `);
   meta.append(makeLink(pairLink(data, group, pair), "link"));
   const out = [make("h4", "", pair.task), meta];
-  out.push(make("pre", "prompt", data.prompts[chosen.prompt]));
+  out.push(make("pre", "prompt", data.prompts[chosen.prompt]), legend([chosen, rejected]));
+  const longest = Math.max(chosen.turns.length, rejected.turns.length);
+  let parting = 0;
+  while (parting < longest && sameTurn(chosen.turns[parting], rejected.turns[parting])) parting += 1;
   const sides = make("div", "sides");
   sides.append(renderSide(data, "Chosen", "good", chosen), renderSide(data, "Rejected", "bad", rejected));
-  for (let i = 0; i < Math.max(chosen.turns.length, rejected.turns.length); i += 1) {
+  for (let i = 0; i < longest; i += 1) {
     const notes = pair.from.map((first, k) => countsFrom(first, i, k ? pair.weights[i] : 1));
     const same = sameTurn(chosen.turns[i], rejected.turns[i]) && notes[0] === notes[1];
     for (const [k, [name, side]] of [["chosen", chosen], ["rejected", rejected]].entries()) {
       const turn = side.turns[i];
       const state = `${name} ${same ? "same" : "changed"}${notes[k] === "does not count" ? " idle" : ""}`;
-      const shown = () => renderTurn(turn, i + 1, state, same ? "both" : name, notes[k]);
+      const said = [notes[k], i === parting ? "they part here" : ""].filter(Boolean).join(" · ");
+      const shown = () => renderTurn(turn, i + 1, shadesOf(side, i), state, same ? "both" : name, said);
       sides.append(turn ? shown() : make("div", "turn gap"));
     }
   }
