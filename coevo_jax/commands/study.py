@@ -66,6 +66,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--jobs", type=positive, default=2, metavar="N", help="runs side by side, a core each (default: 2)"
     )
+    parser.add_argument(
+        "--all-cores",
+        action="store_true",
+        help="let every run use all cores, as one on a GPU needs them (with --jobs 1, one at a time)",
+    )
     parser.add_argument("--runs-dir", type=Path, default=Path("runs") / "study", metavar="FOLDER")
     parser.add_argument("--rows", type=Path, metavar="FILE", help=f"default: {ROWS}/STUDY.jsonl")
     parser.add_argument(

@@ -65,11 +65,15 @@ def run_cells(
     states: Mapping[tuple[str, int], State],
     *,
     jobs: int,
+    pinned: bool,
     logs: Path,
     write: Callable[[Cell, Row], None],
     say: Say,
 ) -> None:
     """Run every cell that waits, `jobs` at a time, and give each row to `write` as it comes.
+
+    Args:
+      pinned: whether each worker has a core of its own; else all have all cores, as one on a GPU needs them.
 
     Raises:
       Stopped: a signal asked to end; the runs under way have committed what they had done.
@@ -78,7 +82,7 @@ def run_cells(
     known = dict(states)
     count = sum(state == "waiting" for state in known.values())
     begun = 0
-    with _workers(min(jobs, max(count, 1)), logs) as (workers, asked):
+    with _workers(min(jobs, max(count, 1)), pinned, logs) as (workers, asked):
         while True:
             for worker in workers:
                 cell = None if worker.cell is not None or asked() else next_cell(cells, known, alike)
@@ -106,6 +110,7 @@ def play_test_tasks(
     cells: Sequence[Cell],
     *,
     jobs: int,
+    pinned: bool,
     logs: Path,
     write: Callable[[Cell, dict[str, Any]], None],
     say: Say,
@@ -117,7 +122,7 @@ def play_test_tasks(
       WorkerLost: a worker is gone.
     """
     left = list(cells)
-    with _workers(min(jobs, max(len(cells), 1)), logs) as (workers, asked):
+    with _workers(min(jobs, max(len(cells), 1)), pinned, logs) as (workers, asked):
         while True:
             for worker in workers:
                 if worker.cell is None and left and not asked():
@@ -136,12 +141,15 @@ def play_test_tasks(
 
 
 @contextmanager
-def _workers(jobs: int, logs: Path) -> Iterator[tuple[list[Worker], Callable[[], signal.Signals | None]]]:
-    """Workers on a core each, and whether a signal has asked to end; it is passed on to them once.
+def _workers(
+    jobs: int, pinned: bool, logs: Path
+) -> Iterator[tuple[list[Worker], Callable[[], signal.Signals | None]]]:
+    """Workers, on a core each where they are pinned, and whether a signal has asked to end.
 
-    A second signal ends the study and its workers at once.
+    It is passed on to them once. A second signal ends the study and its workers at once.
     """
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    able = pinned and hasattr(os, "sched_getaffinity")
+    cores = sorted(os.sched_getaffinity(0)) if able else []
     context = multiprocessing.get_context("spawn")
     workers: list[Worker] = []
     heard: list[signal.Signals] = []

@@ -1,4 +1,4 @@
-"""A process that works on a study's cells one after the other, on a core of its own.
+"""A process that works on a study's cells one after the other, on a core of its own unless it has all.
 
 Programs that a cell compiled serve the next one, which is why a worker takes many.
 """

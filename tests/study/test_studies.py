@@ -139,6 +139,7 @@ def test_a_worker_that_is_gone_ends_the_study(tmp_path, monkeypatch):
             cells,
             {cells[0].key: "waiting"},
             jobs=1,
+            pinned=False,
             logs=tmp_path / "logs",
             write=lambda cell, row: pytest.fail("it has no row"),
             say=lambda words: None,
@@ -146,6 +147,6 @@ def test_a_worker_that_is_gone_ends_the_study(tmp_path, monkeypatch):
 
 
 def leave(connection, core, log):
-    """A worker that takes a cell and ends without a word."""
+    """A worker that takes a cell and ends without a word; only one that is not pinned ends so."""
     connection.recv()
-    os._exit(3)
+    os._exit(3 if core is None else 4)

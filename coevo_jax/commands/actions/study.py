@@ -35,9 +35,9 @@ def study(args: argparse.Namespace, configs: Mapping[str, Config], folder: Path)
     logs = args.runs_dir / "logs"
     try:
         if args.split is None:
-            run_left(cells, rows, args.jobs, logs, path)
+            run_left(cells, rows, args, logs, path)
         else:
-            play_left(cells, rows, args.jobs, logs, path)
+            play_left(cells, rows, args, logs, path)
     except Stopped as error:
         print(f"{error}; what is done is committed: the same command goes on from there", file=sys.stderr)
         return SIGNALLED + error.signum
@@ -58,7 +58,9 @@ def show_plan(cells: Sequence[Cell], rows: Sequence[Row]) -> int:
     return 0
 
 
-def run_left(cells: Sequence[Cell], rows: Sequence[Row], jobs: int, logs: Path, path: Path) -> None:
+def run_left(
+    cells: Sequence[Cell], rows: Sequence[Row], args: argparse.Namespace, logs: Path, path: Path
+) -> None:
     """Run the cells that wait, and write each row as it comes."""
     tested = {(row["method"], row["seed"]): row["test"] for row in rows if row.get("test")}
 
@@ -67,10 +69,20 @@ def run_left(cells: Sequence[Cell], rows: Sequence[Row], jobs: int, logs: Path, 
         write_row(path, row | kept)
         say(f"{cell.folder}: {row_words(row)}")
 
-    run_cells(cells, first_states(cells, rows), jobs=jobs, logs=logs, write=write, say=say)
+    run_cells(
+        cells,
+        first_states(cells, rows),
+        jobs=args.jobs,
+        pinned=not args.all_cores,
+        logs=logs,
+        write=write,
+        say=say,
+    )
 
 
-def play_left(cells: Sequence[Cell], rows: Sequence[Row], jobs: int, logs: Path, path: Path) -> None:
+def play_left(
+    cells: Sequence[Cell], rows: Sequence[Row], args: argparse.Namespace, logs: Path, path: Path
+) -> None:
     """Play the test tasks with every finished run that has not done so."""
     left = []
     for cell in cells:
@@ -98,7 +110,7 @@ def play_left(cells: Sequence[Cell], rows: Sequence[Row], jobs: int, logs: Path,
             + ", ".join(f"{a} {r:.3f}" for a, r in rewards.items() if r is not None)
         )
 
-    play_test_tasks(left, jobs=jobs, logs=logs, write=write, say=say)
+    play_test_tasks(left, jobs=args.jobs, pinned=not args.all_cores, logs=logs, write=write, say=say)
 
 
 def row_words(row: Row) -> str:
