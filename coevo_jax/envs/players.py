@@ -23,7 +23,7 @@ class PlayerHabits(StrictModel):
 
 @dataclass(frozen=True, kw_only=True)
 class Lesson:
-    """A part of what a base learns from: players with some habits in a world of their own."""
+    """What a base learns from: players with some habits in a world of their own."""
 
     options: Any  # of the environment
     habits: PlayerHabits
@@ -37,9 +37,7 @@ class Players:
     habits: type[PlayerHabits]
     stream: str  # name of the players' draws
     check: Callable[[Any], None]  # refuses options under which they cannot play, with a ConfigError
-    lessons: Callable[
-        [Any, Any, int, int], Sequence[Lesson]
-    ]  # options, habits, seed, episodes -> a base's data
+    lesson: Callable[[Any, Any, int, int], Lesson]  # options, habits, seed, episodes -> a base's data
     play: Callable[[Any, Task, Any, np.random.Generator], Demonstration | None]  # None: no expert to follow
     skills: Callable[[str, Sequence[Turn]], Mapping[str, bool]]  # prompt, turns -> skill -> shown rightly
     skill_words: Mapping[str, str]  # skill -> what a table calls it

@@ -58,15 +58,15 @@ def play_letters(env, task, habits, rng):
     return replace(expert, turns=(turn,), reward=result.reward)
 
 
-def letters_lessons(options: LettersOptions, habits, seed, episodes):
-    return (Lesson(options=options.model_copy(update={"seed": seed}), habits=habits, episodes=episodes),)
+def letters_lesson(options: LettersOptions, habits, seed, episodes):
+    return Lesson(options=options.model_copy(update={"seed": seed}), habits=habits, episodes=episodes)
 
 
 PLAYERS = Players(
     habits=LettersHabits,
     stream="letters players",
     check=lambda options: None,
-    lessons=letters_lessons,
+    lesson=letters_lesson,
     play=play_letters,
     skills=lambda prompt, turns: {"looked": turns[0].action == "look"} if turns else {},
     skill_words={"looked": "looked first"},
@@ -110,13 +110,11 @@ def test_a_base_is_made_measured_and_recorded(tmp_path, capsys):
     record = json.loads((out / "base.json").read_text())
     played = Path("played.jsonl").read_bytes()
     assert record["played_sha256"] == hashlib.sha256(played).hexdigest()
-    assert record["lessons"] == [
-        {
-            "env_options": {"seed": 1000},
-            "habits": {"seed": 0, "forget": 0.5, "nothing": 0.1},
-            "episodes": 60,
-        }
-    ]
+    assert record["lesson"] == {
+        "env_options": {"seed": 1000},
+        "habits": {"seed": 0, "forget": 0.5, "nothing": 0.1},
+        "episodes": 60,
+    }
     assert record["config"]["name"] == "base-letters"
     conversations = read_conversations("played.jsonl", None, None, Problems("refuse"))
     assert 40 < len(conversations) < 60

@@ -9,7 +9,7 @@ from coevo_jax.envs.env import says_invalid
 from coevo_jax.envs.players import play_tasks
 from coevo_jax.envs.webshop.environment import make_webshop
 from coevo_jax.envs.webshop.options import WebShopOptions
-from coevo_jax.envs.webshop.players import PLAYERS, WebShopHabits, check_world, lessons, skills
+from coevo_jax.envs.webshop.players import PLAYERS, WebShopHabits, check_world, lesson, skills
 from coevo_jax.trajectory import Turn
 
 OPTIONS = WebShopOptions(results_per_page=3, split_by="product")
@@ -143,12 +143,12 @@ def test_skills_tell_words_that_were_copied_and_clicks_that_were_offered():
 
 
 def test_a_base_learns_over_a_catalogue_of_another_seed(tmp_path):
-    (lesson,) = lessons(OPTIONS, HABITS, 1000, 3000)
-    assert (lesson.options.seed, lesson.options.products, lesson.episodes) == (1000, 1500, 3000)
-    assert (lesson.options.results_per_page, lesson.habits) == (3, HABITS)
-    assert len(make_webshop(lesson.options).tasks("train")) >= 3000
+    taught = lesson(OPTIONS, HABITS, 1000, 3000)
+    assert (taught.options.seed, taught.options.products, taught.episodes) == (1000, 1500, 3000)
+    assert (taught.options.results_per_page, taught.habits) == (3, HABITS)
+    assert len(make_webshop(taught.options).tasks("train")) >= 3000
     with pytest.raises(ConfigError, match="found data_path"):
-        lessons(WebShopOptions(data_path=str(tmp_path)), HABITS, 1000, 3000)
+        lesson(WebShopOptions(data_path=str(tmp_path)), HABITS, 1000, 3000)
 
 
 def test_what_no_player_can_play_is_refused():

@@ -3,7 +3,7 @@
 import numpy as np
 
 from coevo_jax.envs.env import says_invalid
-from coevo_jax.envs.players import PlayerHabits, Players
+from coevo_jax.envs.players import Lesson, PlayerHabits, Players
 from coevo_jax.report.skills import measure_skills, skills_table
 from coevo_jax.trajectory import Ending, Trajectory, Turn
 
@@ -11,7 +11,7 @@ PLAYERS = Players(
     habits=PlayerHabits,
     stream="test",
     check=lambda options: None,
-    lessons=lambda options, habits, seed, episodes: (),
+    lesson=lambda options, habits, seed, episodes: Lesson(options=options, habits=habits, episodes=episodes),
     play=lambda env, task, habits, rng: None,
     skills=lambda prompt, turns: {"greeted": turns[0].action == "hello"} if prompt else {},
     skill_words={"greeted": "began with hello"},

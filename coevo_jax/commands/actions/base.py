@@ -2,10 +2,9 @@
 
 import argparse
 import hashlib
-import itertools
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from coevo_jax.commands.actions.data import PLAYED_FORMAT, player_rows, progress
@@ -49,8 +48,8 @@ def make_base(args: argparse.Namespace, config: Config) -> None:
     options = validate(find_environment(config.env.name).options, dict(config.env.options), args.config)
     players.check(options)
     episodes = slice_bounds(config.warm_start.tasks)[1] or 0
-    taught = players.lessons(options, habits, args.seed, episodes)
-    write_played(players, config.env.name, taught, Path(config.warm_start.data))
+    lesson = players.lesson(options, habits, args.seed, episodes)
+    write_played(players, config.env.name, lesson, Path(config.warm_start.data))
     train_together(parse_train(["--auto-resume", args.config, *args.overrides]))
     folder, agent = run_folder(config), agents_of(config.recipe)[0]
     export_agent(folder, args.out, agent=agent, form="merged")
@@ -59,14 +58,11 @@ def make_base(args: argparse.Namespace, config: Config) -> None:
     text = skills_page(players, measured, made)
     record = {
         "config": config.model_dump(mode="json"),
-        "lessons": [
-            {
-                "env_options": one.options.model_dump(mode="json"),
-                "habits": one.habits.model_dump(mode="json"),
-                "episodes": one.episodes,
-            }
-            for one in taught
-        ],
+        "lesson": {
+            "env_options": lesson.options.model_dump(mode="json"),
+            "habits": lesson.habits.model_dump(mode="json"),
+            "episodes": lesson.episodes,
+        },
         "played_sha256": sha256(Path(config.warm_start.data)),
         "machine": made,
         "skills": measured,
@@ -79,17 +75,18 @@ def make_base(args: argparse.Namespace, config: Config) -> None:
     CONSOLE.print(f"base: {args.out}", soft_wrap=True)
 
 
-def write_played(players: Players, name: str, lessons: Sequence[Lesson], path: Path) -> None:
+def write_played(players: Players, name: str, lesson: Lesson, path: Path) -> None:
     """Write the players' episodes to the file that the run imitates; one that is there must be the same.
 
     Raises:
-      ConfigError: the file holds something else, or a world has fewer tasks than episodes are wanted.
+      ConfigError: the file holds something else, or the world has fewer tasks than episodes are wanted.
     """
     fresh = path.with_name(f".{path.stem}.{os.getpid()}.new.jsonl")
     try:
         with progress("play") as update:
-            rows = itertools.chain.from_iterable(_taught(players, name, one, update) for one in lessons)
-            _, count = convert(rows, fresh, PLAYED_FORMAT, problems=Problems("refuse"))
+            _, count = convert(
+                _taught(players, name, lesson, update), fresh, PLAYED_FORMAT, problems=Problems("refuse")
+            )
         if path.exists() and sha256(path) != sha256(fresh):
             raise ConfigError(
                 f"{path}: holds something else than these players play; remove it, or name another file"
@@ -107,9 +104,7 @@ def _taught(
     try:
         found = len(env.tasks("train"))
         if found < lesson.episodes:
-            raise ConfigError(
-                f"warm_start.tasks: found {lesson.episodes} episodes of one lesson, expected at most {found}"
-            )
+            raise ConfigError(f"warm_start.tasks: found {lesson.episodes} episodes, expected at most {found}")
         played = play_tasks(players, env, "train", range(lesson.episodes), lesson.habits)
         yield from player_rows(played, env, [], update)
     finally:

@@ -25,8 +25,6 @@ from coevo_jax.trajectory import Demonstration, Turn
 
 LEAST_TURNS = 6  # two schemas, a query that fails, one that does not, and `submit`, after SHOW TABLES
 TASKS_PER_DATABASE = 60
-SCHOOLED = 0.45  # share of a stand-in's episodes in which careful players see whole schemas
-WHOLE_SCHEMA = 170  # characters that the longest schema fits into
 BOUND_STEP = 5  # the bounds of questions are multiples of it
 CONCEPTS = (*TEXT_CONCEPTS, *INTEGER_CONCEPTS)
 OTHER_NAME = {name: other for pair in CONCEPTS for name, other in (pair, pair[::-1])}
@@ -79,21 +77,8 @@ class SqlHabits(PlayerHabits):
         return self
 
 
-def lessons(
-    options: InterCodeSqlOptions, habits: SqlHabits, seed: int, episodes: int
-) -> tuple[Lesson, Lesson]:
-    """What a stand-in learns from, over databases of other seeds, about 60 tasks of each.
-
-    First careful players with whole schemas, which teach to read names and to copy values; then players with
-    the habits under the options.
-    """
-    schooled = round(SCHOOLED * episodes)
-    careful = habits.model_copy(update={"careful": 1.0})
-    whole = options.model_copy(update={"observation_chars": max(WHOLE_SCHEMA, options.observation_chars)})
-    return _lesson(whole, careful, seed, schooled), _lesson(options, habits, seed + 1, episodes - schooled)
-
-
-def _lesson(options: InterCodeSqlOptions, habits: SqlHabits, seed: int, episodes: int) -> Lesson:
+def lesson(options: InterCodeSqlOptions, habits: SqlHabits, seed: int, episodes: int) -> Lesson:
+    """What a stand-in learns from: players with the habits, over databases of another seed, 60 tasks of each."""
     databases = max(options.train_databases, episodes // TASKS_PER_DATABASE)
     room = {"seed": seed, "train_tasks": episodes, "train_databases": databases}
     return Lesson(options=options.model_copy(update=room), habits=habits, episodes=episodes)
@@ -250,7 +235,7 @@ PLAYERS = Players(
     habits=SqlHabits,
     stream="sql players",
     check=check_world,
-    lessons=lessons,
+    lesson=lesson,
     play=play,
     skills=skills,
     skill_words={"copied": "first query has the question's values"},

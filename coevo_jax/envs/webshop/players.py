@@ -59,7 +59,7 @@ class WebShopHabits(PlayerHabits):
         return self
 
 
-def lessons(options: WebShopOptions, habits: WebShopHabits, seed: int, episodes: int) -> tuple[Lesson]:
+def lesson(options: WebShopOptions, habits: WebShopHabits, seed: int, episodes: int) -> Lesson:
     """What a stand-in learns from: players with the habits, over a catalogue of another seed.
 
     Raises:
@@ -70,7 +70,7 @@ def lessons(options: WebShopOptions, habits: WebShopHabits, seed: int, episodes:
     products = max(options.products or 0, episodes // TASKS_PER_PRODUCT)
     world = options.model_copy(update={"seed": seed, "products": products})
     world = WebShopOptions.model_validate(world.model_dump(exclude={"data_path"}))
-    return (Lesson(options=world, habits=habits, episodes=episodes),)
+    return Lesson(options=world, habits=habits, episodes=episodes)
 
 
 def check_world(options: WebShopOptions) -> None:
@@ -195,7 +195,7 @@ PLAYERS = Players(
     habits=WebShopHabits,
     stream="webshop players",
     check=check_world,
-    lessons=lessons,
+    lesson=lesson,
     play=play,
     skills=skills,
     skill_words={
