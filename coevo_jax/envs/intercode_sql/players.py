@@ -78,7 +78,7 @@ class SqlHabits(PlayerHabits):
 
 
 def lesson(options: InterCodeSqlOptions, habits: SqlHabits, seed: int, episodes: int) -> Lesson:
-    """What a stand-in learns from: players with the habits, over databases of another seed, 60 tasks of each."""
+    """What a stand-in learns from: players with the habits, over databases of another seed."""
     databases = max(options.train_databases, episodes // TASKS_PER_DATABASE)
     room = {"seed": seed, "train_tasks": episodes, "train_databases": databases}
     return Lesson(options=options.model_copy(update=room), habits=habits, episodes=episodes)
