@@ -1,5 +1,6 @@
 """InterCode-SQL: reward by hand, splits, experts, limits, read-only databases, task files, failures."""
 
+import sqlite3
 import threading
 import time
 
@@ -15,7 +16,13 @@ from coevo_jax.envs.intercode_sql.environment import (
 )
 from coevo_jax.envs.intercode_sql.options import InterCodeSqlOptions
 from coevo_jax.envs.intercode_sql.reward import intercode_reward, kendall_tau
-from coevo_jax.envs.intercode_sql.sqlite_sandbox import Database, QueryLimits, Sandbox, SqlError
+from coevo_jax.envs.intercode_sql.sqlite_sandbox import (
+    ALLOWED_FUNCTIONS,
+    Database,
+    QueryLimits,
+    Sandbox,
+    SqlError,
+)
 
 SMALL = InterCodeSqlOptions(
     train_databases=6, dev_databases=2, test_databases=4, train_tasks=120, dev_tasks=20, test_tasks=40
@@ -272,6 +279,40 @@ def test_the_database_is_read_only(pets, query):
     with pytest.raises(SqlError):
         pets.run(query)
     assert pets.run("SELECT * FROM cat") == [(1, "Tom"), (2, "Mia"), (3, "Leo")]
+
+
+def test_functions_are_allowed_by_name():
+    """All that this SQLite has and that is not on the list is refused, with any number of arguments."""
+    with sqlite3.connect(":memory:") as bare:
+        found = bare.execute(
+            "SELECT DISTINCT name FROM pragma_function_list WHERE name GLOB '[a-z]*'"
+        ).fetchall()
+    bare.close()
+    box = Sandbox(Database(name="none", tables=("CREATE TABLE t (a int)",), rows=()), LIMITS)
+    others = {name for (name,) in found} - ALLOWED_FUNCTIONS
+    assert {"random", "sqlite_version", "sqlite_compileoption_get", "load_extension", "datetime"} <= others
+    for name in sorted(others):
+        for arguments in ("", "1", "1, 1", "1, 1, 1"):
+            with pytest.raises(SqlError):
+                box.run(f"SELECT {name}({arguments})")
+    box.close()
+
+
+def test_functions_of_both_dialects_answer(pets):
+    answers = {
+        "count(*)": 3,
+        "sum(id)": 6,
+        "group_concat(name)": "Tom,Mia,Leo",
+        "upper(min(name))": "LEO",
+        "round(avg(id), 1)": 2.0,
+        "coalesce(nullif(1, 1), abs(-4))": 4,
+        "length(replace(trim('  abc '), 'b', 'xx'))": 4,
+        "substr('abcdef', 2, 3)": "bcd",
+    }
+    for call, answer in answers.items():
+        assert pets.run(f"SELECT {call} FROM cat")[0] == (answer,)
+    assert pets.run("SELECT name FROM cat WHERE name LIKE '%o%' AND name NOT LIKE 'T%'") == [("Leo",)]
+    assert pets.run("SELECT row_number() OVER (ORDER BY id DESC) FROM cat LIMIT 1") == [(1,)]
 
 
 def test_a_drop_does_not_reach_the_next_episode(env):
