@@ -96,6 +96,7 @@ class Trajectory:
     hints: tuple[str, ...] = ()
     # A discriminator's logit for each turn, above 0 for an expert's; None where it judged none, () for none.
     judged: tuple[float | None, ...] = ()
+    fault: str = ""  # why its environment broke, where its ending says so
 
     @property
     def finished(self) -> bool:

@@ -20,7 +20,7 @@ from coevo_jax.config.options import Config
 BATCH_ROWS = 512
 ENDINGS = ("solved", "failed", "turn_limit", "token_limit", "fault", "lost")  # of episodes
 BROKEN = ("fault", "lost")  # nothing that the agent did
-RARE = ("branch", "about", "hints")  # columns of branches, of answers, and of suggestions
+RARE = ("branch", "about", "hints", "fault")  # columns of branches, answers, suggestions, broken environments
 SHARD = re.compile(r"(?P<name>.+)-(?P<index>\d{5})-of-(?P<count>\d{5})\.parquet")
 WHO = ("task_id", "agent", "sample", "reward", "ending")
 ARRAYS = ("tokens", "agent_mask", "logps")
@@ -44,6 +44,7 @@ class Episode:
     branch: Mapping[str, Any] | None = None  # collection, sample, turns, tokens of what it begins with
     about: Mapping[str, Any] | None = None  # of an answer: collection, sample, turn that was asked about
     hints: Sequence[str] | None = None  # actions that were suggested before its turns, "" for none
+    fault: str | None = None  # why its environment broke
 
     @property
     def replayed_turns(self) -> int:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -28,6 +29,7 @@ class Outcome:
     actions: tuple[str, ...]
     agent_tokens: int
     met: Met | None = None  # None where nothing tells the environment's errors
+    fault: str = ""  # why its environment broke
 
     @property
     def finished(self) -> bool:
@@ -49,6 +51,7 @@ def outcome(episode: Episode, is_error: IsError | None = None) -> Outcome:
         actions=tuple(turn["action"] for turn in episode.turns),
         agent_tokens=int(episode.agent_mask[episode.replayed_tokens :].sum()),
         met=met(episode, is_error) if is_error is not None and episode.finished else None,
+        fault=episode.fault or "",
     )
 
 
@@ -65,6 +68,7 @@ def summary(episodes: Sequence[Outcome], threshold: float, seed: int, errors: bo
     rewards = [e.reward for e in played]
     solved = [float(e.reward >= 1) for e in played]
     intervals = bootstrap([e.task_id for e in played], np.array([rewards, solved]), seed)
+    reasons = broken_by([e for e in ordered if e.ending == "fault"])
     return {
         "n": len(ordered),
         "finished": len(played),
@@ -84,7 +88,18 @@ def summary(episodes: Sequence[Outcome], threshold: float, seed: int, errors: bo
         "mean_turns": _mean([len(e.actions) for e in played]),
         "mean_agent_tokens": _mean([e.agent_tokens for e in played]),
         "diversity": diversity(failures),
+        **({"fault_reasons": reasons} if reasons else {}),
     } | ({"after_error": after_error([e.met for e in played if e.met])} if errors else {})
+
+
+def broken_by(faults: Sequence[Outcome]) -> list[dict[str, Any]]:
+    """The five most frequent first lines of why environments broke, and the first episode of each."""
+    lines = [(e.fault.strip().split("\n")[0] or "unknown")[:200] for e in faults]
+    entries = []
+    for line, count in Counter(lines).most_common(5):
+        first = faults[lines.index(line)]
+        entries.append({"reason": line, "count": count, "first": f"{first.task_id}, sample {first.sample}"})
+    return entries
 
 
 def bootstrap(tasks: Sequence[str], values: np.ndarray, seed: int) -> list[list[float] | None]:

@@ -345,6 +345,7 @@ NEVER_IDLE = frozenset(
     {
         *("format", "name", "method", "seed", "runs_dir", "rounds", "recipe"),
         *("env.name", "env.options", "env.workers", "env.processes", "env.step_timeout"),
+        "env.max_fault_share",
         "tokenizer.path",
         *(
             f"model.{name}"

@@ -41,6 +41,9 @@ class EnvConfig(StrictModel):
     """Most memory of such a process for data; an environment that takes more is a fault and restarted."""
     step_timeout: float = Field(default=60.0, gt=0)
     """Seconds after which a reset or step counts as an environment fault."""
+    max_fault_share: float = Field(default=0.5, gt=0, le=1)
+    """The run stops where more than this share of a phase's episodes, and at least 8, end in faults; 1 never
+    does."""
 
 
 class TokenizerConfig(StrictModel):

@@ -46,7 +46,6 @@ BRANCH = pa.struct(
         pa.field("tokens", pa.int32(), nullable=False),
     ]
 )
-BRANCHED_SCHEMA = SCHEMA.append(pa.field("branch", BRANCH))  # of a shard that has branches
 ABOUT = pa.struct(
     [
         pa.field("collection", pa.string(), nullable=False),
@@ -54,10 +53,13 @@ ABOUT = pa.struct(
         pa.field("turn", pa.int32(), nullable=False),
     ]
 )
-ANSWERED_SCHEMA = SCHEMA.append(pa.field("about", ABOUT))  # of a shard of answers to questions
-HINTED_SCHEMA = SCHEMA.append(pa.field("hints", pa.list_(pa.string())))  # of a shard that has suggestions
-SCHEMAS = (SCHEMA, BRANCHED_SCHEMA, ANSWERED_SCHEMA, HINTED_SCHEMA)
-ABSENT = ("branch", "about", "hints")  # columns that may be null
+# Columns that may be null, which a shard has behind the others where one of its rows needs them.
+RARE = {
+    "branch": pa.field("branch", BRANCH),
+    "about": pa.field("about", ABOUT),
+    "hints": pa.field("hints", pa.list_(pa.string())),
+    "fault": pa.field("fault", pa.string()),
+}
 
 
 def shard_name(name: str, index: int, count: int) -> str:
@@ -68,9 +70,7 @@ def shard_name(name: str, index: int, count: int) -> str:
 def write_trajectories(path: Path, trajectories: Iterable[Trajectory]) -> None:
     """Write one shard; the file appears under its name only when it is complete and on disk."""
     rows = [_to_row(trajectory) for trajectory in trajectories]
-    schema = BRANCHED_SCHEMA if any(row["branch"] for row in rows) else SCHEMA
-    schema = ANSWERED_SCHEMA if any(row["about"] for row in rows) else schema
-    schema = HINTED_SCHEMA if any(row["hints"] for row in rows) else schema
+    schema = _schema_with(name for name in RARE if any(row[name] for row in rows))
     shard = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), shard, compression="zstd")
     write_whole(path, shard.getvalue().to_pybytes())
@@ -128,8 +128,15 @@ def _check_schema(path: Path, schema: pa.Schema) -> None:
             f"{path}: schema version: found {found}, expected {SCHEMA_VERSION.decode()} "
             "(a file of trajectories written by this version)"
         )
-    if not any(map(schema.equals, SCHEMAS)):
+    if not schema.equals(_schema_with(name for name in RARE if name in schema.names)):
         raise ConfigError(f"{path}: columns: found {schema.names}, expected {SCHEMA.names} and their types")
+
+
+def _schema_with(rare: Iterable[str]) -> pa.Schema:
+    schema = SCHEMA
+    for name in rare:
+        schema = schema.append(RARE[name])
+    return schema
 
 
 def _to_row(trajectory: Trajectory) -> dict[str, Any]:
@@ -150,6 +157,7 @@ def _to_row(trajectory: Trajectory) -> dict[str, Any]:
         "branch": None if trajectory.branch is None else asdict(trajectory.branch),
         "about": None if trajectory.about is None else asdict(trajectory.about),
         "hints": trajectory.hints or None,
+        "fault": trajectory.fault or None,
     }
 
 
@@ -159,7 +167,7 @@ def _from_row(row: dict[str, Any]) -> Trajectory:
     Raises:
       ValueError: the row is none; the message says what was found and what was expected.
     """
-    empty = [name for name, value in row.items() if value is None and name not in ABSENT]
+    empty = [name for name, value in row.items() if value is None and name not in RARE]
     if empty:
         raise ValueError(f"{empty[0]}: found null, expected a value")
     endings = [ending.value for ending in Ending]
@@ -184,6 +192,7 @@ def _from_row(row: dict[str, Any]) -> Trajectory:
         branch=_branch(row),
         about=None if row.get("about") is None else About(**row["about"]),
         hints=tuple(row.get("hints") or ()),
+        fault=row.get("fault") or "",
     )
 
 

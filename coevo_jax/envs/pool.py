@@ -126,7 +126,9 @@ class EnvPool:
                 outcome = call.function(env)
             except ConfigError as error:
                 outcome = error
-            except Exception as error:
+            except EnvFault as error:
+                outcome = error
+            except (Exception, SystemExit) as error:  # an environment may not end the run
                 outcome = EnvFault(f"{type(error).__name__}: {error}")
             with self._changed:
                 if call.abandoned:  # another thread has taken this one's place

@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from coevo_jax.config.strict import ConfigError
-from coevo_jax.envs.env import Env, can_restore
+from coevo_jax.envs.env import Env, EnvFault, can_restore
 
 MIB = 2**20
 
@@ -57,7 +57,9 @@ def _answer(pipe: Connection, function: Any) -> None:
         answer = ("value", function())
     except ConfigError as error:
         answer = ("config", str(error))
-    except Exception as error:
+    except EnvFault as error:
+        answer = ("fault", str(error))
+    except (Exception, SystemExit) as error:
         answer = ("fault", f"{type(error).__name__}: {error}")
     pipe.send_bytes(pickle.dumps(answer))
 

@@ -6,13 +6,14 @@ A value that is not defined (the mean reward of no roll-outs) is None.
 
 import itertools
 from collections.abc import Iterable, Sequence
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import numpy as np
 
 from coevo_jax.config.streams import stream
 from coevo_jax.envs.env import says_invalid
 from coevo_jax.episode_stats.after_error import AfterError, IsError, sum_up_errors
+from coevo_jax.episode_stats.faults import FaultReason, fault_reasons
 from coevo_jax.trajectory import SOLVED_REWARD, Ending, Trajectory, count_endings
 
 HISTOGRAM_BINS = 10
@@ -67,6 +68,7 @@ class Summary(TypedDict):
     mean_agent_tokens: float | None
     diversity: Diversity
     after_error: AfterError | None  # None in the results of an earlier version
+    fault_reasons: NotRequired[list[FaultReason]]  # where there are any
 
 
 def summarize(
@@ -92,7 +94,7 @@ def summarize(
     successes = np.array([t.success for t in finished], np.float64)
     tasks, task_index = np.unique([t.task_id for t in finished], return_inverse=True)
     intervals = _bootstrap(np.stack([rewards, successes]), task_index, len(tasks), bootstrap_samples, seed)
-    return Summary(
+    summary = Summary(
         n=len(ordered),
         finished=len(finished),
         faults=len(ordered) - len(finished),
@@ -113,6 +115,9 @@ def summarize(
         diversity=failure_diversity(failures),
         after_error=sum_up_errors(finished, is_error),
     )
+    if reasons := fault_reasons(ordered):
+        summary["fault_reasons"] = reasons
+    return summary
 
 
 def reward_histogram(rewards: Sequence[float] | np.ndarray) -> list[int]:

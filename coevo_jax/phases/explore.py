@@ -11,9 +11,11 @@ import jax
 from coevo_jax.config.options import of_round
 from coevo_jax.data.parquet import read_trajectories, shard_name, write_trajectories
 from coevo_jax.envs.env import Task, error_test
+from coevo_jax.episode_stats.faults import reason_words
 from coevo_jax.episode_stats.summary import summarize
 from coevo_jax.learning.train_state import Agents
 from coevo_jax.methods.hints import NO_HINTS, Hints
+from coevo_jax.phases.fault_watch import FaultWatch
 from coevo_jax.phases.hinted import hint_counts, hint_words, hints_of, suggested
 from coevo_jax.phases.serving import serve
 from coevo_jax.phases.world import (
@@ -149,6 +151,7 @@ def roll_out(
 
     Raises:
       Stopped: the run was asked to end. Episodes of a block that is not finished are played again.
+      EnvironmentBroken: too many episodes ended in faults.
     """
     first = phases[0]
     record = run.begin(first.name)
@@ -159,10 +162,11 @@ def roll_out(
     written = (
         0 if asked is None else run.processes.once("explored", lambda: _tokens(read_trajectories(played)))
     )
+    watched = FaultWatch(run, first.name)
     for index in range(record.position, len(blocks)):
         run.stop.end_if_asked()
         files = [paths[index] for paths in shards]
-        written += play_block(blocks[index], files, f"{index + 1}/{len(blocks)}")
+        written += play_block(blocks[index], files, f"{index + 1}/{len(blocks)}", watched)
         if following is not None:
             following.learn(files[0])
         record = replace(record, position=index + 1, seconds=watch.seconds)
@@ -190,7 +194,7 @@ def _player(
     sampling: Sampling,
     by_server: bool,
     following: Following | None,
-) -> Callable[[Block, Sequence[Path], str], int]:
+) -> Callable[[Block, Sequence[Path], str, FaultWatch], int]:
     """What plays a block, writes its shards and metrics, and returns the tokens that the agents wrote."""
     stay = [] if following else [_players(run, world, agents, phases, by_server)]
     marks = [phase.mark for phase in phases]
@@ -199,7 +203,7 @@ def _player(
     pool = world.pool if hosts == 1 else LockstepPool(world.pool, run.processes.group(hosts))
     label = " and ".join([phases[0].name, *(phase.name.rpartition("/")[2] for phase in phases[1:])])
 
-    def play_block(block: Block, files: Sequence[Path], place: str) -> int:
+    def play_block(block: Block, files: Sequence[Path], place: str, watched: FaultWatch) -> int:
         engine, weights = (following.engine, [(following.weights(), 0)]) if following else stay[0]
         casts = [
             block.cast(lambda items: run.processes.share_of(items, hosts), phase, own, adapter)
@@ -222,6 +226,7 @@ def _player(
             written += stats.agent_tokens
             values = {f"rollout/{key}": value for key, value in stats.values().items()}
             run.log.write(int(agents[phase.agent].step), phase.name, values)
+            watched.see(stats, path)
         return written
 
     return play_block
@@ -308,13 +313,16 @@ def block_paths(run: Run, phase: Phase, blocks: int) -> list[Path]:
 
 
 def _summary_words(summary: Any) -> str:
+    faults = f", {summary['faults']} faults" if summary["faults"] else ""
+    if "fault_reasons" in summary:
+        faults += f": {reason_words(summary['fault_reasons'])}"
     if summary["mean_reward"] is None:
-        return f"no finished episode, {summary['faults']} faults"
+        return f"no finished episode{faults}"
     words = f"reward {summary['mean_reward']:.3f}, success {summary['success_rate']:.1%}"
     if summary["hard_negative_share_of_failures"] is not None:
         words += f", hard negatives {summary['hard_negative_share']:.1%}"
         words += f" ({summary['hard_negative_share_of_failures']:.1%} of failures)"
-    return words + (f", {summary['faults']} faults" if summary["faults"] else "")
+    return words + faults
 
 
 def exploring(run: Run, temperature: float | None = None) -> Sampling:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from coevo_jax.episode_stats.faults import reason_words
 from coevo_jax.report.words import round_name
 from coevo_jax.run_folder.results import Evaluation, Results, evaluation_label
 
@@ -177,6 +178,15 @@ def branch_lines(explorations: Sequence[Any]) -> list[str]:
             lost = entry["endings"].get("lost", 0)
             lines.append(f"{words}; {lost} of {entry['n']} lost, their beginnings not coming back the same")
     return lines
+
+
+def fault_lines(summaries: Sequence[Any], names: Sequence[str]) -> list[str]:
+    """Why environments broke, a line for each summary that tells; `names` are theirs on the page."""
+    return [
+        f"{name}: {summary['faults']} faults: {reason_words(summary['fault_reasons'])}."
+        for name, summary in zip(names, summaries, strict=True)
+        if "fault_reasons" in summary
+    ]
 
 
 def collection_of(phase: str) -> str:

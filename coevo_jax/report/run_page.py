@@ -13,6 +13,7 @@ from coevo_jax.report.cast import (
     branch_lines,
     cast_of,
     collection_of,
+    fault_lines,
     feedback_lines,
     kind_name,
     mark_lines,
@@ -109,7 +110,9 @@ def rounds_section(results: Results) -> str:
     places = [(f"{round_name(e['round'])}", cast.evaluation_name(evaluation_label(e))) for e in evaluations]
     grid = f'<div class="charts">{"".join(charts)}</div>'
     rows = _summary_table(("Round", "Agent"), places, evaluations)
-    marks = [note(line) for lines in (mark_lines, feedback_lines) for line in lines(cast, evaluations)]
+    broken = fault_lines(evaluations, [" · ".join(place) for place in places])
+    marks = [*map(note, broken)]
+    marks += [note(line) for lines in (mark_lines, feedback_lines) for line in lines(cast, evaluations)]
     return section("rounds", "Rounds", note(explanation), *marks, grid, note(hard), rows)
 
 
@@ -157,7 +160,8 @@ def explorations_section(results: Results) -> str:
     places = [(round_name(e["round"]), cast.phase_name(e["phase"])) for e in explorations]
     grid = f'<div class="charts">{"".join(charts)}</div>'
     rows = _summary_table(("Round", "Phase"), places, explorations)
-    rows += "".join(f"<p>{escape(line)}</p>" for line in branch_lines(explorations))
+    faults = fault_lines(explorations, [" · ".join(place) for place in places])
+    rows += "".join(f"<p>{escape(line)}</p>" for line in (*branch_lines(explorations), *faults))
     return section("exploration", "Exploration", note(text), grid, rows)
 
 

@@ -1,5 +1,8 @@
 """Results as tables for a terminal."""
 
+from collections.abc import Sequence
+from typing import Any
+
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -7,7 +10,7 @@ from rich.text import Text
 
 from coevo_jax.episode_stats.after_error import FOLLOWED
 from coevo_jax.episode_stats.summary import Summary
-from coevo_jax.report.cast import agent_name, branch_lines, cast_of, feedback_lines, mark_lines
+from coevo_jax.report.cast import agent_name, branch_lines, cast_of, fault_lines, feedback_lines, mark_lines
 from coevo_jax.report.comparison import COSTS, Comparison, Interval, measures_of
 from coevo_jax.report.errors import errors_table
 from coevo_jax.report.paired import Paired, paired_cells
@@ -35,6 +38,7 @@ def print_run(results: Results, console: Console) -> None:
         for lines in (mark_lines, feedback_lines):
             for line in lines(cast_of(results), results["evaluations"]):
                 console.print(line, soft_wrap=True, markup=False)
+        _print_faults(results["evaluations"], console)
     else:
         console.print("No evaluation yet.")
     for collapse in results["collapses"]:
@@ -46,6 +50,7 @@ def print_run(results: Results, console: Console) -> None:
         console.print(exploration_table(results))
         for line in branch_lines(results["explorations"]):
             console.print(f"{line}.", soft_wrap=True)
+        _print_faults(results["explorations"], console)
     if (errors := errors_table(results)) is not None:
         console.print(errors)
     if results["pairs"]:
@@ -55,6 +60,12 @@ def print_run(results: Results, console: Console) -> None:
     if results["phases"]:
         console.print(phases_table(results))
     console.print(f"Peak memory: {memory(results['peak_memory_bytes'])}")
+
+
+def _print_faults(summaries: Sequence[Any], console: Console) -> None:
+    names = [f"{round_name(one['round'])}, {agent_name(one['agent'])}" for one in summaries]
+    for line in fault_lines(summaries, names):
+        console.print(line, soft_wrap=True, markup=False)
 
 
 def print_comparison(comparison: Comparison, paired: Paired, console: Console) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from coevo_jax.data.chat.format import ChatFormat
+from coevo_jax.envs import answers
 from coevo_jax.envs.env import Env, EnvFault, StepResult, Task, parse_response
 from coevo_jax.methods.hints import NO_HINTS, Hints, hinted
 from coevo_jax.methods.marks import marked
@@ -72,7 +73,7 @@ class Episode:
         self.agent_mask += [logps is not None] * len(tokens)
         self.logps += [0.0] * len(tokens) if logps is None else logps
 
-    def record(self, ending: Ending, reward: float) -> Trajectory:
+    def record(self, ending: Ending, reward: float, fault: str) -> Trajectory:
         return Trajectory(
             task_id=self.task.id,
             agent=self.agent,
@@ -88,6 +89,7 @@ class Episode:
             branch=None if self.start is None else self.start.branch,
             about=None if self.asked is None else self.asked.about,
             hints=given if any(given := tuple(self.given[: len(self.turns)])) else (),
+            fault=fault,
         )
 
 
@@ -129,6 +131,11 @@ class Lane:
         self.engine.begin(self.weights, self.prefix, self.adapters)
         for slot in range(self.engine.slots):
             self._next_episode(slot)
+
+    @property
+    def _most(self) -> int:
+        """Characters of an answer that are read."""
+        return answers.most_characters(self.engine.config.max_tokens)
 
     @property
     def idle(self) -> bool:
@@ -194,7 +201,7 @@ class Lane:
             self._begun(slot, opening)
             return
         if start is None:
-            self._call(slot, lambda env: begin(env, episode.task), self._begun)
+            self._call(slot, lambda env: begin(env, episode.task, self._most), self._begun)
             return
         episode.begin_at(start)
         known = self.states.of(start, slot)
@@ -204,7 +211,7 @@ class Lane:
     def _replay(self, slot: int, start: Start, known: Opening | None) -> None:
         task = self.live[slot].task
         turns = 1 if known is not None else 1 + start.branch.turns
-        self._call(slot, lambda env: replay(env, task, start, known), self._replayed, steps=turns)
+        self._call(slot, lambda env: replay(env, task, start, known, self._most), self._replayed, steps=turns)
 
     def _release(self, slot: int, outcome: Opening | Lost | None) -> None:
         """Let the slots go on that wait for the state that this one has replayed."""
@@ -231,7 +238,7 @@ class Lane:
             if isinstance(outcome, EnvFault):
                 if then == self._replayed:
                     self._release(slot, None)
-                self._finish(slot, Ending.FAULT, 0.0)
+                self._finish(slot, Ending.FAULT, 0.0, str(outcome))
             else:
                 then(slot, outcome)
 
@@ -307,7 +314,7 @@ class Lane:
         elif parsed is None:
             self._observe(slot, MALFORMED)
         else:
-            self._call(slot, lambda env: env.step(action), self._stepped)
+            self._call(slot, lambda env: answers.step(env, action, self._most), self._stepped)
 
     def _stepped(self, slot: int, result: StepResult) -> None:
         if not result.done:
@@ -342,12 +349,12 @@ class Lane:
         asked = self.live[slot].asked is not None
         self._call(
             slot,
-            lambda env: 0.0 if asked else env.reward_at_limit(),
+            lambda env: 0.0 if asked else answers.reward_at_limit(env),
             lambda slot, reward: self._finish(slot, ending, reward),
         )
 
-    def _finish(self, slot: int, ending: Ending, reward: float) -> None:
+    def _finish(self, slot: int, ending: Ending, reward: float, fault: str = "") -> None:
         episode = self.live.pop(slot)
-        trajectory = self.done[episode.order] = episode.record(ending, reward)
+        trajectory = self.done[episode.order] = episode.record(ending, reward, fault)
         self.bar.finish_episode(trajectory)
         self._next_episode(slot)

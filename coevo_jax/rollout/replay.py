@@ -6,6 +6,7 @@ In the middle, the other's turns are replayed. With a question, no environment t
 from dataclasses import dataclass, field
 from typing import Any
 
+from coevo_jax.envs import answers
 from coevo_jax.envs.env import Env, Restores, Task, can_restore
 from coevo_jax.trajectory import About, Branch, Trajectory
 
@@ -98,13 +99,13 @@ class Replays:
         return waited
 
 
-def begin(env: Env, task: Task) -> Opening:
-    """Start an episode at its task's start."""
-    prompt = env.reset(task)
+def begin(env: Env, task: Task, most: int) -> Opening:
+    """Start an episode at its task's start; its first observation has `most` characters at most."""
+    prompt = answers.reset(env, task, most)
     return Opening(system_prompt=env.system_prompt, prompt=prompt, max_turns=env.max_turns(task))
 
 
-def replay(env: Env, task: Task, start: Start, known: Opening | None) -> Opening | Lost:
+def replay(env: Env, task: Task, start: Start, known: Opening | None, most: int) -> Opening | Lost:
     """Bring an environment to a point: to its kept state, or by the turns that led there.
 
     Every answer is compared with the recorded one; the first that differs ends the attempt.
@@ -112,14 +113,14 @@ def replay(env: Env, task: Task, start: Start, known: Opening | None) -> Opening
     if known is not None and isinstance(env, Restores):
         env.restore(task, known.state)
         return known
-    opening = begin(env, task)
+    opening = begin(env, task, most)
     recorded = start.trajectory
     if opening.prompt != recorded.prompt:
         return Lost(turn=-1, found=opening.prompt, expected=recorded.prompt)
     for number, turn in enumerate(recorded.turns[: start.branch.turns]):
         if not turn.action:  # nothing to play was found in what the agent wrote
             continue
-        answer = env.step(turn.action)
+        answer = answers.step(env, turn.action, most)
         if answer.done or answer.observation != turn.observation:
             found = "the episode's end" if answer.done else answer.observation
             return Lost(turn=number, found=found, expected=turn.observation)

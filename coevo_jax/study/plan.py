@@ -1,13 +1,14 @@
 """What a study runs: every config with every seed, checked, and held against each other before it starts."""
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from coevo_jax.config.options import Config
-from coevo_jax.config.reading import load_resolved, to_yaml
+from coevo_jax.config.reading import load_resolved
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.phases.world import check_world
 from coevo_jax.recipe import schedule
@@ -131,12 +132,16 @@ def base_digest(config: Config) -> str | None:
 
 
 def config_digest(config: Config) -> str:
-    """The sha256 of a config but for its name, seed and folder: the same for all seeds of a method."""
+    """The sha256 of a config but for its name, seed and folder: the same for all seeds of a method.
+
+    What has its default is left out, so that an option which a later version adds changes no digest.
+    """
     budget = config.budget
     if budget.run is not None:
         budget = budget.model_copy(update={"run": Path(budget.run).name})
     bare = config.model_copy(update={"name": "", "seed": 0, "runs_dir": "", "budget": budget})
-    return hashlib.sha256(to_yaml(bare).encode()).hexdigest()
+    said = bare.model_dump(mode="json", exclude_defaults=True)
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def is_finished(folder: Path) -> bool:

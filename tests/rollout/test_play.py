@@ -281,6 +281,7 @@ def test_an_environment_that_breaks_is_a_fault_and_is_replaced(turn):
     assert [t.ending for t in trajectories] == [Ending.FAULT] * 5
     assert not any(t.failure or t.success for t in trajectories)
     assert all(len(t.turns) == turn for t in trajectories)
+    assert {t.fault for t in trajectories} == {"broken" if turn % 2 else "RuntimeError: broken"}
     assert (stats.faults, stats.mean_reward, len(envs)) == (5, 0.0, 5)
     assert all(env.closed for env in envs)
 

@@ -41,6 +41,18 @@ def test_the_digest_is_that_of_all_seeds_and_folders_and_no_other_config(tmp_pat
     assert {cell.method: cell.digest for cell in elsewhere} == digests
     eto = next(cell.config for cell in cells if cell.method == "eto")
     assert config_digest(eto.model_copy(update={"rounds": 5})) != digests["eto"]
+    learns_longer = eto.agents["target"].model_copy(update={"epochs": 9})
+    assert config_digest(eto.model_copy(update={"agents": {"target": learns_longer}})) != digests["eto"]
+
+
+def test_an_option_that_a_version_adds_changes_no_digest(tmp_path):
+    """An option at its default is not told from one that was never there."""
+    (cell,) = plan_study(configs(tmp_path, "eto"), (0,), tmp_path / "runs")
+    default = cell.config.env.max_fault_share
+    env = cell.config.env.model_copy(update={"max_fault_share": default})
+    assert config_digest(cell.config.model_copy(update={"env": env})) == cell.digest
+    other = cell.config.env.model_copy(update={"max_fault_share": default / 2})
+    assert config_digest(cell.config.model_copy(update={"env": other})) != cell.digest
 
 
 @pytest.mark.parametrize(
