@@ -2,8 +2,10 @@
 
 import errno
 import os
+import re
 import socket
 import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -11,6 +13,8 @@ from tempfile import NamedTemporaryFile
 PACKAGE = Path(__file__).resolve().parent
 CODE_ROOT = PACKAGE.parent  # the folder around coevo_jax/ and, in a checkout, launch/ and configs/
 CONFIGS = "configs"  # beside the package in a checkout, inside the package where that is installed
+DAY = 86400.0  # seconds
+_TEMPORARY = re.compile(r"\.(?P<name_and_host>.+\..+)\.(?P<process>\d+)\.tmp")  # as `write_parts` calls them
 PROGRAM = "coevo"  # the console script of an installed package
 
 
@@ -59,6 +63,34 @@ def write_whole(path: Path, content: str | bytes) -> Path:
     the later one wins. Text is written as UTF-8.
     """
     return write_parts(path, [content.encode() if isinstance(content, str) else content])
+
+
+def remove_leftovers(folder: Path) -> list[Path]:
+    """Delete what killed processes left of files that they were writing below a folder; returns their paths.
+
+    What a living process of this machine writes stays, and what came from another one in the last day.
+    """
+    removed = []
+    for path in folder.rglob(".*.tmp"):
+        found = _TEMPORARY.fullmatch(path.name)
+        if found is None or not path.is_file():
+            continue
+        here = found["name_and_host"].endswith(f".{socket.gethostname()}")
+        if _lives(int(found["process"])) if here else time.time() - path.stat().st_mtime < DAY:
+            continue
+        path.unlink(missing_ok=True)
+        removed.append(path)
+    return removed
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it is another user's
+        return True
+    return True
 
 
 def write_parts(path: Path, parts: Iterable[bytes]) -> Path:

@@ -2,11 +2,13 @@
 
 import errno
 import os
+import socket
 import stat
+import subprocess
 
 import pytest
 
-from coevo_jax.files import write_whole
+from coevo_jax.files import remove_leftovers, write_whole
 
 
 def test_text_and_bytes_are_written_and_nothing_else_is_left(tmp_path):
@@ -34,3 +36,24 @@ def test_a_failed_write_leaves_the_old_file_alone(tmp_path, monkeypatch, step):
         write_whole(path, "\ud800")
     assert path.read_text() == "old"
     assert [child.name for child in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_leftovers_of_killed_processes_go_and_what_is_being_written_stays(tmp_path):
+    host = socket.gethostname()
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    (tmp_path / "trajectories").mkdir()
+    left = tmp_path / "trajectories" / f".a.parquet.{host}.{dead.pid}.tmp"
+    old = tmp_path / ".b.json.another-host.local.17.tmp"
+    stays = [
+        tmp_path / f".report.html.{host}.{os.getpid()}.tmp",
+        tmp_path / ".c.json.another-host.local.17.tmp",
+        tmp_path / ".hidden.tmp",
+        tmp_path / "a.parquet",
+    ]
+    for path in (left, old, *stays):
+        path.write_text("x")
+    os.utime(old, (0, 0))
+    assert sorted(remove_leftovers(tmp_path)) == sorted([left, old])
+    assert not left.exists() and not old.exists() and all(path.exists() for path in stays)
+    assert remove_leftovers(tmp_path) == []

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from coevo_jax.config.options import Config
+from coevo_jax.files import remove_leftovers
 from coevo_jax.hosts.processes import Processes
 from coevo_jax.learning.train_state import Agents
 from coevo_jax.progress import Stopwatch
@@ -57,6 +58,8 @@ class Run:
         self.manifest = manifest
         self._watch = Stopwatch(manifest.seconds or 0.0)
         self._lock = hold(folder, self.processes)
+        if self.leads:
+            remove_leftovers(folder)
         self.checkpoints = Checkpointer(checkpoint_root(folder, manifest), owner=True)
         newest = -1 if manifest.checkpoint is None else manifest.checkpoint
         self.checkpoints.prune(set(self.checkpoints.steps()), newest)
