@@ -1,6 +1,7 @@
 """Whose the trajectories are, that all are there, and that tasks are those of the config."""
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from itertools import combinations
@@ -53,10 +54,24 @@ def file_problems(files: RunFiles) -> Iterator[str]:
             yield from differs(f"{name}: sha256", f"{_digest(path)[:12]}…", f"{digest[:12]}…")
     config = _digest(files.folder / "config.yaml")
     yield from differs("config.yaml: sha256", config, files.manifest["config_sha256"])
+    if (expected := files.manifest.get("sha256")) is not None:
+        rest = {key: value for key, value in files.manifest.items() if key != "sha256"}
+        found = hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+        yield from differs("manifest.json: sha256 of the rest", found, expected)
     log = files.folder / "metrics.jsonl"
     size, offset = log.stat().st_size if log.is_file() else 0, files.manifest["metrics_offset"]
     if size < offset:
         yield f"metrics.jsonl: found {size} bytes, expected at least {offset}"
+    elif (expected := files.manifest.get("metrics_sha256")) is not None:
+        found = hashlib.sha256(log.read_bytes()[:offset]).hexdigest() if log.is_file() else None
+        yield from differs("metrics.jsonl: sha256", found, expected)
+    for number, digests in files.manifest.get("checkpoint_digests", {}).items():
+        folder = checkpoint_folder(files, int(number))
+        for name, digest in digests.items():
+            path = Path(folder / name)  # only what lies on a disk has digests
+            found = _digest(path) if path.is_file() else None
+            if folder.exists():  # it may have been deleted since
+                yield from differs(f"{path}: sha256", found, digest)
     for number, sizes in (("checkpoint", "checkpoint_files"), ("base", "base_files")):
         folder = checkpoint_folder(files, files.manifest[number])
         for name, length in files.manifest[sizes].items():

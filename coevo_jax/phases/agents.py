@@ -20,7 +20,7 @@ from coevo_jax.models.huggingface.load import load_params
 from coevo_jax.models.transformer import Params
 from coevo_jax.phases.world import World
 from coevo_jax.run_folder.checkpoint import BASE, JUDGE, WEAK, Checkpointer, stored_agents
-from coevo_jax.run_folder.manifest import Manifest, checkpoint_root
+from coevo_jax.run_folder.manifest import Manifest, checkpoint_root, require_checkpoint
 from coevo_jax.run_folder.run import Run
 
 
@@ -131,7 +131,9 @@ def load_agent(folder: Path, manifest: Manifest, agent: str, learner: Learner) -
       ConfigError: no warm start is finished, or there is no agent of that name.
     """
     number = newest_checkpoint(folder, manifest, agent)
-    checkpoints = Checkpointer(checkpoint_root(folder, manifest))
+    checkpoints = Checkpointer(
+        checkpoint_root(folder, manifest), check=lambda number: require_checkpoint(folder, manifest, number)
+    )
     try:
         params = checkpoints.restore_params(number, agent, learner.abstract().params)
         frozen = {} if manifest.base is None else restore_base(checkpoints, manifest.base, learner)

@@ -6,7 +6,7 @@ Where the agents are adapters, the checkpoint of the warm start also holds the b
 import errno
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -45,13 +45,21 @@ class Checkpointer:
     Orbax would delete an old step before the manifest names the new one, so its own keep policy stays off.
     """
 
-    def __init__(self, folder: Path | epath.Path, *, owner: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path | epath.Path,
+        *,
+        owner: bool = False,
+        check: Callable[[int], None] = lambda number: None,
+    ) -> None:
         """Open the checkpoints of a folder, which is made.
 
         Args:
           folder: on a disk or on a bucket (gs://).
           owner: this process alone writes here, and removes what a killed one left half-written.
+          check: called once before anything of a checkpoint is read; raises where it is damaged.
         """
+        self._check, self._checked = check, set[int]()
         place = epath.Path(folder)
         self.folder = place if on_bucket(place) else place.resolve()  # which knows no gs://
         options = ocp.CheckpointManagerOptions(
@@ -121,6 +129,9 @@ class Checkpointer:
     @contextmanager
     def _readable(self, number: int) -> Iterator[None]:
         """Turn what Orbax raises for a checkpoint that it cannot restore into a ConfigError."""
+        if number not in self._checked:
+            self._check(number)
+            self._checked.add(number)
         try:
             yield
         except (FileNotFoundError, KeyError, ValueError) as error:

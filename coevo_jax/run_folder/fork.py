@@ -18,6 +18,7 @@ from coevo_jax.files import write_whole
 from coevo_jax.hosts.processes import Processes
 from coevo_jax.recipe import schedule
 from coevo_jax.run_folder.checkpoint import on_bucket
+from coevo_jax.run_folder.digests import file_digest
 from coevo_jax.run_folder.folder import (
     CONFIG_FILE,
     config_digest,
@@ -31,6 +32,7 @@ from coevo_jax.run_folder.manifest import (
     checkpoint_root,
     file_sizes,
     read_manifest,
+    require_checkpoint,
     verify_files,
     write_manifest,
 )
@@ -77,6 +79,8 @@ def _fork(source: Path, config: Config) -> None:
     number = warm_start.records["checkpoint"]
     known = manifest.checkpoint_files if manifest.checkpoint == number else {}
     verify_files(source, replace(manifest, done=shared, running=None, checkpoint_files=known))
+    for one in {number, manifest.base} - {None}:
+        require_checkpoint(source, manifest, one)
     checkpoints = create_folder(config).checkpoints  # nothing of it counts before its manifest is replaced
     folder = run_folder(config)
     for path in {Path(name) for record in shared for name in record.files}:  # both agents may share a file
@@ -98,7 +102,13 @@ def _fork(source: Path, config: Config) -> None:
         running=None,
         checkpoint=number,
         checkpoint_files=file_sizes(place / str(number)),
+        checkpoint_digests={
+            str(one): manifest.checkpoint_digests[str(one)]
+            for one in (number, manifest.base)
+            if str(one) in manifest.checkpoint_digests
+        },
         metrics_offset=len(log),
+        metrics_sha256=file_digest(folder / METRICS_FILE),
         seconds=sum(record.seconds for record in shared),
     )
     write_manifest(folder, forked)

@@ -6,7 +6,6 @@ it does not list never happened.
 
 import hashlib
 import json
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,8 +15,11 @@ from etils import epath
 from coevo_jax.config.options import FORMAT
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.files import write_whole
+from coevo_jax.run_folder.digests import damage, file_digest, files_below
+from coevo_jax.run_folder.metrics import METRICS_FILE
 
 MANIFEST = "manifest.json"
+SELF = "sha256"  # key of the digest of all the others; an earlier version wrote none
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +47,10 @@ class Manifest:
     checkpoint_files: dict[str, int] = field(default_factory=dict)  # path inside the checkpoint -> bytes
     base: int | None = None  # Orbax step that also holds the frozen base of both agents' adapters
     base_files: dict[str, int] = field(default_factory=dict)  # path inside that checkpoint -> bytes
+    # Of each checkpoint that is kept and lies on a disk, by its number: path inside it -> sha256.
+    checkpoint_digests: dict[str, dict[str, str]] = field(default_factory=dict)
     metrics_offset: int = 0
+    metrics_sha256: str | None = None  # of metrics.jsonl up to there
     peak_memory_bytes: int = 0
     seconds: float | None = (
         0.0  # wall time with this folder open; None where an earlier version began the run
@@ -86,21 +91,19 @@ def checkpoint_root(run_dir: Path, manifest: Manifest) -> epath.Path:
 
 def file_sizes(folder: epath.Path) -> dict[str, int]:
     """Bytes of every file below a folder, keyed by its path inside it."""
-    return {str(path.relative_to(folder)): path.stat().length for path in sorted(_files_below(folder))}
-
-
-def _files_below(folder: epath.Path) -> Iterator[epath.Path]:
-    """Step by step: on a bucket, walk() loses the gs:// and glob() knows no **."""
-    for path in folder.iterdir():
-        if path.is_dir():
-            yield from _files_below(path)
-        else:
-            yield path
+    return {str(path.relative_to(folder)): path.stat().length for path in sorted(files_below(folder))}
 
 
 def write_manifest(run_dir: Path, manifest: Manifest) -> None:
     """Commit."""
-    write_whole(run_dir / MANIFEST, json.dumps(to_plain(manifest), indent=1))
+    content = to_plain(manifest)
+    write_whole(run_dir / MANIFEST, json.dumps(content | {SELF: content_digest(content)}, indent=1))
+
+
+def content_digest(content: dict[str, Any]) -> str:
+    """The sha256 of a record's content, by which it is seen whether somebody has edited it."""
+    plain = {name: value for name, value in content.items() if name != SELF}
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
 def to_plain(manifest: Manifest) -> dict[str, Any]:
@@ -140,13 +143,19 @@ def read_manifest(run_dir: Path) -> Manifest:
         what = "holds no manifest.json" if run_dir.is_dir() else "does not exist"
         raise ConfigError(f"{run_dir}: the folder {what}; expected the folder of a run")
     try:
-        manifest = from_plain(json.loads(path.read_text(encoding="utf-8")))
+        content = json.loads(path.read_text(encoding="utf-8"))
+        manifest = from_plain(content)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path}: not a manifest of a run ({error})") from None
     if manifest.format not in range(1, FORMAT + 1):
         raise ConfigError(
             f"{path}: format: found {manifest.format!r}, expected at most {FORMAT}; the run was made by "
             "another version"
+        )
+    if content.get(SELF, content_digest(content)) != content_digest(content):
+        raise ConfigError(
+            f"{path}: changed since it was committed ({SELF} is not that of its content); restore it, or "
+            "begin a new run"
         )
     return manifest
 
@@ -173,3 +182,29 @@ def verify_files(run_dir: Path, manifest: Manifest) -> None:
             if found != size:
                 state = "missing" if found is None else f"{found} bytes, expected {size}"
                 raise ConfigError(f"{folder / name}: {state}; the checkpoint is incomplete")
+    log = run_dir / METRICS_FILE
+    if manifest.metrics_sha256 is not None:
+        if not log.is_file():
+            raise ConfigError(f"{log}: missing, but {MANIFEST} has its sha256; restore it or start a new run")
+        if file_digest(log, manifest.metrics_offset) != manifest.metrics_sha256:
+            raise ConfigError(f"{log}: changed since it was committed (sha256 differs from {MANIFEST})")
+
+
+def require_checkpoint(run_dir: Path, manifest: Manifest, number: int) -> None:
+    """Make sure that a checkpoint's files are those that were committed, where their digests are known.
+
+    Raises:
+      ConfigError: naming the first file that is missing or differs, and what of the run is intact.
+    """
+    root, digests = checkpoint_root(run_dir, manifest), manifest.checkpoint_digests
+    if (found := damage(root / str(number), digests.get(str(number), {}))) is None:
+        return
+    others = [one for one in sorted(map(int, digests)) if one != number]
+    intact = [one for one in others if damage(root / str(one), digests[str(one)]) is None]
+    warm_start = manifest.record("warm_start")
+    advice = "no other checkpoint is intact; begin a new run"
+    if warm_start is not None and warm_start.records.get("checkpoint") in intact:
+        advice = f"that of the warm start is intact: a new run begins there with --fork {run_dir}"
+    elif intact:
+        advice = f"checkpoint {intact[-1]} is intact; begin a new run"
+    raise ConfigError(f"{found}; {advice}")

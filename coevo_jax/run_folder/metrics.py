@@ -4,6 +4,7 @@ One line is {"phase": "round-01/learn_target", "step": 120, "values": {"target/r
 A value that is not finite is written as null, so that every line is strict JSON, and read as NaN.
 """
 
+import hashlib
 import json
 import math
 import os
@@ -39,6 +40,7 @@ class MetricsLog:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._file = open(self.path, "ab")  # noqa: SIM115 (held until close)
         self.followers: list[Follower] = []
+        self._hashed, self._total = 0, hashlib.sha256()
         self._drop_broken_tail()
 
     def write(self, step: int, phase: str, values: Mapping[str, float]) -> None:
@@ -50,6 +52,16 @@ class MetricsLog:
         self._file.flush()
         for follower in self.followers:
             follower(int(step), phase, {k: math.nan if v is None else v for k, v in finite.items()})
+
+    def digest(self) -> str:
+        """The sha256 of all lines so far; each byte is read or written once."""
+        self._file.flush()
+        with open(self.path, "rb") as file:
+            file.seek(self._hashed)
+            while chunk := file.read(1 << 20):
+                self._total.update(chunk)
+                self._hashed += len(chunk)
+        return self._total.hexdigest()
 
     def offset(self) -> int:
         """Length of the log in bytes, all of them safely on disk: what a commit records."""
@@ -67,6 +79,7 @@ class MetricsLog:
         if size < offset:
             raise ConfigError(f"{self.path}: {size} bytes found, but the last commit recorded {offset}")
         self._file.truncate(offset)
+        self._hashed, self._total = 0, hashlib.sha256()
         self._file.seek(offset)
         self.offset()
 
@@ -103,6 +116,9 @@ class _DiscardedLog(MetricsLog):
 
     def offset(self) -> int:
         return 0
+
+    def digest(self) -> str:
+        return ""
 
     def truncate(self, offset: int) -> None:
         return

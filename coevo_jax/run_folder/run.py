@@ -12,7 +12,8 @@ from coevo_jax.files import remove_leftovers
 from coevo_jax.hosts.processes import Processes
 from coevo_jax.learning.train_state import Agents
 from coevo_jax.progress import Stopwatch
-from coevo_jax.run_folder.checkpoint import Checkpointer
+from coevo_jax.run_folder.checkpoint import Checkpointer, on_bucket
+from coevo_jax.run_folder.digests import Hashing
 from coevo_jax.run_folder.folder import checked_manifest, create_folder, read_config, run_folder
 from coevo_jax.run_folder.lock import hold
 from coevo_jax.run_folder.manifest import (
@@ -22,6 +23,7 @@ from coevo_jax.run_folder.manifest import (
     file_hashes,
     file_sizes,
     from_plain,
+    require_checkpoint,
     to_plain,
     write_manifest,
 )
@@ -39,6 +41,7 @@ class _Begun:
 
     manifest: Manifest
     with_base: bool
+    hashing: Hashing | None = None  # once the states are final
 
 
 class Run:
@@ -60,7 +63,9 @@ class Run:
         self._lock = hold(folder, self.processes)
         if self.leads:
             remove_leftovers(folder)
-        self.checkpoints = Checkpointer(checkpoint_root(folder, manifest), owner=True)
+        self.checkpoints = Checkpointer(
+            checkpoint_root(folder, manifest), owner=True, check=self._require_checkpoint
+        )
         newest = -1 if manifest.checkpoint is None else manifest.checkpoint
         self.checkpoints.prune(set(self.checkpoints.steps()), newest)
         self.log = (MetricsLog if self.leads else MetricsLog.discarded)(folder / "metrics.jsonl")
@@ -117,6 +122,7 @@ class Run:
             self.manifest,
             running=record,
             metrics_offset=self.log.offset(),
+            metrics_sha256=self.log.digest(),
             peak_memory_bytes=max(self.manifest.peak_memory_bytes, peak_memory()),
             seconds=None if self.manifest.seconds is None else self._watch.seconds,
         )
@@ -151,12 +157,26 @@ class Run:
             self._prune()
 
     def settle_if_final(self) -> None:
-        """Make the last commit permanent if its states are final by now; does not wait.
+        """Make the last commit permanent if its states are final and hashed by now; does not wait.
 
         That is process 0's to do and to decide. Nothing is deleted here: that is for all processes together.
         """
-        if self._begun is not None and self.leads and not self.checkpoints.saving():
+        if self._begun is None or not self.leads or self.checkpoints.saving():
+            return
+        if self._begun.hashing is None:
+            self._begun = self._hashed(self._begun)
+        if self._begun.hashing is None or self._begun.hashing.done():
             self._write_begun()
+
+    def _hashed(self, begun: _Begun) -> _Begun:
+        """Begin to hash the files of final states."""
+        assert begun.manifest.checkpoint is not None
+        folder = self.checkpoints.finish_save(begun.manifest.checkpoint)
+        return begun if on_bucket(folder) else replace(begun, hashing=Hashing(folder))
+
+    def _require_checkpoint(self, number: int) -> None:
+        if self.leads:
+            require_checkpoint(self.folder, self.manifest, number)
 
     def _write_begun(self) -> None:
         begun, self._begun = self._begun, None
@@ -166,7 +186,14 @@ class Run:
         if self.leads:
             sizes = file_sizes(folder)
             base_files = sizes if begun.with_base else begun.manifest.base_files
-            self.manifest = replace(begun.manifest, checkpoint_files=sizes, base_files=base_files)
+            digests = begun.manifest.checkpoint_digests
+            if (hashing := begun.hashing or self._hashed(begun).hashing) is not None:
+                digests = digests | {str(begun.manifest.checkpoint): hashing.result()}
+            kept = self._kept(begun.manifest)
+            digests = {number: found for number, found in digests.items() if int(number) in kept}
+            self.manifest = replace(
+                begun.manifest, checkpoint_files=sizes, base_files=base_files, checkpoint_digests=digests
+            )
             write_manifest(self.folder, self.manifest)
         self._unpruned = True
 
@@ -174,13 +201,18 @@ class Run:
         """Keep the newest permanent checkpoints, that of the warm start, and those of weak models."""
         newest = self.manifest.checkpoint
         assert newest is not None
+        self.checkpoints.prune(self._kept(self.manifest), newest)
+        self._unpruned = False
+
+    def _kept(self, manifest: Manifest) -> set[int]:
+        """The checkpoints that stay once a record is permanent."""
+        newest = manifest.checkpoint
+        assert newest is not None
         keep = self.config.checkpoint.keep
         kept = set(range(0 if keep == "all" else newest - keep + 1, newest + 1))
-        warm_start = self.manifest.record("warm_start")
+        warm_start = manifest.record("warm_start")
         kept |= {warm_start.records["checkpoint"]} if warm_start else set()
-        kept |= needed_checkpoints(self.config, self.manifest)
-        self.checkpoints.prune(kept, newest)
-        self._unpruned = False
+        return kept | needed_checkpoints(self.config, manifest)
 
     def show(self, results: Results) -> None:
         """Store the results so far, where whoever looks on finds them."""

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from coevo_jax.audit.audit import run_audit
 from coevo_jax.coevolution import coevolve
 from coevo_jax.report.html import write_report
+from coevo_jax.run_folder.manifest import SELF, content_digest
 from coevo_jax.run_folder.run import Run, create_run
 from tests.tiny import tiny_config
 
@@ -83,8 +84,15 @@ def edit_record(run: Path, phase: str, edit: Callable[[dict[str, Any]], Any]) ->
 
     content = manifest(run)
     change(content)
+    put_manifest(run, content)
+
+
+def put_manifest(run: Path, content: dict[str, Any]) -> None:
+    """Replace the manifest; its digests of itself and of the log become those of what there is."""
+    log = (run / "metrics.jsonl").read_bytes()[: content["metrics_offset"]]
+    content["metrics_sha256"] = hashlib.sha256(log).hexdigest()
     (run / "manifest.json").unlink()
-    (run / "manifest.json").write_text(json.dumps(content))
+    (run / "manifest.json").write_text(json.dumps(content | {SELF: content_digest(content)}))
 
 
 def edit_rows(run: Path, path: str, edit: Callable[[Rows], Any]) -> None:
@@ -109,9 +117,7 @@ def edit_metrics(run: Path, phase: str, name: str, edit: Callable[[float], float
     found[place]["values"][name] = edit(found[place]["values"][name])
     text = "".join(f"{json.dumps(line)}\n" for line in lines)
     write(run, "metrics.jsonl", text.encode())
-    content = manifest(run) | {"metrics_offset": len(text.encode())}
-    (run / "manifest.json").unlink()
-    (run / "manifest.json").write_text(json.dumps(content))
+    put_manifest(run, manifest(run) | {"metrics_offset": len(text.encode())})
 
 
 Edit = Callable[[Path], None]

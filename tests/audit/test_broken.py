@@ -1,5 +1,6 @@
 """Every claim of a run, broken by hand: the audit names it, and nothing else."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -25,6 +26,7 @@ from tests.audit.breaking import (
     edit_rows,
     finished,
     manifest,
+    put_manifest,
     states,
     write,
 )
@@ -129,8 +131,7 @@ def another_agent_played(run: Path) -> None:
 def phase_that_no_config_asks_for(run: Path) -> None:
     content = manifest(run)
     content["done"].append({"name": "round-09/rest", "position": 0, "seconds": 0, "files": {}, "records": {}})
-    (run / "manifest.json").unlink()
-    (run / "manifest.json").write_text(json.dumps(content))
+    put_manifest(run, content)
 
 
 @breaks(f"tokens/{PLAY}", f"logps/{PLAY}")
@@ -235,11 +236,12 @@ def states_of_another_phase(run: Path) -> None:
     shutil.rmtree(place / "target")
     shutil.copytree(other / "target", place / "target")
     content = manifest(run)
-    content["checkpoint_files"] = {
-        str(path.relative_to(place)): path.stat().st_size for path in place.rglob("*") if path.is_file()
+    files = {str(path.relative_to(place)): path for path in place.rglob("*") if path.is_file()}
+    content["checkpoint_files"] = {name: path.stat().st_size for name, path in files.items()}
+    content["checkpoint_digests"][str(number)] = {
+        name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()
     }
-    (run / "manifest.json").unlink()
-    (run / "manifest.json").write_text(json.dumps(content))
+    put_manifest(run, content)
 
 
 @breaks(f"rates/{LEARN}")

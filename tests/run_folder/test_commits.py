@@ -1,6 +1,7 @@
 """Commits whose states are written while learning goes on, and runs that are asked to end."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from coevo_jax.learning.train_state import Agents
 from coevo_jax.learning.train_step import take_step
 from coevo_jax.recipe import Phase
 from coevo_jax.run_folder.checkpoint import Checkpointer
+from coevo_jax.run_folder.digests import Hashing
 from coevo_jax.run_folder.manifest import Manifest, checkpoint_root, read_manifest, verify_files
 from coevo_jax.run_folder.run import Run, create_run, open_run
 from coevo_jax.run_folder.stopping import SIGNALS, Stopped, StopRequest
@@ -128,6 +130,7 @@ def test_a_commit_is_written_at_the_first_step_after_its_states_are_final(scene,
     run, seen = begin(scene, tmp_path), []
     during_steps(monkeypatch, lambda _: seen.append(read_manifest(run.folder).running))
     monkeypatch.setattr(Checkpointer, "saving", lambda self: self._manager.wait_until_finished())
+    monkeypatch.setattr(Hashing, "done", lambda self: bool(self.result()))
     learn(scene, run)
     assert [record.position if record else 0 for record in seen] == [0, 0, 0, 2, 2, 4, 4, 6, 6]
     run.close()
@@ -297,3 +300,19 @@ def free_port() -> int:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return one.getsockname()[1]
+
+
+def test_damaged_states_are_never_gone_on_with(scene, whole, tmp_path):
+    folder = shutil.copytree(whole[0].folder, tmp_path / "copy")
+    manifest = read_manifest(folder)
+    digests = manifest.checkpoint_digests[str(manifest.checkpoint)]
+    assert set(digests) == set(manifest.checkpoint_files)
+    biggest = max(manifest.checkpoint_files, key=lambda name: manifest.checkpoint_files[name])
+    victim = folder / "checkpoints" / str(manifest.checkpoint) / biggest
+    content = bytearray(victim.read_bytes())
+    content[len(content) // 2] ^= 1
+    victim.write_bytes(bytes(content))
+    run = open_run(folder)
+    with pytest.raises(ConfigError, match=f"{victim}: changed since it was committed"):
+        agents_of(scene, run)
+    run.close()
