@@ -3,6 +3,7 @@
 python -m launch.study configs/study/sql-*.yaml --seeds 5                 each config with the seeds 0 to 4
 python -m launch.study configs/study/sql-*.yaml --seeds 5 --plan          only say which runs that makes
 python -m launch.study configs/study/sql-*.yaml --seeds 5 --split test    play the test tasks, once
+python -m launch.study configs/study/sql-*.yaml --seeds 5 --sampled       play the dev tasks at temperature 1
 python -m launch.study --table docs/study.md                              write the page's tables from rows
 
 The configs of a study have one base, warm start, evaluation, task set and number of rounds, and are called
@@ -80,6 +81,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "--split", choices=["test"], help="play the test tasks with the finished runs instead of training"
     )
     parser.add_argument(
+        "--sampled", action="store_true", help="play the dev tasks at temperature 1 with the finished runs"
+    )
+    parser.add_argument(
         "--table", type=Path, metavar="PAGE", help="write the tables of a page from rows, and end"
     )
     args = parser.parse_intermixed_args(argv)
@@ -88,6 +92,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     if args.table is None and not args.files:
         parser.print_usage(sys.stderr)
         raise ConfigError("give the configs of a study, or --table PAGE")
+    if args.sampled and args.split is not None:
+        raise ConfigError("--sampled: found --split, too, expected one of them")
     if args.table is not None and not args.table.is_file():
         raise ConfigError(f"--table {args.table}: no such file")
     if args.table is not None and args.overrides:

@@ -9,7 +9,7 @@ from coevo_jax.files import shipped
 from coevo_jax.report.markdown import replace_table
 from coevo_jax.study.rows import Row
 from coevo_jax.study.sample import Sample, sample
-from coevo_jax.study.tables import differences_table, held_out_table, rewards_table
+from coevo_jax.study.tables import differences_table, held_out_table, rewards_table, sampled_table
 from coevo_jax.study.why_tables import (
     costs_table,
     errors_table,
@@ -21,6 +21,7 @@ from coevo_jax.study.why_tables import (
 PARTS: dict[str, Callable[[Sample], str]] = {
     "rewards": rewards_table,
     "differences": differences_table,
+    "sampled": sampled_table,
     "test": held_out_table,
     "negatives": negatives_table,
     "second-agent": second_agent_table,

@@ -15,7 +15,7 @@ from coevo_jax.run_folder.fork import beginning
 from coevo_jax.run_folder.stopping import SIGNALS, Stopped
 from coevo_jax.study.order import State, next_cell
 from coevo_jax.study.plan import Cell, is_finished
-from coevo_jax.study.rows import FINISHED, Row, is_settled, row_of
+from coevo_jax.study.rows import FINISHED, LATER, Row, is_settled, row_of
 from coevo_jax.study.worker import STOPPED, serve
 
 Say = Callable[[str], None]
@@ -106,8 +106,9 @@ def run_cells(
             raise Stopped(signum)
 
 
-def play_test_tasks(
+def play_finished(
     cells: Sequence[Cell],
+    part: str,
     *,
     jobs: int,
     pinned: bool,
@@ -115,7 +116,7 @@ def play_test_tasks(
     write: Callable[[Cell, dict[str, Any]], None],
     say: Say,
 ) -> None:
-    """Play the test tasks with each cell's run, and give what came out to `write`.
+    """Let each cell's run play a part of its row, and give what came out to `write`.
 
     Raises:
       Stopped: a signal asked to end; what was written counts.
@@ -127,8 +128,8 @@ def play_test_tasks(
             for worker in workers:
                 if worker.cell is None and left and not asked():
                     worker.cell = left.pop(0)
-                    say(f"[{len(cells) - len(left)}/{len(cells)}] {worker.cell.folder}: test tasks")
-                    worker.connection.send(("test", worker.cell, ()))
+                    say(f"[{len(cells) - len(left)}/{len(cells)}] {worker.cell.folder}: {LATER[part].words}")
+                    worker.connection.send((part, worker.cell, ()))
             if all(worker.cell is None for worker in workers):
                 break
             for worker, answer in _answers(workers):

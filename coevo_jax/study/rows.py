@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,22 @@ def read_rows(path: Path) -> list[Row]:
         lines[key] = number
         rows.append(row)
     return rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class Later:
+    """What the agents of finished runs play besides their own evaluations."""
+
+    split: str
+    temperature: float
+    words: str
+
+
+LATER = {
+    "test": Later(split="test", temperature=0.0, words="the test tasks"),
+    "sampled": Later(split="dev", temperature=1.0, words="the dev tasks at temperature 1"),
+}
+"""By its key in a row."""
 
 
 def write_row(path: Path, row: Row) -> None:

@@ -10,7 +10,7 @@ from coevo_jax.report.markdown import cell
 from coevo_jax.study.rows import FINISHED, Row
 from coevo_jax.study.statistics import Rewards
 
-DEV, TEST = "dev", "test"
+DEV, TEST, SAMPLED = "dev", "test", "sampled"
 NOT_RUN = "not run"
 
 
@@ -114,5 +114,5 @@ def last_reward(row: Row, agent: str | None = None) -> float | None:
 def task_rewards(row: Row, split: str) -> tuple[str, Rewards] | None:
     """What the lead earned by task at the end, with the digest of the tasks' names."""
     lead = row["agents"][0]
-    found = evaluation(row) if split == DEV else row.get("test", {}).get("agents", {}).get(lead)
+    found = evaluation(row) if split == DEV else row.get(split, {}).get("agents", {}).get(lead)
     return None if found is None else (found["tasks"], found["rewards"])

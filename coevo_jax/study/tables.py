@@ -7,7 +7,7 @@ from coevo_jax.report.comparison import Interval
 from coevo_jax.report.markdown import table
 from coevo_jax.report.words import bounds, count, signed
 from coevo_jax.study.rows import FINISHED, Row
-from coevo_jax.study.sample import DEV, NOT_RUN, TEST, Sample, evaluation, last_reward, task_rewards
+from coevo_jax.study.sample import DEV, NOT_RUN, SAMPLED, TEST, Sample, evaluation, last_reward, task_rewards
 from coevo_jax.study.statistics import Difference, Rewards, difference, holm
 
 BASELINES = ("sft-more", "eto-compute")
@@ -19,12 +19,13 @@ def rewards_table(sample: Sample) -> str:
     rounds = max((row["rounds"] for row in sample.rows if row["status"] == FINISHED), default=0)
     numbers = range(rounds + 1)
     names = ["warm start" if number == 0 else f"round {number}" for number in numbers]
-    header = ["method", *names, "success", "second agent", "test reward", "test success"]
+    header = ["method", *names, "success", "second agent", "at temperature 1", "test reward", "test success"]
     rows = []
     for method in sample.methods:
         cells = [sample.cell(method, _reward(number)) for number in numbers]
-        cells += [sample.cell(method, measure) for measure in (_success, _second, _test("mean_reward"))]
-        rows.append([method, *cells, sample.cell(method, _test("success_rate"))])
+        later = [_second, _later(SAMPLED, "mean_reward")]
+        later += [_later(TEST, key) for key in ("mean_reward", "success_rate")]
+        rows.append([method, *cells, *(sample.cell(method, measure) for measure in (_success, *later))])
     return "\n".join([table(header, rows), *_missing(sample)])
 
 
@@ -44,6 +45,13 @@ def held_out_table(sample: Sample) -> str:
     if not any(row.get("test") for row in sample.rows):
         return "The test tasks have not been played yet."
     return differences_table(sample, TEST)
+
+
+def sampled_table(sample: Sample) -> str:
+    """The same differences on the dev tasks at temperature 1."""
+    if not any(row.get(SAMPLED) for row in sample.rows):
+        return "The dev tasks have not been played at temperature 1 yet."
+    return differences_table(sample, SAMPLED)
 
 
 def _against(sample: Sample, baseline: str, split: str) -> str:
@@ -148,9 +156,9 @@ def _second(row: Row) -> float | None:
     return last_reward(row, row["agents"][1]) if len(row["agents"]) > 1 else None
 
 
-def _test(key: str) -> Callable[[Row], float | None]:
+def _later(part: str, key: str) -> Callable[[Row], float | None]:
     def measure(row: Row) -> float | None:
-        found: Any = row.get("test", {}).get("agents", {}).get(row["agents"][0])
+        found: Any = row.get(part, {}).get("agents", {}).get(row["agents"][0])
         return None if found is None else found[key]
 
     return measure

@@ -21,10 +21,8 @@ from coevo_jax.run_folder.stopping import Stopped
 from coevo_jax.stored.evaluate import evaluate_stored
 from coevo_jax.study.measures import SUMMARY, audit_counts, head, measured, rounded, task_rewards
 from coevo_jax.study.plan import Cell, is_finished
-from coevo_jax.study.rows import FINISHED, Row
+from coevo_jax.study.rows import FINISHED, LATER, Row
 from coevo_jax.training.optimize import LearningDiverged
-
-TEST = "test"
 
 
 def run_cell(cell: Cell, relatives: Sequence[Path]) -> Row:
@@ -55,8 +53,8 @@ def run_cell(cell: Cell, relatives: Sequence[Path]) -> Row:
     return row | {"spent": rounded(spent)}  # here and now, the audit among it; less where phases were shared
 
 
-def play_test(cell: Cell) -> dict[str, Any]:
-    """Play the agents of a finished run on the test tasks, greedily: those that its recipe evaluates.
+def play_later(cell: Cell, part: str) -> dict[str, Any]:
+    """Play the agents of a finished run, those that its recipe evaluates, as a part of its row says.
 
     Returns the part of a row that says what came out.
 
@@ -64,11 +62,12 @@ def play_test(cell: Cell) -> dict[str, Any]:
       ConfigError: the run is not there, or not finished.
     """
     if not is_finished(cell.folder):
-        raise ConfigError(f"{cell.folder}: no finished run, expected one to play the test tasks with")
+        raise ConfigError(f"{cell.folder}: no finished run, expected one that plays later")
+    later = LATER[part]
     found = {}
     for agent in _evaluated(cell):
         summary, path = evaluate_stored(
-            cell.folder, agent=agent, split=TEST, tasks=":", temperature=0.0, samples=1
+            cell.folder, agent=agent, split=later.split, tasks=":", temperature=later.temperature, samples=1
         )
         own = {key: summary[key] for key in SUMMARY if key in summary}
         found[agent] = own | task_rewards(read_trajectories([path.with_suffix(".parquet")]))

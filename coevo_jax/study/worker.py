@@ -17,8 +17,8 @@ STOPPED = "stopped"
 def serve(connection: Connection, core: int | None, log: Path) -> None:
     """Take cells from the study's process and answer each with its row, until there are no more.
 
-    A question is (work, cell, relatives): "run" or "test". An answer is a row, the test's part of a row, an
-    exception, or `STOPPED` where a signal ended the run under way.
+    A question is (work, cell, relatives): "run", or a part of a row that is played later. An answer is a row,
+    that part, an exception, or `STOPPED` where a signal ended the run under way.
     """
     os.setsid()  # Ctrl-C reaches the study's process alone, which asks its workers to end
     if core is not None and hasattr(os, "sched_setaffinity"):
@@ -31,7 +31,7 @@ def serve(connection: Connection, core: int | None, log: Path) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
     from coevo_jax.run_folder.stopping import Stopped
-    from coevo_jax.study.work import play_test, run_cell
+    from coevo_jax.study.work import play_later, run_cell
 
     while True:
         try:
@@ -42,7 +42,7 @@ def serve(connection: Connection, core: int | None, log: Path) -> None:
             return
         work, cell, relatives = question
         try:
-            answer = run_cell(cell, relatives) if work == "run" else play_test(cell)
+            answer = run_cell(cell, relatives) if work == "run" else play_later(cell, work)
         except Stopped:
             answer = STOPPED
         except Exception as error:  # the study's process tells it, and ends the study

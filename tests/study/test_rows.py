@@ -1,6 +1,7 @@
 """The file of rows: read back as written, one row a run, and what cannot go on in it."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -79,20 +80,22 @@ def test_a_config_that_was_changed_after_its_test_is_refused(tmp_path):
     check_rows(tmp_path / "x.jsonl", [made_row("eto", 0, [1.0], base=None)], cells)  # it has played none
 
 
-def test_only_finished_runs_play_the_test_tasks_and_once(tmp_path, monkeypatch):
+@pytest.mark.parametrize("part", ["test", "sampled"])
+def test_only_finished_runs_play_later_and_once(part, tmp_path, monkeypatch):
+    arguments = SimpleNamespace(jobs=1, all_cores=False)
     cells = plan_study(configs(tmp_path, "eto", "coevo"), (0,), tmp_path / "runs")
     path = tmp_path / "small.jsonl"
     played = []
 
-    def play(left, *, write, **_):
+    def play(left, part, *, write, **_):
         for cell in left:
             played.append(cell.key)
             write(cell, {"agents": {"target": {"mean_reward": 0.5}}})
 
-    monkeypatch.setattr(actions, "play_test_tasks", play)
+    monkeypatch.setattr(actions, "play_finished", play)
 
     def once():
-        actions.play_left(cells, read_rows(path), 1, tmp_path, path)
+        actions.play_left(part, cells, read_rows(path), arguments, tmp_path, path)
 
     with pytest.raises(
         ConfigError, match=r"method eto, seed 0: found no row, expected a finished run of config"
@@ -110,7 +113,7 @@ def test_only_finished_runs_play_the_test_tasks_and_once(tmp_path, monkeypatch):
     write_row(path, made_row("eto", 0, [1.0], config=cells[0].digest, base=None))
     once()
     assert played == [("eto", 0), ("coevo", 0)]
-    assert [row["test"]["agents"]["target"]["mean_reward"] for row in read_rows(path)] == [0.5, 0.5]
+    assert [row[part]["agents"]["target"]["mean_reward"] for row in read_rows(path)] == [0.5, 0.5]
     once()
     assert len(played) == 2
 

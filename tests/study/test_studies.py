@@ -109,6 +109,11 @@ def test_a_study_that_is_ended_and_killed_goes_on_to_its_page(tmp_path):
     assert all(len(row["test"]["agents"]["target"]["rewards"]) == 20 for row in tested)
     code, said = finish(tmp_path, "--split", "test")
     assert code == 0 and said.count("has played the test tasks") == 4 and read_rows(path) == tested
+    code, said = finish(tmp_path, "--sampled")
+    assert code == 0 and said.count("sampled reward target") == 4, said
+    sampled = read_rows(path)
+    assert [row["test"] for row in sampled] == [row["test"] for row in tested]
+    assert any(row["sampled"]["agents"] != row["test"]["agents"] for row in sampled)
     code, said = finish(tmp_path, "agents.target.epochs=2", "--runs-dir", str(tmp_path / "others"))
     assert code == 2 and "test tasks are played once for a final config" in said
     page = tmp_path / "page.md"

@@ -14,8 +14,8 @@ from coevo_jax.files import require_writable
 from coevo_jax.progress import CONSOLE, time_words
 from coevo_jax.run_folder.stopping import Stopped
 from coevo_jax.study.plan import Cell, plan_study
-from coevo_jax.study.pool import WorkerLost, first_states, play_test_tasks, run_cells
-from coevo_jax.study.rows import FINISHED, Row, check_rows, read_rows, row_of, write_row
+from coevo_jax.study.pool import WorkerLost, first_states, play_finished, run_cells
+from coevo_jax.study.rows import FINISHED, LATER, Row, check_rows, read_rows, row_of, write_row
 
 
 def say(words: str) -> None:
@@ -34,10 +34,11 @@ def study(args: argparse.Namespace, configs: Mapping[str, Config], folder: Path)
     require_writable(path)
     logs = args.runs_dir / "logs"
     try:
-        if args.split is None:
+        part = "sampled" if args.sampled else args.split
+        if part is None:
             run_left(cells, rows, args, logs, path)
         else:
-            play_left(cells, rows, args, logs, path)
+            play_left(part, cells, rows, args, logs, path)
     except Stopped as error:
         print(f"{error}; what is done is committed: the same command goes on from there", file=sys.stderr)
         return SIGNALLED + error.signum
@@ -62,11 +63,12 @@ def run_left(
     cells: Sequence[Cell], rows: Sequence[Row], args: argparse.Namespace, logs: Path, path: Path
 ) -> None:
     """Run the cells that wait, and write each row as it comes."""
-    tested = {(row["method"], row["seed"]): row["test"] for row in rows if row.get("test")}
+    parts = {
+        (row["method"], row["seed"]): {part: row[part] for part in LATER if row.get(part)} for row in rows
+    }
 
     def write(cell: Cell, row: Row) -> None:
-        kept = {"test": tested[cell.key]} if cell.key in tested else {}
-        write_row(path, row | kept)
+        write_row(path, row | parts.get(cell.key, {}))
         say(f"{cell.folder}: {row_words(row)}")
 
     run_cells(
@@ -81,9 +83,14 @@ def run_left(
 
 
 def play_left(
-    cells: Sequence[Cell], rows: Sequence[Row], args: argparse.Namespace, logs: Path, path: Path
+    part: str,
+    cells: Sequence[Cell],
+    rows: Sequence[Row],
+    args: argparse.Namespace,
+    logs: Path,
+    path: Path,
 ) -> None:
-    """Play the test tasks with every finished run that has not done so."""
+    """Play a part of a row with every finished run that has not done so."""
     left = []
     for cell in cells:
         row = row_of(rows, cell)
@@ -93,24 +100,24 @@ def play_left(
             )
             raise ConfigError(
                 f"{path}: method {cell.method}, seed {cell.seed}: found {what}, expected a finished run of "
-                f"config {cell.digest[:12]} ({cell.source}); only finished runs play the test tasks"
+                f"config {cell.digest[:12]} ({cell.source}); only finished runs play later"
             )
-        if row.get("test"):
-            say(f"{cell.folder}: has played the test tasks")
+        if row.get(part):
+            say(f"{cell.folder}: has played {LATER[part].words}")
         else:
             left.append(cell)
 
-    def write(cell: Cell, part: dict[str, Any]) -> None:
+    def write(cell: Cell, found: dict[str, Any]) -> None:
         row = row_of(read_rows(path), cell)
         assert row is not None  # it was there
-        write_row(path, row | {"test": part})
-        rewards = {agent: found["mean_reward"] for agent, found in part["agents"].items()}
+        write_row(path, row | {part: found})
+        rewards = {agent: one["mean_reward"] for agent, one in found["agents"].items()}
         say(
-            f"{cell.folder}: test reward "
+            f"{cell.folder}: {part} reward "
             + ", ".join(f"{a} {r:.3f}" for a, r in rewards.items() if r is not None)
         )
 
-    play_test_tasks(left, jobs=args.jobs, pinned=not args.all_cores, logs=logs, write=write, say=say)
+    play_finished(left, part, jobs=args.jobs, pinned=not args.all_cores, logs=logs, write=write, say=say)
 
 
 def row_words(row: Row) -> str:
