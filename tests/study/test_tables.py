@@ -54,7 +54,7 @@ def cells(text: str, part: int = 0) -> dict[str, list[str]]:
 
 
 def test_a_run_that_did_not_finish_is_in_no_mean_and_is_said():
-    text = rewards_table, sampled_table(sample("small", rows(), ["rft"]))
+    text = rewards_table(sample("small", rows(), ["rft"]))
     found = cells(text)
     assert list(found) == ["sft-more", "eto-compute", "coevo", "rft"]
     means = [sum(rewards(0.1, seed)) / 4 for seed in (1, 2)]
@@ -70,7 +70,7 @@ def test_a_run_that_did_not_finish_is_in_no_mean_and_is_said():
 
 def test_a_seed_without_a_row_is_said():
     some = [row for row in rows() if (row["method"], row["seed"]) != ("coevo", 0)]
-    assert "- In no mean: coevo, seed 0: not run." in rewards_table, sampled_table(sample("small", some))
+    assert "- In no mean: coevo, seed 0: not run." in rewards_table(sample("small", some))
 
 
 def test_differences_are_paired_by_seed_and_by_task():
@@ -123,7 +123,7 @@ def test_the_test_tasks_have_a_table_of_their_own():
         row["test"] = {"agents": {"target": found}}
     found = cells(held_out_table(sample("small", made)))
     assert found["coevo"][0] == "+0.250"
-    assert cells(rewards_table, sampled_table(sample("small", made)))["coevo"][5:] == ["–", "0.875", "0.500"]
+    assert cells(rewards_table(sample("small", made)))["coevo"][5:] == ["–", "0.875", "0.500"]
 
 
 def test_the_dev_tasks_at_temperature_1_have_a_table_of_their_own():
@@ -134,7 +134,7 @@ def test_the_dev_tasks_at_temperature_1_have_a_table_of_their_own():
         row["sampled"] = {"agents": {"target": found}}
     text = sampled_table(sample("small", made))
     assert "| sampled reward, minus eto-compute |" in text and cells(text)["coevo"][0] == "+0.250"
-    assert cells(rewards_table, sampled_table(sample("small", made)))["coevo"][5:] == ["0.875", "–", "–"]
+    assert cells(rewards_table(sample("small", made)))["coevo"][5:] == ["0.875", "–", "–"]
 
 
 def test_tables_that_say_why():
