@@ -38,11 +38,19 @@ class Form:
     def prompt_of(self, choice: int) -> list[int]:
         return list(self.prompts[choice // self.per_prompt])
 
-    def token(self, id: int, text: str | None = None) -> str:
-        """A token for the reader: its text in its place, or where there is none, its name."""
+    def name(self, id: int, text: str) -> str:
+        """A token for the reader: its text, or where it has none, its word in the vocabulary."""
         if self.ids_as_tokens:
             return f"token_id:{id}"
         return text or str(self.chat.tokenizer.convert_ids_to_tokens(id))
+
+    def alternatives(self, token: Token) -> list[tuple[str, str, float]]:
+        """Name, text and log-probability of the likeliest tokens in a token's place."""
+        found = []
+        for id, logp in token.likeliest[: self.likeliest]:
+            text = token.text if id == token.id else self.chat.decode_response([id])
+            found.append((self.name(id, text), text, max(logp, LEAST_LOGP)))
+        return found
 
 
 def whole_answer(form: Form, told: Sequence[Told]) -> dict[str, Any]:
@@ -115,31 +123,26 @@ def _rest(form: Form, told: Told, before: int) -> dict[str, Any]:
 
 
 def _chat_logprobs(form: Form, told: Told) -> dict[str, Any]:
-    def entry(id: int, logp: float, text: str | None = None) -> dict[str, Any]:
-        told = form.token(id) if text is None else text
-        return {"token": form.token(id, text), "logprob": max(logp, LEAST_LOGP), "bytes": list(told.encode())}
+    def entry(name: str, text: str, logp: float) -> dict[str, Any]:
+        return {"token": name, "logprob": logp, "bytes": list(text.encode())}
 
     content = []
     for token in told.tokens:
-        likeliest = [entry(id, logp) for id, logp in token.likeliest[: form.likeliest]]
-        content.append(entry(token.id, token.logp, token.text) | {"top_logprobs": likeliest})
+        own = entry(form.name(token.id, token.text), token.text, max(token.logp, LEAST_LOGP))
+        content.append(own | {"top_logprobs": [entry(*one) for one in form.alternatives(token)]})
     return {"content": content, "refusal": None}
 
 
 def _logprobs(form: Form, told: Told, before: int) -> dict[str, Any]:
-    offsets = []
+    offsets, likeliest = [], []
     for token in told.tokens:
         offsets.append(before)
         before += len(token.text)
+        named = {name: logp for name, _, logp in reversed(form.alternatives(token))}
+        likeliest.append(named | {form.name(token.id, token.text): max(token.logp, LEAST_LOGP)})
     return {
-        "tokens": [form.token(token.id, token.text) for token in told.tokens],
+        "tokens": [form.name(token.id, token.text) for token in told.tokens],
         "token_logprobs": [max(token.logp, LEAST_LOGP) for token in told.tokens],
-        "top_logprobs": [_named(form, token) for token in told.tokens],
+        "top_logprobs": likeliest,
         "text_offset": offsets,
     }
-
-
-def _named(form: Form, token: Token) -> dict[str, float]:
-    """The likeliest tokens and the written one, by name."""
-    found = {form.token(id): max(logp, LEAST_LOGP) for id, logp in token.likeliest[: form.likeliest]}
-    return found | {form.token(token.id): max(token.logp, LEAST_LOGP)}

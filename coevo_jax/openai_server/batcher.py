@@ -24,6 +24,21 @@ PATIENCE = 0.1  # seconds between two looks whether to end, where there is nothi
 STOP_SHARE = 4  # a decode block ends when one in this many of its writers has finished
 GRACE = 20.0  # seconds that texts under way have when the server is asked to end
 
+WARM_UP = Wanted(
+    prompt=(0,),
+    most=1,
+    temperature=0.0,
+    top_p=1.0,
+    top_k=0,
+    min_p=0.0,
+    seed=0,
+    choice=0,
+    stop=(),
+    stop_ids=frozenset(),
+    keep_stop=False,
+    likeliest=0,
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
@@ -63,6 +78,15 @@ class Batcher:
         self._changed = threading.Condition()
         self._closing = False
         self.tokens = 0  # written since the start
+
+    def warm_up(self) -> None:
+        """Compile the first programs, so that the first request need not wait for them."""
+        job = Job(wanted=WARM_UP)
+        self.submit([job])
+        while self._waiting or self._live:
+            self._go_on()
+        self._engine.reset()
+        self.tokens = 0
 
     def submit(self, jobs: Sequence[Job]) -> None:
         """Let texts wait for slots: all of them, or none.
@@ -179,7 +203,7 @@ class Batcher:
             finish = "length"
         if stopped_by == self._engine.end_id:
             stopped_by = None
-        alternatives = [row[: job.wanted.likeliest] for row in written.likeliest[:count]]
+        alternatives = [list(row[: job.wanted.likeliest]) for row in written.likeliest[:count]]
         job.parts.put(
             Part(
                 tokens=written.tokens[:count],

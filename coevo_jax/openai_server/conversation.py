@@ -64,12 +64,12 @@ def conversation_ids(
       Refusal: another order of messages, or text that cannot be encoded.
     """
     system, rest = _opening(messages)
-    ids = chat.prompt_ids(system, marked(_text(rest[0]), mark))
+    ids = chat.prompt_ids(system, marked(rest[0].text, mark))
     for answer, reply in zip(rest[1::2], rest[2::2], strict=True):
         ids = _with_answer(chat, ids, answer, memory)
         # A turn that stopped at the end of its action's line is closed for the agent.
         ids += [] if ids[-1] == chat.end_id else [chat.end_id]
-        ids += chat.observation_ids(_text(reply))
+        ids += chat.observation_ids(reply.text)
     return ids
 
 
@@ -79,7 +79,7 @@ def _with_answer(chat: ChatFormat, ids: list[int], answer: Message, memory: Memo
         if max(told) >= chat.vocab_size:
             raise _refused(f"found the token id {max(told)}, expected ids below {chat.vocab_size}")
         return told
-    text = _text(answer)
+    text = answer.text
     remembered = memory.find(ids, text)
     return ids + (chat.response_ids(text) if remembered is None else remembered)
 
@@ -95,14 +95,7 @@ def _opening(messages: Sequence[Message]) -> tuple[str, Sequence[Message]]:
             f"found the roles {', '.join(message.role for message in messages)}; expected a system message "
             "or none, then user and assistant in turn, user last: so the agent's conversations are"
         )
-    return (_text(messages[0]) if leads else ""), rest
-
-
-def _text(message: Message) -> str:
-    text = message.text
-    if any("\ud800" <= character <= "\udfff" for character in text):
-        raise _refused("found half of a surrogate pair, expected text")
-    return text
+    return (messages[0].text if leads else ""), rest
 
 
 def _refused(words: str) -> Refusal:

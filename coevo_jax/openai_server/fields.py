@@ -4,6 +4,7 @@ They are OpenAI's, and those of vLLM that environments of others read answers by
 the engine does not do is refused, unless it asks for nothing; none is ignored silently.
 """
 
+import json
 import re
 from collections.abc import Container, Mapping
 from typing import Annotated, Any, TypeVar
@@ -153,6 +154,7 @@ class TokenizeFields(StrictModel):
     messages: tuple[Message, ...] | None = Field(default=None, min_length=1)
 
 
+_HALF = re.compile("[\ud800-\udfff]")
 F = TypeVar("F", bound=StrictModel)
 
 
@@ -164,6 +166,8 @@ def read_fields(kind: type[F], data: Any) -> F:
     """
     if not isinstance(data, dict):
         raise Refusal(status=400, message="found no JSON object, expected one")
+    if _HALF.search(json.dumps(data, ensure_ascii=False)):
+        raise Refusal(status=400, message="found half of a surrogate pair, expected text")
     labelled = {key: value for key, value in data.items() if key not in LABELS}
     kept = _honoured(labelled, NEUTRAL, kind.model_fields)
     if isinstance(messages := kept.get("messages"), list):

@@ -178,7 +178,7 @@ class _Handler(BaseHTTPRequestHandler):
             raise Refusal(status=411, message="expected a Content-Length and no Transfer-Encoding")
         if len(length) > 12 or int(length) > MOST_BYTES:
             self.close_connection = True
-            self._drain()
+            self._drain(int(length[:12]))
             message = f"found a body of {length[:12]} bytes, expected at most {MOST_BYTES}"
             raise Refusal(status=413, message=message)
         raw = self.rfile.read(int(length))
@@ -190,10 +190,10 @@ class _Handler(BaseHTTPRequestHandler):
         except (ValueError, RecursionError) as error:
             raise Refusal(status=400, message=f"the body is no JSON: {error}") from None
 
-    def _drain(self) -> None:
+    def _drain(self, length: int) -> None:
         """Read some of a body that is refused: a client that still sends would not see why."""
-        left = DRAINED_BYTES
-        while left > 0 and (read := len(self.rfile.read1(1 << 16))):
+        left = min(length, DRAINED_BYTES)
+        while left > 0 and (read := len(self.rfile.read1(min(left, 1 << 16)))):
             left -= read
 
     def _here(self) -> bool:

@@ -104,6 +104,7 @@ def serve(
       ConfigError: the address cannot be listened on.
     """
     batcher = Batcher(served.engine, served.weights, most_waiting=most_waiting)
+    batcher.warm_up()
     service = Service(name=name, chat=served.chat, batcher=batcher, limits=served.limits, mark=served.mark)
     try:
         server = ApiServer(host, port, service)
