@@ -166,7 +166,11 @@ def read_fields(kind: type[F], data: Any) -> F:
     """
     if not isinstance(data, dict):
         raise Refusal(status=400, message="found no JSON object, expected one")
-    if _HALF.search(json.dumps(data, ensure_ascii=False)):
+    try:
+        halved = _HALF.search(json.dumps(data, ensure_ascii=False))
+    except RecursionError:
+        raise Refusal(status=400, message="found fields that are nested too deep") from None
+    if halved:
         raise Refusal(status=400, message="found half of a surrogate pair, expected text")
     labelled = {key: value for key, value in data.items() if key not in LABELS}
     kept = _honoured(labelled, NEUTRAL, kind.model_fields)

@@ -10,6 +10,7 @@ import json
 import select
 import socket
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -124,13 +125,21 @@ class _Handler(BaseHTTPRequestHandler):
                 first = None if isinstance(answer, dict) else next(answer)
             except Refusal as refusal:
                 self._send(refusal.status, refusal.body())
-            except ConnectionError:
+            except (ConnectionError, TimeoutError):
                 self.close_connection = True
+            except Exception:
+                self._fail()
             else:
                 if isinstance(answer, dict):
                     self._send(200, answer)
                 else:
                     self._stream(itertools.chain([first], answer), answer.close)
+
+    def _fail(self) -> None:
+        """Say that this code is at fault, to the client and to whoever runs the server."""
+        traceback.print_exc()
+        self.close_connection = True
+        self._send(500, Refusal(status=500, message="the server failed; its own output says why").body())
 
     def _check(self, paths: tuple[str, ...], others: tuple[str, ...]) -> None:
         """Refuse what is no request of this API, or not meant for it.

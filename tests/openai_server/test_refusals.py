@@ -129,7 +129,17 @@ def test_what_asks_for_nothing_is_taken(toy):
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"{", b"[]", b'"x"', b"\xff", b"[" * 100_000, b'{"messages": NaN}', b'{"n": 1e999}'],
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'"x"',
+        b"\xff",
+        b"[" * 100_000,
+        b'{"a":' + b"[" * 960 + b"]" * 960 + b"}",
+        b'{"messages": NaN}',
+        b'{"n": 1e999}',
+    ],
 )
 def test_a_body_that_is_no_request(body, toy):
     assert refused(toy, CHAT, body)[0] == 400
