@@ -4,7 +4,7 @@ python -m launch.replay runs/quickstart                      64 trajectories, sp
 python -m launch.replay runs/quickstart --task clinic_0/12    every trajectory of a task
 python -m launch.replay runs/quickstart --round 1 --kind explore --episodes all --processes
 
-What differs is named: the turn, what the run has stored, and what the environment says now. The run is left as
+What differs is named: the turn, what is stored, and what the environment says now. The run is left as
 it is. Exits with 1 where something differs or the environment breaks, with 2 where nothing can be played.
 """
 

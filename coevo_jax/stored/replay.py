@@ -150,23 +150,23 @@ def chosen(found: Sequence[Stored], choice: Choice, folder: Path) -> list[Stored
     """Those that are meant and were played to an end; spread evenly where there are more than `most`.
 
     Raises:
-      ConfigError: none is; it says what there is.
+      ConfigError: there is none, or none of a task that is named; it says what there is.
     """
+    tasks = sorted({one.trajectory.task_id for one in found})
+    for task in sorted(choice.tasks - set(tasks)):
+        raise ConfigError(f"{folder}: holds no trajectory of task {task!r}{closest(task, tasks)}")
     meant = [one for one in found if choice.has(one)]
     played = [one for one in meant if one.trajectory.ending not in UNPLAYED]
     if not played:
-        raise ConfigError(f"{folder}: {_why_none(found, meant, choice)}")
+        raise ConfigError(f"{folder}: {_why_none(found, meant)}")
     if choice.most is None or len(played) <= choice.most:
         return played
     return [played[place * len(played) // choice.most] for place in range(choice.most)]
 
 
-def _why_none(found: Sequence[Stored], meant: Sequence[Stored], choice: Choice) -> str:
+def _why_none(found: Sequence[Stored], meant: Sequence[Stored]) -> str:
     if meant:
         return f"of the {len(meant)} trajectories that are meant, none was played to an end"
-    tasks = sorted({one.trajectory.task_id for one in found})
-    for task in sorted(choice.tasks - set(tasks)):
-        return f"holds no trajectory of task {task!r}{closest(task, tasks)}"
     rounds = sorted({one.round for one in found if one.round is not None})
     agents, kinds = ({one.trajectory.agent for one in found}, {one.kind for one in found})
     held = f"rounds {rounds}, agents {', '.join(sorted(agents))} and kinds {', '.join(sorted(kinds))}"
