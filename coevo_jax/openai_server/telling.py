@@ -1,6 +1,7 @@
 """The text of one answer as it is written: what can be told of it, and where words of the request end it."""
 
 import queue
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -8,6 +9,8 @@ from coevo_jax.data.chat.format import ChatFormat
 from coevo_jax.openai_server.pieces import Pieces
 from coevo_jax.openai_server.batcher import Job, Part
 from coevo_jax.openai_server.refusal import Refusal
+
+BYTE = re.compile("<0x[0-9A-Fa-f]{2}>")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,8 +148,15 @@ class Telling:
         text = "".join(texts)
         if not self._told and self._chat.response_start.startswith(text) and self._chat.response_start:
             return 0  # what the template writes before an agent's words is no part of them
-        count, length = len(texts) - 1, len(text) - len(texts[-1]) if texts else 0
-        while count > self._told and length > len(text) - self._held:
+        count, length = len(texts), len(text)
+        while count > self._told and (
+            count == len(texts) or length > len(text) - self._held or self._is_byte(self._tokens[count])
+        ):
             count -= 1
             length -= len(texts[count])
         return max(count, self._told)
+
+    def _is_byte(self, token: int) -> bool:
+        """Whether a token is a byte by name: a run of them is decoded together, whole or not at all."""
+        name = self._chat.tokenizer.convert_ids_to_tokens(token)
+        return isinstance(name, str) and BYTE.fullmatch(name) is not None
