@@ -36,10 +36,11 @@ def test_every_environment_is_here():
 
 
 def played(env, task, number: int) -> Trajectory:
-    """An episode of somebody who follows the expert with gaps, errs, says nothing, and goes on."""
+    """An episode of somebody who follows the expert, maybe with gaps, errs, says nothing, and goes on."""
     rng = np.random.default_rng([zlib.crc32(task.id.encode()), number])
     expert = env.expert(task)
-    known = [turn.action for turn in expert.turns if rng.random() < 0.8] if expert else []
+    gaps = 0.2 if number % 2 else 0.0
+    known = [turn.action for turn in expert.turns if rng.random() >= gaps] if expert else []
     prompt, turns, reward, ending = env.reset(task), [], None, Ending.TURN_LIMIT
     while len(turns) < env.max_turns(task) and reward is None:
         errs = rng.random() < 0.3 or not known
