@@ -40,12 +40,8 @@ def bare(served: ServedAgent, texts: int, length: int, under_way: int) -> float:
     engine, weights = served.engine, served.weights
     engine.reset()
     root, slots = jax.random.key(0), engine.slots
-    chosen = Filters(
-        np.ones(slots, np.float32),
-        np.zeros(slots, np.int32),
-        np.ones(slots, np.float32),
-        np.zeros(slots),  # pyright: ignore[reportArgumentType]
-    )
+    plain: Any = (np.ones(slots, np.float32), np.zeros(slots, np.int32), np.ones(slots, np.float32))
+    chosen = Filters(*plain, np.zeros(slots, np.float32))  # pyright: ignore[reportArgumentType]
     sampling = SlotSampling(root=root, chosen=chosen)
     started, written = time.monotonic(), 0
     for first in range(0, texts, under_way):
@@ -109,7 +105,9 @@ def measure(served: ServedAgent, length: int, rounds: int) -> list[tuple[str, ..
         texts = 4 * under_way
         found: dict[str, list[float]] = {"bare": [], "whole": [], "stream": []}
         for number in range(rounds + 1):  # the first compiles
-            ended.clear(), ready.clear(), urls.clear()
+            ended.clear()
+            ready.clear()
+            urls.clear()
             alone = bare(served, texts, length, under_way)
             options = {"name": "measured", "host": "127.0.0.1", "port": 0, "most_waiting": 64}
             options |= {"asked": ended.is_set, "ready": say}

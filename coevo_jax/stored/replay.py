@@ -9,6 +9,7 @@ from coevo_jax.config.options import Config
 from coevo_jax.config.reading import load_resolved
 from coevo_jax.config.strict import ConfigError, closest
 from coevo_jax.data.parquet import read_trajectories
+from coevo_jax.envs import answers
 from coevo_jax.envs.env import SPLITS, Env, EnvFault, Task
 from coevo_jax.envs.pool import EnvPool
 from coevo_jax.envs.process import isolated
@@ -81,20 +82,23 @@ class Replayed:
         return self.difference is None and self.fault is None
 
 
-def play_again(env: Env, task: Task, trajectory: Trajectory) -> Difference | None:
+def play_again(env: Env, task: Task, trajectory: Trajectory, most: int) -> Difference | None:
     """Play a trajectory's actions from its task's start; the first difference, None where all is the same.
 
     Observations are compared as they are, the reward exactly, and that the episode ends where it ended.
     Turns in which nothing to play was found never reached the environment, and do not now.
+
+    Args:
+      most: characters of an answer that are read, as in the run.
     """
-    prompt = marked(env.reset(task), trajectory.mark)
+    prompt = marked(answers.reset(env, task, most), trajectory.mark)
     if prompt != trajectory.prompt:
         return Difference(turn=None, what="prompt", expected=trajectory.prompt, found=prompt)
     ended = trajectory.ending in (Ending.SOLVED, Ending.FAILED)
     for number, turn in enumerate(trajectory.turns, start=1):
         if not turn.action:
             continue
-        answer = env.step(turn.action)
+        answer = answers.step(env, turn.action, most)
         if answer.observation != turn.observation:
             expected, found = turn.observation, answer.observation
             return Difference(turn=number, what="observation", expected=expected, found=found)
@@ -109,7 +113,7 @@ def play_again(env: Env, task: Task, trajectory: Trajectory) -> Difference | Non
     if trajectory.ending is Ending.TURN_LIMIT and not trajectory.branch and limit != len(trajectory.turns):
         found = str(limit)
         return Difference(turn=None, what="most turns", expected=str(len(trajectory.turns)), found=found)
-    return _rewarded(trajectory, env.reward_at_limit())
+    return _rewarded(trajectory, answers.reward_at_limit(env))
 
 
 def _ends(done: bool) -> str:
@@ -232,7 +236,7 @@ def replay_all(replaying: Replaying) -> Iterator[Replayed]:
             for slot in range(env.workers):
                 if slot not in under_way and waiting:
                     place, stored = waiting.pop()
-                    _submit(pool, slot, replaying.tasks, stored)
+                    _submit(pool, slot, replaying, stored)
                     under_way[slot] = place
             for slot, outcome in pool.ready(list(under_way), wait=True).items():
                 place = under_way.pop(slot)
@@ -242,14 +246,15 @@ def replay_all(replaying: Replaying) -> Iterator[Replayed]:
                 told += 1
 
 
-def _submit(pool: EnvPool, slot: int, tasks: dict[str, Task], stored: Stored) -> None:
+def _submit(pool: EnvPool, slot: int, replaying: Replaying, stored: Stored) -> None:
     trajectory = stored.trajectory
-    task = tasks.get(trajectory.task_id)
+    task = replaying.tasks.get(trajectory.task_id)
     if task is None:
         gone = Difference(turn=None, what="task", expected=trajectory.task_id, found="no task of this id")
         pool.submit(slot, lambda env: gone)
         return
-    pool.submit(slot, lambda env: play_again(env, task, trajectory), steps=2 + len(trajectory.turns))
+    most = answers.most_characters(replaying.config.rollout.max_tokens)
+    pool.submit(slot, lambda env: play_again(env, task, trajectory, most), steps=2 + len(trajectory.turns))
 
 
 def _replayed(stored: Stored, outcome: Difference | EnvFault | None) -> Replayed:

@@ -18,6 +18,7 @@ from tests.letters_env import LettersEnv, LettersOptions
 from tests.old_run import unpack
 
 pytestmark = pytest.mark.usefixtures("letters")
+MOST = 1000
 MARK = "{task} Be right."
 
 
@@ -118,13 +119,13 @@ OTHER: dict[str, tuple[Trajectory, Difference]] = {
 
 @pytest.mark.parametrize("case", SAME)
 def test_what_is_the_same(case):
-    assert play_again(ENV, TASK, SAME[case]) is None
+    assert play_again(ENV, TASK, SAME[case], MOST) is None
 
 
 @pytest.mark.parametrize("case", OTHER)
 def test_what_differs_is_named(case):
     found, difference = OTHER[case]
-    assert play_again(ENV, TASK, found) == difference
+    assert play_again(ENV, TASK, found, MOST) == difference
 
 
 @pytest.mark.parametrize("way", ["--threads", "--processes"])
