@@ -1,6 +1,6 @@
 """Every environment that calls itself deterministic gives stored episodes back, in processes and in threads.
 
-COEVO_REPLAYED says how many episodes the slow tests play; `python -m tests.real Replays` takes 200.
+COEVO_REPLAYED says how many episodes the slow tests play; `./launch/test.sh --real Replays` takes 200.
 """
 
 import os
