@@ -18,7 +18,7 @@ LAYERS = (
     {"envs", "hosts", "recipe", "sharding"},
     {"data", "episode_stats", "models"},
     {"learning", "sampling"},
-    {"machine", "rollout", "run_folder"},
+    {"machine", "openai_server", "rollout", "run_folder"},
     {"report", "training"},
     {"phases"},
     {"audit", "coevolution", "preflight", "stored"},
@@ -145,8 +145,8 @@ def test_importing_every_environment_does_not_load_jax():
 
 
 WITNESSED = {
-    *("coevolution", "data", "episode_stats", "learning", "phases", "progress", "report", "rollout"),
-    *("recipe", "run_folder", "sampling", "stored", "sweep", "training"),
+    *("coevolution", "data", "episode_stats", "learning", "openai_server", "phases", "progress", "report"),
+    *("recipe", "rollout", "run_folder", "sampling", "stored", "sweep", "training"),
 }
 
 

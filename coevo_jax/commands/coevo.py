@@ -13,6 +13,8 @@ SUBCOMMANDS = {
     "train": "train by a config, or go on with an interrupted run",
     "evaluate": "play an agent of a run",
     "play": "show an episode of an agent as it is played",
+    "serve": "serve an agent of a run over an OpenAI-compatible API",
+    "replay": "play stored trajectories again and compare",
     "report": "show what one run or several did",
     "compile": "say whether a config fits into a machine, and what it costs there",
     "export": "write an agent in Hugging Face format",

@@ -176,7 +176,7 @@ def build_world(config: Config, folder: Path) -> World:
     mesh = make_mesh(config.mesh, config.model.num_kv_heads)
     learning = make_learning(config, embedded_tokens(config, chat), mesh)
     rollouts = place_rollouts(learning.learner, config.rollout, mesh)
-    model, stop = learning.learner.model, _stop_table(config, chat)
+    model, stop = learning.learner.model, stop_table_of(config, chat)
 
     def make_engine(slots: int) -> Engine:
         options = config.rollout.model_copy(update={"slots": slots})
@@ -209,7 +209,7 @@ def _pool(config: Config, make: Callable[[], Env]) -> EnvPool:
     return EnvPool(played, workers=env.workers, step_timeout=env.step_timeout)
 
 
-def _stop_table(config: Config, chat: ChatFormat) -> np.ndarray | None:
+def stop_table_of(config: Config, chat: ChatFormat) -> np.ndarray | None:
     """Where the tokens of a turn lead, if it is to stop at the end of its action's line."""
     if not config.rollout.stop_at_action_line:
         return None

@@ -1,7 +1,7 @@
 """Pure prefill and decode over the slots of a KV cache: the programs that `sampling.engine` compiles.
 
 Legend: S slots, P prefilled rows, T new tokens, C cache length, K tokens of a decode block, V vocabulary, A
-states of a stop table.
+states of a stop table, N likeliest tokens of a draw.
 """
 
 import jax
@@ -12,6 +12,14 @@ from coevo_jax.config.options import ModelConfig
 from coevo_jax.models.kv_cache import KVCache, forward_cached, grow_cache, init_cache
 from coevo_jax.models.transformer import Params, Transformer, output_logits
 from coevo_jax.sampling.draw import Filters, logps_of, sample, turn_keys
+
+
+@struct.dataclass
+class Likeliest:
+    """The likeliest tokens where each token of a decode block was drawn, the likeliest first."""
+
+    tokens: jax.Array  # int32 [S, K, N]
+    logps: jax.Array  # float32 [S, K, N]: at temperature 1, unfiltered
 
 
 @struct.dataclass
@@ -41,6 +49,7 @@ class Decoded:
     counts: jax.Array  # int32 [S]: tokens produced
     ended: jax.Array  # bool [S]: the last produced token ends the turn
     iterations: jax.Array  # int32 []: forward passes of the block
+    likeliest: Likeliest | None = None  # where they are asked for
 
 
 @struct.dataclass
@@ -117,6 +126,7 @@ def decode_block(
     end_id: jax.Array,
     stop_AV: jax.Array,
     quota: jax.Array,
+    likeliest: int = 0,
 ) -> tuple[SlotState, Decoded]:
     """Let the slots write, a token each per iteration, until `quota` of them have stopped.
 
@@ -133,6 +143,7 @@ def decode_block(
       end_id: int32 scalar: the token that ends a turn.
       stop_AV: int8 [A, V]: where a drawn token leads from each state; A ends the turn. Zeros never stop.
       quota: int32 scalar, at least 1.
+      likeliest: how many of the likeliest tokens are told of each draw (N); 0 computes none.
     """
     (S, K), (A, V) = script_SK.shape, stop_AV.shape
     keys_S = turn_keys(root, ids_S4)
@@ -142,6 +153,9 @@ def decode_block(
         counts=jnp.zeros((S,), jnp.int32),
         ended=jnp.zeros((S,), bool),
         iterations=jnp.int32(0),
+        likeliest=Likeliest(jnp.zeros((S, K, likeliest), jnp.int32), jnp.zeros((S, K, likeliest)))
+        if likeliest
+        else None,
     )
     writers = jnp.sum(budgets_S > 0)
 
@@ -182,6 +196,13 @@ def decode_block(
             counts=out.counts + active_S,
             ended=out.ended | (active_S & ends_S),
             iterations=step + 1,
+            likeliest=out.likeliest and _note_likeliest(out.likeliest, state.logits, step),
         )
 
     return jax.lax.while_loop(unfinished, write, (state, empty))
+
+
+def _note_likeliest(noted: Likeliest, logits_SV: jax.Array, step: jax.Array) -> Likeliest:
+    scores_SN, tokens_SN = jax.lax.top_k(logits_SV, noted.tokens.shape[-1])
+    logps_SN = scores_SN - jax.nn.logsumexp(logits_SV, axis=-1, keepdims=True)
+    return Likeliest(noted.tokens.at[:, step].set(tokens_SN), noted.logps.at[:, step].set(logps_SN))

@@ -6,6 +6,8 @@ the scores whatever the vocabulary. A sort of 8 x 32,000 scores takes about 20 t
 Legend: S slots, V vocabulary.
 """
 
+from dataclasses import dataclass
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,6 +30,17 @@ def filters(temperature: float, *, top_k: int = 0, top_p: float = 1.0, min_p: fl
     """The same filters for every slot; by default nothing is filtered."""
     numbers = (np.float32(temperature), np.int32(top_k), np.float32(top_p), np.float32(min_p))
     return Filters(*numbers)  # pyright: ignore[reportArgumentType]  # on the host until a program takes them
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SlotSampling:
+    """How tokens are drawn where every slot has filters of its own."""
+
+    root: jax.Array  # typed key
+    chosen: Filters  # each field [S]
+
+    def filters(self) -> Filters:
+        return self.chosen
 
 
 def top_by_weight(scores_SV: jax.Array, weights_SV: jax.Array, limit_S: jax.Array) -> jax.Array:

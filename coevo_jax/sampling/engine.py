@@ -16,7 +16,7 @@ from coevo_jax.models.kv_cache import KVCache, join_adapters
 from coevo_jax.models.transformer import Params, Transformer
 from coevo_jax.sampling.action_line import never_stop
 from coevo_jax.sampling.decode import Decoded, Prefill, Weights
-from coevo_jax.sampling.draw import Filters, filters
+from coevo_jax.sampling.draw import Filters, SlotSampling, filters
 from coevo_jax.sampling.engine_programs import EnginePrograms, jit_engine
 from coevo_jax.sampling.prefixes import Held, common_length, worth_waiting
 
@@ -56,6 +56,7 @@ class Written:
     tokens: list[int]
     logps: list[float]
     ended: bool  # the last token ends the turn: the end token, or the one that ends the action's line
+    likeliest: Sequence[Sequence[tuple[int, float]]] = ()  # tokens and logps for each token, where asked for
 
 
 @dataclass(kw_only=True)
@@ -105,9 +106,17 @@ class Decoding:
                 tokens=out.tokens[slot, :count].tolist(),
                 logps=out.logps[slot, :count].tolist(),
                 ended=bool(out.ended[slot]),
+                likeliest=_told(out, slot, count),
             )
         engine.counts.token_places += int(out.iterations) * engine.slots
         return written
+
+
+def _told(out: Decoded, slot: int, count: int) -> list[list[tuple[int, float]]]:
+    if out.likeliest is None:
+        return []
+    tokens, logps = out.likeliest.tokens[slot, :count].tolist(), out.likeliest.logps[slot, :count].tolist()
+    return [list(zip(*row, strict=True)) for row in zip(tokens, logps, strict=True)]
 
 
 @dataclass(kw_only=True, eq=False)
@@ -336,9 +345,19 @@ class Engine:
         self.counts.prefix_tokens += length
 
     def decode(
-        self, weights: Weights, requests: Mapping[int, Request], sampling: Sampling, *, quota: int
+        self,
+        weights: Weights,
+        requests: Mapping[int, Request],
+        sampling: Sampling | SlotSampling,
+        *,
+        quota: int,
+        likeliest: int = 0,
     ) -> Decoding:
-        """Start a decode block and return at once; the block ends when `quota` slots have stopped."""
+        """Start a decode block and return at once; the block ends when `quota` slots have stopped.
+
+        Args:
+          likeliest: how many of the likeliest tokens are told of each draw; another number compiles another.
+        """
         block = self.config.decode_block
         budgets = np.zeros(self.slots, np.int32)
         script = np.full((self.slots, block), -1, np.int32)
@@ -360,6 +379,7 @@ class Engine:
             np.int32(self.end_id),
             self._stop,
             np.int32(quota),
+            **({"likeliest": likeliest} if likeliest else {}),
         )
         return Decoding(self, tuple(requests), decoded)
 

@@ -48,7 +48,12 @@ def jit_engine(model: Transformer, slots: int, sharding: Any = None) -> EnginePr
         ),
         grow=jax.jit(grow, static_argnums=1, out_shardings=sharding),
         prefill=jax.jit(partial(prefill, model), donate_argnums=1, out_shardings=(sharding, told)),
-        decode=jax.jit(partial(decode_block, model), donate_argnums=1, out_shardings=(sharding, told)),
+        decode=jax.jit(
+            partial(decode_block, model),
+            donate_argnums=1,
+            static_argnames="likeliest",
+            out_shardings=(sharding, told),
+        ),
         unstack=jax.jit(partial(unstack, config=model.config)),
         take=jax.jit(take_slot, out_shardings=getattr(sharding, "cache", sharding)),
         put=jax.jit(put_slot, donate_argnums=0, out_shardings=sharding),

@@ -53,6 +53,8 @@ REFUSED: dict[str, dict[str, list[str]]] = {
     },
     "conformance": {"unknown option": ["webshop", "sead=1"], "unknown environment": ["webshopp"]},
     "audit": NO_RUN,
+    "serve": NO_RUN,
+    "replay": NO_RUN,
     "scaling": {"nothing": []},
 }
 

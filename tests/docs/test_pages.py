@@ -26,6 +26,7 @@ WRITTEN_BY = {  # pages and the tables that commands write into them
     "docs/preflight.md": ["preflight", "preflight-rates"],
     "docs/results.md": ["learning", "quickstart", "scienceworld"],
     "docs/rollouts.md": ["environments", "generation", "generation-gpu"],
+    "docs/serving.md": ["serving"],
     "docs/study.md": [f"sql-{part}" for part in PARTS],
 }
 

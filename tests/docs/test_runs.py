@@ -24,6 +24,7 @@ UNRUN_PROGRAMS = {
     "benchmarks.": "measures for minutes, some beside peers that are installed for it",
     "launch.compile": "compiles for chips that are not here",
     "launch.scaling": "compiles for hours for chips that are not here",
+    "launch.serve": "answers until a signal ends it; tests/openai_server serves",
     "launch.study": "hours of many runs; tests/study has one of seconds",
     "launch/gpu/": "needs a cluster; tests/launch calls it with --dry-run",
     "launch/tpu/": "needs a cloud; tests/launch calls it with --dry-run",

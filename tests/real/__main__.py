@@ -73,7 +73,15 @@ def search(folder: Path) -> tuple[bool, str]:
     return code == 0, f"Pyserini 1.6.0: {' queries, '.join(equal)} terms" if equal else "no answer"
 
 
-PARTS = {"MySQL": mysql, "WebShop's search": search}
+def replays(folder: Path) -> tuple[bool, str]:
+    """Stored episodes of every environment played again, 200 of each, in threads and in processes."""
+    test = [sys.executable, "-m", "pytest", "-n", "0", "-m", "slow", "tests/envs/test_replayed.py"]
+    code, said = run(test, COEVO_REPLAYED="200")
+    counted = re.findall(r"\d+ (?:passed|failed|skipped)[^\n]*", said)
+    return code == 0, f"200 episodes each: {counted[-1] if counted else 'no summary'}"
+
+
+PARTS = {"MySQL": mysql, "WebShop's search": search, "Replays": replays}
 
 
 def play(part: str) -> Outcome:
