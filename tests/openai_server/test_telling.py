@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from coevo_jax.data.chat.format import chat_format
-from coevo_jax.data.chat.pieces import WINDOW, token_texts
+from coevo_jax.data.chat.pieces import token_texts
 from coevo_jax.openai_server.batcher import Job, Part
 from coevo_jax.openai_server.conversation import Memory, conversation_ids
 from coevo_jax.openai_server.fields import Message, SampledFields, read_fields
+from coevo_jax.openai_server.pieces import WINDOW
 from coevo_jax.openai_server.refusal import Refusal
 from coevo_jax.openai_server.telling import Telling
 from coevo_jax.openai_server.wanted import Limits, wanted_texts
@@ -57,7 +58,7 @@ def test_the_pieces_of_a_response_are_its_text(chat, words):
     ids = chat.response_ids(words)
     rng = np.random.default_rng(0)
     whole = chat.decode_response(ids)
-    assert "".join(token_texts(ids, chat)) == whole
+    assert "".join(token_texts(ids, chat.decode_response)) == whole
     for _ in range(5):
         told, telling = told_of(chat, ids, cuts_of(rng, len(ids)))
         assert "".join(one.text for one in told) == whole
