@@ -93,7 +93,8 @@ def test_processes_that_are_at_different_places_are_told_so():
 
 def numbered(index, count, monkeypatch, store=None):
     """A member of a run whose devices are not asked."""
-    monkeypatch.setattr(Processes, "_watch", lambda self: None)
+    for watch in ("_watch", "_watch_first"):
+        monkeypatch.setattr(Processes, watch, lambda self: None)
     monkeypatch.setattr("jax.process_index", lambda: index)
     monkeypatch.setattr("jax.process_count", lambda: count)
     monkeypatch.setattr(processes_module.distributed.global_state, "client", store or MemoryStore())
