@@ -1,8 +1,8 @@
 """The processes of a run that has several: who they are, and how they find each other.
 
-One process per host. A launcher names them with COEVO_COORDINATOR, COEVO_PROCESSES and COEVO_PROCESS_ID (inside
-a SLURM step the first is enough), or leaves it to JAX: inside a SLURM step, on GKE's TPU slices, and wherever
-COEVO_CLUSTER names one of JAX's detectors.
+One process per host. A launcher names them with COEVO_COORDINATOR, COEVO_PROCESSES and COEVO_PROCESS_ID, of
+which the first is enough inside a SLURM step, or leaves it to JAX: inside a SLURM step, on GKE's TPU slices,
+and wherever COEVO_CLUSTER names one of JAX's detectors.
 """
 
 import os

@@ -286,9 +286,10 @@ def _refuses_connections(address: str | None) -> bool:
 def _linger_at_abort() -> None:
     """Let an abort wait for some seconds, in which the watch says what happened.
 
-    Where process 0 dies JAX aborts the others from a thread of its own within milliseconds, in words that name
-    nobody; what it would call instead cannot be written in Python. So SIGABRT is answered by the C library's
-    `sleep`, which a signal may call and which takes the signal's number, 6, for seconds; then the abort goes on.
+    Where process 0 dies JAX aborts the others from a thread of its own within milliseconds, in words that
+    name nobody; what it would call instead cannot be written in Python. So SIGABRT is answered by the C
+    library's `sleep`, which a signal may call and which takes the signal's number, 6, for seconds; then the
+    abort goes on.
     """
     library = ctypes.CDLL(None)
     library.signal.argtypes, library.signal.restype = [ctypes.c_int, ctypes.c_void_p], ctypes.c_void_p

@@ -241,11 +241,8 @@ def test_where_process_0_is_killed_the_others_say_so_and_end(tmp_path):
     assert [process.code for process in ended] == [-9, LOST]
     told = ended[1].error
     assert "process 1 of 2 on" in told and "writes the run and its progress" in told
-    host = socket.gethostname()
-    assert (
-        f"error: process 0 of 2 ({host}) is lost: its machine refuses connections; started again, the run goes on "
-        "from its last commit"
-    ) in told
+    assert f"error: process 0 of 2 ({socket.gethostname()}) is lost: its machine refuses connections" in told
+    assert "; started again, the run goes on from its last commit\n" in told
 
 
 def test_a_budget_of_tokens_ends_the_exploration_at_the_same_block_for_two_processes(tmp_path):

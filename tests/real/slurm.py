@@ -21,7 +21,7 @@ from tests.hosts.runs import QUICK, ROOT
 from tests.real.slurm_cluster import NODES, Cluster, wait_for
 from tests.tiny import CONFIG
 
-LONG = "warm_start.epochs=4000"  # of a warm start that nobody waits for
+LONG = "warm_start.epochs=10000"  # of a warm start that nobody waits for
 TINY = [
     "mesh.data=2",
     "model.num_layers=1",
@@ -176,7 +176,7 @@ def cancel(plays: Plays) -> None:
 
 def time_limit(plays: Plays) -> None:
     """The end of the job's time comes near: committed, queued again, and on from there."""
-    number = plays.submit("limit", LONG, time="5")
+    number = plays.submit("limit", LONG, time="6")
     step = plays.requeued("limit", number)
     assert "the time limit is near; queued again" in plays.log("limit")
     assert plays.log("limit").count("exit code 143") == 2
