@@ -89,6 +89,12 @@ check_name() { # WHAT VALUE: of a job, as clouds and clusters take it
     fi
 }
 
+check_namespace() { # WHAT VALUE: of a cluster, as Kubernetes takes it
+    if [[ ! "$2" =~ ^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$ ]]; then
+        fail "$1: found '$2', expected at most 63 lower-case letters, digits and dashes"
+    fi
+}
+
 check_volume() { # WHAT VALUE: of a volume claim, as Kubernetes takes it
     local part="[a-z0-9]([a-z0-9-]*[a-z0-9])?"
     if [[ ! "$2" =~ ^$part(\.$part)*$ ]] || ((${#2} > 253)); then
