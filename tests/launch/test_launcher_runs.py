@@ -188,7 +188,7 @@ def test_a_failed_request_is_not_repeated(answer, calls, tmp_path):
     assert (tmp_path / "calls").read_text().splitlines() == calls
 
 
-# SLURM as far as a job sees it, as the real one was seen to behave (tests/real/slurm.py): a TERM that srun gets
+# SLURM as far as a job sees it, as the real one behaves (tests/real/slurm.py): a TERM that srun gets
 # kills its task, which hears nothing; `scancel --signal=TERM` reaches the task and not this shell.
 SRUN = r"""
 echo "$COEVO_COORDINATOR $*"

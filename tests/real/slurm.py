@@ -53,9 +53,9 @@ class Plays:
             "XLA_FLAGS": QUICK,
         }
 
-    def submit(self, name: str, *overrides: str, time: str = "1:00:00") -> str:
+    def submit(self, name: str, *overrides: str) -> str:
         """The number of a job of two nodes that plays the tiny run under a name."""
-        command = ["launch/gpu/slurm.sh", "--name", name, "--nodes", "2", "--cpus", "2", "--time", time]
+        command = ["launch/gpu/slurm.sh", "--name", name, "--nodes", "2", "--cpus", "2", "--time", "1:00:00"]
         command += ["configs/tiny.yaml", f"name={name}", *TINY, *overrides]
         print(f"  $ {' '.join(command[: command.index('configs/tiny.yaml') + 2])} ...", flush=True)
         done = subprocess.run(
@@ -175,9 +175,13 @@ def cancel(plays: Plays) -> None:
 
 
 def time_limit(plays: Plays) -> None:
-    """The end of the job's time comes near: committed, queued again, and on from there."""
-    number = plays.submit("limit", LONG, time="6")
+    """Three minutes remain of the job's time: committed, queued again, and on from there."""
+    number = plays.submit("limit", LONG)
+    plays.wait_in_warm_start("limit", number)
+    hours, minutes, _ = map(int, plays.cluster.job(number)["RunTime"].split(":"))
+    plays.cluster.do("scontrol", "update", f"jobid={number}", f"timelimit={hours * 60 + minutes + 4}")
     step = plays.requeued("limit", number)
+    plays.cluster.do("scontrol", "update", f"jobid={number}", "timelimit=60")
     assert "the time limit is near; queued again" in plays.log("limit")
     assert plays.log("limit").count("exit code 143") == 2
     wait_for("further steps", lambda: plays.steps("limit") > step + 5 or plays.state(number) in OVER)
