@@ -55,6 +55,7 @@ check_given type image
 check_number --restarts "${options[restarts]}" 0
 check_train
 read_slice "${options[type]}"
+[[ ! "${options[type]}" =~ ^v5litepod-[14]$ ]] || fail "--type: XPK knows no ${options[type]}; use launch/tpu/gke.sh"
 start=(launch/host.sh --requirements requirements-tpu.txt)
 create=(xpk workload create "--workload=${options[name]}" "${place[@]}" "--tpu-type=${options[type]}" --num-slices=1
     "--docker-image=${options[image]}" "--max-restarts=${options[restarts]}"

@@ -151,6 +151,23 @@ def test_the_documented_commands_are_taken(line):
         load_config(ROOT / words[config], words[config + 1 :])
 
 
+def dry_runs() -> list[tuple[str, list[str]]]:
+    """The table of dry runs in docs/clusters.md: each command, and what is said that it prints."""
+    rows = re.findall(r"^\| (`launch/[^|]*`) \| (`.*`) \|$", (ROOT / "docs/clusters.md").read_text(), re.M)
+    return [(command.strip("`"), re.findall(r"`([^`]*)`", printed)) for command, printed in rows]
+
+
+def test_the_table_of_dry_runs_is_what_they_print():
+    table = dry_runs()
+    assert [command.split()[0] for command, _ in table] == [words[0] for words in STARTS.values()]
+    for command, expected in table:
+        words = command.split()
+        done = call(*words[:-1], "--dry-run", words[-1])
+        assert done.returncode == 0, done.stderr
+        for text in expected:
+            assert text in done.stdout, command
+
+
 def test_the_documented_commands_were_found():
     assert len(documented()) >= 10
 
@@ -387,6 +404,18 @@ BAD = {
     "Ironwood without GKE": (
         [*VM, "--type", "tpu7x-8", *TRAIN],
         "--type: tpu7x has no queued resources; use launch/tpu/gke.sh",
+    ),
+    "a slice that XPK does not know": (
+        [
+            "launch/tpu/xpk.sh",
+            "create",
+            "--name=a1",
+            "--cluster=c",
+            "--type=v5litepod-4",
+            "--image=i",
+            *TRAIN,
+        ],
+        "--type: XPK knows no v5litepod-4; use launch/tpu/gke.sh",
     ),
     "too much": (["launch/tpu/xpk.sh", "delete", "--name=a", "--cluster=c", "b"], "unexpected argument 'b'"),
 }

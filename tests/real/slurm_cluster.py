@@ -81,7 +81,9 @@ class Cluster:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._stack.close()
+        with self._stack:  # jobs end with their cluster
+            self.ask("scancel", "--user", getpass.getuser())
+            wait_for("the end of all jobs", lambda: not self.ask("squeue", "--noheader"))
 
     def _start(self) -> None:
         for folder in (self._folder, self._folder / "state"):
