@@ -55,7 +55,7 @@ def run(command: list[str], **environment: str) -> tuple[int, str]:
 
 
 def stream(command: list[str]) -> tuple[int, str]:
-    """Run a command of many minutes from the repository's root, as `run` does, and show what it says at once."""
+    """Run a command of many minutes as `run` does, and show what it says at once."""
     process = subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, bufsize=1
     )
