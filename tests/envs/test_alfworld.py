@@ -30,7 +30,7 @@ CLEAN = [
 
 @pytest.mark.parametrize("version", [(3, 13), (3, 14)])
 def test_a_python_that_cannot_run_the_games_is_refused_with_the_reason(version):
-    words = f"found Python 3.{version[1]}, expected 3.11 or 3.12: TextWorld's runner .* PEP 667"
+    words = f"found Python 3.{version[1]}, expected 3.11 or 3.12: TextWorld's runner .*PEP 667"
     with pytest.raises(ConfigError, match=words):
         games.check_planner(version)
 

@@ -141,7 +141,9 @@ class Sandbox:
             self._connection.setlimit(limit, value)
         self._connection.execute("PRAGMA query_only = ON")
         self._connection.set_authorizer(_authorize)
-        self._connection.set_progress_handler(self._cut, INSTRUCTIONS_PER_CHECK)
+        # Weakly: a connection that holds its sandbox would keep it, and itself, for ever.
+        cut = weakref.WeakMethod(self._cut)
+        self._connection.set_progress_handler(lambda: (ask := cut()) is None or ask(), INSTRUCTIONS_PER_CHECK)
 
     def _cut(self) -> bool:
         self._checks_left -= 1
