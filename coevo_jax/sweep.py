@@ -216,7 +216,8 @@ def _check_folder(cell: Cell) -> None:
         return
     read_manifest(cell.folder)
     found = load_resolved(cell.folder / CONFIG_FILE)
-    difference = first_difference(cell.config.model_dump(), found.model_dump())
+    moved = {"runs_dir": cell.config.runs_dir}  # or mounted elsewhere, it is the same run
+    difference = first_difference(cell.config.model_dump(), found.model_dump() | moved)
     if difference is not None:
         key, ours, theirs = difference
         raise ConfigError(

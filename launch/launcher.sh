@@ -89,6 +89,44 @@ check_name() { # WHAT VALUE: of a job, as clouds and clusters take it
     fi
 }
 
+check_namespace() { # WHAT VALUE: of a cluster, as Kubernetes takes it
+    if [[ ! "$2" =~ ^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$ ]]; then
+        fail "$1: found '$2', expected at most 63 lower-case letters, digits and dashes"
+    fi
+}
+
+check_volume() { # WHAT VALUE: of a volume claim, as Kubernetes takes it
+    local part="[a-z0-9]([a-z0-9-]*[a-z0-9])?"
+    if [[ ! "$2" =~ ^$part(\.$part)*$ ]] || ((${#2} > 253)); then
+        fail "$1: found '$2', expected at most 253 lower-case letters, digits, dashes and dots, a letter or digit" \
+            "at both ends and beside a dot"
+    fi
+}
+
+# A job is asked to end three minutes before its limit, up to one minute early; before that it must come to something.
+# Zero is SLURM's word for no limit.
+check_time() { # WHAT LIMIT: of a SLURM job, as MINUTES, MINUTES:SECONDS, H:MM:SS or DAYS-H[:MM[:SS]]
+    local days=0 given="$2" minutes hours=0 least=5
+    local -a parts
+    if [[ ! "$given" =~ ^([0-9]+(:[0-9]+){0,2}|[0-9]+-[0-9]+(:[0-9]+){0,2})$ ]]; then
+        fail "$1: found '$given', expected SLURM's MINUTES, H:MM:SS or DAYS-H:MM:SS"
+    fi
+    IFS=: read -ra parts <<<"${given#*-}"
+    if [[ "$given" == *-* ]]; then
+        days="${given%%-*}"
+        hours="${parts[0]}"
+        minutes="${parts[1]:-0}"
+    elif ((${#parts[@]} == 3)); then
+        hours="${parts[0]}"
+        minutes="${parts[1]}"
+    else
+        minutes="${parts[0]}"
+    fi
+    minutes=$((10#$days * 1440 + 10#$hours * 60 + 10#$minutes))
+    ((minutes >= least)) || [[ "$given" =~ ^[0:-]+$ ]] || fail "$1: found '$given', expected at least $least minutes: a run is asked to end 3 to 4" \
+        "minutes before"
+}
+
 check_given() { # OPTION...: that have no default
     local name
     for name in "$@"; do

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Create or update the virtual environment: launch/setup.sh [requirements file]
 #
-# The file is one of requirements.txt (default), requirements-gpu.txt, -tpu.txt, -dev.txt. The environment is
+# The file is one of requirements.txt (default), requirements-gpu.txt, -tpu.txt, -dev.txt, -latest.txt. The environment is
 # $COEVO_VENV, else .venv beside this repository's README; $PYTHON picks the interpreter it is made from.
 # Installs only when the requirements changed. Safe to run twice, and from several shells at once.
 set -euo pipefail
@@ -52,7 +52,8 @@ hash="$(cat "$root/requirements.txt" "$root/$requirements" | "$venv/bin/python" 
 if [[ "$(cat "$stamp" 2>/dev/null || true)" != "$hash" ]]; then
     echo "setup: installing $requirements into $venv (takes minutes the first time)" >&2
     rm -f "$stamp"
-    "$venv/bin/python" -m pip install -qq --disable-pip-version-check -r "$root/$requirements" 9>&- ||
+    # What is built from source may call `python`, which Debian itself has not.
+    PATH="$venv/bin:$PATH" "$venv/bin/python" -m pip install -qq --disable-pip-version-check -r "$root/$requirements" 9>&- ||
         fail "pip could not install $requirements; the reason stands above"
     echo "$hash" >"$stamp"
 fi

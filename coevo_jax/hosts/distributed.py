@@ -1,8 +1,8 @@
 """The processes of a run that has several: who they are, and how they find each other.
 
-One process per host. A launcher names them with COEVO_COORDINATOR, COEVO_PROCESSES and COEVO_PROCESS_ID, or
-leaves it to JAX: inside a SLURM step, on GKE's TPU slices, and wherever COEVO_CLUSTER names one of JAX's
-detectors.
+One process per host. A launcher names them with COEVO_COORDINATOR, COEVO_PROCESSES and COEVO_PROCESS_ID, of
+which the first is enough inside a SLURM step, or leaves it to JAX: inside a SLURM step, on GKE's TPU slices,
+and wherever COEVO_CLUSTER names one of JAX's detectors.
 """
 
 import os
@@ -33,16 +33,30 @@ def start_distributed(environment: Mapping[str, str] = os.environ) -> None:
       ConfigError: the variables are incomplete, are no numbers, do not fit each other, or name a cluster that
         JAX does not find.
     """
-    named = {name: environment[name] for name in EXPLICIT if environment.get(name)}
+    named = _named(environment)
     cluster = environment.get("COEVO_CLUSTER") or _detected(environment)
     if named:
         coordinator, processes, process = _explicit(named)
         if processes > 1:
-            _join(coordinator_address=coordinator, num_processes=processes, process_id=process)
+            _join(
+                coordinator_address=coordinator,
+                num_processes=processes,
+                process_id=process,
+                cluster_detection_method="deactivate",  # under SLURM it would leave each process one GPU
+            )
     elif cluster in CLUSTERS:
         _join(cluster_detection_method=cluster)
     elif cluster:
         raise ConfigError(f"COEVO_CLUSTER: unknown cluster '{cluster}'{nearest(cluster, list(CLUSTERS))}")
+
+
+def _named(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables that name the processes; SLURM tells each task which one it is."""
+    named = {name: environment[name] for name in EXPLICIT if environment.get(name)}
+    if list(named) == ["COEVO_COORDINATOR"] and environment.get("SLURM_STEP_NUM_TASKS"):
+        named["COEVO_PROCESSES"] = environment["SLURM_STEP_NUM_TASKS"]
+        named["COEVO_PROCESS_ID"] = environment.get("SLURM_PROCID", "")
+    return named
 
 
 def _detected(environment: Mapping[str, str]) -> str | None:

@@ -5,8 +5,10 @@ All of this goes over the key-value store of JAX's coordination service, which p
 devices; so it works while a device waits in a call that not all processes have made.
 """
 
+import ctypes
 import json
 import os
+import signal
 import socket
 import sys
 import threading
@@ -27,7 +29,10 @@ LOST_AFTER = 60.0  # seconds without one after which a process counts as lost
 FIRST_SIGN = 300.0  # the same for its first one: devices may take minutes to start
 LAST_WORDS = 10.0  # seconds that process 0 stays for the others to read why the run ends
 POLL_MS = 2000  # longest wait inside the store: only between two of them Ctrl-C is heard
+CONNECT = 1.0  # seconds that the machine of process 0 has to refuse a connection
 FAILURE = 1  # exit code of a run that broke off and can be resumed
+LOST = 128 + signal.SIGABRT  # of one that lost a process: what JAX ends with where it finds that out first
+GOES_ON = "started again, the run goes on from its last commit"
 
 
 class ProcessGroup:
@@ -95,8 +100,8 @@ class Processes(ProcessGroup):
 
     Every method is called by all processes in the same order, `fail` excepted. As a context it ends the run
     for all when one raises: the others print which process it was and why, and leave with the same exit
-    code, wherever they are. A process that dies without a word is noticed within LOST_AFTER seconds. Only
-    where process 0 dies, JAX itself ends the others (SIGABRT, "the leader task was preempted/died").
+    code, wherever they are. A process that dies without a word is named within LOST_AFTER seconds, process 0
+    included, and they leave with LOST.
 
     Args:
       explain: exit code of an error, and what it says to the user.
@@ -120,8 +125,13 @@ class Processes(ProcessGroup):
         self.host = socket.gethostname()
         if self._store is not None:
             self._store.key_value_set(f"coevo/host/{self.index}", self.host)
-            self._watcher = threading.Thread(target=self._watch, daemon=True, name="process-watch")
-            self._watcher.start()
+            self._heard = 0  # how often the store has answered the watch
+            self._watchers = [threading.Thread(target=self._watch, daemon=True, name="process-watch")]
+            if not self.leads:
+                first = threading.Thread(target=self._watch_first, daemon=True, name="process-0-watch")
+                self._watchers.append(first)
+            for watcher in self._watchers:
+                watcher.start()
 
     def group(self, size: int) -> ProcessGroup:
         """This process among the `size` neighbours that play in lockstep with it."""
@@ -143,7 +153,8 @@ class Processes(ProcessGroup):
         if error is None:
             self.wait("end")
             self._over.set()
-            self._watcher.join()
+            for watcher in self._watchers:
+                watcher.join()
             return
         if isinstance(error, JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
             self._wait_for_cause()
@@ -180,9 +191,38 @@ class Processes(ProcessGroup):
                     self._find_lost(signs)
                 reports = self._store.key_value_dir_get("coevo/failed/")
             except JaxRuntimeError:
-                continue  # the store is gone, and with it process 0: JAX ends this process
+                continue  # the store is gone, and with it process 0: the other watch says so
+            self._heard += 1
             if reports and not self._over.is_set():
                 self._leave(json.loads(reports[0][1]))
+
+    def _watch_first(self) -> None:
+        """End this process when process 0 is lost: it holds the store, so no report can come of that.
+
+        It is lost where its machine refuses connections, or where the store has not answered for LOST_AFTER.
+        Time in which this process itself was stopped does not count: so were others.
+        """
+        host = self._get("coevo/host/0")
+        _linger_at_abort()
+        heard, silent, looked = 0, 0.0, time.monotonic()
+        while not self._over.wait(BEAT):
+            now = time.monotonic()
+            silent += min(now - looked, BEAT + CONNECT)
+            looked = now
+            if self._heard != heard:
+                heard, silent = self._heard, 0.0
+            elif silent > (LOST_AFTER if heard else FIRST_SIGN):
+                self._leave_without_first(host, f"no sign of life for {silent:.0f} s")
+            elif _refuses_connections(distributed.global_state.coordinator_address):
+                self._leave_without_first(host, "its machine refuses connections")
+
+    def _leave_without_first(self, host: str, why: str) -> None:
+        if self._over.is_set():
+            return
+        sys.stdout.flush()
+        words = f"error: process 0 of {self.count} ({host}) is lost: {why}; {GOES_ON}"
+        print(words, file=sys.stderr, flush=True)
+        os._exit(LOST)
 
     def _find_lost(self, signs: dict[str, tuple[str, int]]) -> None:
         """Report the first process that has given no sign of life for too long.
@@ -197,8 +237,8 @@ class Processes(ProcessGroup):
             if signs[index][1] * BEAT > limit:
                 hosts = dict(self._store.key_value_dir_get("coevo/host/"))
                 host = hosts.get(f"coevo/host/{index}", "unknown host")
-                message = f"it is lost: no sign of life for {limit:g} s"
-                self._report(int(index), host, FAILURE, message)
+                message = f"it is lost: no sign of life for {limit:g} s; {GOES_ON}"
+                self._report(int(index), host, LOST, message)
                 return
 
     def _report(self, index: int, host: str, code: int, message: str) -> None:
@@ -229,3 +269,28 @@ class Processes(ProcessGroup):
                 time.sleep(0.1)
         except JaxRuntimeError:
             return
+
+
+def _refuses_connections(address: str | None) -> bool:
+    """Whether a machine says that nobody listens there; one that says nothing may be slow."""
+    host, _, port = (address or "").rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT).close()
+    except ConnectionRefusedError:
+        return True
+    except (OSError, ValueError):
+        pass
+    return False
+
+
+def _linger_at_abort() -> None:
+    """Let an abort wait for some seconds, in which the watch says what happened.
+
+    Where process 0 dies JAX aborts the others from a thread of its own within milliseconds, in words that
+    name nobody; what it would call instead cannot be written in Python. So SIGABRT is answered by the C
+    library's `sleep`, which a signal may call and which takes the signal's number, 6, for seconds; then the
+    abort goes on.
+    """
+    library = ctypes.CDLL(None)
+    library.signal.argtypes, library.signal.restype = [ctypes.c_int, ctypes.c_void_p], ctypes.c_void_p
+    library.signal(signal.SIGABRT, ctypes.cast(library.sleep, ctypes.c_void_p))

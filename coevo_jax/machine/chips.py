@@ -17,7 +17,10 @@ GIB = 2**30
 
 @dataclass(frozen=True, kw_only=True)
 class Chip:
-    """What a maker publishes of a chip; a TPU's memory is what its compiler lets a program use."""
+    """What a maker publishes of a chip; a TPU's memory is what its compiler lets a program use.
+
+    Of a chip that JAX shows as several devices, these are a device's figures.
+    """
 
     name: str
     memory: int  # bytes
@@ -25,11 +28,20 @@ class Chip:
     bandwidth: float  # of its memory, bytes per second
     link: float  # to other chips of the slice or host, bytes per second in one direction, all links together
     source: str
+    devices: int = 1  # of JAX, on a chip
 
 
 _TPU = "https://cloud.google.com/tpu/docs"
 _NVIDIA = "https://www.nvidia.com/en-us/data-center"
 CHIPS = {
+    "TPU v4": Chip(
+        name="v4",
+        memory=int(30.75 * GIB),
+        flops=275e12,
+        bandwidth=1200e9,
+        link=300e9,
+        source=f"{_TPU}/v4",
+    ),
     "TPU v5 lite": Chip(
         name="v5e",
         memory=int(15.75 * GIB),
@@ -53,6 +65,15 @@ CHIPS = {
         bandwidth=1638e9,
         link=400e9,
         source=f"{_TPU}/v6e",
+    ),
+    "TPU7x": Chip(
+        name="tpu7x",
+        memory=int(94.75 * GIB),
+        flops=2307e12 / 2,
+        bandwidth=7380e9 / 2,
+        link=600e9 / 2,
+        source=f"{_TPU}/tpu7x",
+        devices=2,
     ),
     "NVIDIA H100 80GB HBM3": Chip(
         name="h100",
@@ -82,7 +103,8 @@ CHIPS = {
 BY_NAME = {chip.name: chip for chip in CHIPS.values()}
 _FLAT = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
 _CUBES = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8", "8x8x16", "8x16x16")
-TPU_SHAPES = {"v5e": _FLAT, "v6e": _FLAT, "v5p": _CUBES}  # slices that the maker lists
+# Slices that the maker lists
+TPU_SHAPES = {"v5e": _FLAT, "v6e": _FLAT, "v4": _CUBES, "v5p": _CUBES, "tpu7x": _CUBES}
 GPU_COUNTS = ("1", "2", "4", "8")  # of one host
 
 
@@ -107,13 +129,21 @@ class Machine:
         if count <= len(self.host):
             return self.host
         name = self.name.partition(":")[0]
-        topology = f"{name}:{shape_of(name, count)}"
-        return topologies.get_topology_desc(topology, platform="tpu").devices
+        return _described(name, shape_of(name, count)).devices
 
 
 def shape_of(chip: str, count: int) -> str:
-    """The shape of a slice with so many chips, "4x4" of 16: any power of two that its maker sells."""
-    return next(shape for shape in TPU_SHAPES[chip] if math.prod(map(int, shape.split("x"))) == count)
+    """The shape of a slice with so many devices, "4x4" of 16: any power of two that its maker sells."""
+    chips = count // BY_NAME[chip].devices
+    return next(shape for shape in TPU_SHAPES[chip] if math.prod(map(int, shape.split("x"))) == chips)
+
+
+def _described(name: str, shape: str) -> Any:
+    """JAX's description of a slice; it has to be told that both TensorCores of a v4 are one device."""
+    told: dict[str, Any] = {"chips_per_host_bounds": (1, 1, 1)} if shape == "1x1" else {}
+    if name == "v4":
+        told["chip_config_name"] = "megacore"
+    return topologies.get_topology_desc(f"{name}:{shape}", platform="tpu", **told)
 
 
 def find_machine(topology: str | None) -> Machine:
@@ -146,9 +176,8 @@ def _tpu_slice(topology: str, name: str, shape: str) -> Machine:
     for key, told in (("TPU_ACCELERATOR_TYPE", "v5litepod-4"), ("TPU_WORKER_HOSTNAMES", "localhost")):
         os.environ.setdefault(key, told)  # any will do: it complains where it cannot find out
     jax.config.update("jax_platforms", "cpu")
-    alone = {"chips_per_host_bounds": (1, 1, 1)} if shape == "1x1" else {}
     try:
-        described = topologies.get_topology_desc(topology, platform="tpu", **alone)
+        described = _described(name, shape)
     except (RuntimeError, ImportError, NotImplementedError) as error:
         raise ConfigError(
             f"--topology {topology}: the TPU compiler cannot be used ({str(error).splitlines()[0]}); "
@@ -158,8 +187,7 @@ def _tpu_slice(topology: str, name: str, shape: str) -> Machine:
     devices = described.devices
     host = [device for device in devices if device.process_index == 0]
     if len(host) < len(devices):
-        single = {4: {"v5p": "2x2x1"}.get(name, "2x2"), 8: "2x4"}[len(host)]
-        host = topologies.get_topology_desc(f"{name}:{single}", platform="tpu").devices
+        host = _described(name, shape_of(name, len(host))).devices
     return Machine(name=topology, devices=devices, host=host, memory=chip.memory, chip=chip, platform="tpu")
 
 

@@ -1,8 +1,9 @@
 """The folder of a run: made whole or not at all, found again, described and compared with a config."""
 
+import errno
 import hashlib
 import json
-import os
+import secrets
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -37,19 +38,28 @@ def run_folder(config: Config) -> Path:
 
 
 def create_folder(config: Config) -> Manifest:
-    """Make the folder of a new run, as `create_run` does, without opening it."""
+    """Make the folder of a new run, as `create_run` does, without opening it.
+
+    Raises:
+      ConfigError: the folder exists, or another process made it at the same time.
+    """
     folder = run_folder(config)
     if folder.exists() and any(folder.iterdir()):
         raise ConfigError(_existing(folder, config))
     manifest = Manifest(config_sha256=config_digest(config))
     if config.checkpoint.folder is not None:
         manifest = replace(manifest, checkpoints=_checkpoints_elsewhere(config, config.checkpoint.folder))
-    unborn = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    # Named by chance: on a shared file system another host may have a process of the same number.
+    unborn = folder.with_name(f".{folder.name}.{secrets.token_hex(8)}.tmp")
     try:
         write_whole(unborn / CONFIG_FILE, to_yaml(config))
         write_whole(unborn / "environment.json", json.dumps(describe_environment(), indent=1) + "\n")
         write_manifest(unborn, manifest)
         unborn.rename(folder)  # an empty folder is replaced, another run's that came first is not
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+            raise
+        raise ConfigError(f"{folder}: another process has just begun this run") from None
     finally:
         shutil.rmtree(unborn, ignore_errors=True)
     return manifest
@@ -103,8 +113,10 @@ def _begun_before(folder: Path) -> str:
 
 
 def is_run_of(folder: Path, config: Config) -> bool:
-    """Whether the folder holds a run of this very config."""
-    return (folder / MANIFEST).is_file() and load_resolved(folder / CONFIG_FILE) == config
+    """Whether the folder holds a run of this very config; it may have been moved, or mounted elsewhere."""
+    if not (folder / MANIFEST).is_file():
+        return False
+    return load_resolved(folder / CONFIG_FILE).model_copy(update={"runs_dir": config.runs_dir}) == config
 
 
 def _existing(folder: Path, config: Config) -> str:
@@ -113,7 +125,7 @@ def _existing(folder: Path, config: Config) -> str:
     if read_manifest(folder).format < FORMAT:
         return f"{folder}: holds a run that cannot go on: {_begun_before(folder)} and another name=NAME"
     found = load_resolved(folder / CONFIG_FILE)
-    difference = first_difference(config.model_dump(), found.model_dump())
+    difference = first_difference(config.model_dump(), found.model_dump() | {"runs_dir": config.runs_dir})
     if difference is None:
         resume = as_called("python -m launch.train --resume")
         return f"{folder}: this run exists; continue it with: {resume} {folder}"

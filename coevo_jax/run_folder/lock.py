@@ -49,6 +49,7 @@ def _locked(folder: Path) -> TextIO:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
+        lock.close()
         raise ConfigError(f"{folder}: another process is working on this run") from None
     return lock
 

@@ -18,7 +18,7 @@ queued again, and goes on with its run.
   --gpus N               on every node (default 1)
   --cpus N               on every node (default 8): environments run on them
   --memory SIZE          of every node, such as 64G (default: the partition's)
-  --time LIMIT           such as 8:00:00 or 1-00:00:00 (default: the partition's)
+  --time LIMIT           such as 8:00:00 or 1-00:00:00, 5 minutes at least (default: the partition's)
   --partition PARTITION
   --account ACCOUNT
   --restarts N           starts after a crash, inside the job (default 0)
@@ -34,9 +34,7 @@ check_given name
 check_name --name "${options[name]}"
 for number in nodes gpus cpus; do check_number "--$number" "${options[$number]}" 1; done
 check_number --restarts "${options[restarts]}" 0
-if [[ -n "${options[time]}" && ! "${options[time]}" =~ ^([0-9]+-)?[0-9]+(:[0-9]+){0,2}$ ]]; then
-    fail "--time: found '${options[time]}', expected SLURM's MINUTES, H:MM:SS or DAYS-H:MM:SS"
-fi
+[[ -z "${options[time]}" ]] || check_time --time "${options[time]}"
 check_train
 
 submit=(sbatch "--job-name=${options[name]}" "--chdir=$root" "--nodes=${options[nodes]}" --ntasks-per-node=1

@@ -18,12 +18,12 @@ launch/Dockerfile with requirements-tpu.txt; the volume of the claim keeps runs/
 restarted slice goes on with its run.
 
   --name NAME            of the JobSet
-  --type TYPE            such as v5litepod-8, v6e-8 or v5p-8
+  --type TYPE            such as v5litepod-8, v6e-8, v5p-8 or tpu7x-8
   --image IMAGE          with a tag or digest
   --claim CLAIM          PersistentVolumeClaim of that namespace; read and written by all hosts of the slice
   --namespace NAMESPACE  default: default
   --spot                 on spot nodes
-  --restarts N           of the whole slice, preemptions included (default 20)
+  --restarts N           of the whole slice, after a crash (default 20); after a preemption as often as needed
   --env KEY=VALUE        set in the environment of launch.train; may be given several times
   --dry-run              print what would be done, and do nothing
 EOF
@@ -60,9 +60,9 @@ manifest() {
     # The pods of a slice of several hosts must not spread over two node pools of the same topology.
     ((hosts == 1)) || annotations='{"alpha.jobset.sigs.k8s.io/exclusive-topology": "cloud.google.com/gke-nodepool"}'
     local -A values=(
-        [ANNOTATIONS]="$annotations" [NAME]="${options[name]}" [NAMESPACE]="${options[namespace]}" [RESTARTS]="${options[restarts]}"
+        [ANNOTATIONS]="$annotations" [NAME]="${options[name]}" [NAMESPACE]="$(json_string "${options[namespace]}")" [RESTARTS]="${options[restarts]}"
         [HOSTS]="$hosts" [CHIPS_PER_HOST]="$chips_per_host" [IMAGE]="$(json_string "${options[image]}")"
-        [CLAIM]="${options[claim]}" [NODE_SELECTOR]="$selector}" [COMMAND]="$(json_list "${command[@]}")"
+        [CLAIM]="$(json_string "${options[claim]}")" [NODE_SELECTOR]="$selector}" [COMMAND]="$(json_list "${command[@]}")"
         [ENVIRONMENT]="$(json_environment COEVO_CACHE=/coevo_jax/.cache "${environment[@]}")"
     )
     text="$(grep -v '^#' "$root/launch/tpu/jobset.yaml")"
@@ -86,13 +86,13 @@ shift
 parse_arguments "$@"
 check_given name
 check_name --name "${options[name]}"
-check_name --namespace "${options[namespace]}"
+check_namespace --namespace "${options[namespace]}"
 select=("--namespace=${options[namespace]}" "--selector=jobset.sigs.k8s.io/jobset-name=${options[name]}")
 
 case "$action" in
     apply | manifest)
         check_given type image claim
-        check_name --claim "${options[claim]}"
+        check_volume --claim "${options[claim]}"
         check_number --restarts "${options[restarts]}" 0
         check_train
         read_slice "${options[type]}"

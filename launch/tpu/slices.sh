@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# TPU slices by the name Cloud TPU gives them. Sourced after launcher.sh, never run.
-# Sources: cloud.google.com/tpu/docs/v5e, v5p, v6e; cloud.google.com/kubernetes-engine/docs/concepts/plan-tpus
+# TPU slices by the name Cloud TPU gives them; v4, v5p and tpu7x count TensorCores, two a chip. Sourced after launcher.sh, never run.
+# Sources: cloud.google.com/tpu/docs/v4, v5e, v5p, v6e, tpu7x; cloud.google.com/kubernetes-engine/docs/concepts/plan-tpus
 
 # name             hosts chips-per-host GKE-accelerator     topology
 slice_table="
@@ -20,6 +20,13 @@ v6e-32             8     4              tpu-v6e-slice        4x8
 v6e-64             16    4              tpu-v6e-slice        8x8
 v6e-128            32    4              tpu-v6e-slice        8x16
 v6e-256            64    4              tpu-v6e-slice        16x16
+v4-8               1     4              tpu-v4-podslice      2x2x1
+v4-16              2     4              tpu-v4-podslice      2x2x2
+v4-32              4     4              tpu-v4-podslice      2x2x4
+v4-64              8     4              tpu-v4-podslice      2x4x4
+v4-128             16    4              tpu-v4-podslice      4x4x4
+v4-256             32    4              tpu-v4-podslice      4x4x8
+v4-512             64    4              tpu-v4-podslice      4x8x8
 v5p-8              1     4              tpu-v5p-slice        2x2x1
 v5p-16             2     4              tpu-v5p-slice        2x2x2
 v5p-32             4     4              tpu-v5p-slice        2x2x4
@@ -27,6 +34,13 @@ v5p-64             8     4              tpu-v5p-slice        2x4x4
 v5p-128            16    4              tpu-v5p-slice        4x4x4
 v5p-256            32    4              tpu-v5p-slice        4x4x8
 v5p-512            64    4              tpu-v5p-slice        4x8x8
+tpu7x-8            1     4              tpu7x                2x2x1
+tpu7x-16           2     4              tpu7x                2x2x2
+tpu7x-32           4     4              tpu7x                2x2x4
+tpu7x-64           8     4              tpu7x                2x4x4
+tpu7x-128          16    4              tpu7x                4x4x4
+tpu7x-256          32    4              tpu7x                4x4x8
+tpu7x-512          64    4              tpu7x                4x8x8
 "
 
 # Set hosts, chips_per_host, accelerator and topology for --type, and say where a slice needs a shared folder.

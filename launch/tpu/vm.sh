@@ -20,7 +20,7 @@ folder outlived the machine (--disk). It ends with launch.train's exit code and 
   --name NAME          of the queued resource, its node, and the logs
   --zone ZONE          such as us-central1-a
   --project PROJECT    default: gcloud's
-  --type TYPE          such as v5litepod-8, v6e-8 or v5p-8
+  --type TYPE          such as v5litepod-8, v6e-8, v5p-8 or v4-8
   --runtime VERSION    software of the TPU VM; default: the one Google names for the type
   --spot               may be preempted, and costs less
   --reserved           from your reservation
@@ -48,11 +48,13 @@ read_place() {
 read_machine() {
     check_given type
     read_slice "${options[type]}"
+    [[ "${options[type]}" != tpu7x-* ]] || fail "--type: tpu7x has no queued resources; use launch/tpu/gke.sh or xpk.sh"
     if [[ -z "${options[runtime]}" ]]; then
         case "${options[type]}" in
             v5litepod-*) options[runtime]=v2-alpha-tpuv5-lite ;;
             v6e-*) options[runtime]=v2-alpha-tpuv6e ;;
             v5p-*) options[runtime]=v2-alpha-tpuv5 ;;
+            v4-*) options[runtime]=tpu-ubuntu2204-base ;;
         esac
     fi
     ! { ${options[spot]} && ${options[reserved]}; } || fail "give either --spot or --reserved"

@@ -18,7 +18,7 @@ launch/Dockerfile with requirements-tpu.txt. XPK restarts a workload that was pr
 
   --name NAME        of the workload
   --cluster CLUSTER  as XPK knows it
-  --type TYPE        such as v5litepod-8, v6e-8 or v5p-8
+  --type TYPE        such as v5litepod-8, v6e-8, v5p-8 or tpu7x-8
   --image IMAGE      with a tag or digest
   --storage STORAGE  one that `xpk storage attach` mounts at /coevo_jax/runs; the logs and the cache go there, too
   --project PROJECT  default: gcloud's
@@ -55,6 +55,7 @@ check_given type image
 check_number --restarts "${options[restarts]}" 0
 check_train
 read_slice "${options[type]}"
+[[ ! "${options[type]}" =~ ^v5litepod-[14]$ ]] || fail "--type: XPK knows no ${options[type]}; use launch/tpu/gke.sh"
 start=(launch/host.sh --requirements requirements-tpu.txt)
 create=(xpk workload create "--workload=${options[name]}" "${place[@]}" "--tpu-type=${options[type]}" --num-slices=1
     "--docker-image=${options[image]}" "--max-restarts=${options[restarts]}"

@@ -17,6 +17,7 @@ from coevo_jax.commands.cli import run_command
 from coevo_jax.commands.train import main, parse
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.hosts.processes import Processes
+from coevo_jax.run_folder import folder as folder_module
 from coevo_jax.run_folder.manifest import read_manifest
 from tests.measured import curve, results
 from tests.tiny import write_config
@@ -88,6 +89,39 @@ def test_auto_resume_starts_a_run_and_goes_on_with_it(letters, tmp_path):
         open_or_create(parse([*arguments, "seed=1"]), Processes())
     with pytest.raises(ConfigError, match="this run exists; continue it with"):
         open_or_create(parse(arguments[1:]), Processes())
+
+
+def test_a_run_that_was_moved_is_the_same_run_to_auto_resume(letters, tmp_path):
+    config = str(write_config(tmp_path))
+    open_or_create(parse(["--auto-resume", config, f"runs_dir={tmp_path / 'runs'}"]), Processes()).close()
+    (tmp_path / "runs").rename(tmp_path / "mounted")
+    before = tree(tmp_path / "mounted")
+    there = ["--auto-resume", config, f"runs_dir={tmp_path / 'mounted'}"]
+    run = open_or_create(parse(there), Processes())
+    run.close()
+    assert run.folder == tmp_path / "mounted" / "tiny" and tree(tmp_path / "mounted") == before
+    with pytest.raises(ConfigError, match=r"another config \(seed: found 0, this config has 1\)"):
+        open_or_create(parse([*there, "seed=1"]), Processes())
+
+
+def test_of_two_starts_at_once_one_runs_and_the_other_says_so(letters, tmp_path, monkeypatch):
+    """The other start makes its folder after this one has looked for it, and before it makes its own."""
+    arguments = ["--auto-resume", str(write_config(tmp_path)), f"runs_dir={tmp_path / 'runs'}"]
+    describe, others = folder_module.describe_environment, []
+
+    def be_late():
+        monkeypatch.setattr(folder_module, "describe_environment", describe)
+        others.append(open_or_create(parse(arguments), Processes()))
+        return describe()
+
+    monkeypatch.setattr(folder_module, "describe_environment", be_late)
+    with pytest.raises(ConfigError, match="tiny: another process has just begun this run"):
+        open_or_create(parse(arguments), Processes())
+    with pytest.raises(ConfigError, match="tiny: another process is working on this run"):
+        open_or_create(parse(arguments), Processes())
+    others[0].close()
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["tiny"], "what was half made is gone"
+    open_or_create(parse(arguments), Processes()).close()
 
 
 def test_help_lists_every_option_with_its_doc(capsys):

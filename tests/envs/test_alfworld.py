@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import os
 import signal
+import sys
 
 import pytest
 
@@ -27,8 +28,17 @@ CLEAN = [
 ]
 
 
+@pytest.mark.parametrize("version", [(3, 13), (3, 14)])
+def test_a_python_that_cannot_run_the_games_is_refused_with_the_reason(version):
+    words = f"found Python 3.{version[1]}, expected 3.11 or 3.12: TextWorld's runner .*PEP 667"
+    with pytest.raises(ConfigError, match=words):
+        games.check_planner(version)
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
+    if sys.version_info >= (3, 13):
+        pytest.skip("TextWorld cannot run ALFWorld's games on Python 3.13")
     root = write_download(tmp_path_factory.mktemp("alfworld"))
     trial = root / "train" / f"{FAMILIES[1]}-Mug-1" / "trial_1"
     write_game(trial, FAMILIES[1], walkthrough=["look", *CLEAN])

@@ -1,6 +1,7 @@
 """Every environment keeps the rules, and every rule finds the environment that breaks it."""
 
 import re
+import sys
 import time
 
 import pytest
@@ -47,6 +48,7 @@ def test_textworld_passes_every_check():
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(sys.version_info >= (3, 13), reason="TextWorld cannot run ALFWorld's games there")
 def test_alfworld_passes_every_check(tmp_path):
     """On the user's download where there is one, else on a made-up one."""
     make = make_env("alfworld", {})

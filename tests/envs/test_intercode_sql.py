@@ -49,6 +49,16 @@ def pets():
     sandbox.close()
 
 
+def test_a_sandbox_that_nobody_closes_gives_its_memory_back():
+    """Python 3.13 warns of every connection that is still open when it is collected."""
+    sandbox = Sandbox(PETS, LIMITS)
+    connection = sandbox._connection
+    connection.execute("SELECT 1")
+    del sandbox
+    with pytest.raises(sqlite3.ProgrammingError, match="closed database"):
+        connection.execute("SELECT 1")
+
+
 def rows(text: str) -> list[tuple]:
     return [(letter,) for letter in text]
 

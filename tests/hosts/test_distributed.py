@@ -39,9 +39,19 @@ def test_named_processes_join_as_named(joined):
             "coordinator_address": "node1:1234",
             "num_processes": 4,
             "process_id": 3,
+            "cluster_detection_method": "deactivate",
             "initialization_timeout": START_TIMEOUT,
         }
     ]
+
+
+def test_a_task_of_slurm_needs_the_coordinator_alone(joined):
+    """JAX's own detector would take gpu-1 for the first of these nodes, and give each process one GPU."""
+    step = {"SLURM_STEP_NODELIST": "gpu-[1-2]-[03-04]", "SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "2"}
+    start_distributed(SLURM | step | {"COEVO_COORDINATOR": "gpu-1-03:61447"})
+    found = {key: joined[0][key] for key in ("coordinator_address", "num_processes", "process_id")}
+    assert found == {"coordinator_address": "gpu-1-03:61447", "num_processes": 4, "process_id": 2}
+    assert joined[0]["cluster_detection_method"] == "deactivate"
 
 
 @pytest.mark.parametrize(

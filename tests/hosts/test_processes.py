@@ -1,5 +1,8 @@
 """How processes agree, divide their work and miss each other: a store in memory, a thread for each."""
 
+import socket
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -21,6 +24,7 @@ from coevo_jax.rollout.lockstep import LockstepPool
 from coevo_jax.rollout.stats import RolloutStats, joined
 from coevo_jax.run_folder import lock as lock_module
 from tests.data.packed import trajectory
+from tests.hosts.runs import ROOT
 
 
 class MemoryStore:
@@ -93,7 +97,8 @@ def test_processes_that_are_at_different_places_are_told_so():
 
 def numbered(index, count, monkeypatch, store=None):
     """A member of a run whose devices are not asked."""
-    monkeypatch.setattr(Processes, "_watch", lambda self: None)
+    for watch in ("_watch", "_watch_first"):
+        monkeypatch.setattr(Processes, watch, lambda self: None)
     monkeypatch.setattr("jax.process_index", lambda: index)
     monkeypatch.setattr("jax.process_count", lambda: count)
     monkeypatch.setattr(processes_module.distributed.global_state, "client", store or MemoryStore())
@@ -193,6 +198,73 @@ def test_a_process_without_a_sign_of_life_is_reported_once_its_time_is_over(monk
         assert ("coevo/failed/first" in store.values) == (beat >= 5), beat
     words = store.values["coevo/failed/first"]
     assert "process 2 of 3 (host-2) ended this run: it is lost: no sign of life for 6 s" in words
+
+
+WATCH_FIRST = Processes._watch_first  # which `numbered` takes away
+
+
+class Left(BaseException):
+    """Stands for a process that has left."""
+
+
+def watch_first(monkeypatch, capsys, refuses) -> str:
+    """What the second of two processes says before it leaves for want of process 0, which is silent."""
+    store = MemoryStore()
+    store.key_value_set("coevo/host/0", "host-0")
+    second = numbered(1, 2, monkeypatch, store)
+    monkeypatch.setattr(processes_module, "BEAT", 0.01)
+    monkeypatch.setattr(processes_module, "LOST_AFTER", 0.05)
+    monkeypatch.setattr(processes_module, "_linger_at_abort", lambda: None)
+    monkeypatch.setattr(processes_module, "_refuses_connections", refuses)
+    codes = []
+
+    def leave(code):
+        codes.append(code)
+        raise Left
+
+    monkeypatch.setattr(processes_module.os, "_exit", leave)
+    second._heard = 1  # it was there once
+    with pytest.raises(Left):
+        WATCH_FIRST(second)
+    assert codes == [134]
+    return capsys.readouterr().err
+
+
+def test_the_others_say_that_process_0_is_lost(monkeypatch, capsys):
+    told = watch_first(monkeypatch, capsys, lambda address: True)
+    words = "its machine refuses connections; started again, the run goes on from its last commit"
+    assert told == f"error: process 0 of 2 (host-0) is lost: {words}\n"
+
+
+def test_a_process_0_that_is_silent_is_lost_too(monkeypatch, capsys):
+    looks = []
+    told = watch_first(monkeypatch, capsys, lambda address: bool(looks.append(address)))
+    assert "process 0 of 2 (host-0) is lost: no sign of life for 0 s; started again" in told
+    assert looks, "it was asked before it was given up"
+
+
+def test_only_a_refusal_says_that_nobody_listens():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        assert not processes_module._refuses_connections(address)
+    assert processes_module._refuses_connections(address)
+    assert not processes_module._refuses_connections(None)
+    assert not processes_module._refuses_connections("no-such-host.invalid:1")
+
+
+ABORT = """
+import ctypes, os, threading, time
+from coevo_jax.hosts.processes import _linger_at_abort
+_linger_at_abort()
+threading.Thread(target=lambda: (time.sleep(0.3), os._exit(7))).start()
+ctypes.CDLL(None).abort()
+"""
+
+
+def test_an_abort_leaves_time_to_say_why():
+    """The thread that aborts waits in the C library; another goes on, as the watch does."""
+    done = subprocess.run([sys.executable, "-c", ABORT], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 7, done.stderr
 
 
 class _Env:

@@ -188,37 +188,85 @@ def test_a_failed_request_is_not_repeated(answer, calls, tmp_path):
     assert (tmp_path / "calls").read_text().splitlines() == calls
 
 
-@pytest.mark.parametrize(
-    "step, near_limit, code, queued",
-    [
-        ("exit 0", False, 0, False),
-        ("exit 2", False, 2, False),
-        ("trap 'exit 143' TERM; touch ready; while :; do sleep 0.05; done", True, 143, True),
-        ("trap 'exit 0' TERM; touch ready; while :; do sleep 0.05; done", True, 0, False),  # it was done
-    ],
-)
-def test_a_slurm_job_is_queued_again_when_its_time_is_up(step, near_limit, code, queued, root, tmp_path):
+# SLURM as far as a job sees it, as the real one behaves (tests/real/slurm.py): a TERM that srun gets
+# kills its task, which hears nothing; `scancel --signal=TERM` reaches the task and not this shell.
+SRUN = r"""
+echo "$COEVO_COORDINATOR $*"
+bash -c 'trap "exit 143" TERM; touch ready; STEP' & echo $! >"HERE/task"
+trap 'kill -KILL $(cat "HERE/task")' TERM
+code=0; wait $(cat "HERE/task") || code=$?; exit "$code"
+"""
+SCONTROL = r"""
+case "$*" in
+    "--oneliner show job 7") echo "JobId=7 JobName=a JobState=STATE Reason=None TimeLimit=LIMIT Power=" ;;
+    "show hostnames rack1-node[3,5-6]-ib") printf 'rack1-node%s-ib\n' 3 5 6 ;;
+    "--oneliner show node rack1-node3-ib") echo "NodeName=rack1-node3-ib NodeAddr=10.0.0.3 Port=1" ;;
+    *) echo "$*" >>"HERE/queued" ;;
+esac
+"""
+JOB = {"SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "3", "SLURM_JOB_NODELIST": "rack1-node[3,5-6]-ib"}
+RUNS = "while :; do sleep 0.05; done"
+
+
+def run_job(root: Path, tmp_path: Path, step: str, *, state: str, limit: str = "1:00:00", act=None):
+    """A job of three nodes whose task does something: its exit code, what it said, and what it requeued."""
     shutil.copytree(LAUNCH / "gpu", root / "launch/gpu")
-    program(tmp_path / "bin", "srun", f'echo "$JAX_LOCAL_DEVICE_IDS $*"\n{step}\n')
-    program(tmp_path / "bin", "scontrol", f'echo "$*" >"{tmp_path}/queued"\n')
-    job = {"SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "2", "SLURM_GPUS_ON_NODE": "4"}
+    here = str(tmp_path)
+    program(tmp_path / "bin", "srun", SRUN.replace("STEP", step).replace("HERE", here))
+    program(
+        tmp_path / "bin", "scancel", f'[[ "$*" == "--signal=TERM 7" ]] && kill -TERM $(cat "{here}/task")\n'
+    )
+    scontrol = SCONTROL.replace("STATE", state).replace("LIMIT", limit).replace("HERE", here)
+    program(tmp_path / "bin", "scontrol", scontrol)
     process = subprocess.Popen(
         ["bash", "launch/gpu/job.sbatch", "--logs", "logs/a", CONFIG],
         cwd=root,
-        env={"PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin", **job},
+        env={"PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin", **JOB},
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
         text=True,
     )
-    if near_limit:
+    if act is not None:
         wait_for(root / "ready")
-        process.send_signal(signal.SIGUSR1)
-    printed = process.communicate(timeout=30)[0]
-    assert process.returncode == code
+        act(process)
+    printed, error = process.communicate(timeout=30)
+    queued = (tmp_path / "queued").read_text().splitlines() if (tmp_path / "queued").exists() else []
+    return process.returncode, printed, error, queued
+
+
+def near_limit(process: subprocess.Popen) -> None:
+    process.send_signal(signal.SIGUSR1)  # as --signal=B:USR1@180 has it, to this shell alone
+
+
+@pytest.mark.parametrize(
+    "step, act, state, code, queued",
+    [
+        ("exit 0", None, "RUNNING", 0, False),
+        ("exit 2", None, "RUNNING", 2, False),
+        ("exit 1", None, "RUNNING", 1, False),  # a crash is not tried again for ever
+        (RUNS, near_limit, "RUNNING", 143, True),
+        (f'trap "exit 0" TERM; {RUNS}', near_limit, "RUNNING", 0, False),  # it was done
+        (f'trap "exit 2" TERM; {RUNS}', near_limit, "RUNNING", 2, False),
+        ("exit 143", None, "RUNNING", 143, True),  # preempted with a grace time
+        ("exit 143", None, "COMPLETING", 143, False),  # cancelled, or queued again by scontrol
+        ("exit 143", None, "CANCELLED", 143, False),
+    ],
+)
+def test_a_slurm_job_is_queued_again_when_its_run_was_asked_to_end(
+    step, act, state, code, queued, root, tmp_path
+):
+    found, printed, error, requeued = run_job(root, tmp_path, step, state=state, act=act)
+    assert found == code
     host_words = f"launch/host.sh --requirements requirements-gpu.txt --logs logs/a {CONFIG}"
-    assert printed == f"0,1,2,3 --kill-on-bad-exit=1 {host_words}\n"
-    assert (tmp_path / "queued").exists() == queued
-    assert not queued or (tmp_path / "queued").read_text() == "requeue 7\n"
+    assert printed == f"10.0.0.3:61447 --kill-on-bad-exit=1 {host_words}\n"
+    assert requeued == (["requeue 7"] if queued else []) and ("queued again" in error) == queued
+
+
+def test_a_job_whose_time_is_over_at_once_is_refused(root, tmp_path):
+    """It would be asked to end before it began, be queued again, and so on for ever."""
+    found, printed, error, requeued = run_job(root, tmp_path, "exit 0", state="RUNNING", limit="00:03:00")
+    assert (found, printed, requeued) == (2, "", [])
+    assert "error: the job's time limit: found '00:03:00', expected at least 5 minutes" in error
 
 
 def test_a_machine_without_gpus_is_refused(tmp_path):

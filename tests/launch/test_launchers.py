@@ -151,6 +151,23 @@ def test_the_documented_commands_are_taken(line):
         load_config(ROOT / words[config], words[config + 1 :])
 
 
+def dry_runs() -> list[tuple[str, list[str]]]:
+    """The table of dry runs in docs/clusters.md: each command, and what is said that it prints."""
+    rows = re.findall(r"^\| (`launch/[^|]*`) \| (`.*`) \|$", (ROOT / "docs/clusters.md").read_text(), re.M)
+    return [(command.strip("`"), re.findall(r"`([^`]*)`", printed)) for command, printed in rows]
+
+
+def test_the_table_of_dry_runs_is_what_they_print():
+    table = dry_runs()
+    assert [command.split()[0] for command, _ in table] == [words[0] for words in STARTS.values()]
+    for command, expected in table:
+        words = command.split()
+        done = call(*words[:-1], "--dry-run", words[-1])
+        assert done.returncode == 0, done.stderr
+        for text in expected:
+            assert text in done.stdout, command
+
+
 def test_the_documented_commands_were_found():
     assert len(documented()) >= 10
 
@@ -174,20 +191,27 @@ def test_slurm_asks_for_one_process_per_node():
     assert {"--requeue", "--signal=B:USR1@180", "--open-mode=append"} < set(directives)
 
 
+LABELS = {
+    "v4": "tpu-v4-podslice",
+    "v5litepod": "tpu-v5-lite-podslice",
+    "v5p": "tpu-v5p-slice",
+    "v6e": "tpu-v6e-slice",
+    "tpu7x": "tpu7x",
+}
+
+
 def test_slices_have_as_many_chips_as_their_topology():
     rows = re.findall(
-        r"^(v\S+) +(\d+) +(\d+) +(\S+) +([\dx]+)$", (LAUNCH / "tpu/slices.sh").read_text(), re.M
+        r"^((?:v|tpu)\d\S+) +(\d+) +(\d+) +(\S+) +([\dx]+)$", (LAUNCH / "tpu/slices.sh").read_text(), re.M
     )
-    assert len(rows) == 23
+    assert len(rows) == 37
     for name, hosts, chips, accelerator, topology in rows:
         sides = [int(side) for side in topology.split("x")]
         product = sides[0] * sides[1] * (sides[2] if len(sides) == 3 else 1)
         family, _, size = name.rpartition("-")
-        cores = 2 if family == "v5p" else 1  # v5p counts TensorCores, two a chip
+        cores = 2 if family in ("v4", "v5p", "tpu7x") else 1  # these count TensorCores, two a chip
         assert int(hosts) * int(chips) == product == int(size) / cores
-        assert accelerator == {"v5p": "tpu-v5p-slice", "v6e": "tpu-v6e-slice"}.get(
-            family, "tpu-v5-lite-podslice"
-        )
+        assert accelerator == LABELS[family]
 
 
 class Strict(BaseModel):
@@ -198,6 +222,7 @@ class FailureRule(Strict):
     name: str = Field(pattern=r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$")
     action: Literal["FailJobSet", "RestartJobSet", "RestartJobSetAndIgnoreMaxRestarts"]
     onJobFailureReasons: list[Literal["PodFailurePolicy", "BackoffLimitExceeded", "DeadlineExceeded"]]
+    onJobFailureMessagePatterns: list[str] = []
 
 
 class FailurePolicy(Strict):
@@ -241,7 +266,6 @@ def test_the_manifest_is_a_jobset():
     assert checked.spec.failurePolicy.maxRestarts == 7
     job = checked.spec.replicatedJobs[0].template.spec
     assert job["parallelism"] == job["completions"] == 8 and job["backoffLimit"] == 0
-    assert job["podFailurePolicy"]["rules"][0]["onExitCodes"]["values"] == [2]
     assert job["template"]["spec"]["nodeSelector"] == {
         "cloud.google.com/gke-tpu-accelerator": "tpu-v5p-slice",
         "cloud.google.com/gke-tpu-topology": "2x4x4",
@@ -251,6 +275,42 @@ def test_the_manifest_is_a_jobset():
     exclusive = {"alpha.jobset.sigs.k8s.io/exclusive-topology": "cloud.google.com/gke-nodepool"}
     assert found["metadata"]["annotations"] == exclusive
     assert manifest()["metadata"]["annotations"] == {}, "a host of its own leaves its node pool to others"
+
+
+UNCOUNTED = "RestartJobSetAndIgnoreMaxRestarts"
+# What Kubernetes' Job controller says of a pod that matched a rule of the job's failure policy.
+ENDED = {
+    "refused": ("failed with exit code 2 matching FailJob rule at index 0", "FailJobSet"),
+    "preempted": ("has condition DisruptionTarget matching FailJob rule at index 1", UNCOUNTED),
+    "asked to end": ("failed with exit code 143 matching FailJob rule at index 2", UNCOUNTED),
+}
+
+
+@pytest.mark.parametrize("case", ENDED)
+def test_a_refusal_is_final_and_a_preemption_does_not_count(case):
+    said, action = ENDED[case]
+    spec = manifest("--restarts", "7")["spec"]
+    matching = [
+        rule["action"]
+        for rule in spec["failurePolicy"]["rules"]
+        if any(re.search(words, said) for words in rule.get("onJobFailureMessagePatterns", [""]))
+    ]
+    assert matching[0] == action and spec["failurePolicy"]["maxRestarts"] == 7
+    rules = spec["replicatedJobs"][0]["template"]["spec"]["podFailurePolicy"]["rules"]
+    index = int(said.rpartition(" ")[2])
+    assert rules[index]["action"] == "FailJob"
+    if "onExitCodes" in rules[index]:
+        assert f"exit code {rules[index]['onExitCodes']['values'][0]} " in said
+    else:
+        assert rules[index]["onPodConditions"] == [{"type": "DisruptionTarget", "status": "True"}]
+
+
+def test_names_of_volumes_and_namespaces_are_what_kubernetes_takes():
+    long = f"{'a' * 60}.on-filestore.team-1"
+    found = manifest("--claim", long, "--namespace", "1234")
+    pod = found["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
+    assert pod["volumes"][0]["persistentVolumeClaim"]["claimName"] == long
+    assert found["metadata"]["namespace"] == "1234"
 
 
 def test_the_job_inside_follows_kubernetes_own_schema():
@@ -328,6 +388,34 @@ BAD = {
     "a disk for several hosts": (
         [*VM, "--type", "v6e-16", "--project", "p", "--disk", "d", *TRAIN],
         "--disk: a disk that is written to serves one host, and v6e-16 has 4",
+    ),
+    "a limit that is over at once": (
+        [*STARTS["slurm"], "--time", "0:03:30", *TRAIN],
+        "--time: found '0:03:30', expected at least 5 minutes: a run is asked to end 3 to 4 minutes before",
+    ),
+    "a volume with a dash last": (
+        [*STARTS["gke"], "--claim", "kept-.disk", *TRAIN],
+        "--claim: found 'kept-.disk', expected at most 253",
+    ),
+    "a volume with capitals": (
+        [*STARTS["gke"], "--claim", "Kept", *TRAIN],
+        "--claim: found 'Kept', expected",
+    ),
+    "Ironwood without GKE": (
+        [*VM, "--type", "tpu7x-8", *TRAIN],
+        "--type: tpu7x has no queued resources; use launch/tpu/gke.sh",
+    ),
+    "a slice that XPK does not know": (
+        [
+            "launch/tpu/xpk.sh",
+            "create",
+            "--name=a1",
+            "--cluster=c",
+            "--type=v5litepod-4",
+            "--image=i",
+            *TRAIN,
+        ],
+        "--type: XPK knows no v5litepod-4; use launch/tpu/gke.sh",
     ),
     "too much": (["launch/tpu/xpk.sh", "delete", "--name=a", "--cluster=c", "b"], "unexpected argument 'b'"),
 }

@@ -1,8 +1,10 @@
 """The promises of conftest and of the launch scripts hold."""
 
 import os
+import shutil
 import socket
 import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -46,7 +48,7 @@ def test_scripts_are_executable_and_parse(script):
 
 
 def run_setup(requirements: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = ["bash", str(ROOT / "launch/setup.sh"), requirements]
+    command = [shutil.which("bash") or "bash", str(ROOT / "launch/setup.sh"), requirements]
     return subprocess.run(
         command, env={**os.environ, **environment}, capture_output=True, text=True, check=False
     )
@@ -60,6 +62,32 @@ def test_setup_names_what_is_missing(tmp_path):
     old.chmod(0o755)
     done = run_setup("requirements.txt", COEVO_VENV=str(tmp_path / "venv"), PYTHON=str(old))
     assert done.returncode == 1 and "needs Python 3.11 or newer; found Python 3.8.1" in done.stderr
+
+
+PYTHON = """#!/bin/sh
+case "$*" in
+    *"pip install"*) command -v python >>"$(dirname "$0")/found" ;;
+    *"pip --version"*) ;;
+    *) exec "$REAL" "$@" ;;
+esac
+"""
+
+
+def test_what_is_built_while_pip_installs_finds_python(tmp_path):
+    """A system with python3 alone, as Debian: packages that come as source call `python` all the same."""
+    system, bin_folder = tmp_path / "system", tmp_path / "venv/bin"
+    for folder in (system, bin_folder):
+        folder.mkdir(parents=True)
+    for tool in ("bash", "sh", "cat", "dirname", "mkdir", "rm"):
+        (system / tool).symlink_to(shutil.which(tool) or tool)
+    (system / "python3").symlink_to(sys.executable)
+    (bin_folder / "python").write_text(PYTHON)
+    (bin_folder / "python").chmod(0o755)
+    done = run_setup(
+        "requirements.txt", COEVO_VENV=str(tmp_path / "venv"), PATH=str(system), REAL=sys.executable
+    )
+    assert done.returncode == 0, done.stderr
+    assert (bin_folder / "found").read_text() == f"{bin_folder / 'python'}\n"
 
 
 def test_requirements_are_exact():

@@ -14,7 +14,7 @@ from coevo_jax.commands.compile import main, parse
 from coevo_jax.config.options import BudgetConfig, Config, LoraConfig, ModelConfig
 from coevo_jax.config.reading import load_config
 from coevo_jax.config.strict import ConfigError, validate
-from coevo_jax.machine.chips import BY_NAME, find_machine
+from coevo_jax.machine.chips import BY_NAME, find_machine, shape_of
 from coevo_jax.machine.costs import adapter_weights, cost_of, whole_weights
 from coevo_jax.models.lora import init_trained, plain
 from coevo_jax.models.transformer import Transformer, init_params
@@ -256,6 +256,12 @@ def test_counted_operations_are_the_compilers_where_nothing_is_in_a_loop(tmp_pat
 def test_a_topology_that_does_not_exist_is_refused(topology, message):
     with pytest.raises(ConfigError, match=message):
         find_machine(topology)
+
+
+def test_a_slice_is_found_by_its_devices():
+    assert shape_of("v4", 16) == shape_of("v5p", 16) == "2x2x4"
+    assert shape_of("tpu7x", 16) == "2x2x2", "two devices a chip"
+    assert (BY_NAME["tpu7x"].devices, BY_NAME["v4"].devices) == (2, 1)
 
 
 def test_a_mesh_that_is_not_the_machine_is_refused(tmp_path):

@@ -54,6 +54,20 @@ def run(command: list[str], **environment: str) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
+def stream(command: list[str]) -> tuple[int, str]:
+    """Run a command of many minutes as `run` does, and show what it says at once."""
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, bufsize=1
+    )
+    said = []
+    assert process.stdout is not None
+    for line in process.stdout:
+        sys.stdout.write(line)
+        sys.stdout.flush()
+        said.append(line)
+    return process.wait(), "".join(said)
+
+
 def mysql(folder: Path) -> tuple[bool, str]:
     """The emulation of MySQL beside a real server, and the environment on that server."""
     code, said = run(["tests/real/mysqld.sh", str(folder)])
@@ -81,7 +95,31 @@ def replays(folder: Path) -> tuple[bool, str]:
     return code == 0, f"200 episodes each: {counted[-1] if counted else 'no summary'}"
 
 
-PARTS = {"MySQL": mysql, "WebShop's search": search, "Replays": replays}
+def slurm(folder: Path) -> tuple[bool, str]:
+    """launch/gpu/slurm.sh on a SLURM of two nodes that is started here."""
+    code, said = stream([sys.executable, "-m", "tests.real.slurm", str(folder)])
+    return code == 0, said.strip().splitlines()[-1]
+
+
+def newest_python(folder: Path) -> tuple[bool, str]:
+    """The default suite, or the tests that COEVO_REAL_TESTS names, on Python 3.13 and the newest jax."""
+    chosen = os.environ.get("COEVO_REAL_TESTS", "").split()
+    code, said = stream(["tests/real/python313.sh", str(folder), "-n", "2", *chosen])
+    versions = re.search(r"^versions: (\S+) (jax \S+)$", said, re.MULTILINE)
+    counted = re.findall(r"\d+ (?:passed|failed|skipped)[^\n]* in [^\n]*", said)
+    if versions is None or not counted:
+        return False, "a system with Python 3.13 could not be had"
+    tests = " ".join(chosen) or "the default suite"
+    return code == 0, f"{versions[2]} on its Python {versions[1]}: {tests}: {counted[-1]}"
+
+
+PARTS = {
+    "MySQL": mysql,
+    "WebShop's search": search,
+    "Replays": replays,
+    "SLURM": slurm,
+    "Python 3.13": newest_python,
+}
 
 
 def play(part: str) -> Outcome:

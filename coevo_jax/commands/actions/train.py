@@ -64,13 +64,13 @@ def train_together(args: argparse.Namespace) -> None:
 
 
 def introduce(processes: Processes) -> None:
-    """Say in each host's log who this is, and by which words JAX would report the end of process 0."""
+    """Say in each host's log who this is, and where process 0 is."""
     if processes.count == 1:
         return
     first = processes.once("host", lambda: processes.host)
     print(
         f"process {processes.index} of {processes.count} on {processes.host}; process 0 on {first} writes "
-        'the run and its progress (JAX calls it "the leader task")',
+        "the run and its progress",
         file=sys.stderr,
         flush=True,
     )

@@ -5,6 +5,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,8 +35,17 @@ class Game:
     walkthrough: tuple[str, ...]  # commands the file itself brings; empty where it brings none
 
 
-def check_planner() -> None:
-    """Raise ConfigError unless the library is installed on which TextWorld runs .tw-pddl games."""
+def check_planner(version: tuple[int, ...] = sys.version_info[:2]) -> None:
+    """Raise ConfigError unless TextWorld can run .tw-pddl games here.
+
+    It fills its texts by names that it writes into locals() and evaluates; from Python 3.13 on (PEP 667)
+    what is written there is lost, and the first observation is a NameError.
+    """
+    if version >= (3, 13):
+        raise ConfigError(
+            f"env alfworld: found Python {'.'.join(map(str, version))}, expected 3.11 or 3.12: TextWorld's "
+            "runner of these games writes names into locals(), which Python 3.13 does not keep (PEP 667)"
+        )
     try:
         importlib.metadata.version(PLANNER)
     except importlib.metadata.PackageNotFoundError:

@@ -3,6 +3,7 @@
 import re
 import sqlite3
 import time
+import weakref
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -114,7 +115,12 @@ class Sandbox:
         self._deadline = 0.0
         self._timed_out = False
         self._connection = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
+        weakref.finalize(self, self._connection.close)  # of an environment that nobody closes
         self._connection.text_factory = _decode
+        self._fill(database)
+        self._lock()
+
+    def _fill(self, database: Database) -> None:
         for statement in database.tables:
             self._connection.execute(statement)
         for table, rows in database.rows:
@@ -124,7 +130,6 @@ class Sandbox:
         names = self._connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")
         self.tables = tuple(name for (name,) in names.fetchall())
         self._columns = {name.lower(): self._read_columns(name) for name in self.tables}
-        self._lock()
 
     def _read_columns(self, table: str) -> list[tuple]:
         return self._connection.execute(
@@ -136,7 +141,9 @@ class Sandbox:
             self._connection.setlimit(limit, value)
         self._connection.execute("PRAGMA query_only = ON")
         self._connection.set_authorizer(_authorize)
-        self._connection.set_progress_handler(self._cut, INSTRUCTIONS_PER_CHECK)
+        # Weakly: a connection that holds its sandbox would keep it, and itself, for ever.
+        cut = weakref.WeakMethod(self._cut)
+        self._connection.set_progress_handler(lambda: (ask := cut()) is None or ask(), INSTRUCTIONS_PER_CHECK)
 
     def _cut(self) -> bool:
         self._checks_left -= 1
