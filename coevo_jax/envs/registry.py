@@ -91,6 +91,10 @@ ENVIRONMENTS: dict[str, EnvSpec] = {
         make_at="coevo_jax.envs.textworld.environment:make_textworld",
         generate_at="coevo_jax.envs.textworld.generate:generate_textworld",
     ),
+    "openenv": EnvSpec(
+        options_at="coevo_jax.envs.openenv.options:OpenEnvOptions",
+        make_at="coevo_jax.envs.openenv.environment:make_openenv",
+    ),
     "alfworld": EnvSpec(
         options_at="coevo_jax.envs.alfworld.options:AlfWorldOptions",
         make_at="coevo_jax.envs.alfworld.environment:make_alfworld",
