@@ -122,8 +122,8 @@ class OffersActions(Protocol):
 class TriesActions(Protocol):
     """An environment without experts that knows how actions look: for checks, and for random players."""
 
-    def tries(self, rng: "np.random.Generator") -> str:
-        """An action that could be meant, whatever it leads to; it works before the first `reset`."""
+    def tries(self, task: Task, rng: "np.random.Generator") -> str:
+        """An action that could be meant in a task, whatever it leads to; works before the first `reset`."""
         ...
 
 

@@ -72,12 +72,12 @@ def parting(
     return None
 
 
-def meant_actions(env: Env, prompt: str, rng: np.random.Generator) -> tuple[str, ...]:
+def meant_actions(env: Env, task: Task, prompt: str, rng: np.random.Generator) -> tuple[str, ...]:
     """Actions that may mean something in an episode that begins so, for environments without an expert.
 
     What the environment tries or offers, and what the first observation shows in brackets, quotes or digits.
     """
-    tried = [env.tries(rng) for _ in range(MOST_DRAWN)] if isinstance(env, TriesActions) else []
+    tried = [env.tries(task, rng) for _ in range(MOST_DRAWN)] if isinstance(env, TriesActions) else []
     offered = list(env.offered(prompt)) if isinstance(env, OffersActions) else []
     shown = []
     for found in SHOWN.findall(prompt):

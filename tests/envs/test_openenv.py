@@ -12,10 +12,9 @@ from coevo_jax.envs.env import EnvFault, LimitsInstances, TriesActions
 from coevo_jax.envs.observed import cut, new_of, text_of
 from coevo_jax.envs.openenv import server as server_module
 from coevo_jax.envs.openenv import standing as standing_module
-from coevo_jax.envs.openenv.actions import NotAnAction, action_form
-from coevo_jax.envs.openenv.options import OpenEnvOptions
 from coevo_jax.envs.pool import EnvPool
 from coevo_jax.envs.registry import make_env
+from coevo_jax.envs.written import Asked, NotAnAction, action_form
 from tests.envs.openenv_server import NUMBER, SHOWN, TEXT, error, serving, wait_until
 
 
@@ -142,7 +141,7 @@ def test_what_the_server_takes_for_no_action_costs_a_turn_and_the_session_lives(
 
 
 def answering(schema, **options):
-    return action_form(schema, OpenEnvOptions(url="ws://host", **options))
+    return action_form(schema, Asked(**{"action": "auto"} | options))
 
 
 def test_actions_of_every_kind():
@@ -187,7 +186,7 @@ def test_actions_of_every_kind():
         ({"type": "array"}, {}, r"no kind of action fits .* fields are \{\"type\": \"array\"\}"),
         (NUMBER, {"action": "text"}, r"text, string in one field, fits .* guess \(integer\)"),
         (NUMBER, {"action": "choice"}, "choice without choices fits"),
-        (NUMBER, {"action": "tool"}, "tool fits the server's schema"),
+        (NUMBER, {"action": "tool"}, "tool fits the environment's schema"),
         (NUMBER | {"additionalProperties": False}, {"fixed": {"gues": 1}}, "did you mean 'guess'"),
     ],
 )

@@ -196,7 +196,7 @@ class Probe:
         if not isinstance(env, TriesActions):
             return ["look", "help", "1"]
         rng = stream(f"conformance tries {task.id}", self.seed)
-        return [self.call("tries", lambda: env.tries(rng)) for _ in range(RANDOM_TURNS)]
+        return [self.call("tries", lambda: env.tries(task, rng)) for _ in range(RANDOM_TURNS)]
 
     def meant_actions(self, task: Task, prompt: str) -> tuple[str, ...]:
         """The expert's actions, or where there is none all that may mean something to the task."""
@@ -204,7 +204,7 @@ class Probe:
         if isinstance(expert, Demonstration) and expert.turns:
             return tuple(turn.action for turn in expert.turns)
         env, rng = self.open(), stream(f"conformance meant {task.id}", self.seed)
-        return self.call("tries", lambda: meant_actions(env, prompt, rng))
+        return self.call("tries", lambda: meant_actions(env, task, prompt, rng))
 
     def most_instances(self, wanted: int) -> int:
         """How many instances may play beside each other; all others are closed before this is asked.

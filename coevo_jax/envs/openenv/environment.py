@@ -11,12 +11,12 @@ import numpy as np
 from coevo_jax.config.streams import stream
 from coevo_jax.envs.env import SPLITS, StepResult, Task
 from coevo_jax.envs.observed import check_shown, cut, new_of, text_of
-from coevo_jax.envs.openenv.actions import ActionForm, NotAnAction, action_form
 from coevo_jax.envs.openenv.options import OpenEnvOptions
 from coevo_jax.envs.openenv.server import Server, ask_server
 from coevo_jax.envs.openenv.session import Refused, Session
 from coevo_jax.envs.rewards import RewardCount
 from coevo_jax.envs.seeds import seed_of, seed_tasks
+from coevo_jax.envs.written import ActionForm, Asked, NotAnAction, action_form
 from coevo_jax.trajectory import Demonstration
 
 SEEDS = (400, 40, 60)  # tasks of train, dev and test where neither server nor options say how many
@@ -30,7 +30,14 @@ def make_openenv(options: OpenEnvOptions) -> "OpenEnvEnv":
       ConfigError: no server answers, it speaks something else, or its records do not fit the options.
     """
     server = ask_server(options.url, options.timeout, options.answer_bytes)
-    form = action_form(server.action, options)
+    asked = Asked(
+        action=options.action,
+        action_field=options.action_field,
+        choices=options.choices,
+        fixed=options.fixed,
+        examples=options.examples,
+    )
+    form = action_form(server.action, asked)
     check_shown(options.observation, server.observation)
     return OpenEnvEnv(options, form, task_table(server, options))
 
@@ -100,7 +107,7 @@ class OpenEnvEnv:
         """A hub brings no experts."""
         return None
 
-    def tries(self, rng: np.random.Generator) -> str:
+    def tries(self, task: Task, rng: np.random.Generator) -> str:
         """An action that could be meant, drawn from the schema or from the option `examples`."""
         return self._form.tries(rng)
 

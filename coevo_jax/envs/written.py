@@ -1,5 +1,6 @@
-"""An agent's text as the record that a server takes as an action, by the schema that the server tells."""
+"""An agent's text as the record that an environment takes as an action, by the record's JSON schema."""
 
+import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from coevo_jax.config.strict import ConfigError, nearest
-from coevo_jax.envs.openenv.options import OpenEnvOptions
 
 OWN = ("metadata",)  # fields of every action, which say nothing of what is done
 LONGEST_INTEGER = 18  # digits
@@ -17,6 +17,17 @@ TRIED_INTEGERS = 10  # 0 to 9, where the schema has no bounds
 
 class NotAnAction(Exception):
     """The text is no action of this environment; the message says what was expected."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What the options of an environment say of its actions."""
+
+    action: str  # "auto", or a key of FORMS
+    action_field: str | None = None
+    choices: Sequence[str] = ()
+    fixed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    examples: Sequence[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +57,7 @@ class _Field:
         return list(listed) if isinstance(listed, list) else []
 
 
-def action_form(schema: Mapping[str, Any], options: OpenEnvOptions) -> ActionForm:
+def action_form(schema: Mapping[str, Any], options: Asked) -> ActionForm:
     """The form of the actions that a server's schema and the options ask for.
 
     Raises:
@@ -56,13 +67,13 @@ def action_form(schema: Mapping[str, Any], options: OpenEnvOptions) -> ActionFor
     for name in [*options.fixed, *([options.action_field] if options.action_field else [])]:
         if name not in fields and schema.get("additionalProperties") is False:
             raise ConfigError(
-                f"env.options: the server's action has no field {name!r}{nearest(name, [*fields])}"
+                f"env.options: the environment's action has no field {name!r}{nearest(name, [*fields])}"
             )
     kind = _kind(schema, fields, options) if options.action == "auto" else options.action
     return FORMS[kind](fields, options)
 
 
-def _kind(schema: Mapping[str, Any], fields: Mapping[str, _Field], options: OpenEnvOptions) -> str:
+def _kind(schema: Mapping[str, Any], fields: Mapping[str, _Field], options: Asked) -> str:
     if {"tool_name", "arguments"} <= set(fields):
         return "tool"
     free = [field for name, field in fields.items() if name not in options.fixed]
@@ -87,7 +98,7 @@ def _fits_nothing(what: str, fields: Mapping[str, _Field], schema: Mapping[str, 
     have = ", ".join(f"{field.name} ({', '.join(sorted(field.kinds))})" for field in fields.values())
     found = have or json.dumps(schema)[:100]
     return ConfigError(
-        f"env.options.action: {what} fits the server's schema: its fields are {found}; expected a text, "
+        f"env.options.action: {what} fits the environment's schema: its fields are {found}; expected a text, "
         "an integer or a choice in one field (action_field, fixed), a record, or a tool's name and arguments"
     )
 
@@ -118,7 +129,7 @@ def _resolved(own: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[str,
     return {**own, "enum": [own["const"]]} if "const" in own and "enum" not in own else own
 
 
-def _target(fields: Mapping[str, _Field], options: OpenEnvOptions, kinds: set[str]) -> _Field:
+def _target(fields: Mapping[str, _Field], options: Asked, kinds: set[str]) -> _Field:
     """The field that an action goes into.
 
     Raises:
@@ -133,7 +144,7 @@ def _target(fields: Mapping[str, _Field], options: OpenEnvOptions, kinds: set[st
     return fitting[0]
 
 
-def _text(fields: Mapping[str, _Field], options: OpenEnvOptions) -> ActionForm:
+def _text(fields: Mapping[str, _Field], options: Asked) -> ActionForm:
     name = _target(fields, options, {"string"}).name
     return ActionForm(
         kind="text",
@@ -143,7 +154,7 @@ def _text(fields: Mapping[str, _Field], options: OpenEnvOptions) -> ActionForm:
     )
 
 
-def _integer(fields: Mapping[str, _Field], options: OpenEnvOptions) -> ActionForm:
+def _integer(fields: Mapping[str, _Field], options: Asked) -> ActionForm:
     field = _target(fields, options, {"integer"})
     low, high = (field.schema.get(key) for key in ("minimum", "maximum"))
     low = low if isinstance(low, int) else 0
@@ -163,7 +174,7 @@ def _integer(fields: Mapping[str, _Field], options: OpenEnvOptions) -> ActionFor
     )
 
 
-def _choice(fields: Mapping[str, _Field], options: OpenEnvOptions) -> ActionForm:
+def _choice(fields: Mapping[str, _Field], options: Asked) -> ActionForm:
     field = _target(fields, options, {"string", "integer"})
     if not options.choices and not field.values:
         raise _fits_nothing("choice without choices", fields, {})
@@ -188,7 +199,7 @@ def _choice(fields: Mapping[str, _Field], options: OpenEnvOptions) -> ActionForm
     )
 
 
-def _record(fields: Mapping[str, _Field], options: OpenEnvOptions) -> ActionForm:
+def _record(fields: Mapping[str, _Field], options: Asked) -> ActionForm:
     names = [name for name in fields if name not in options.fixed]
 
     def read(text: str) -> dict[str, Any]:
@@ -203,7 +214,7 @@ def _record(fields: Mapping[str, _Field], options: OpenEnvOptions) -> ActionForm
     )
 
 
-def _tool(fields: Mapping[str, _Field], options: OpenEnvOptions) -> ActionForm:
+def _tool(fields: Mapping[str, _Field], options: Asked) -> ActionForm:
     missing = {"tool_name", "arguments"} - set(fields)
     if fields and missing:
         raise _fits_nothing("tool", fields, {})
@@ -234,7 +245,7 @@ def _json_object(text: str, expected: str) -> dict[str, Any]:
     return found
 
 
-def _example(options: OpenEnvOptions, otherwise: str) -> str:
+def _example(options: Asked, otherwise: str) -> str:
     return options.examples[0] if options.examples else otherwise
 
 
@@ -242,7 +253,7 @@ def _drawn(texts: Sequence[str]) -> Callable[[np.random.Generator], str]:
     return lambda rng: texts[rng.integers(len(texts))]
 
 
-FORMS: dict[str, Callable[[Mapping[str, _Field], OpenEnvOptions], ActionForm]] = {
+FORMS: dict[str, Callable[[Mapping[str, _Field], Asked], ActionForm]] = {
     "text": _text,
     "integer": _integer,
     "choice": _choice,
