@@ -18,6 +18,7 @@ from coevo_jax.trajectory import Demonstration
 
 AGENT = 0  # the agent's seat
 INVALID_MOVE = "attempted an invalid move"  # in what a game says of one
+LONGEST_MOVE = 1000  # characters; some games' patterns take minutes over 100,000
 MOST_OPPONENT_MOVES = 50  # in a row, before the game counts as broken
 SYSTEM_PROMPT = "Play the game: one move a turn, in square brackets, as in\nAction: [move]"
 
@@ -33,7 +34,7 @@ def make_textarena(options: TextArenaOptions) -> "TextArenaEnv":
 
 
 class TextArenaEnv:
-    """One game at a time, made at the first reset of a task of it. Offers `tries` (`TriesActions`)."""
+    """One game, made anew for every episode: some keep what an earlier one left. Offers `tries`."""
 
     name = "textarena"
     system_prompt = SYSTEM_PROMPT
@@ -41,7 +42,6 @@ class TextArenaEnv:
 
     def __init__(self, options: TextArenaOptions):
         self._options = options
-        self._games: dict[str, Any] = {}
         self._game: Any = None  # of the running episode
         self._brackets = True
         self._generator, self._opponent = random.Random(), np.random.default_rng(0)
@@ -59,9 +59,7 @@ class TextArenaEnv:
     def reset(self, task: Task) -> str:
         """Start a game with the task's seed; returns its rules and first state."""
         name, seed = task.family, seed_of(task)
-        if name not in self._games:
-            self._games[name] = make_game(name)
-        game, self._game = self._games[name], None
+        self._game, game = None, make_game(name)
         self._brackets = brackets_moves(name)
         self._generator, self._opponent = random.Random(seed), stream("textarena opponent", seed)
         with drawing(self._generator):
@@ -80,6 +78,9 @@ class TextArenaEnv:
         """
         if self._game is None:
             raise RuntimeError("step outside an episode: call reset first")
+        if len(action) > LONGEST_MOVE:
+            observation = f"Invalid action: expected at most {LONGEST_MOVE} characters."
+            return StepResult(observation=observation, done=False, reward=0.0)
         done = self._move(action)
         said: Sequence[str] = ()
         if not done:
@@ -117,8 +118,8 @@ class TextArenaEnv:
         return shown[rng.integers(len(shown))]
 
     def close(self) -> None:
-        """End the episode and drop the games; safe to call twice."""
-        self._game, self._games = None, {}
+        """End the episode; safe to call twice."""
+        self._game = None
 
     def _move(self, action: str) -> bool:
         """Make a move of whose turn it is; whether the game is over."""
