@@ -7,37 +7,19 @@ at every reset. Only actions that mean something show that.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
 from coevo_jax.envs.env import Env, OffersActions, StepResult, Task, TriesActions
+from coevo_jax.trajectory import Turn
 
 SHOWN = re.compile(r"\[[^\[\]\n]{1,40}\]|'[^'\n]{1,40}'|\"[^\"\n]{1,40}\"|`[^`\n]{1,40}`|\b\d{1,6}\b")
 MOST_SHOWN = 12  # actions read off a first observation
 MOST_DRAWN = 8  # actions that an environment tries
 
 
-class Said(Protocol):
-    """An answer to an action."""
-
-    @property
-    def action(self) -> str: ...
-
-    @property
-    def observation(self) -> str: ...
-
-
 @dataclass(frozen=True, kw_only=True)
-class Answered:
-    """An action and the answer to it."""
-
-    action: str
-    observation: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Parting:
+class Contradiction:
     """Where two roll-outs of a task show that they are roll-outs of two tasks."""
 
     turn: int  # -1 is the first observation
@@ -54,21 +36,23 @@ class Parting:
         return f"{place}: found {self.found!r:.100}, expected {self.expected!r:.100}"
 
 
-def parting(
-    prompt: str, turns: Sequence[Said], other_prompt: str, other_turns: Sequence[Said]
-) -> Parting | None:
+def contradiction(
+    prompt: str, turns: Sequence[Turn], other_prompt: str, other_turns: Sequence[Turn]
+) -> Contradiction | None:
     """The first place where the same actions were answered otherwise; None where there is none.
 
     Turns are compared as long as both sides do the same. A last turn without an answer says nothing.
     """
     if prompt != other_prompt:
-        return Parting(turn=-1, action="", found=other_prompt, expected=prompt)
+        return Contradiction(turn=-1, action="", found=other_prompt, expected=prompt)
     for number, (one, other) in enumerate(zip(turns, other_turns, strict=False)):
         if one.action != other.action:
             return None
         last = number + 1 in (len(turns), len(other_turns))
         if one.observation != other.observation and not (last and "" in (one.observation, other.observation)):
-            return Parting(turn=number, action=one.action, found=other.observation, expected=one.observation)
+            return Contradiction(
+                turn=number, action=one.action, found=other.observation, expected=one.observation
+            )
     return None
 
 
@@ -85,12 +69,12 @@ def meant_actions(env: Env, task: Task, prompt: str, rng: np.random.Generator) -
     return tuple(dict.fromkeys([*tried, *offered[:MOST_SHOWN], *shown[:MOST_SHOWN]])) or ("look", "help", "1")
 
 
-def played(env: Env, task: Task, actions: Sequence[str]) -> tuple[str, list[Answered], float]:
+def played(env: Env, task: Task, actions: Sequence[str]) -> tuple[str, list[Turn], float]:
     """Play actions from a task's start: the first observation, the answers, and the reward in the end."""
     prompt, turns, result = env.reset(task), [], StepResult(observation="", done=False, reward=0.0)
     for action in actions:
         result = env.step(action)
-        turns.append(Answered(action=action, observation=result.observation))
+        turns.append(Turn(response=action, action=action, observation=result.observation))
         if result.done:
             break
     return prompt, turns, result.reward if result.done else env.reward_at_limit()

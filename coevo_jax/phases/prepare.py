@@ -91,6 +91,7 @@ def _prepare(run: Run) -> None:
         "experts_missing": experts.missing,
         "experts_too_long": experts.too_long,
         "expert_tokens": {"min": min(lengths), "mean": float(np.mean(lengths)), "max": max(lengths)},
+        "deterministic": env.deterministic,  # of whose tasks pairs are refused that contradict each other
         "vocab_size": chat.vocab_size,
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(shapes)),
     }
