@@ -1,6 +1,7 @@
 """The letters environment with tasks that change: from some reset of a task on, it has another word."""
 
 from collections import Counter
+from typing import ClassVar
 
 from coevo_jax.config.strict import StrictModel
 from coevo_jax.envs.env import StepResult
@@ -15,7 +16,7 @@ class ChangingOptions(StrictModel):
 class ChangingEnv(LettersEnv):
     """Its first observation never tells: only who looks sees another word."""
 
-    resets: Counter = Counter()  # of all instances, by task
+    resets: ClassVar[Counter] = Counter()  # of all instances, by task
 
     def __init__(self, options: ChangingOptions):
         super().__init__(LettersOptions())

@@ -248,6 +248,17 @@ def _experts(source: ImitationSource, found: Round) -> list[Imitated]:
     return [Imitated(side=side) for side in found.experts if side.episode.task_id in tasks]
 
 
+def _best_rollouts(source: ImitationSource, found: Round) -> list[Imitated]:
+    """Of each task the trajectory of an agent with most reward, if that is above the limit."""
+    best: list[Imitated] = []
+    for sides in by_task(chain(*found.played(source))).values():
+        own = [side for side in sides if side.episode.agent != "expert"]
+        most = max((side.episode.reward for side in own), default=0.0)
+        if most > source.options.get("above", 0.0):
+            best.append(Imitated(side=next(side for side in own if side.episode.reward == most)))
+    return best
+
+
 def _verified_branch(source: PairSource, found: Round) -> list[Pair]:
     return verified(found.played(source), source.options, kind_of(source))
 
@@ -283,6 +294,7 @@ PAIRED: dict[str, Callable[[PairSource, Round], list[Pair]]] = {
 }
 IMITATED: dict[str, Callable[[ImitationSource, Round], list[Imitated]]] = {
     "successes": _successes,
+    "best_rollouts": _best_rollouts,
     "experts": _experts,
     "next_observations": _next_observations,
     "reflections": _reflections,

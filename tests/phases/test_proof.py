@@ -1,4 +1,4 @@
-"""Tasks are tasks: what contradicts it is found at a run's start and while it plays, and pairs are refused."""
+"""Tasks are tasks: what contradicts it is found at the start and while a run plays; pairs are refused."""
 
 import json
 
@@ -102,7 +102,9 @@ def test_a_task_that_changes_at_every_reset_stops_the_run_at_its_start(tmp_path)
     from coevo_jax.run_folder.run import create_run
 
     options = (CHANGING, "env.options.steady=0", "warm_start.epochs=1")
-    message = r"letters: task train/\d+ is another task at every reset: turn 1, action 'look': found '.*compare"
+    message = (
+        r"letters: task train/\d+ is another task at every reset: turn 1, action 'look': found '.*compare"
+    )
     with pytest.raises(ConfigError, match=message):
         end(create_run(tiny_config(tmp_path, *options)))
 
