@@ -1,9 +1,10 @@
 """Pairs that compare two tasks, and were therefore refused, derived again.
 
-A task is several where an exploration's record says so (it was played again, and went otherwise), and two
-trajectories of it are of two tasks where their first observations differ, or the same actions from the start
-on were answered otherwise. An answer that is missing at a side's end says nothing. This holds in environments
-that promise the same observations for the same actions; earlier versions refused nothing.
+A task is several where the record of an earlier exploration of the round says so: it was played again, and
+went otherwise. Two trajectories of it are of two tasks where their first observations differ, or the same
+actions from the start on were answered otherwise. An answer that is missing at a side's end says nothing. This
+holds in environments that promise the same observations for the same actions; earlier versions refused
+nothing.
 """
 
 from collections import Counter
@@ -21,11 +22,12 @@ def of_one_task(
     if not files.record("prepare").get("deterministic", False):
         return [list(pairs) for pairs in kinds.values()], {}
     begins = f"round-{phase.round:02d}/"
+    before = list(files.records)[: list(files.records).index(phase.name)]
     several = {
         task
-        for name, record in files.records.items()
+        for name in before
         if name.startswith(begins)
-        for task in record["records"].get("contradicted", ())
+        for task in files.record(name).get("contradicted", ())
     }
     left: list[list[Pair]] = []
     refused: Counter[str] = Counter()

@@ -5,13 +5,15 @@ import json
 import numpy as np
 import pytest
 
+from coevo_jax.coevolution import coevolve
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.envs.env import Task
 from coevo_jax.envs.same_task import contradiction, meant_actions
 from coevo_jax.phases.proof import of_sides, replayed
 from coevo_jax.run_folder.manifest import read_manifest
+from coevo_jax.run_folder.run import create_run
 from coevo_jax.trajectory import Ending, Trajectory, Turn
-from tests.audit.breaking import end, finished, states
+from tests.audit.breaking import finished, states
 from tests.changing_env import ChangingEnv, ChangingOptions
 from tests.tiny import tiny_config
 
@@ -99,14 +101,16 @@ def test_actions_that_may_mean_something():
 
 
 def test_a_task_that_changes_at_every_reset_stops_the_run_at_its_start(tmp_path):
-    from coevo_jax.run_folder.run import create_run
-
     options = (CHANGING, "env.options.steady=0", "warm_start.epochs=1")
     message = (
         r"letters: task train/\d+ is another task at every reset: turn 1, action 'look': found '.*compare"
     )
-    with pytest.raises(ConfigError, match=message):
-        end(create_run(tiny_config(tmp_path, *options)))
+    run = create_run(tiny_config(tmp_path, *options))
+    try:
+        with pytest.raises(ConfigError, match=message):
+            coevolve(run)
+    finally:
+        run.close()
 
 
 @pytest.mark.slow
