@@ -17,7 +17,7 @@ from coevo_jax.data.chat.marking import cannot_hold
 from coevo_jax.data.chat.tokenizer import load_tokenizer
 from coevo_jax.data.interchange.sets import open_set
 from coevo_jax.data.parquet import read_trajectories
-from coevo_jax.envs.env import Env, LimitsInstances, OffersActions, Task
+from coevo_jax.envs.env import Env, EnvFault, LimitsInstances, OffersActions, Task
 from coevo_jax.envs.pool import EnvPool
 from coevo_jax.envs.process import isolated
 from coevo_jax.envs.registry import make_env
@@ -221,7 +221,10 @@ def _most_instances(config: Config, env: Env) -> int | None:
     if not isinstance(env, LimitsInstances):
         return None
     wanted = config.rollout.slots * max(1, len(together_of(config.recipe)) if config.explore.together else 1)
-    most = env.most_instances(wanted)
+    try:
+        most = env.most_instances(wanted)
+    except EnvFault as fault:
+        raise ConfigError(f"{env.name}: {fault}") from None
     if most == 0:
         raise ConfigError(f"{env.name}: found no place for an instance, expected one at least")
     if most >= wanted:
