@@ -2,8 +2,8 @@
 
 A task is several where the record of an earlier exploration of the round says so: it was played again, and
 went otherwise. Two trajectories of it are of two tasks where their first observations differ, or the same
-actions from the start on were answered otherwise. An answer that is missing at a side's end says nothing. This
-holds in environments that promise the same observations for the same actions; earlier versions refused
+actions from the start on were answered otherwise. An answer that is missing at a side's end says nothing.
+This holds in environments that promise the same observations for the same actions; earlier versions refused
 nothing.
 """
 
