@@ -13,6 +13,8 @@ from typing import Any
 from coevo_jax.config.options import of_round
 from coevo_jax.config.streams import stream
 from coevo_jax.config.strict import ConfigError
+from coevo_jax.envs import answers
+from coevo_jax.envs.answers import most_characters
 from coevo_jax.envs.env import Env, Task
 from coevo_jax.envs.same_task import Contradiction, contradiction, meant_actions, played
 from coevo_jax.methods.marks import marked
@@ -95,10 +97,11 @@ def contradicted_tasks(world: World, trajectories: Sequence[Trajectory]) -> dict
             if differs is not None:
                 found.setdefault(task_id, differs.words)
     tasks = {task.id: task for task in world.env.tasks("train")}
+    most = most_characters(world.config.rollout.max_tokens)
     again = [one for one in finished if one.task_id in tasks and any(turn.action for turn in one.turns)]
     for one in again[:: max(1, -(-len(again) // REPLAYED))]:  # spread over what was played
         world.pool.submit(
-            0, lambda env, one=one: replayed(env, tasks[one.task_id], one), steps=1 + len(one.turns)
+            0, lambda env, one=one: replayed(env, tasks[one.task_id], one, most), steps=1 + len(one.turns)
         )
         outcome = world.pool.wait()[0]
         if isinstance(outcome, Contradiction):
@@ -117,15 +120,21 @@ def tell(name: str, found: Mapping[str, str]) -> None:
         )
 
 
-def replayed(env: Env, task: Task, trajectory: Trajectory) -> Contradiction | None:
-    """Play a trajectory's actions again; the first answer that is another one, or the reward."""
-    prompt = marked(env.reset(task), trajectory.mark)
+def replayed(env: Env, task: Task, trajectory: Trajectory, most: int) -> Contradiction | None:
+    """Play a trajectory's actions again; the first answer that is another one, or the reward.
+
+    Texts are cut to `most` characters, as they were when it was played.
+
+    Raises:
+      EnvFault: what the environment answers is no answer.
+    """
+    prompt = marked(answers.reset(env, task, most), trajectory.mark)
     if prompt != trajectory.prompt:
         return Contradiction(turn=-1, action="", found=prompt, expected=trajectory.prompt)
     for number, turn in enumerate(trajectory.turns):
         if not turn.action:  # nothing to play was found in what the agent wrote
             continue
-        answer = env.step(turn.action)
+        answer = answers.step(env, turn.action, most)
         told, expected = answer.observation, turn.observation
         if answer.done and told == expected and abs(answer.reward - trajectory.reward) > 1e-6:
             told, expected = f"reward {answer.reward:g}", f"reward {trajectory.reward:g}"

@@ -77,11 +77,11 @@ def test_a_trajectory_that_is_played_again():
     ChangingEnv.resets.clear()
     right = word.replace(" ", "")
     whole = trajectory(f"look {word}", f"{right} ", reward=1.0)
-    assert replayed(env, task, whole) is None
-    again = replayed(env, task, whole)  # the second reset: another word
+    assert replayed(env, task, whole, 1000) is None
+    again = replayed(env, task, whole, 1000)  # the second reset: another word
     assert again is not None and (again.turn, again.expected) == (0, word)
     ChangingEnv.resets.clear()
-    blind = replayed(env, task, trajectory(f"{right} ", reward=0.5))
+    blind = replayed(env, task, trajectory(f"{right} ", reward=0.5), 1000)
     assert blind is not None and blind.words.endswith("found 'reward 1', expected 'reward 0.5'")
 
 
