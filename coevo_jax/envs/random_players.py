@@ -3,7 +3,6 @@
 What they play teaches a model how actions look before it explores by itself (docs/environments.md).
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -39,17 +38,16 @@ def _episode(env: Env, tries: TriesActions, task: Task, rng: np.random.Generator
     return Demonstration(task_id=task.id, prompt=prompt, turns=tuple(turns), reward=earned)
 
 
-def lessons(options: Any, habits: Any, seed: int, episodes: int) -> Sequence[Lesson]:
-    """One lesson: the train tasks from the first on."""
-    own = habits.model_copy(update={"seed": seed})
-    return [Lesson(options=options, habits=own, episodes=episodes)]
+def lesson(options: Any, habits: Any, seed: int, episodes: int) -> Lesson:
+    """The train tasks from the first on."""
+    return Lesson(options=options, habits=habits.model_copy(update={"seed": seed}), episodes=episodes)
 
 
 PLAYERS = Players(
     habits=RandomHabits,
     stream="random players",
     check=lambda options: None,
-    lessons=lessons,
+    lesson=lesson,
     play=play,
     skills=lambda prompt, turns: {},
     skill_words={},

@@ -98,6 +98,8 @@ def test_another_shape_is_a_fault_and_no_function_one_message():
         env.step("a")
     with pytest.raises(ConfigError, match="no attribute 'Nothing'"):
         made("Nothing")
+    with pytest.raises(ConfigError, match=r"env\.options\.make: found null, expected package"):
+        make_env("reset_step", {})()
     with pytest.raises(ConfigError, match="no_such_module"):
         make_env("reset_step", {"make": "no_such_module:make"})()
     with pytest.raises(ConfigError, match="choices with action choice"):
@@ -120,4 +122,4 @@ def test_random_players_keep_the_best_of_their_episodes():
     assert best.reward > one.reward and best.task_id == task.id
     assert all(turn.action in ("left", "right") for turn in best.turns)
     assert best.turns[0].response == f"Action: {best.turns[0].action}"
-    assert PLAYERS.lessons(None, RandomHabits(), 4, 20)[0].habits.seed == 4
+    assert PLAYERS.lesson(None, RandomHabits(), 4, 20).habits == RandomHabits(seed=4)

@@ -12,7 +12,7 @@ ActionKind = Literal["auto", "text", "integer", "choice", "record", "tool"]
 class OpenEnvOptions(StrictModel):
     """Where the server is, how its records are read and written as text, and the limits of an episode."""
 
-    url: str = Field(pattern=r"^wss?://[^/\s]+(/\S*)?$")
+    url: str = Field("ws://localhost:8000", pattern=r"^wss?://[^/\s]+(/\S*)?$")
     """Root of the server, such as ws://host:8000; its socket is /ws below it."""
     action: ActionKind = "auto"
     """What an agent's action becomes: a text or an integer in one field, one of the choices, a JSON record of

@@ -29,8 +29,10 @@ def make_reset_step(options: ResetStepOptions) -> "ResetStepEnv":
     """Make one instance; its object is made at the first reset.
 
     Raises:
-      ConfigError: there is no such function.
+      ConfigError: no function is named, or there is no such one.
     """
+    if options.make is None:
+        raise ConfigError("env.options.make: found null, expected package.module:function, as gymnasium:make")
     module, _, name = options.make.partition(":")
     try:
         make = getattr(importlib.import_module(module), name)

@@ -10,8 +10,8 @@ from coevo_jax.config.strict import StrictModel
 class ResetStepOptions(StrictModel):
     """What makes the object, how its records are read and written as text, and the limits of an episode."""
 
-    make: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
-    """Function that makes an object, as package.module:function; gymnasium:make is one."""
+    make: str | None = Field(None, pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+    """Function that makes an object, as package.module:function; gymnasium:make is one. It must be given."""
     arguments: dict[str, Any] = Field(default={})
     """Its keyword arguments, such as {id: FrozenLake-v1}."""
     action: Literal["text", "integer", "choice", "record"] = "text"
