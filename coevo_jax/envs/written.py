@@ -250,7 +250,7 @@ def _example(options: Asked, otherwise: str) -> str:
 
 
 def _drawn(texts: Sequence[str]) -> Callable[[np.random.Generator], str]:
-    return lambda rng: texts[rng.integers(len(texts))]
+    return lambda rng: texts[int(rng.integers(len(texts)))]
 
 
 FORMS: dict[str, Callable[[Mapping[str, _Field], Asked], ActionForm]] = {

@@ -195,8 +195,8 @@ class Probe:
         env = self.open()
         if not isinstance(env, TriesActions):
             return ["look", "help", "1"]
-        rng = stream(f"conformance tries {task.id}", self.seed)
-        return [self.call("tries", lambda: env.tries(task, rng)) for _ in range(RANDOM_TURNS)]
+        rng, tries = stream(f"conformance tries {task.id}", self.seed), env.tries
+        return [self.call("tries", lambda: tries(task, rng)) for _ in range(RANDOM_TURNS)]
 
     def meant_actions(self, task: Task, prompt: str) -> tuple[str, ...]:
         """The expert's actions, or where there is none all that may mean something to the task."""

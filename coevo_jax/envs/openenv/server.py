@@ -46,7 +46,7 @@ def ask_server(url: str, timeout: float, most: int) -> Server:
     root = url.rstrip("/")
     status, schema = _ask(root, "GET", "/schema", None, timeout, most)
     action = schema.get("action") if isinstance(schema, dict) else None
-    if status != 200 or not isinstance(action, dict):
+    if status != 200 or not isinstance(schema, dict) or not isinstance(action, dict):
         raise ConfigError(
             f"env.options.url: {url}: GET /schema answered {status} {_shown(schema)}; expected a server of "
             'OpenEnv 0.10, which answers with {"action": …, "observation": …}'
