@@ -5,7 +5,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).resolve().parent
-EXTRAS = ("gpu", "tpu", "dev", "bucket", "wandb")
+EXTRAS = ("gpu", "tpu", "dev", "bucket", "wandb", "textarena")
 CONFIGS = "coevo_jax.configs"  # where the wheel has configs/
 
 

@@ -11,6 +11,7 @@ from coevo_jax.config.remarks import remarks
 from coevo_jax.episode_stats.summary import Summary, detect_collapse
 from coevo_jax.phases.agents import restore_agents
 from coevo_jax.phases.prepare import prepare
+from coevo_jax.phases.proof import prove_tasks
 from coevo_jax.phases.table import PHASES
 from coevo_jax.phases.world import build_world
 from coevo_jax.progress import CONSOLE, time_words
@@ -32,6 +33,7 @@ def coevolve(run: Run) -> Results:
     run.show(collect_results(run))  # for who looks on before the first phase is over
     world = build_world(run.config, run.folder)
     try:
+        prove_tasks(run, world)
         agents = restore_agents(run, world)
         for phase in schedule(run.config):
             if run.manifest.record(phase.name) is None:

@@ -159,6 +159,28 @@ class Restores(Base):
         self._word, (self._turn, self._over) = self._words[task.id], state
 
 
+class NewSecretAtEveryReset(Base):
+    """What it has to be guessed is another word after every reset; only a guess in brackets tells."""
+
+    resets = 0
+
+    def reset(self, task):
+        super().reset(task)
+        NewSecretAtEveryReset.resets += 1
+        self._secret = str(self.resets % 10)
+        return 'Guess a digit, as in "[7]".'
+
+    def step(self, action):
+        self._turn += 1
+        if not (action.startswith("[") and action[1:-1].isdigit()):
+            return StepResult(observation="Invalid action: expected [digit].", done=False, reward=0.0)
+        near = "higher" if action[1:-1] < self._secret else "lower or right"
+        return StepResult(observation=near, done=False, reward=0.0)
+
+    def expert(self, task):
+        return None
+
+
 class ForgetsItsTask(Restores):
     def restore(self, task, state):
         self._turn, self._over = state
@@ -472,6 +494,7 @@ BROKEN = {
     "reward_at_limit": (NegativeAtLimit,),
     "endings": (TiresAfterThree,),
     "same_actions": (Moody, Talkative),
+    "same_task": (NewSecretAtEveryReset,),
     "restored_states": (ForgetsItsTask, KeepsNothing, KeepsItself),
     "experts": (WrongExpert, LongExpert, SpeechlessExpert, ForgetfulExpert, OpenEnded),
     "errors": (CountsErrors, NeverContent, KnowsErrorsOfItsEpisode),

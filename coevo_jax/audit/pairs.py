@@ -40,6 +40,7 @@ from coevo_jax.audit.order import Phase, asked_of, kind_of, learn_options
 from coevo_jax.audit.own_steps import foretold, reasoned, step_pairs
 from coevo_jax.audit.parting import at_parting
 from coevo_jax.audit.reading import RunFiles
+from coevo_jax.audit.refused import of_one_task
 from coevo_jax.audit.reinforced import derive_reinforced
 from coevo_jax.audit.revised import good_paths, revisions
 from coevo_jax.audit.round import Round, round_of
@@ -97,12 +98,21 @@ def derive_pairs(files: RunFiles, phase: Phase) -> list[Pair]:
     own = [source for source in sources if source.pairs not in PAIRED]
     if own:
         raise NotCheckable(f"no independent derivation of the pairs of {own[0].pairs} ({kind_of(own[0])})")
-    found = round_of(files, phase)
-    pairs = _kept([PAIRED[source.pairs](source, found) for source in sources], config, files.config.seed)
+    pairs = _kept(_made(files, phase)[0], config, files.config.seed)
     asked = asked_of(files.config, phase, "pairs")
     if asked is not None:
         pairs = _within_budget(lesson(pairs, []), asked, config, files.config)
     return lesson(pairs, []).pairs
+
+
+@lru_cache(maxsize=1)
+def _made(files: RunFiles, phase: Phase) -> tuple[list[list[Pair]], dict[str, int]]:
+    """The pairs of every kind before limits, without those of two tasks, and how many those are."""
+    found = round_of(files, phase)
+    sources = [source for source in phase.sources if isinstance(source, PairSource)]
+    return of_one_task(
+        files, phase, {kind_of(source): PAIRED[source.pairs](source, found) for source in sources}
+    )
 
 
 def _within_budget(made: Lesson, asked: int, config: AgentConfig, run: Config) -> list[Pair]:
@@ -238,6 +248,17 @@ def _experts(source: ImitationSource, found: Round) -> list[Imitated]:
     return [Imitated(side=side) for side in found.experts if side.episode.task_id in tasks]
 
 
+def _best_rollouts(source: ImitationSource, found: Round) -> list[Imitated]:
+    """Of each task the trajectory of an agent with most reward, if that is above the limit."""
+    best: list[Imitated] = []
+    for sides in by_task(chain(*found.played(source))).values():
+        own = [side for side in sides if side.episode.agent != "expert"]
+        most = max((side.episode.reward for side in own), default=0.0)
+        if most > source.options.get("above", 0.0):
+            best.append(Imitated(side=next(side for side in own if side.episode.reward == most)))
+    return best
+
+
 def _verified_branch(source: PairSource, found: Round) -> list[Pair]:
     return verified(found.played(source), source.options, kind_of(source))
 
@@ -273,6 +294,7 @@ PAIRED: dict[str, Callable[[PairSource, Round], list[Pair]]] = {
 }
 IMITATED: dict[str, Callable[[ImitationSource, Round], list[Imitated]]] = {
     "successes": _successes,
+    "best_rollouts": _best_rollouts,
     "experts": _experts,
     "next_observations": _next_observations,
     "reflections": _reflections,
@@ -313,6 +335,8 @@ def pair_problems(files: RunFiles, phase: Phase, told: dict[str, int]) -> Iterat
     recorded, wanted = files.record(phase.name)["pairs"], counts(derived, phase)
     if not same(recorded, wanted):
         yield f"{phase.name}: recorded pairs: found {recorded}, expected {wanted}"
+    refused = files.record(phase.name).get("refused_pairs", {})
+    yield from differs(f"{phase.name}: refused pairs", refused, _made(files, phase)[1])
 
 
 def _named(pair: Pair) -> dict[str, Any]:

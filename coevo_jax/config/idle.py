@@ -305,7 +305,7 @@ RULES = (
     Rule(("rollout.server.urls.NAME",), ("recipe",), never_plays),
     Rule(("env.process_memory_mib",), ("env.processes",), _no_process),
     Rule(("tokenizer.vocab_size",), ("tokenizer.path", "model.path"), _given_tokenizer),
-    Rule(("warm_start.data_errors",), ("warm_start.data",), _no_data),
+    Rule(("warm_start.data_errors", "warm_start.best_of_task"), ("warm_start.data",), _no_data),
     Rule(("model.sliding_rope_theta",), ("model.layer_types",), _no_window),
     Rule(
         ("model.rope_theta", "model.rope_scaling"),

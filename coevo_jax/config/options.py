@@ -210,6 +210,9 @@ class WarmStartConfig(StrictModel):
     data: str | None = None
     """Experts to imitate instead of the environment's: a file or folder of any format that launch.data reads,
     or hub:owner/name."""
+    best_of_task: bool = False
+    """Of data imitate the best row of each task alone, if it earned a reward; it is the task's expert, too,
+    where the environment has none. So data may be an agent's own roll-outs (recipe self-imitation)."""
     data_errors: Literal["refuse", "skip"] = "refuse"
     """What a broken row of data does: refuse the set, or be left out and counted."""
     epochs: int = Field(default=3, ge=1)

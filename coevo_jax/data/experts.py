@@ -1,7 +1,8 @@
 """Expert demonstrations as trajectories, and their text for training a tokenizer."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 
@@ -22,15 +23,24 @@ class Experts:
 
 
 def load_experts(
-    env: Env, chat: ChatFormat, tasks: Sequence[Task], *, max_tokens: int, agent: str = "expert"
+    env: Env,
+    chat: ChatFormat,
+    tasks: Sequence[Task],
+    *,
+    max_tokens: int,
+    agent: str = "expert",
+    stand_ins: Mapping[str, Demonstration] = MappingProxyType({}),
 ) -> Experts:
     """Render the expert of every task, in the order of `tasks`; those beyond `max_tokens` are left out.
 
     Log-probabilities are 0: no model of ours wrote these tokens.
+
+    Args:
+      stand_ins: solutions by task id that take an expert's place where the environment has none.
     """
     trajectories, missing, too_long = [], 0, 0
     for task in tasks:
-        demonstration = env.expert(task)
+        demonstration = env.expert(task) or stand_ins.get(task.id)
         if demonstration is None:
             missing += 1
             continue
@@ -77,6 +87,22 @@ def load_imported(
     rendered = [render_conversation(chat, row, system_prompt) for row in conversations]
     kept = tuple(trajectory for trajectory in rendered if len(trajectory.tokens) <= max_tokens)
     return Experts(trajectories=kept, missing=0, too_long=len(rendered) - len(kept))
+
+
+def best_of_tasks(conversations: Sequence[Conversation]) -> list[Conversation]:
+    """The best conversation of each task that earned a reward; of equal ones the first, in their order.
+
+    One without a reward counts as solved.
+    """
+    best: dict[str, Conversation] = {}
+    for row in conversations:
+        if _reward(row) > max(0.0, _reward(best[row.id]) if row.id in best else 0.0):
+            best[row.id] = row
+    return [row for row in conversations if best.get(row.id) is row]
+
+
+def _reward(row: Conversation) -> float:
+    return SOLVED_REWARD if row.reward is None else row.reward
 
 
 def imported_texts(conversations: Sequence[Conversation], system_prompt: str) -> Iterator[str]:

@@ -5,9 +5,12 @@ Environments run on the host only and never import jax.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from coevo_jax.trajectory import Demonstration
+
+if TYPE_CHECKING:
+    import numpy as np  # in annotations alone: a command line is read without it
 
 SPLITS = ("train", "dev", "test")
 INVALID = "Invalid action"
@@ -112,6 +115,24 @@ class OffersActions(Protocol):
 
         A pure function of the answer, which works before the first `reset`.
         """
+        ...
+
+
+@runtime_checkable
+class TriesActions(Protocol):
+    """An environment without experts that knows how actions look: for checks, and for random players."""
+
+    def tries(self, task: Task, rng: "np.random.Generator") -> str:
+        """An action that could be meant in a task, whatever it leads to; works before the first `reset`."""
+        ...
+
+
+@runtime_checkable
+class LimitsInstances(Protocol):
+    """An environment of which only so many instances can play beside each other: a server's sessions."""
+
+    def most_instances(self, wanted: int) -> int:
+        """How many can play at a time, at least 1 and at most `wanted`; none plays while this is asked."""
         ...
 
 

@@ -31,10 +31,17 @@ class EnvPool:
     the instance is closed in the background and the slot's next call gets a fresh one. A hung call keeps its
     (daemon) thread, and another takes that thread's place. A `ConfigError` of `make_env` is the user's, not
     the environment's: `wait` and `ready` raise it.
+
+    Args:
+      most: instances that can play at a time, where the environment limits them: who submits uses the slots
+        below this alone; None sets no limit.
     """
 
-    def __init__(self, make_env: Callable[[], Env], *, workers: int, step_timeout: float):
+    def __init__(
+        self, make_env: Callable[[], Env], *, workers: int, step_timeout: float, most: int | None = None
+    ):
         self._make_env, self._step_timeout = make_env, step_timeout
+        self.most = most
         self._instances: dict[int, Env] = {}
         self._calls: dict[int, _Call] = {}  # by slot, without an outcome yet
         self._outcomes: dict[int, Any] = {}

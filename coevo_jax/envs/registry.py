@@ -91,6 +91,21 @@ ENVIRONMENTS: dict[str, EnvSpec] = {
         make_at="coevo_jax.envs.textworld.environment:make_textworld",
         generate_at="coevo_jax.envs.textworld.generate:generate_textworld",
     ),
+    "openenv": EnvSpec(
+        options_at="coevo_jax.envs.openenv.options:OpenEnvOptions",
+        make_at="coevo_jax.envs.openenv.environment:make_openenv",
+        players_at="coevo_jax.envs.random_players:PLAYERS",
+    ),
+    "textarena": EnvSpec(
+        options_at="coevo_jax.envs.textarena.options:TextArenaOptions",
+        make_at="coevo_jax.envs.textarena.environment:make_textarena",
+        players_at="coevo_jax.envs.random_players:PLAYERS",
+    ),
+    "reset_step": EnvSpec(
+        options_at="coevo_jax.envs.reset_step.options:ResetStepOptions",
+        make_at="coevo_jax.envs.reset_step.environment:make_reset_step",
+        players_at="coevo_jax.envs.random_players:PLAYERS",
+    ),
     "alfworld": EnvSpec(
         options_at="coevo_jax.envs.alfworld.options:AlfWorldOptions",
         make_at="coevo_jax.envs.alfworld.environment:make_alfworld",

@@ -11,7 +11,7 @@ from coevo_jax.methods.better_over_worse import better_over_worse
 from coevo_jax.methods.corrections import corrections, kept_corrections
 from coevo_jax.methods.expert_over import expert_over
 from coevo_jax.methods.expert_step_over import expert_step_over
-from coevo_jax.methods.imitation import experts, successes
+from coevo_jax.methods.imitation import best_rollouts, experts, successes
 from coevo_jax.methods.judged_steps import judged_steps
 from coevo_jax.methods.marks import graded
 from coevo_jax.methods.material import Imitation, Noted, Preference, Reinforced
@@ -45,6 +45,7 @@ PAIR_BUILDERS: dict[str, PairBuilder] = {
 }
 IMITATION_BUILDERS: dict[str, ImitationBuilder] = {
     "successes": successes,
+    "best_rollouts": best_rollouts,
     "experts": experts,
     "next_observations": next_observations,
     "reflections": reflections,

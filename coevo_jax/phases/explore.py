@@ -17,6 +17,7 @@ from coevo_jax.learning.train_state import Agents
 from coevo_jax.methods.hints import NO_HINTS, Hints
 from coevo_jax.phases.fault_watch import FaultWatch
 from coevo_jax.phases.hinted import hint_counts, hint_words, hints_of, suggested
+from coevo_jax.phases.proof import contradicted_tasks, tell
 from coevo_jax.phases.serving import serve
 from coevo_jax.phases.world import (
     World,
@@ -293,7 +294,10 @@ def _records(run: Run, world: World, phase: Phase, shards: Sequence[Path]) -> di
         seed=run.config.seed,
         is_error=error_test(world.env),
     )
-    records = {"summary": summary, "agent_tokens": _tokens(trajectories)}
+    records: dict[str, Any] = {"summary": summary, "agent_tokens": _tokens(trajectories)}
+    if phase.kind == "explore" and (several := contradicted_tasks(world, trajectories)):
+        tell(phase.name, several)
+        records["contradicted"] = several
     if phase.hints is not None:
         found = suggested(run, world, phase)
         records["hints"] = hint_counts(trajectories, world.experts, found)

@@ -40,6 +40,7 @@ from coevo_jax.phases.lesson_counts import (
     plan_counts,
 )
 from coevo_jax.phases.material import built
+from coevo_jax.phases.proof import Refusals
 from coevo_jax.phases.reinforced import find_reinforced
 from coevo_jax.phases.world import World
 from coevo_jax.progress import CONSOLE, say
@@ -70,6 +71,7 @@ class _Lesson:
     beside: dict[str, Any]  # what the record says of a weak model beside the agent
     reinforced: list[dict[str, Any]]  # what each source yielded; none where no source reinforces
     noted: dict[str, dict[str, int]]  # what imitation builders met, by source; none where none tells
+    refusals: Refusals
 
     def records(self) -> dict[str, Any]:
         """What the phase's record says of it."""
@@ -88,6 +90,7 @@ class _Lesson:
         records |= {"marks": self.marks} if self.marks else {}
         records |= {"reinforced": self.reinforced} if self.reinforced else {}
         records |= {"noted": self.noted} if self.noted else {}
+        records |= {"refused_pairs": self.refusals.counts} if self.refusals.counts else {}
         return records | self.beside | ({"budget": self.budget} if self.budget else {})
 
     def planned(self) -> dict[str, float]:
@@ -105,8 +108,8 @@ class _Lesson:
         counts = self.records()
         words = [*map(kind_words, counts["pairs"]), *imitated_words(counts)]
         words += [f"{one['learned']} {one['source']}" for one in self.reinforced]
-        words += noted_words(self.noted)
-        return ", ".join(words) or "no pairs"
+        words += [*noted_words(self.noted), self.refusals.words()]
+        return ", ".join(filter(None, words)) or "no pairs"
 
 
 def learn(run: Run, world: World, agents: Agents, phase: Phase) -> Agents:
@@ -174,7 +177,9 @@ def learn(run: Run, world: World, agents: Agents, phase: Phase) -> Agents:
 
 def _lesson(run: Run, world: World, phase: Phase, config: AgentConfig, weak: WeakModel | None) -> _Lesson:
     """The pairs and trajectories of a round as batches, within the budget where there is one."""
-    pairs, budget = _within_budget(run, world, phase, config, _paired(run, world, phase, config))
+    refusals = Refusals(run, world, phase)
+    paired = _paired(run, world, phase, config, refusals)
+    pairs, budget = _within_budget(run, world, phase, config, paired)
     pair_set, extras, noted = _imitated(run, world, phase, pairs)
     beside: dict[str, Any] = {}
     if weak is not None:
@@ -202,6 +207,7 @@ def _lesson(run: Run, world: World, phase: Phase, config: AgentConfig, weak: Wea
         beside=beside,
         reinforced=reinforced,
         noted=noted,
+        refusals=refusals,
     )
 
 
@@ -275,10 +281,11 @@ def _learning(phase: Phase) -> LearnOptions:
     return phase.learning
 
 
-def _paired(run: Run, world: World, phase: Phase, config: AgentConfig) -> PairSet:
+def _paired(run: Run, world: World, phase: Phase, config: AgentConfig, refusals: Refusals) -> PairSet:
     """The pairs that an agent can learn from in a round, as the recipe's builders find them."""
     found = {
-        source.label: built(run, world, phase, source, world.experts) for source in _learning(phase).pairs
+        source.label: refusals.kept(source.label, built(run, world, phase, source, world.experts))
+        for source in _learning(phase).pairs
     }
     keep = Keep(by=config.pairs_kept, seed=run.config.seed)
     return collect_pairs(found, max_per_kind=config.max_pairs_per_kind, keep=keep)

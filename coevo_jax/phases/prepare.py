@@ -15,8 +15,15 @@ from coevo_jax.config.options import Config
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.chat.format import chat_format
 from coevo_jax.data.chat.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
-from coevo_jax.data.experts import Experts, expert_texts, imported_texts, load_experts, load_imported
-from coevo_jax.data.interchange import Conversation, Problems, read_conversations
+from coevo_jax.data.experts import (
+    Experts,
+    best_of_tasks,
+    expert_texts,
+    imported_texts,
+    load_experts,
+    load_imported,
+)
+from coevo_jax.data.interchange import Conversation, Problems, read_conversations, to_demonstration
 from coevo_jax.data.parquet import write_trajectories
 from coevo_jax.envs.env import Env, PreparesExperts, Task
 from coevo_jax.files import write_whole
@@ -55,7 +62,7 @@ def _prepare(run: Run) -> None:
         if isinstance(env, PreparesExperts):
             env.prepare_experts(list(tasks.values()), watch.counter("experts"))
         folder = run.folder / TOKENIZER_DIR
-        imported = _imported_rows(run)
+        imported, best_only = _imported_rows(run), config.warm_start.best_of_task
         source = tokenizer_folder(config)
         if source is None:
             # The warm start's alone: runs that explore and runs that do not begin with the same tokenizer.
@@ -71,7 +78,8 @@ def _prepare(run: Run) -> None:
         chat = chat_format(tokenizer)
         check_held(config, chat)
         longest, prompt = longest_trajectory(config), env.system_prompt
-        experts = load_experts(env, chat, list(tasks.values()), max_tokens=longest)
+        stand_ins = {row.id: to_demonstration(row)[0] for row in imported or () if best_only}
+        experts = load_experts(env, chat, list(tasks.values()), max_tokens=longest, stand_ins=stand_ins)
         _require_explored_experts(config, env, experts)
         extra = None if imported is None else load_imported(imported, chat, prompt, max_tokens=longest)
     finally:
@@ -91,6 +99,7 @@ def _prepare(run: Run) -> None:
         "experts_missing": experts.missing,
         "experts_too_long": experts.too_long,
         "expert_tokens": {"min": min(lengths), "mean": float(np.mean(lengths)), "max": max(lengths)},
+        "deterministic": env.deterministic,  # of whose tasks pairs are refused that contradict each other
         "vocab_size": chat.vocab_size,
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(shapes)),
     }
@@ -136,12 +145,15 @@ def _imported_rows(run: Run) -> list[Conversation] | None:
     problems = Problems(config.data_errors)
     rows = read_conversations(config.data, None, None, problems)
     start, stop = slice_bounds(config.tasks)
+    read = len(rows)
+    rows = best_of_tasks(rows) if config.best_of_task else rows
     selected = rows[start:stop]
     if not selected:
-        raise ConfigError(f"warm_start.tasks: {config.tasks!r} selects none of the {len(rows)} rows of data")
-    CONSOLE.print(
-        f"{config.data}: {len(selected)} of {len(rows)} rows, {problems.count} broken rows left out"
-    )
+        which = "rows that are the best of their task" if config.best_of_task else "rows"
+        raise ConfigError(
+            f"warm_start.tasks: {config.tasks!r} selects none of the {len(rows)} {which} of data"
+        )
+    CONSOLE.print(f"{config.data}: {len(selected)} of {read} rows, {problems.count} broken rows left out")
     for problem in problems.first:
         CONSOLE.print(f"  {problem}")
     return selected

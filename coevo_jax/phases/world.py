@@ -10,14 +10,14 @@ from coevo_jax.config.check import slice_bounds
 from coevo_jax.config.check_hints import operations_of, wordings_of
 from coevo_jax.config.check_marks import marks_of
 from coevo_jax.config.options import Config
-from coevo_jax.config.recipe_queries import adapts
+from coevo_jax.config.recipe_queries import adapts, together_of
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.chat.format import ChatFormat, chat_format
 from coevo_jax.data.chat.marking import cannot_hold
 from coevo_jax.data.chat.tokenizer import load_tokenizer
 from coevo_jax.data.interchange.sets import open_set
 from coevo_jax.data.parquet import read_trajectories
-from coevo_jax.envs.env import Env, OffersActions, Task
+from coevo_jax.envs.env import Env, EnvFault, LimitsInstances, OffersActions, Task
 from coevo_jax.envs.pool import EnvPool
 from coevo_jax.envs.process import isolated
 from coevo_jax.envs.registry import make_env
@@ -26,6 +26,7 @@ from coevo_jax.learning.programs import Learning, make_learning
 from coevo_jax.methods.hints import ACTION, TEXT
 from coevo_jax.methods.marks import TASK
 from coevo_jax.models.huggingface.shards import check_checkpoint
+from coevo_jax.progress import CONSOLE
 from coevo_jax.rollout.placement import RolloutPlacement, place_rollouts
 from coevo_jax.rollout.server_engine import ServerEngine
 from coevo_jax.run_folder.wandb_log import check_wandb
@@ -172,6 +173,7 @@ def longest_trajectory(config: Config) -> int:
 def build_world(config: Config, folder: Path) -> World:
     """Build what the phases after `prepare` share; `folder` holds the prepared tokenizer and experts."""
     make = open_env(config)
+    env = make()
     chat = chat_format(load_tokenizer(folder / TOKENIZER_DIR))
     mesh = make_mesh(config.mesh, config.model.num_kv_heads)
     learning = make_learning(config, embedded_tokens(config, chat), mesh)
@@ -187,7 +189,7 @@ def build_world(config: Config, folder: Path) -> World:
         config=config,
         chat=chat,
         experts={expert.task_id: expert for expert in read_trajectories([folder / EXPERTS_FILE])},
-        env=make(),
+        env=env,
         rollouts=rollouts,
         engine=make_engine(config.rollout.slots),
         single=make_engine(1) if adapts(config.recipe) else None,
@@ -199,14 +201,38 @@ def build_world(config: Config, folder: Path) -> World:
             vocab_size=model.vocab_size,
             stop=stop,
         ),
-        pool=_pool(config, make),
+        pool=_pool(config, make, env),
     )
 
 
-def _pool(config: Config, make: Callable[[], Env]) -> EnvPool:
+def _pool(config: Config, make: Callable[[], Env], listed: Env) -> EnvPool:
     env = config.env
     played = isolated(make, env.process_memory_mib) if env.processes else make
-    return EnvPool(played, workers=env.workers, step_timeout=env.step_timeout)
+    most = _most_instances(config, listed)
+    return EnvPool(played, workers=env.workers, step_timeout=env.step_timeout, most=most)
+
+
+def _most_instances(config: Config, env: Env) -> int | None:
+    """How many instances can play at a time; None where nothing limits them to fewer than the slots.
+
+    Raises:
+      ConfigError: not even one can.
+    """
+    if not isinstance(env, LimitsInstances):
+        return None
+    wanted = config.rollout.slots * max(1, len(together_of(config.recipe)) if config.explore.together else 1)
+    try:
+        most = env.most_instances(wanted)
+    except EnvFault as fault:
+        raise ConfigError(f"{env.name}: {fault}") from None
+    if most == 0:
+        raise ConfigError(f"{env.name}: found no place for an instance, expected one at least")
+    if most >= wanted:
+        return None
+    CONSOLE.print(
+        f"{env.name}: {most} instances can play at a time; of {wanted} slots, {most} are used", soft_wrap=True
+    )
+    return most
 
 
 def stop_table_of(config: Config, chat: ChatFormat) -> np.ndarray | None:

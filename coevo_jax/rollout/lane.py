@@ -115,6 +115,7 @@ class Lane:
     bar: ProgressBar
     clock: DeviceClock
     watch: Callable[[Episode], None] = lambda episode: None  # called when one has begun, and after its turns
+    room: int | None = None  # of its slots play so many, the first ones; None is all
     live: dict[int, Episode] = field(default_factory=dict)
     writing: set[int] = field(default_factory=set)
     unread: dict[int, list[int]] = field(default_factory=dict)
@@ -129,7 +130,7 @@ class Lane:
     def open(self) -> None:
         """Empty the slots and begin an episode in each."""
         self.engine.begin(self.weights, self.prefix, self.adapters)
-        for slot in range(self.engine.slots):
+        for slot in range(self.engine.slots if self.room is None else self.room):
             self._next_episode(slot)
 
     @property

@@ -27,6 +27,11 @@ class LockstepPool:
         self.latencies: list[float] = []
         self._pool.latencies.clear()
 
+    @property
+    def most(self) -> int | None:
+        """Most instances at a time of all hosts together: what one of them may have."""
+        return self._pool.most
+
     def submit(self, slot: int, function: Callable[[Env], Any], *, steps: int = 1) -> None:
         """Call `function` with the slot's instance, on the host that has it."""
         if self._is_own(slot):

@@ -202,10 +202,12 @@ def play_together(
     for index, cast in enumerate(casts):
         by_weights.setdefault(id(cast.weights), []).append((index, cast))
     total = sum(cast.count for cast in casts)
+    room = _room(engine.slots, len(by_weights), pool.most)
+    in_turn = pool.most is not None and pool.most < len(by_weights)
     before = _Before(calls=pool.calls, seconds=pool.seconds, started=time.monotonic())
     pool.latencies.clear()
     with (
-        ProgressBar(progress, label=label, total=total, slots=engine.slots * len(by_weights)) as bar,
+        ProgressBar(progress, label=label, total=total, slots=room * len(by_weights)) as bar,
         DeviceClock() as clock,
     ):
         lanes: list[Lane] = []
@@ -220,7 +222,7 @@ def play_together(
                     adapters=1 + max(cast.adapter for _, cast in group),
                     prefix=prefix,
                     pool=pool,
-                    first_env=number * engine.slots,
+                    first_env=0 if in_turn else number * room,
                     chat=chat,
                     sampling=sampling,
                     script=script or {},
@@ -228,10 +230,17 @@ def play_together(
                     bar=bar,
                     clock=clock,
                     watch=watch,
+                    room=room,
                 )
             )
-        _run(lanes, _joining(engine.config.joining), bar, between_blocks)
+        for together in [[lane] for lane in lanes] if in_turn else [lanes]:
+            _run(together, _joining(engine.config.joining), bar, between_blocks)
     return _results(casts, lanes, pool, clock, before)
+
+
+def _room(slots: int, lanes: int, most: int | None) -> int:
+    """Slots of a lane that play: all, unless the environment takes fewer instances at a time."""
+    return slots if most is None else min(slots, max(1, most // lanes))
 
 
 @dataclass(frozen=True, kw_only=True)

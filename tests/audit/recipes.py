@@ -47,6 +47,7 @@ def alone(*sources: Data) -> str:
 
 
 SUCCESSES = imitate("successes", "target", weight=1.0)
+BEST = imitate("best_rollouts", "target", weight=0.5, above=0.2)
 FIRST = expert_over("target", kind="expert_target")
 AMONG = {"kind": "failure_failure", "max_extra_turns": 5, "sft": 0.0}  # of the target's own failures
 ALONE = alone(FIRST, better_over_worse("target", **AMONG))

@@ -17,6 +17,7 @@ from coevo_jax.run_folder.run import create_run
 from tests.audit.breaking import broken, edit_lines, end, finished, states
 from tests.audit.recipes import (
     ALONE,
+    BEST,
     RECIPES,
     SUCCESSES,
     alone,
@@ -133,7 +134,7 @@ OPTIONS = {
     ),
     "apart": ("explore.together=false",),
     "one block": ("explore.block_tasks=50",),
-    "imitation by steps": (alone(SUCCESSES), SOLVES, "batch.step_demonstrations=3"),
+    "imitation by steps": (alone(SUCCESSES, BEST), SOLVES, "batch.step_demonstrations=3"),
     "beside the warm start": (
         *("recipe=wmss", SOLVES, "rounds=2", "recipe.learn_target.beside.weak=warm_start"),
         *("recipe.learn_target.beside.mix=0.3", "recipe.learn_target.beside.sampling.draws=7"),

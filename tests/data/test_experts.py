@@ -5,7 +5,8 @@ import pytest
 
 from coevo_jax.data.chat.format import chat_format, render
 from coevo_jax.data.chat.tokenizer import train_tokenizer
-from coevo_jax.data.experts import expert_texts, load_experts
+from coevo_jax.data.experts import best_of_tasks, expert_texts, load_experts
+from coevo_jax.data.interchange import Conversation
 from coevo_jax.envs.env import Task
 from coevo_jax.trajectory import Demonstration, Ending, Turn
 
@@ -51,6 +52,24 @@ def test_the_longest_expert_that_fits_is_kept(chat):
     length = len(load_experts(ENV, chat, TASKS[:1], max_tokens=200).trajectories[0].tokens)
     assert load_experts(ENV, chat, TASKS[:1], max_tokens=length).too_long == 0
     assert load_experts(ENV, chat, TASKS[:1], max_tokens=length - 1).too_long == 1
+
+
+def test_stand_ins_take_the_place_of_experts_that_are_missing(chat):
+    other = demonstration("none", 0.25, 1)
+    stand_ins = {"none": other, "solved": demonstration("solved", 0.1, 3)}
+    experts = load_experts(ENV, chat, TASKS, max_tokens=200, stand_ins=stand_ins)
+    assert [(one.task_id, one.reward) for one in experts.trajectories] == [
+        ("solved", 1.0),
+        ("half", 0.5),
+        ("none", 0.25),
+    ]
+    assert experts.missing == 0 and {one.agent for one in experts.trajectories} == {"expert"}
+
+
+def test_the_best_row_of_each_task():
+    rewards = [("a", 0.2), ("b", 0.0), ("a", 0.7), ("a", 0.7), ("c", None), ("c", 1.0)]
+    rows = [Conversation(id=name, messages=(), reward=reward) for name, reward in rewards]
+    assert [rows.index(one) for one in best_of_tasks(rows)] == [2, 4]
 
 
 def test_texts_are_what_training_sees():

@@ -80,6 +80,7 @@ MESSAGES = {
     broken_envs.Bonus: r"task train/\d+, action .* ended the episode with reward 1\.5, expected .* 0 to 1",
     broken_envs.NegativeAtLimit: r"reward_at_limit of task train/\d+ after the reset: found -0\.5, expected",
     broken_envs.TiresAfterThree: r"step\('.*'\) of task \w+/\d+ raised IndexError: no fourth turn",
+    broken_envs.NewSecretAtEveryReset: r"is another task: turn 1, action '\[7\]': found the observation",
     broken_envs.KeepsNothing: r"snapshot of task \w+/\d+ after turn 0: found None, expected a state",
     broken_envs.WrongExpert: r"expert of task train/\d+: replayed to reward 0\.75, recorded is 1",
     broken_envs.LongExpert: r"expert of task train/\d+: found 5 turns, expected 1 to 4 \(max_turns\)",
@@ -171,7 +172,7 @@ def test_every_check_says_what_it_verifies():
 def test_the_command_prints_the_table_and_its_exit_code_tells(capsys, monkeypatch):
     assert main(["tests.letters_env:make_letters", "seed=3", "--timeout", "2", "--tasks", "1"]) == 0
     seen = capsys.readouterr().out
-    assert "26 passed, 0 failed, 2 skipped" in seen and "disjoint_splits" in seen
+    assert "27 passed, 0 failed, 2 skipped" in seen and "disjoint_splits" in seen
     assert main(["tests.letters_env:make_letters", "--check", "experts", "protocol"]) == 0
     assert "2 passed" in capsys.readouterr().out
     monkeypatch.setattr("tests.letters_env.LettersEnv.reward_at_limit", lambda self: 2.0)

@@ -5,16 +5,19 @@ COEVO_REPLAYED says how many episodes the slow tests play; `./launch/test.sh --r
 
 import os
 import zlib
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
 
 from coevo_jax.config.options import Config
 from coevo_jax.data.parquet import read_trajectories, write_trajectories
-from coevo_jax.envs.env import SPLITS, format_response
+from coevo_jax.envs.env import SPLITS, TriesActions, format_response
 from coevo_jax.envs.registry import ENVIRONMENTS, make_env
 from coevo_jax.stored.replay import Replaying, Stored, replay_all
 from coevo_jax.trajectory import Ending, Trajectory, Turn
+from tests.envs.openenv_server import serving
+from tests.envs.test_reset_step import WALK
 from tests.envs.tiny_alfworld import write_download
 
 MANY = int(os.environ.get("COEVO_REPLAYED", "0"))
@@ -22,17 +25,19 @@ FEW = 12
 FAST: dict[str, dict] = {
     "intercode_sql": {"train_databases": 2, "dev_databases": 1, "test_databases": 1, "train_tasks": 40},
     "webshop": {},
+    "reset_step": {"make": "tests.envs.test_reset_step:Corridor", "max_turns": 12} | WALK,
 }
 SLOW: dict[str, dict] = {
     "textworld": {"train_games": 4, "dev_games": 2, "test_games": 2, "families": ["quest"]},
     "alfworld": {},
     "scienceworld": {"families": ["find-living-thing", "lifespan-longest-lived"]},
 }
+HUBS = ("openenv", "textarena")  # a server, and a package of its own
 OTHERS = ("look", "inventory", "execute[SELECT 1", "execute[SHOW TABLES]", "click[b0nosuchprod]", "wait1", "")
 
 
 def test_every_environment_is_here():
-    assert {*FAST, *SLOW} == set(ENVIRONMENTS)
+    assert {*FAST, *SLOW, *HUBS} == set(ENVIRONMENTS)
 
 
 def played(env, task, number: int) -> Trajectory:
@@ -41,6 +46,8 @@ def played(env, task, number: int) -> Trajectory:
     expert = env.expert(task)
     gaps = 0.2 if number % 2 else 0.0
     known = [turn.action for turn in expert.turns if rng.random() >= gaps] if expert else []
+    if isinstance(env, TriesActions):
+        known = [env.tries(task, rng) for _ in range(env.max_turns(task))]
     prompt, turns, reward, ending = env.reset(task), [], None, Ending.TURN_LIMIT
     while len(turns) < env.max_turns(task) and reward is None:
         errs = rng.random() < 0.3 or not known
@@ -123,3 +130,14 @@ def test_stored_episodes_of_its_games_come_back(name, tmp_path):
     if name != "textworld":
         options = options | {"experts_path": str(tmp_path / "experts.jsonl")}
     comes_back(name, options, MANY or FEW // 2, tmp_path)
+
+
+def test_stored_episodes_of_a_server_come_back(tmp_path):
+    with serving() as server:
+        comes_back("openenv", {"url": server.url, "max_turns": 12}, FEW, tmp_path)
+
+
+@pytest.mark.skipif(find_spec("textarena") is None, reason="needs the package textarena")
+def test_stored_episodes_of_textarenas_games_come_back(tmp_path):
+    games = ["GuessTheNumber-v0", "Mastermind-v0", "FrozenLake-v0", "2048-v0-easy"]
+    comes_back("textarena", {"games": games}, MANY or FEW, tmp_path)

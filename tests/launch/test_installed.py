@@ -71,7 +71,7 @@ def test_the_metadata_has_the_pins_of_the_requirements(coevo, tmp_path):
         "print(json.dumps([here.requires, here.metadata.get_all('Provides-Extra'), here.version]))"
     )
     requires, extras, _ = json.loads(call(coevo.with_name("python"), "-c", code, cwd=tmp_path).stdout)
-    assert sorted(extras) == ["bucket", "dev", "gpu", "tpu", "wandb"]
+    assert sorted(extras) == ["bucket", "dev", "gpu", "textarena", "tpu", "wandb"]
     for extra in ("", *extras):
         lines = (ROOT / f"requirements{'-' if extra else ''}{extra}.txt").read_text().splitlines()
         pinned = {line for line in lines if "==" in line and not line.startswith("#")}

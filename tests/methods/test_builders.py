@@ -7,7 +7,7 @@ import pytest
 
 from coevo_jax.methods.better_over_worse import better_over_worse
 from coevo_jax.methods.expert_over import expert_over
-from coevo_jax.methods.imitation import experts, successes
+from coevo_jax.methods.imitation import best_rollouts, experts, successes
 from coevo_jax.methods.material import Material
 from coevo_jax.methods.table import BUILDERS, builder_options, find_builder
 from coevo_jax.trajectory import Ending, Trajectory
@@ -70,6 +70,14 @@ def test_what_is_imitated():
     expert, other = trajectory("expert", 0, 1.0), trajectory("expert", 0, 1.0, task="u")
     assert [one.sample for one in successes(material(A, B))] == [1]
     assert list(experts(material(B, u=other, t=expert))) == [expert]
+
+
+def test_the_best_roll_out_of_each_task_is_imitated():
+    twice = [trajectory("a", 2, 0.6), trajectory("a", 3, 0.0, task="v")]
+    assert [(one.agent, one.sample) for one in best_rollouts(material([A[0]], B, twice))] == [("a", 2)]
+    assert [one.sample for one in best_rollouts(material([A[0]]), above=0.1)] == [0]
+    assert list(best_rollouts(material([A[0]]), above=0.2)) == []
+    assert list(best_rollouts(material([trajectory("expert", 0, 1.0)]))) == []
 
 
 @pytest.mark.parametrize("name", [(table, name) for table, builders in BUILDERS.items() for name in builders])

@@ -113,12 +113,29 @@ def newest_python(folder: Path) -> tuple[bool, str]:
     return code == 0, f"{versions[2]} on its Python {versions[1]}: {tests}: {counted[-1]}"
 
 
+def openenv(folder: Path) -> tuple[bool, str]:
+    """The client of OpenEnv beside real servers, by every check of conformance."""
+    code, said = run([sys.executable, "-m", "tests.real.hubs", "openenv", str(folder)])
+    counted = re.findall(r"^([^\n:]+): (\d+) passed, (\d+) failed", said, re.MULTILINE)
+    servers = "; ".join(f"{name} {passed} passed, {failed} failed" for name, passed, failed in counted)
+    return code == 0, f"openenv 0.10.0: {servers or 'no server'}"
+
+
+def textarena(folder: Path) -> tuple[bool, str]:
+    """TextArena's games by every check of conformance, and their tests."""
+    code, said = run([sys.executable, "-m", "tests.real.hubs", "textarena", str(folder)])
+    counted = re.findall(r"\d+ (?:passed|failed|skipped)[^\n]*", said)
+    return code == 0, f"textarena 0.7.4: {counted[-1] if counted else 'no summary'}"
+
+
 PARTS = {
     "MySQL": mysql,
     "WebShop's search": search,
     "Replays": replays,
     "SLURM": slurm,
     "Python 3.13": newest_python,
+    "OpenEnv": openenv,
+    "TextArena": textarena,
 }
 
 

@@ -225,3 +225,29 @@ def test_the_metrics_say_where_the_time_went():
     assert 0 < values["env_p50_seconds"] <= values["env_p95_seconds"] <= values["env_p99_seconds"] < 1
     assert values["prefix_hits"] == stats.prefix_hits > 0
     assert 0 <= values["prefill_padding"] < 1
+
+
+@pytest.mark.parametrize("most", [1, 2, 3])
+def test_slots_are_cut_to_what_an_environment_can_play_at_a_time(most):
+    """Three slots of each of two agents; the episodes are those of all slots."""
+    playing, highest = [0], [0]
+
+    class Counted(ScriptedEnv):
+        def __init__(self):
+            super().__init__()
+            playing[0] += 1
+            highest[0] = max(highest[0], playing[0])
+
+        def close(self):
+            playing[0] -= 1
+
+    engine = make_engine(max_tokens=LENGTH)
+    both = casts(target=engine.load(PARAMS), failure=engine.load(random_params(1)))
+    with EnvPool(ScriptedEnv, workers=2, step_timeout=10) as pool:
+        expected = play_together(engine, pool, CHAT, both, sampling=SAMPLING)
+    with EnvPool(Counted, workers=2, step_timeout=10, most=most) as pool:
+        found = play_together(engine, pool, CHAT, both, sampling=SAMPLING)
+        again = play_together(engine, pool, CHAT, both[:1], sampling=SAMPLING)
+    assert highest[0] == most
+    for (own, _), (wanted, _) in zip([*found, *again], [*expected, expected[0]], strict=True):
+        assert_same_episodes(own, wanted)

@@ -121,6 +121,26 @@ def same_actions(probe: Probe) -> str:
     return probe.counts()
 
 
+def same_task(probe: Probe) -> str:
+    """A task is the same task at every reset: actions that mean something there are answered alike."""
+    env, other = probe.open(), probe.open()
+    for task in probe.sample():
+        actions = probe.meant_actions(task, probe.reset(env, task))
+        env, found = probe.try_play(env, task, actions)
+        for place in ("another instance", "the same instance"):
+            env, other = (env, other) if place == "the same instance" else (other, env)
+            env, again = probe.try_play(env, task, actions)
+            if found is not None and again is not None:
+                when = f"reset again in {place}, is another task"
+                if probe.deterministic and found.prompt != again.prompt:
+                    raise Violation(
+                        f"task {task.id}, {when}: first observation: found {shorten(again.prompt)}, expected "
+                        f"{shorten(found.prompt)}"
+                    )
+                probe.compare(found, again, when)
+    return probe.counts()
+
+
 def restored_states(probe: Probe) -> str:
     """A kept state, restored in this or another instance, goes on as the episode did that it was kept in."""
     env, other = probe.open(), probe.open()

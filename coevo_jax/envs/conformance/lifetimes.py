@@ -51,6 +51,7 @@ def use_after_close(probe: Probe) -> str:
 
 def close_is_local(probe: Probe) -> str:
     """Closing an instance leaves the episode of another as it is."""
+    probe.most_instances(2)
     task, neighbour = probe.sample()[0], probe.sample()[-1]
     expected = _reference(probe, task)
     closing, env = probe.open(), probe.open()
@@ -68,6 +69,7 @@ def close_is_local(probe: Probe) -> str:
 
 def side_by_side(probe: Probe) -> str:
     """Instances that play in several threads at once do not influence each other."""
+    probe.most_instances(NEIGHBOURS)
     tasks = (probe.sample() * NEIGHBOURS)[:NEIGHBOURS]
     expected = [_reference(probe, task) for task in tasks]
     barrier = threading.Barrier(NEIGHBOURS)

@@ -8,7 +8,16 @@ from typing import Any, TypeVar
 
 from coevo_jax.config.streams import stream
 from coevo_jax.envs.conformance.actions import MALFORMED, destroying, perturbed
-from coevo_jax.envs.env import SPLITS, Env, PreparesExperts, StepResult, Task
+from coevo_jax.envs.env import (
+    SPLITS,
+    Env,
+    LimitsInstances,
+    PreparesExperts,
+    StepResult,
+    Task,
+    TriesActions,
+)
+from coevo_jax.envs.same_task import meant_actions
 from coevo_jax.trajectory import Demonstration
 
 T = TypeVar("T")
@@ -170,7 +179,7 @@ class Probe:
         """Actions of all experts, as they are and changed, with malformed ones between."""
         rng = stream(f"conformance {task.id}", self.seed, turns)
         known = [turn.action for one in self.sample() for turn in getattr(self.expert(one), "turns", ())]
-        known = known or ["look", "help", "1"]
+        known = known or self._tried(task)
         actions = []
         for _ in range(turns):
             action = known[rng.integers(len(known))]
@@ -180,6 +189,36 @@ class Probe:
                 action = perturbed(action, rng)
             actions.append(action)
         return tuple(actions)
+
+    def _tried(self, task: Task) -> list[str]:
+        """What the environment tries where there is no expert; else words that any might know."""
+        env = self.open()
+        if not isinstance(env, TriesActions):
+            return ["look", "help", "1"]
+        rng, tries = stream(f"conformance tries {task.id}", self.seed), env.tries
+        return [self.call("tries", lambda: tries(task, rng)) for _ in range(RANDOM_TURNS)]
+
+    def meant_actions(self, task: Task, prompt: str) -> tuple[str, ...]:
+        """The expert's actions, or where there is none all that may mean something to the task."""
+        expert = self.expert(task)
+        if isinstance(expert, Demonstration) and expert.turns:
+            return tuple(turn.action for turn in expert.turns)
+        env, rng = self.open(), stream(f"conformance meant {task.id}", self.seed)
+        return self.call("tries", lambda: meant_actions(env, task, prompt, rng))
+
+    def most_instances(self, wanted: int) -> int:
+        """How many instances may play beside each other; all others are closed before this is asked.
+
+        Raises:
+          NotApplicable: fewer than are wanted.
+        """
+        env = self.open()
+        if isinstance(env, LimitsInstances):
+            self.close_all()
+            most = self.call(f"most_instances({wanted})", lambda: env.most_instances(wanted))
+            if most < wanted:
+                raise NotApplicable(f"only {most} can play at a time, {wanted} would have to")
+        return wanted
 
     def hostile_actions(self, task: Task) -> tuple[str, ...]:
         """Every malformed action, and those that try to write where the expert only reads."""
