@@ -88,6 +88,7 @@ VALUES: dict[str, Any] = {
     "env.process_memory_mib": 99,
     "tokenizer.vocab_size": 2048,
     "warm_start.data_errors": "skip",
+    "warm_start.best_of_task": True,
     "model.lora": {"rank": 4},
     "model.layer_types": ["full", "full", "full"],
     "model.rope_theta": 5.0,

@@ -16,6 +16,7 @@ from coevo_jax.config.reading import load_config, read_options
 from coevo_jax.config.strict import validate
 from coevo_jax.envs.registry import ENVIRONMENTS
 from tests.docs.pages import FILLED_IN, FOREIGN, PAGES, ROOT, Command, all_commands, blocks, examples
+from tests.launch.test_launchers import dry_runs
 
 COMMANDS = all_commands()
 OURS = [command for command in COMMANDS if command.program not in FOREIGN]
@@ -99,8 +100,9 @@ def test_the_script_takes_it(command, folder):
         if taken.config is not None:
             load_config(taken.config, taken.overrides)
     elif command.program.startswith(LAUNCHERS):
-        # tests/launch/test_launchers.py calls those of this page's blocks with --dry-run.
-        assert command.page == "docs/clusters.md" and command.block
+        # tests/launch/test_launchers.py calls those of this page's blocks and of its table with --dry-run.
+        assert command.page == "docs/clusters.md"
+        assert command.block or " ".join(map(str, command.words)) in dict(dry_runs())
     else:
         assert command.program == "launch/quickstart.sh"
 

@@ -44,7 +44,7 @@ class TextArenaEnv:
         self._options = options
         self._game: Any = None  # of the running episode
         self._brackets = True
-        self._generator, self._opponent = random.Random(), np.random.default_rng(0)
+        self._generator, self._opponent = random.Random(), stream("textarena opponent", 0)
 
     def tasks(self, split: str) -> Sequence[Task]:
         """Tasks of a split in shuffled order."""
