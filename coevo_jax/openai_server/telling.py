@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from coevo_jax.data.chat.format import ChatFormat
+from coevo_jax.data.chat.pieces import Pieces
 from coevo_jax.openai_server.batcher import Job, Part
-from coevo_jax.openai_server.pieces import Pieces
 from coevo_jax.openai_server.refusal import Refusal
 
 BYTE = re.compile("<0x[0-9A-Fa-f]{2}>")

@@ -2,7 +2,6 @@
 
 import hashlib
 import threading
-import time
 from collections.abc import Iterator, Mapping
 
 from etils import epath
@@ -53,7 +52,6 @@ class Hashing:
     """The digests of a folder, made in a thread while the caller goes on."""
 
     def __init__(self, folder: epath.Path) -> None:
-        self.cpu_seconds = 0.0
         self._folder = folder
         self._found: Digests = {}
         self._failed: Exception | None = None
@@ -80,4 +78,3 @@ class Hashing:
             self._found = folder_digests(self._folder)
         except Exception as error:  # told by whoever waits
             self._failed = error
-        self.cpu_seconds = time.thread_time()

@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 
 from coevo_jax.data.chat.format import chat_format
-from coevo_jax.data.chat.pieces import token_texts
+from coevo_jax.data.chat.pieces import WINDOW, token_texts
 from coevo_jax.openai_server.batcher import Job, Part
 from coevo_jax.openai_server.conversation import Memory, conversation_ids
 from coevo_jax.openai_server.fields import Message, SampledFields, read_fields
-from coevo_jax.openai_server.pieces import WINDOW
 from coevo_jax.openai_server.refusal import Refusal
 from coevo_jax.openai_server.telling import Telling
 from coevo_jax.openai_server.wanted import Limits, wanted_texts

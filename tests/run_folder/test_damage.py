@@ -138,7 +138,7 @@ def test_digests_are_made_beside_the_caller_and_tell_what_failed(tmp_path):
     (tmp_path / "a").write_bytes(b"x" * 3_000_000)
     hashing = Hashing(epath.Path(tmp_path))
     assert hashing.result() == {"a": hashlib.sha256(b"x" * 3_000_000).hexdigest()}
-    assert hashing.done() and hashing.cpu_seconds > 0
+    assert hashing.done()
     assert damage(epath.Path(tmp_path), hashing.result()) is None
     with pytest.raises(OSError, match="none"):
         Hashing(epath.Path(tmp_path / "none")).result()

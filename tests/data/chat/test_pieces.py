@@ -48,4 +48,6 @@ def test_the_work_grows_as_the_text_does():
         return as_bytes(tokens)
 
     token_texts([65] * 1000, decode)
-    assert read < 10_000
+    shorter, read = read, 0
+    token_texts([65] * 4000, decode)
+    assert read < 4.2 * shorter
