@@ -70,7 +70,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.schema = {"action": NUMBER, "observation": SHOWN}
         self.capacity, self.splits = 64, None
-        self.ignores_seeds = self.repeats = self.null_until_end = False
+        self.ignores_seeds = self.repeats = self.null_until_end = self.refuses_silently = False
         self.at_step = lambda connection, number: None  # may answer in the game's place, or not at all
         self.__dict__ |= knobs
         action = self.schema["action"] if isinstance(self.schema, dict) else {}
@@ -162,7 +162,8 @@ class Connection:
             server.most = max(server.most, server.sessions)
         try:
             if full:
-                self.send(error("CAPACITY_REACHED", "Server at capacity.", max_sessions=server.capacity))
+                if not server.refuses_silently:
+                    self.send(error("CAPACITY_REACHED", "Server at capacity.", max_sessions=server.capacity))
                 self.protocol.send_close(1000)
                 self.flush()
                 return

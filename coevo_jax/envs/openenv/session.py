@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from websockets.exceptions import ConnectionClosed, WebSocketException
+from websockets.exceptions import ConnectionClosed, ConnectionClosedOK, WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
 from coevo_jax.envs.env import EnvFault
@@ -46,6 +46,7 @@ class Session:
         self._url = f"{options.url.rstrip('/')}/ws"
         self._standing = standing_of(options.url)
         self._socket: ClientConnection | None = None
+        self._answered = False  # whether the server has said anything in this socket
         self._calling = threading.Lock()  # held while a call uses the socket
 
     def reset(self, data: dict[str, Any]) -> Answer:
@@ -108,7 +109,10 @@ class Session:
                 return True
             if why := self._connect():
                 raise EnvFault(why)
-            found = self._exchange("state", {"type": "state"})
+            try:
+                found = self._exchange("state", {"type": "state"})
+            except _Full:
+                return False
             if found["type"] == "error" and found["data"].get("code") == FULL:
                 self._drop()
                 return False
@@ -136,6 +140,7 @@ class Session:
                 proxy=None,
                 logger=QUIET,
             ).__enter__()
+            self._answered = False
         except (OSError, WebSocketException, TimeoutError) as error:
             return f"{type(error).__name__}: {error}"
         return ""
@@ -186,6 +191,7 @@ class Session:
             formed, found = False, {}
         if not formed:
             raise self._broken(f"no message of OpenEnv's: found {text[:100]!r}")
+        self._answered = True
         return found
 
     def _raise(self, kind: str, error: dict[str, Any]) -> None:
@@ -198,9 +204,16 @@ class Session:
         raise self._broken(f"{code}: {words}")
 
     def _closed(self, kind: str, error: Exception) -> EnvFault:
-        """What a socket's end means: its reason stands in the server's last word, where it still said one."""
+        """What a socket's end means: its reason stands in the server's last word, where that was heard.
+
+        It is lost where our answer to the server's goodbye finds the socket gone: websockets then drops what
+        came with the goodbye. A goodbye in place of the first answer refuses the session.
+        """
         words = f"the socket closed at {kind}: {type(error).__name__}: {error}"
+        refused = isinstance(error, ConnectionClosedOK) and not self._answered
         self._drop()
+        if refused:
+            return _Full(f"{FULL}: {words}"[:300])
         return _Closed(words[:300]) if kind == "reset" else EnvFault(words[:300])
 
     def _broken(self, why: str) -> EnvFault:
