@@ -9,12 +9,10 @@ import os
 import re
 import struct
 from collections.abc import Iterator, Mapping
+from functools import cache
+from importlib import import_module
 from pathlib import Path
-from typing import BinaryIO
-
-from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
-from tensorboardX.proto.summary_pb2 import Summary as EventSummary  # pyright: ignore[reportAttributeAccessIssue]
-from tensorboardX.record_writer import masked_crc32c
+from typing import Any, BinaryIO
 
 from coevo_jax.run_folder.metrics import METRICS_FILE, Axis, read_metrics
 from coevo_jax.run_folder.results import Evaluation, Results, evaluation_label
@@ -44,8 +42,9 @@ class EventFile:
         before = sorted(self._folder.glob("events.out.tfevents.*"))
         numbers = [int(found[1]) for path in before if (found := _NUMBERED.fullmatch(path.name))]
         self._file = open(self._folder / _NAME.format(max(numbers, default=-1) + 1), "wb")  # noqa: SIM115
-        self._append(Event(file_version="brain.Event:2"))
-        self._append(Event(step=0, session_log=SessionLog(status=SessionLog.START)))
+        events = _library("proto.event_pb2")
+        self._append(events.Event(file_version="brain.Event:2"))
+        self._append(events.Event(step=0, session_log=events.SessionLog(status=events.SessionLog.START)))
         for line in self._committed:
             self._append_line(line["step"], line["phase"], line["values"])
         self._committed = []
@@ -86,14 +85,25 @@ class EventFile:
             self._append_scalars(x, scalars)
 
     def _append_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
-        values = [EventSummary.Value(tag=tag, simple_value=value) for tag, value in scalars.items()]
-        self._append(Event(step=step, summary=EventSummary(value=values)))
+        summary = _library("proto.summary_pb2").Summary
+        values = [summary.Value(tag=tag, simple_value=value) for tag, value in scalars.items()]
+        self._append(_library("proto.event_pb2").Event(step=step, summary=summary(value=values)))
 
-    def _append(self, event: Event) -> None:
+    def _append(self, event: Any) -> None:
+        masked_crc32c = _library("record_writer").masked_crc32c
         data = event.SerializeToString()
         length = struct.pack("<Q", len(data))
         sums = (struct.pack("<I", masked_crc32c(part)) for part in (length, data))
         self._begun().write(b"".join((length, next(sums), data, next(sums))))
+
+
+@cache
+def _library(module: str) -> Any:
+    """A module of tensorboardX, when the first event is written.
+
+    It imports torch where that is installed: seconds, for which commands that write no event do not wait.
+    """
+    return import_module(f"tensorboardX.{module}")
 
 
 def round_scalars(results: Results) -> Iterator[tuple[str, int, float]]:
