@@ -95,6 +95,22 @@ def put_manifest(run: Path, content: dict[str, Any]) -> None:
     (run / "manifest.json").write_text(json.dumps(content | {SELF: content_digest(content)}))
 
 
+def put_state(run: Path, number: int, agent: str, source: Path) -> None:
+    """Replace an agent's state in a checkpoint by another, with all that the manifest says of files."""
+    place = run / "checkpoints" / str(number)
+    kept = shutil.copytree(source, place / "kept")
+    shutil.rmtree(place / agent)
+    kept.rename(place / agent)
+    content = manifest(run)
+    files = {str(path.relative_to(place)): path for path in place.rglob("*") if path.is_file()}
+    if content["checkpoint"] == number:
+        content["checkpoint_files"] = {name: path.stat().st_size for name, path in files.items()}
+    content["checkpoint_digests"][str(number)] = {
+        name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()
+    }
+    put_manifest(run, content)
+
+
 def edit_rows(run: Path, path: str, edit: Callable[[Rows], Any]) -> None:
     table = pq.read_table(run / path)
     rows = table.to_pylist()

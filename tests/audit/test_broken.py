@@ -1,6 +1,5 @@
 """Every claim of a run, broken by hand: the audit names it, and nothing else."""
 
-import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -27,6 +26,7 @@ from tests.audit.breaking import (
     finished,
     manifest,
     put_manifest,
+    put_state,
     states,
     write,
 )
@@ -232,16 +232,8 @@ def stale_reference(run: Path) -> None:
 @breaks(f"adam/{LEARN}", f"logps/{PLAY}")
 def states_of_another_phase(run: Path) -> None:
     number = next(r["records"]["checkpoint"] for r in manifest(run)["done"] if r["name"] == LEARN)
-    place, other = run / "checkpoints" / str(number), run / "checkpoints" / str(first_checkpoint(run))
-    shutil.rmtree(place / "target")
-    shutil.copytree(other / "target", place / "target")
-    content = manifest(run)
-    files = {str(path.relative_to(place)): path for path in place.rglob("*") if path.is_file()}
-    content["checkpoint_files"] = {name: path.stat().st_size for name, path in files.items()}
-    content["checkpoint_digests"][str(number)] = {
-        name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()
-    }
-    put_manifest(run, content)
+    other = run / "checkpoints" / str(first_checkpoint(run))
+    put_state(run, number, "target", other / "target")
 
 
 @breaks(f"rates/{LEARN}")

@@ -1,7 +1,6 @@
 """Runs of recipes that nobody ships: what is broken is named, what is not known is said to be so."""
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from tests.audit.breaking import (
     edit_rows,
     finished,
     manifest,
+    put_state,
 )
 from tests.audit.recipes import (
     FIRST,
@@ -104,9 +104,8 @@ def second_learning_that_began_before_the_first(run: Path) -> None:
 @breaks(f"adam/{FIRSTLY}", f"references/{SECONDLY}")
 def states_of_the_other_agent(run: Path) -> None:
     """The helper's, after the first learning: it took other steps, and the second did not begin with it."""
-    place = run / "checkpoints" / str(record(run, FIRSTLY)["checkpoint"])
-    shutil.rmtree(place / "student")
-    shutil.copytree(place / "helper", place / "student")
+    number = record(run, FIRSTLY)["checkpoint"]
+    put_state(run, number, "student", run / "checkpoints" / str(number) / "helper")
 
 
 @breaks(f"loss/{SECONDLY}")

@@ -38,7 +38,9 @@ UNRUN_WORDS = {
     "data/official": "data that are not shipped",
     "hub:": "the network",
     "scienceworld": "minutes of a simulator",
+    "textarena": "a package that is not installed; tests/real plays its games",
     "textworld": "minutes of a game compiler",
+    "ws://": "a server of another project; tests/envs/test_openenv.py checks one of its own",
     "--losses": "a sweep of many runs; tests/commands/test_sweep.py has one",
 }
 
