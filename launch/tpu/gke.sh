@@ -96,6 +96,7 @@ case "$action" in
         check_number --restarts "${options[restarts]}" 0
         check_train
         read_slice "${options[type]}"
+        warn_of_hosts "${options[type]}"
         filled="$(manifest)"
         if [[ "$action" == manifest ]]; then
             printf '%s\n' "$filled"

@@ -43,19 +43,21 @@ tpu7x-256          32    4              tpu7x                4x4x8
 tpu7x-512          64    4              tpu7x                4x8x8
 "
 
-# Set hosts, chips_per_host, accelerator and topology for --type, and say where a slice needs a shared folder.
+# Set hosts, chips_per_host, accelerator and topology for --type.
 # shellcheck disable=SC2034  # not every launcher needs all of them
 read_slice() {
     local name names=() given="$1"
     while read -r name hosts chips_per_host accelerator topology; do
         [[ -n "$name" ]] || continue
         names+=("$name")
-        if [[ "$name" == "$given" ]]; then
-            ((hosts == 1)) || echo "warning: $given has $hosts hosts, which need one run folder that all of them" \
-                "share (runs_dir; docs/clusters.md)" >&2
-            return
-        fi
+        [[ "$name" != "$given" ]] || return 0
     done <<<"$slice_table"
     [[ "$given" != v5e-* ]] || fail "--type: unknown slice '$given'$(nearest "v5litepod${given#v5e}" "${names[@]}")"
     fail "--type: unknown slice '$given'$(nearest "$given" "${names[@]}")"
+}
+
+# Say where the hosts of a slice need a shared folder.
+warn_of_hosts() {
+    ((hosts == 1)) || echo "warning: $1 has $hosts hosts, which need one run folder that all of them share" \
+        "(runs_dir; docs/clusters.md)" >&2
 }

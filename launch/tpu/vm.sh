@@ -48,6 +48,7 @@ read_place() {
 read_machine() {
     check_given type
     read_slice "${options[type]}"
+    warn_of_hosts "${options[type]}"
     [[ "${options[type]}" != tpu7x-* ]] || fail "--type: tpu7x has no queued resources; use launch/tpu/gke.sh or xpk.sh"
     if [[ -z "${options[runtime]}" ]]; then
         case "${options[type]}" in

@@ -55,6 +55,9 @@ check_given type image
 check_number --restarts "${options[restarts]}" 0
 check_train
 read_slice "${options[type]}"
+# XPK 1.16 builds a slice of eight chips of two machines (ct5lp-hightpu-4t, ct6e-standard-4t), not of one of eight.
+case "${options[type]}" in v5litepod-8 | v6e-8) hosts=2 ;; esac
+warn_of_hosts "${options[type]}"
 [[ ! "${options[type]}" =~ ^v5litepod-[14]$ ]] || fail "--type: XPK knows no ${options[type]}; use launch/tpu/gke.sh"
 start=(launch/host.sh --requirements requirements-tpu.txt)
 create=(xpk workload create "--workload=${options[name]}" "${place[@]}" "--tpu-type=${options[type]}" --num-slices=1

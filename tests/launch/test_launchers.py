@@ -182,6 +182,14 @@ def test_several_hosts_are_started_with_a_warning(name, larger):
     assert name != "vm" or "COEVO_CLUSTER=gcetpu" in done.stdout  # on GKE, JAX finds the hosts by itself
 
 
+@pytest.mark.parametrize(("kind", "hosts"), [("v5litepod-8", 2), ("v6e-8", 2), ("v5p-8", 1), ("v6e-4", 1)])
+def test_xpk_makes_a_slice_of_eight_chips_of_two_hosts(kind, hosts):
+    """What xpk 1.16 does; tests/real holds every type against it."""
+    words = [re.sub(r"^--type=.*", f"--type={kind}", word) for word in STARTS["xpk"]]
+    said = call(*words, "--dry-run", *TRAIN).stderr
+    assert (f"warning: {kind} has 2 hosts" in said) == (hosts == 2)
+
+
 def test_slurm_asks_for_one_process_per_node():
     words = commands(dry_run("slurm", *TRAIN))[-1]
     assert {"--nodes=2", "--ntasks-per-node=1", "--gpus-per-node=8", "--time=8:00:00", "--job-name=a1"} < set(

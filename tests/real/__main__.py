@@ -101,6 +101,12 @@ def slurm(folder: Path) -> tuple[bool, str]:
     return code == 0, said.strip().splitlines()[-1]
 
 
+def xpk(folder: Path) -> tuple[bool, str]:
+    """What the real XPK would give to Kubernetes for launch/tpu/xpk.sh's commands."""
+    code, said = run([sys.executable, "-m", "tests.real.xpk", str(folder)])
+    return code == 0, f"xpk 1.16.0: {said.strip().splitlines()[-1]}"
+
+
 def newest_python(folder: Path) -> tuple[bool, str]:
     """The default suite, or the tests that COEVO_REAL_TESTS names, on Python 3.13 and the newest jax."""
     chosen = os.environ.get("COEVO_REAL_TESTS", "").split()
@@ -133,6 +139,7 @@ PARTS = {
     "WebShop's search": search,
     "Replays": replays,
     "SLURM": slurm,
+    "XPK": xpk,
     "Python 3.13": newest_python,
     "OpenEnv": openenv,
     "TextArena": textarena,
