@@ -88,8 +88,8 @@ def adapt_step(
 ) -> tuple[Adapted, Adaptation]:
     """The weights after one episode, and what the step saw (arXiv 2506.06630).
 
-    Where the gradient is not finite, the weights are those that came in. As in the released script, the head's cross-entropy moves the agent's weights, too, and weight decay pulls
-    at every weight.
+    As in the released script, the head's cross-entropy moves the agent's weights, too, and weight decay pulls
+    at every weight. Where the gradient is not finite, the weights are those that came in.
 
     Args:
       frozen: what adapters adapt; empty where all parameters are trained.

@@ -36,7 +36,7 @@ from coevo_jax.run_folder.run import Run
 from coevo_jax.sampling.engine import Sampling
 from coevo_jax.sharding import put, replicated
 from coevo_jax.training.feed import put_scalar, put_tokens
-from coevo_jax.training.optimize import LearningDiverged
+from coevo_jax.training.watched import LearningDiverged
 from coevo_jax.trajectory import Trajectory
 
 ADAPTATIONS = "adaptations"

@@ -138,6 +138,17 @@ class Run:
             self.settle()
         return self.manifest.running or self.manifest.done[-1]
 
+    def keep(self, name: str, files: list[Path]) -> None:
+        """List files with a phase's last commit, which stays where it was: states, position and log.
+
+        It is for what a run leaves behind that ends between two commits. All processes call it together.
+        """
+        self.settle()
+        record = self.begin(name)
+        if self.leads:
+            record = replace(record, files=record.files | file_hashes(self.folder, files))
+        self.follow(replace(self.manifest, running=record))
+
     def follow(self, manifest: Manifest | None = None, *, permanent: bool = True) -> None:
         """Take over the record that process 0 gives; `permanent` lets it write that, too."""
 
