@@ -1,4 +1,4 @@
-"""The steps of a phase watched for numbers that are not finite: told, kept, and counted or the end of the run."""
+"""The steps of a phase watched for numbers that are not finite: told, kept, and counted or the end."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -193,8 +193,8 @@ def advice(run: Run, phase: Phase, found: Broken) -> str:
     skip = "optimizer.nonfinite=skip leaves such steps out"
     if found.cause == "parameters":
         return (
-            f"skipping steps cannot help: find out what wrote checkpoint {run.manifest.checkpoint} or, of a run "
-            "from model.path, that model; then begin a new run"
+            f"skipping steps cannot help: find out what wrote checkpoint {run.manifest.checkpoint} (or the "
+            "model of model.path) and begin a new run"
         )
     if found.cause == "rate":
         change = f"a lower {_rate_key(phase)}"
@@ -206,9 +206,7 @@ def advice(run: Run, phase: Phase, found: Broken) -> str:
         change = f"other trajectories, or {skip}"
     if phase.kind == "warm_start":
         return f"this run's config is kept: begin a new run with {change}"
-    return (
-        f"this run's config is kept: begin a new run from its warm start, --fork {run.folder}, with {change}"
-    )
+    return f"this run's config is kept: fork its warm start (--fork {run.folder}) with {change}"
 
 
 def _rate_key(phase: Phase) -> str:
