@@ -32,13 +32,13 @@ from coevo_jax.progress import CONSOLE, Pulse
 from coevo_jax.recipe import Phase
 from coevo_jax.rollout.placement import rollout_params
 from coevo_jax.run_folder.budget import Budget
-from coevo_jax.run_folder.manifest import PhaseRecord
+from coevo_jax.run_folder.manifest import SKIPPED, PhaseRecord
 from coevo_jax.run_folder.run import Run
 from coevo_jax.sampling.engine import Sampling
 from coevo_jax.sharding import put, replicated
 from coevo_jax.training.feed import put_scalar, put_tokens
 from coevo_jax.training.kept_batch import kept_path, write_kept
-from coevo_jax.training.watched import LOOKED_AT, SKIPPED, LearningDiverged, kept_files
+from coevo_jax.training.watched import LOOKED_AT, LearningDiverged, kept_files
 from coevo_jax.trajectory import Trajectory
 
 ADAPTATIONS = "adaptations"
@@ -174,11 +174,12 @@ class _Follower:
         hosted = jax.tree.map(np.asarray, jax.device_get(tokens))
         self._run.processes.once("kept batch", lambda: write_kept(path, [0], [hosted], about))
         where = f"recipe.{self._phase.name.rpartition('/')[2]}.adapt"
+        fork = f"this run's config is kept: fork its warm start (--fork {self._run.folder})"
         message = (
             f"{self._phase.name}, episode {number} (task {line['task_id']}): {broken[-1]} is "
-            f"{found[broken[-1]]}; first tensor that is not finite: {tensor}; cause: {cause}; the batch is kept "
-            f"in {path}; this run's config is kept: fork its warm start (--fork {self._run.folder}) with lower "
-            f"{where}.learning_rate_queried and {where}.learning_rate_predicted, or optimizer.nonfinite=skip"
+            f"{found[broken[-1]]}; first tensor that is not finite: {tensor}; cause: {cause}; the batch is "
+            f"kept in {path}; {fork} with lower {where}.learning_rate_queried and "
+            f"{where}.learning_rate_predicted, or optimizer.nonfinite=skip"
         )
         skips = self._run.config.optimizer.nonfinite == "skip" and "grad_norm" in broken
         if not skips or tensor.startswith(("params", "head")):

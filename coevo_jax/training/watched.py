@@ -13,13 +13,12 @@ from coevo_jax.learning.programs import Learning
 from coevo_jax.learning.train_step import StepPrograms
 from coevo_jax.progress import CONSOLE
 from coevo_jax.recipe import Phase
-from coevo_jax.run_folder.manifest import PhaseRecord
+from coevo_jax.run_folder.manifest import SKIPPED, PhaseRecord
 from coevo_jax.run_folder.run import Run
 from coevo_jax.training.kept_batch import kept_path, write_kept
 from coevo_jax.training.nonfinite import Broken, Suspects, find_cause, told
 
 LOOKED_AT = ("loss", "grad_norm")
-SKIPPED = "skipped_steps"  # key of a phase's record
 
 
 class LearningDiverged(Exception):
