@@ -204,10 +204,7 @@ def phases_table(results: Results) -> Table:
     table.add_column("Phase", footer="all")
     table.add_column("time", footer=duration(total), justify="right")
     table.add_column("share", justify="right")
-    rows = [
-        (cast.phase_name(phase["name"]) + skipped_note(phase), phase["seconds"])
-        for phase in results["phases"]
-    ]
+    rows = [(cast.phase_name(one["name"]) + skipped_note(one), one["seconds"]) for one in results["phases"]]
     if between := time_between_phases(results):
         rows.append((BETWEEN, between))
     for name, seconds in rows:

@@ -109,7 +109,7 @@ def optimize(
         values = finalize(jax.device_get(metrics))
         values |= watched.look(first, step, values, state, frozen)
         values |= {"beta": course.beta} if phase.kind == "learn" else {}
-        values |= pace.end(step.position, step.numbers)
+        values |= pace.end(step.position, step.numbers) | run.take_saved()
         prefix = "warm_start" if phase.kind == "warm_start" else phase.agent
         run.log.write(first + step.position, phase.name, {f"{prefix}/{k}": v for k, v in values.items()})
         return values

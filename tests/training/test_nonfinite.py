@@ -151,7 +151,7 @@ def test_a_pair_whose_rewards_have_no_gap_is_named_and_its_batch_kept(scene, gap
     [kept] = manifest.committed_files()
     verify_files(folder, manifest)
     told = about(folder / kept)
-    assert [one["pair"] for one in told["pairs"]][0] == pair and told["cause"] == "pair"
+    assert told["pairs"][0]["pair"] == pair and told["cause"] == "pair"
     assert f"kept in {folder / kept}" in message and manifest.running.position == 0
     rows = {row["name"]: row for row in pq.read_table(folder / kept).to_pylist()}
     values = np.frombuffer(rows["reward"]["values"], rows["reward"]["dtype"]).reshape(rows["reward"]["shape"])
@@ -216,9 +216,9 @@ def test_both_modes_give_the_same_bits_where_all_is_finite(scene, tmp_path):
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_the_update_is_the_plain_one_or_none(value):
-    """Against the update without the choice: the same bits; with one number broken, the state that came in."""
+    """Against the update without the choice: the same bits; with a broken number, the state that came in."""
     rng = np.random.default_rng(0)
-    optimizer = make_optimizer(tiny_optimizer())
+    optimizer = make_optimizer(OptimizerConfig(weight_decay=0.1))
     params = {
         "a": {"kernel": jnp.float32(rng.normal(size=(5, 3)))},
         "b": {"bias": jnp.float32(rng.normal(size=4))},
@@ -243,7 +243,3 @@ def test_the_update_is_the_plain_one_or_none(value):
     same, norm = step(after, broken)
     assert not np.isfinite(norm)
     jax.tree.map(np.testing.assert_array_equal, same, after)
-
-
-def tiny_optimizer():
-    return OptimizerConfig(weight_decay=0.1)
