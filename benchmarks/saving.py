@@ -1,8 +1,8 @@
 """What a checkpoint's save costs with and without the digests of its files: python -m benchmarks.saving
 
-Saves of one state, alternately with digests and without, each timed from the begin of the save until it counts;
-wall seconds, and CPU seconds of the process, in which nothing else goes on. Printed is the median of each, and
-of the differences of neighbours.
+Saves of one state, in turn with digests and without, each timed from its begin until it would count; wall
+seconds, and CPU seconds of the process, in which nothing else goes on. Printed is the median of each, and of
+the differences of pairs.
 
     --mebibytes 256   size of the state
     --saves 10        of each kind

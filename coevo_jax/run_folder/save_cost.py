@@ -49,7 +49,7 @@ class SaveCost:
 
 @cache
 def threads_before() -> frozenset[str]:
-    """The threads of this process at its first save: XLA's are among them, the writers of saves come later."""
+    """The threads of this process at its first save: XLA's are among them, writers of saves come later."""
     return frozenset(thread.name for thread in THREADS.iterdir())
 
 

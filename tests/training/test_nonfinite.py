@@ -152,7 +152,8 @@ def test_a_pair_whose_rewards_have_no_gap_is_named_and_its_batch_kept(scene, gap
     verify_files(folder, manifest)
     told = about(folder / kept)
     assert told["pairs"][0]["pair"] == pair and told["cause"] == "pair"
-    assert f"kept in {folder / kept}" in message and manifest.running.position == 0
+    assert f"kept in {folder / kept}" in message
+    assert manifest.running is not None and manifest.running.position == 0
     rows = {row["name"]: row for row in pq.read_table(folder / kept).to_pylist()}
     values = np.frombuffer(rows["reward"]["values"], rows["reward"]["dtype"]).reshape(rows["reward"]["shape"])
     np.testing.assert_array_equal(values, plan.batches[1].reward)
