@@ -16,7 +16,7 @@ from coevo_jax.phases.table import PHASES
 from coevo_jax.phases.world import build_world
 from coevo_jax.progress import CONSOLE, time_words
 from coevo_jax.recipe import Phase, schedule
-from coevo_jax.run_folder.results import Results, evaluation_label
+from coevo_jax.run_folder.results import Results, evaluation_label, phase_entry
 from coevo_jax.run_folder.run import Run
 from coevo_jax.run_folder.time_left import episodes_played, time_after
 
@@ -116,7 +116,7 @@ def collect_results(run: Run) -> Results:
             agents[0],
         )
         + collapses(from_start, agents[0]),
-        phases=[{"name": record.name, "seconds": record.seconds} for record in manifest.done],
+        phases=[phase_entry(record) for record in manifest.done],
         seconds=manifest.seconds,
         peak_memory_bytes=manifest.peak_memory_bytes or None,
         environment=run.environment(),

@@ -23,7 +23,7 @@ from coevo_jax.run_folder.fork import find_source, fork_run
 from coevo_jax.run_folder.manifest import read_manifest
 from coevo_jax.run_folder.results import Results
 from coevo_jax.run_folder.run import Run, create_run, open_run
-from coevo_jax.training.optimize import LearningDiverged
+from coevo_jax.training.watched import LearningDiverged
 
 
 @dataclass(frozen=True, kw_only=True)

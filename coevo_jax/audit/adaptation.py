@@ -82,7 +82,7 @@ def _line_problems(where: str, line: Line, episode: Episode, options: AdaptOptio
     yield from differs(f"{where}: task_id", line["task_id"], episode.task_id)
     yield from differs(f"{where}: tokens", line["tokens"], wrote)
     steps = episode.finished and wrote > 0
-    yield from differs(f"{where}: a step", "loss" in line, steps)
+    yield from differs(f"{where}: a step", "loss" in line or line.get("skipped", False), steps)
     if not steps or "loss" not in line:
         return
     asked = line["uncertainty"] > np.float32(options.query_above)

@@ -11,6 +11,7 @@ from coevo_jax.audit.draws import draw_checks
 from coevo_jax.audit.forward import Agents
 from coevo_jax.audit.hints import hint_check
 from coevo_jax.audit.judged import judged_check
+from coevo_jax.audit.nonfinite import nonfinite_checks
 from coevo_jax.audit.numbers import number_checks
 from coevo_jax.audit.opening import SCORED
 from coevo_jax.audit.order import Phase, finished
@@ -62,6 +63,8 @@ def run_audit(folder: Path, scored: int | None = SCORED) -> Iterator[Check]:
         if phase.reinforces:
             yield reinforced_check(files, phase)
         yield from number_checks(files, phase, tasks, agents, scored)
+    yield from nonfinite_checks(files)
+    yield from nonfinite_checks(files)
     yield from report_checks(files, tasks, pairs)
 
 

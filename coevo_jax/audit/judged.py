@@ -18,6 +18,7 @@ import numpy as np
 
 from coevo_jax.audit.check import Check, differs, far, judge, same
 from coevo_jax.audit.forward import JUDGE, Agents, in_rows, per_token, sample
+from coevo_jax.audit.nonfinite import counted_steps
 from coevo_jax.audit.numbers import RATE_ROUNDING, warmup_steps
 from coevo_jax.audit.order import Phase, finished
 from coevo_jax.audit.plans import ROUNDING, side_problems, size_problems
@@ -246,11 +247,11 @@ def rate_problems(files: RunFiles, phase: Phase) -> Iterator[str]:
 
 def adam_problems(files: RunFiles, phase: Phase, agents: Agents) -> Iterator[str]:
     """Moments are fresh in every phase; steps go on from the warm start's over all phases before."""
-    number, position = files.recorded(phase.name, "checkpoint"), files.records[phase.name]["position"]
+    number, position = files.recorded(phase.name, "checkpoint"), counted_steps(files, phase.name)
     taken, counted = agents.steps_taken(number, JUDGE)
     names = [one.name for one in finished(files, "judge")]
-    before = sum(files.records[name]["position"] for name in names[: names.index(phase.name)])
-    wanted = files.records["warm_start"]["position"] + before + position
+    before = sum(counted_steps(files, name) for name in names[: names.index(phase.name)])
+    wanted = counted_steps(files, "warm_start") + before + position
     yield from differs(f"checkpoint {number}: {JUDGE}: steps", taken, wanted)
     yield from differs(f"checkpoint {number}: {JUDGE}: Adam's count", counted, position)
 

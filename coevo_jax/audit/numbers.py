@@ -11,6 +11,7 @@ from coevo_jax.audit.check import Check, NotCheckable, differs, far, judge
 from coevo_jax.audit.draws import weak_checkpoint
 from coevo_jax.audit.forward import Agents, Scored, per_token, sample
 from coevo_jax.audit.mixed_forward import score_together
+from coevo_jax.audit.nonfinite import counted_steps
 from coevo_jax.audit.order import Phase, lead_in, learn_options, learned_before
 from coevo_jax.audit.plans import warm_start_sides
 from coevo_jax.audit.pulls import pull_check
@@ -101,8 +102,8 @@ def adam_problems(files: RunFiles, phase: Phase, agents: Agents) -> Iterator[str
     """Moments are fresh in every learning; where they are kept, those of the agent's earlier learnings."""
     number = files.recorded(phase.name, "checkpoint")
     taken, counted = agents.steps_taken(number, phase.agent)
-    before = sum(files.records[p.name]["position"] for p in learned_before(files, phase))
-    position = files.records[phase.name]["position"]
+    before = sum(counted_steps(files, p.name) for p in learned_before(files, phase))
+    position = counted_steps(files, phase.name)
     if phase.kind == "warm_start":
         lora = files.config.model.lora
         fresh = lora is not None and lora.warm_start == "full"  # the adapters have not learned yet
@@ -110,7 +111,7 @@ def adam_problems(files: RunFiles, phase: Phase, agents: Agents) -> Iterator[str
         wanted = 0 if fresh else position
         yield from differs(f"checkpoint {number}: {phase.agent}: Adam's count", counted, wanted)
         return
-    warm = files.records["warm_start"]["position"]
+    warm = counted_steps(files, "warm_start")
     kept = learn_options(files.config, phase).keep_optimizer
     yield from differs(f"checkpoint {number}: {phase.agent}: steps", taken, warm + before + position)
     expected = position + (before if kept else 0)

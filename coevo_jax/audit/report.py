@@ -184,7 +184,7 @@ def result_problems(files: RunFiles, entries: Entries) -> Iterator[str]:
     for name, value in (("name", config.name), ("method", config.method), ("seed", config.seed)):
         yield from differs(f"{RESULTS}: {name}", results[name], value)
     yield from differs(f"{RESULTS}: rounds", results["rounds"], config.rounds)
-    times = [{"name": one["name"], "seconds": one["seconds"]} for one in files.manifest["done"]]
+    times = [_phase_entry(record) for record in files.manifest["done"]]
     yield from differs(f"{RESULTS}: phases", results["phases"], times)
     agents = agents_in(config)
     yield from differs(f"{RESULTS}: agents", results.get("agents", agents), agents)
@@ -198,6 +198,13 @@ def result_problems(files: RunFiles, entries: Entries) -> Iterator[str]:
         yield from differs(f"{RESULTS}: {part}", len(parts), len(expected))
         for place, (found, wanted) in enumerate(zip(parts, expected, strict=False)):
             yield from entry_problems(f"{RESULTS}: {part}[{place}]", found, wanted)
+
+
+def _phase_entry(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What the results say of a finished phase: its time, and the steps that it skipped if it did."""
+    skipped = len(record["records"].get("skipped_steps", []))
+    own = {"skipped_steps": skipped} if skipped else {}
+    return {"name": record["name"], "seconds": record["seconds"], **own}
 
 
 def page_problems(files: RunFiles, entries: Entries, looked: list[str]) -> Iterator[str]:

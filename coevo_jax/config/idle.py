@@ -362,6 +362,7 @@ NEVER_IDLE = frozenset(
         *("batch.rows", "batch.row_length", "batch.views_per_row", "batch.share_prefixes"),
         "batch.step_demonstrations",  # of the warm start, too
         *("optimizer.adam_b1", "optimizer.adam_b2", "optimizer.weight_decay", "optimizer.clip_norm"),
+        "optimizer.nonfinite",
         *("warm_start.tasks", "warm_start.data", "warm_start.epochs"),
         *("warm_start.learning_rate", "warm_start.warmup_fraction"),
         "explore.block_tasks",  # of evaluations, too

@@ -200,6 +200,9 @@ class OptimizerConfig(StrictModel):
     """Decoupled weight decay."""
     clip_norm: float = Field(default=1.0, gt=0)
     """Largest global gradient norm."""
+    nonfinite: Literal["stop", "skip"] = "stop"
+    """What a step does whose gradient is not finite: stop the run, or be skipped and counted. Either way it
+    changes no agent, and its batch is kept in the run's folder (docs/runs.md)."""
 
 
 class WarmStartConfig(StrictModel):

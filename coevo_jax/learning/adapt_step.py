@@ -23,6 +23,7 @@ from flax import struct
 from jax.sharding import Mesh
 
 from coevo_jax.batch import Scalar, TokenBatch
+from coevo_jax.learning.finite import unless_broken
 from coevo_jax.learning.logps import parent_states
 from coevo_jax.learning.mixture_entropy import choices, mixture_entropy
 from coevo_jax.learning.train_state import Learner
@@ -88,7 +89,7 @@ def adapt_step(
     """The weights after one episode, and what the step saw (arXiv 2506.06630).
 
     As in the released script, the head's cross-entropy moves the agent's weights, too, and weight decay pulls
-    at every weight.
+    at every weight. Where the gradient is not finite, the weights are those that came in.
 
     Args:
       frozen: what adapters adapt; empty where all parameters are trained.
@@ -124,8 +125,10 @@ def adapt_step(
         return loss, seen
 
     grads, seen = jax.grad(loss_of, has_aux=True)(state)
-    state = fresh_adamw(state, grads, seen.learning_rate, rates.weight_decay)
-    return state, seen.replace(grad_norm=optax.tree.norm(grads))  # pyright: ignore[reportAttributeAccessIssue]
+    norm = optax.tree.norm(grads)
+    after = fresh_adamw(state, grads, seen.learning_rate, rates.weight_decay)
+    seen = seen.replace(grad_norm=norm)  # pyright: ignore[reportAttributeAccessIssue]
+    return unless_broken(state, after, norm), seen
 
 
 def fresh_adamw(weights: Any, grads: Any, learning_rate: Scalar, weight_decay: Scalar) -> Any:

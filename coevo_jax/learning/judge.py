@@ -170,9 +170,13 @@ def _programs(learner: JudgeLearner, alone: StepPrograms, mesh: Mesh, read: Read
     def zeros(params):
         return jax.tree.map(lambda p: jnp.zeros(p.shape, p.dtype), params)
 
+    def score(params, frozen, batch):
+        return step_logits(learner.model, params, frozen, batch, read=read), None
+
     compiled: Callable[..., Any] = jax.jit
     return replace(
         alone,
+        score=compiled(score, in_shardings=(params, base, rows), out_shardings=scalar),
         whole=compiled(
             whole,
             in_shardings=(state, base, rows, scalar, scalar),

@@ -17,6 +17,7 @@ from flax import struct
 from jax.sharding import Mesh
 
 from coevo_jax.batch import PreferenceBatch
+from coevo_jax.learning.finite import unless_broken
 from coevo_jax.learning.logps import parent_states
 from coevo_jax.learning.mixed_head import Branch, entropies, mixed_logps
 from coevo_jax.learning.objective import AgentLoss, Metrics, objective
@@ -138,7 +139,8 @@ def apply_both(
     clipped: Any = clip.update(grads, clip.init(grads))[0]
     strong, _ = apply_gradients(optimizer, states.strong, clipped[0], rate)
     weak, _ = apply_gradients(optimizer, states.weak, clipped[1], rate)
-    return BothStates(strong=strong, weak=weak), optax.tree.norm(grads)
+    norm = optax.tree.norm(grads)  # of both: where one model's gradient is not finite, neither takes the step
+    return unless_broken(states, BothStates(strong=strong, weak=weak), norm), norm
 
 
 def jit_mixed_step(
@@ -176,9 +178,17 @@ def jit_mixed_step(
     def zeros(params):
         return jax.tree.map(lambda p: jnp.zeros(p.shape, p.dtype), params)
 
+    def score(trained, beside, batch):
+        strong, weak = trained if mixing.train_weak else (trained, beside.weak)
+        logps_N, *_ = mixed_view_logps(
+            learner.model, strong, weak, beside.base, batch, mixing=mixing, mesh=mesh
+        )
+        return logps_N, None
+
     compiled: Callable[..., Any] = jax.jit
     return replace(
         alone,
+        score=compiled(score, in_shardings=(params, beside, rows), out_shardings=scalar),
         whole=compiled(
             whole,
             in_shardings=(states, beside, rows, scalar, scalar),

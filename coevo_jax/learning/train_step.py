@@ -15,6 +15,7 @@ import optax
 from jax.sharding import Mesh
 
 from coevo_jax.batch import PreferenceBatch, Scalar, TokenBatch
+from coevo_jax.learning.finite import unless_broken
 from coevo_jax.learning.logps import score as score_batch
 from coevo_jax.learning.logps import view_logps
 from coevo_jax.learning.objective import AgentLoss, Metrics, objective
@@ -90,10 +91,15 @@ def gradients(
 def apply_gradients(
     optimizer: optax.GradientTransformation, state: TrainState, grads: Params, learning_rate: jax.Array
 ) -> tuple[TrainState, jax.Array]:
-    """The next state, and the gradient's global norm before it is clipped."""
+    """The next state, and the gradient's global norm before it is clipped.
+
+    Where that norm is not finite the next state is the one that came in: parameters, moments and counts.
+    """
+    norm = optax.tree.norm(grads)
     direction, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = jax.tree.map(lambda p, d: p - learning_rate * d, state.params, direction)
-    return TrainState(step=state.step + 1, params=params, opt_state=opt_state), optax.tree.norm(grads)
+    after = TrainState(step=state.step + 1, params=params, opt_state=opt_state)
+    return unless_broken(state, after, norm), norm
 
 
 def take_step(
@@ -111,19 +117,31 @@ def take_step(
     """
     if len(batches) == 1:
         return programs.whole(state, frozen, batches[0], beta, learning_rate)
-    grads = programs.zeros(state.params)
-    metrics: Metrics = {}
-    if programs.coupled:
-        scored = [programs.score(state.params, frozen, batch) for batch in batches]
-        d_logps, metrics = programs.couple(scored, [_without_rows(batch) for batch in batches], beta)
-        for batch, d_logps_N in zip(batches, d_logps, strict=True):
-            grads = programs.pull(grads, state.params, frozen, batch, d_logps_N)
-    else:
-        for batch in batches:
-            grads, own = programs.accumulate(grads, state.params, frozen, batch, beta)
-            metrics = _added(metrics, own) if metrics else own
+    grads, metrics = step_gradients(programs, state.params, frozen, batches, beta)
     state, norm = programs.apply(state, grads, learning_rate)
     return state, metrics | {"grad_norm": (norm, np.float32(1))}
+
+
+def step_gradients(
+    programs: StepPrograms,
+    params: Params,
+    frozen: Params,
+    batches: Sequence[PreferenceBatch],
+    beta: Scalar,
+) -> tuple[Params, Metrics]:
+    """The gradient of a step's microbatches together, and its metrics."""
+    grads = programs.zeros(params)
+    metrics: Metrics = {}
+    if programs.coupled:
+        scored = [programs.score(params, frozen, batch) for batch in batches]
+        d_logps, metrics = programs.couple(scored, [_without_rows(batch) for batch in batches], beta)
+        for batch, d_logps_N in zip(batches, d_logps, strict=True):
+            grads = programs.pull(grads, params, frozen, batch, d_logps_N)
+    else:
+        for batch in batches:
+            grads, own = programs.accumulate(grads, params, frozen, batch, beta)
+            metrics = _added(metrics, own) if metrics else own
+    return grads, metrics
 
 
 @jax.jit

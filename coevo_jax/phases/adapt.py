@@ -24,6 +24,7 @@ from coevo_jax.data.packing.plan import pack_sft
 from coevo_jax.data.parquet import read_trajectories
 from coevo_jax.files import write_whole
 from coevo_jax.learning.adapt_step import Adaptation, Adapted, AdaptRates, init_adapted
+from coevo_jax.learning.finite import first_broken
 from coevo_jax.learning.train_state import Agents
 from coevo_jax.phases.explore import Following, block_paths, finish_roll_out, roll_out, task_blocks
 from coevo_jax.phases.world import World, tasks_of
@@ -31,12 +32,13 @@ from coevo_jax.progress import CONSOLE, Pulse
 from coevo_jax.recipe import Phase
 from coevo_jax.rollout.placement import rollout_params
 from coevo_jax.run_folder.budget import Budget
-from coevo_jax.run_folder.manifest import PhaseRecord
+from coevo_jax.run_folder.manifest import SKIPPED, PhaseRecord
 from coevo_jax.run_folder.run import Run
 from coevo_jax.sampling.engine import Sampling
 from coevo_jax.sharding import put, replicated
 from coevo_jax.training.feed import put_scalar, put_tokens
-from coevo_jax.training.optimize import LearningDiverged
+from coevo_jax.training.kept_batch import kept_path, write_kept
+from coevo_jax.training.watched import LOOKED_AT, LearningDiverged, kept_files
 from coevo_jax.trajectory import Trajectory
 
 ADAPTATIONS = "adaptations"
@@ -49,7 +51,7 @@ def adapt(run: Run, world: World, agents: Agents, phase: Phase) -> Agents:
     The agents are returned as they were.
 
     Raises:
-      LearningDiverged: a step's loss or gradient is not finite.
+      LearningDiverged: a step's loss or gradient is not finite, and the run is to stop there.
     """
     config = run.config.evaluate
     tasks = tasks_of(world.env, config.split, config.tasks, "evaluate.tasks")
@@ -87,6 +89,8 @@ class _Follower:
         numbers = options.model_dump(exclude={"head_bias"})
         rates = {name: put_scalar(world.mesh, value) for name, value in numbers.items()}
         self._rates = AdaptRates(**rates)
+        self._began = agents[phase.agent].params
+        self._skipped: list[dict[str, Any]] = []
         self._lines: list[dict[str, Any]] = []
         self._pulse = Pulse()
         self.file = run.folder / ADAPTATIONS / f"{phase.stem}.jsonl"
@@ -120,8 +124,8 @@ class _Follower:
             tokens = put_tokens(self._world.mesh, episode_rows(episode, self._run.config, self._world))
             success = put_scalar(self._world.mesh, float(episode.success))
             self._state, seen = self._world.adapt(self._state, self._frozen, tokens, success, self._rates)
-            line |= _told(jax.device_get(seen))
-            self._check(len(self._lines) + 1, line)
+            found = _told(jax.device_get(seen))
+            line |= found if self._finite(len(self._lines) + 1, line, found, tokens) else {"skipped": True}
         self._lines.append(line)
         return line
 
@@ -144,23 +148,55 @@ class _Follower:
         self._write()
         rewards = [one.success for path in shards for one in read_trajectories([path])]
         records = record.records | {"adaptation": adaptation_counts(self._lines, rewards)}
-        finish_roll_out(
-            run, world, agents, phase, replace(record, records=records), shards, [*others, self.file], budget
-        )
+        records |= {SKIPPED: self._skipped} if self._skipped else {}
+        record = replace(record, records=records)
+        files = [*others, self.file, *kept_files(run, record)]
+        finish_roll_out(run, world, agents, phase, record, shards, files, budget)
 
     def _write(self) -> None:
         if self._run.leads:
             self.file.parent.mkdir(exist_ok=True)
             write_whole(self.file, "".join(json.dumps(line) + "\n" for line in self._lines))
 
-    def _check(self, number: int, line: dict[str, Any]) -> None:
-        for name in ("loss", "grad_norm"):
-            if not np.isfinite(line[name]):
-                where = f"recipe.{self._phase.name.rpartition('/')[2]}.adapt"
-                raise LearningDiverged(
-                    f"{self._phase.name}, episode {number}: {name} is {line[name]}; lower the learning rates "
-                    f"({where}.learning_rate_queried, {where}.learning_rate_predicted)"
-                )
+    def _finite(self, number: int, line: dict[str, Any], found: dict[str, Any], tokens: TokenBatch) -> bool:
+        """Whether a step's numbers are finite; where they are not, it changed nothing, and is to be skipped.
+
+        Raises:
+          LearningDiverged: the run is to stop there.
+        """
+        broken = [name for name in LOOKED_AT if not np.isfinite(found[name])]
+        if not broken:
+            return True
+        tensor, cause = self._cause()
+        path = kept_path(self._run.folder, self._phase.stem, number)
+        about = {"phase": self._phase.name, "round": self._phase.round, "step": number, "metrics": found}
+        about |= {"cause": cause, "tensor": tensor, "pairs": [], "trajectories": [line]}
+        hosted = jax.tree.map(np.asarray, jax.device_get(tokens))
+        self._run.processes.once("kept batch", lambda: write_kept(path, [0], [hosted], about))
+        where = f"recipe.{self._phase.name.rpartition('/')[2]}.adapt"
+        fork = f"this run's config is kept: fork its warm start (--fork {self._run.folder})"
+        message = (
+            f"{self._phase.name}, episode {number} (task {line['task_id']}): {broken[-1]} is "
+            f"{found[broken[-1]]}; first tensor that is not finite: {tensor}; cause: {cause}; the batch is "
+            f"kept in {path}; {fork} with lower {where}.learning_rate_queried and "
+            f"{where}.learning_rate_predicted, or optimizer.nonfinite=skip"
+        )
+        skips = self._run.config.optimizer.nonfinite == "skip" and "grad_norm" in broken
+        if not skips or tensor.startswith(("params", "head")):
+            self._run.keep(self._phase.name, [path])
+            raise LearningDiverged(message)
+        name = str(path.relative_to(self._run.folder))
+        self._skipped.append({"step": number, "cause": cause, "file": name})
+        CONSOLE.print(f"skipped: {message}", soft_wrap=True)
+        return False
+
+    def _cause(self) -> tuple[str, str]:
+        """The first tensor that is not finite, and what made it so: parameters, or the rate."""
+        if (tensor := first_broken({"params": self._state.params, "head": self._state.head})) is None:
+            return "loss", "rate: the weights are finite, and too large for a pass over the episode"
+        if first_broken(self._began) is not None:
+            return tensor, "parameters: the agent's were broken already"
+        return tensor, "rate: a step of this evaluation broke the weights"
 
 
 def episode_rows(episode: Trajectory, config: Config, world: World) -> TokenBatch:

@@ -37,6 +37,7 @@ from coevo_jax.training.feed import put_batch
 from coevo_jax.training.optimize import StepArguments, StepPlan, optimize
 from coevo_jax.training.pace import Pace
 from coevo_jax.training.plan_file import PLANS, learned_tokens, write_plan
+from coevo_jax.training.watched import kept_files, skipped_words
 from coevo_jax.trajectory import Trajectory
 
 # The discriminator's state, and what its backbone's adapters adapt.
@@ -93,8 +94,8 @@ def judge(run: Run, world: World, agents: Agents, phase: Phase) -> Agents:
         agents = agents.having(JUDGE, judging.learner.renewed(agents[JUDGE]))
         counts = {f"judge/{name}": float(value) for name, value in plan_counts(plan).items()}
         run.log.write(int(agents[JUDGE].step), phase.name, counts)
+    sides = [_side(one) for one in case.found.episodes]
     if run.leads:
-        sides = [_side(one) for one in case.found.episodes]
         write_plan(plan_path, plan, phase=phase.name, sides=sides, steps=steps, seed=case.seed, beta=None)
     peak = of_round(config.learning_rate, phase.round)
     course = StepPlan(
@@ -105,22 +106,22 @@ def judge(run: Run, world: World, agents: Agents, phase: Phase) -> Agents:
         rate=lambda step, steps: constant_rate(step, steps, peak, config.warmup_fraction),
         files=lambda: [plan_path],
         arguments=STATE,
+        sides=sides,
     )
     pace = Pace(judging.learner, plan, world.mesh)
-    records = record.records
     record, agents = optimize(run, world, judging.programs, agents, phase, record, course, pace)
     made = _judgements(phase, case, _logits(world, judging, agents, case.packed))
     run.processes.once("judgements", lambda: write_whole(path, json.dumps(made)))
-    records = records | {"judged": judged_counts(made["steps"]), "checkpoint": run.next_checkpoint}
+    records = record.records | {"judged": judged_counts(made["steps"]), "checkpoint": run.next_checkpoint}
     run.log.write(
         int(agents[JUDGE].step),
         phase.name,
         {f"judge/judged/{name}": value for name, value in records["judged"].items()},
     )
     record = replace(record, records=records)
-    run.commit(record, files=[*course.files(), path], agents=agents, finished=True)
+    run.commit(record, files=[*course.files(), path, *kept_files(run, record)], agents=agents, finished=True)
     words = f"{_words(records)}; {record.position} steps, padding {plan.padding:.1%}"
-    say(record.name, record.seconds, ", ".join(filter(None, (words, pace.words()))))
+    say(record.name, record.seconds, ", ".join(filter(None, (words, skipped_words(record), pace.words()))))
     return agents
 
 

@@ -1,6 +1,7 @@
 """The learning of a round: its pairs, references and optimizer steps (METHOD, steps 3 and 5)."""
 
 import json
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -53,6 +54,7 @@ from coevo_jax.training.optimize import StepPlan, optimize
 from coevo_jax.training.pace import Pace
 from coevo_jax.training.plan_file import PLANS, learned_tokens, steps_of_budget, write_plan
 from coevo_jax.training.references import NoReferences, References
+from coevo_jax.training.watched import kept_files, skipped_words
 from coevo_jax.trajectory import PreferencePair, Trajectory
 
 
@@ -135,17 +137,19 @@ def learn(run: Run, world: World, agents: Agents, phase: Phase) -> Agents:
         agents = agents.having(phase.agent, world.learner.renewed(agents[phase.agent]))
     beta = of_round(config.beta, phase.round)
     plan_path = run.folder / PLANS / f"{phase.stem}.json"
+    sides = [_side(trajectory) for trajectory in pair_set.trajectories]
     if run.leads:
-        sides = [_side(trajectory) for trajectory in pair_set.trajectories]
         write_plan(plan_path, plan, phase=phase.name, sides=sides, steps=steps, seed=lesson.seed, beta=beta)
     references = _references(run, world, agents, phase, config, plan)
     if record.position == 0:
         planned = lesson.planned()
         if _learning(phase).pairs or _learning(phase).imitations:
             batches = references.batches_at(0, agents[phase.agent])
-            records["pull"] = _pull(batches, len(plan.steps), beta, world.losses[phase.agent])
-            planned |= {f"pull/{term}": pull for term, pull in records["pull"].items()}
-            CONSOLE.print(f"{phase.name}: {_pull_words(records['pull'])}", soft_wrap=True)
+            pull = _pull(batches, len(plan.steps), beta, world.losses[phase.agent])
+            if all(map(math.isfinite, pull.values())):  # else the steps will say whose pull is not
+                records["pull"] = pull
+                planned |= {f"pull/{term}": one for term, one in pull.items()}
+            CONSOLE.print(f"{phase.name}: {_pull_words(pull)}", soft_wrap=True)
         record = replace(record, records=records)
         planned = {f"{phase.agent}/{name}": float(value) for name, value in planned.items()}
         run.log.write(int(agents[phase.agent].step), phase.name, planned)
@@ -158,15 +162,17 @@ def learn(run: Run, world: World, agents: Agents, phase: Phase) -> Agents:
         rate=lambda step, steps: constant_rate(step, steps, peak, config.warmup_fraction),
         files=lambda: [pairs_path, plan_path, *references.files(), *(weak.files if weak else [])],
         arguments=None if weak is None else weak.arguments(),
+        sides=sides,
     )
     pace = Pace(world.learner, plan, world.mesh, beside=None if weak is None else weak.beside_passes)
     programs = world.programs[phase.agent] if weak is None else weak.programs
     record, agents = optimize(run, world, programs, agents, phase, record, course, pace)
     agents = without_weak(agents)
-    record = replace(record, records=records | {"checkpoint": run.next_checkpoint})
-    run.commit(record, files=course.files(), agents=agents, finished=True)
+    record = replace(record, records=record.records | {"checkpoint": run.next_checkpoint})
+    files = [*course.files(), *kept_files(run, record)]
+    run.commit(record, files=files, agents=agents, finished=True)
     words = f"{lesson.words()}; {record.position} steps, padding {plan.padding:.1%}, shared {plan.shared:.1%}"
-    told = mark_words(lesson.marks), weak_words(records)
+    told = skipped_words(record), mark_words(lesson.marks), weak_words(records)
     say(
         record.name,
         record.seconds,

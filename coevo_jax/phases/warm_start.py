@@ -18,6 +18,7 @@ from coevo_jax.run_folder.run import Run
 from coevo_jax.training.optimize import StepPlan, optimize
 from coevo_jax.training.pace import Pace
 from coevo_jax.training.plan_file import PLANS, learned_tokens, write_plan
+from coevo_jax.training.watched import kept_files, skipped_words
 
 
 def warm_start(run: Run, world: World, agents: Agents, phase: Phase) -> Agents:
@@ -34,9 +35,9 @@ def warm_start(run: Run, world: World, agents: Agents, phase: Phase) -> Agents:
     )
     plan_path = run.folder / PLANS / "warm-start.json"
     seed, steps = phase.seed(run.config.seed), config.epochs * len(plan.steps)
+    source = "expert" if config.data is None else "imported"
+    sides = [{"source": source, "task_id": one.task_id, "sample": one.sample} for one in experts]
     if run.leads:
-        source = "expert" if config.data is None else "imported"
-        sides = [{"source": source, "task_id": one.task_id, "sample": one.sample} for one in experts]
         write_plan(plan_path, plan, phase=phase.name, sides=sides, steps=steps, seed=seed, beta=None)
     course = StepPlan(
         plan=plan,
@@ -45,6 +46,7 @@ def warm_start(run: Run, world: World, agents: Agents, phase: Phase) -> Agents:
         beta=1.0,
         rate=lambda step, steps: cosine_rate(step, steps, config.learning_rate, config.warmup_fraction),
         files=lambda: [plan_path],
+        sides=sides,
     )
     pace = Pace(world.warm_learner, plan, world.mesh)
     record, agents = optimize(run, world, world.warm_programs, agents, phase, record, course, pace)
@@ -55,9 +57,9 @@ def warm_start(run: Run, world: World, agents: Agents, phase: Phase) -> Agents:
         "padding": plan.padding,
         "learned_tokens": learned_tokens(plan, steps, seed),
     }
-    record = replace(record, records=records)
-    files = course.files()
+    record = replace(record, records=record.records | records)
+    files = [*course.files(), *kept_files(run, record)]
     run.commit(record, files=files, agents=agents, finished=True, with_base=bool(agents.frozen))
     words = f"{len(experts)} experts, {record.position} steps, padding {plan.padding:.1%}"
-    say(record.name, record.seconds, ", ".join(filter(None, (words, pace.words()))))
+    say(record.name, record.seconds, ", ".join(filter(None, (words, skipped_words(record), pace.words()))))
     return agents

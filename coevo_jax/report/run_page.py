@@ -40,6 +40,7 @@ from coevo_jax.run_folder.results import (
     Results,
     evaluation_label,
     main_evaluations,
+    skipped_note,
     time_between_phases,
     wall_time,
 )
@@ -212,7 +213,7 @@ def time_section(results: Results) -> str:
     """Wall time of every phase and of what lies between them, and the peak memory."""
     cast = cast_of(results)
     total = wall_time(results)
-    times = [(cast.phase_name(phase["name"]), phase["seconds"]) for phase in results["phases"]]
+    times = [(cast.phase_name(one["name"]) + skipped_note(one), one["seconds"]) for one in results["phases"]]
     if between := time_between_phases(results):
         times.append((BETWEEN, between))
     rows = []

@@ -26,7 +26,14 @@ from coevo_jax.report.words import (
     round_name,
     signed,
 )
-from coevo_jax.run_folder.results import Evaluation, Results, evaluation_label, time_between_phases, wall_time
+from coevo_jax.run_folder.results import (
+    Evaluation,
+    Results,
+    evaluation_label,
+    skipped_note,
+    time_between_phases,
+    wall_time,
+)
 
 
 def print_run(results: Results, console: Console) -> None:
@@ -197,7 +204,7 @@ def phases_table(results: Results) -> Table:
     table.add_column("Phase", footer="all")
     table.add_column("time", footer=duration(total), justify="right")
     table.add_column("share", justify="right")
-    rows = [(cast.phase_name(phase["name"]), phase["seconds"]) for phase in results["phases"]]
+    rows = [(cast.phase_name(one["name"]) + skipped_note(one), one["seconds"]) for one in results["phases"]]
     if between := time_between_phases(results):
         rows.append((BETWEEN, between))
     for name, seconds in rows:

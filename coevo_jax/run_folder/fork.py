@@ -167,6 +167,7 @@ def beginning(config: Config) -> dict[str, Any]:
     Runs whose beginnings are equal can be forked from each other.
     """
     options = config.model_dump(exclude={*NAMING, *LATER})
+    options["optimizer"].pop("nonfinite")  # it changes no number of a phase that ended
     return options | {
         "explore": {"tasks": config.explore.tasks if config.rounds else None}
     }  # experts of theirs

@@ -19,6 +19,7 @@ from coevo_jax.run_folder.digests import damage, file_digest, files_below
 from coevo_jax.run_folder.metrics import METRICS_FILE
 
 MANIFEST = "manifest.json"
+SKIPPED = "skipped_steps"  # key of a phase's records: the steps whose gradient was not finite
 SELF = "sha256"  # key of the digest of all the others; an earlier version wrote none
 
 

@@ -11,6 +11,7 @@ from typing import Any, NotRequired, TypedDict, cast
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.episode_stats.summary import Summary
 from coevo_jax.files import write_whole
+from coevo_jax.run_folder.manifest import SKIPPED, PhaseRecord
 
 RESULTS_FILE = "results.json"
 
@@ -74,6 +75,7 @@ class PhaseTime(TypedDict):
 
     name: str  # e.g. "round-01/learn_failure"
     seconds: float
+    skipped_steps: NotRequired[int]  # whose gradient was not finite, where there were any
 
 
 class Results(TypedDict):
@@ -96,6 +98,20 @@ class Results(TypedDict):
     seconds: float | None  # wall time: phases and what lies between them; None where that was not measured
     peak_memory_bytes: int | None  # None where the platform does not tell
     environment: dict[str, Any]  # versions, devices
+
+
+def phase_entry(record: PhaseRecord) -> PhaseTime:
+    """What the results say of a finished phase."""
+    entry: PhaseTime = {"name": record.name, "seconds": record.seconds}
+    if skipped := record.records.get(SKIPPED):
+        entry["skipped_steps"] = len(skipped)
+    return entry
+
+
+def skipped_note(phase: PhaseTime) -> str:
+    """Said behind a phase's name: how many steps it skipped; nothing where it skipped none."""
+    count = phase.get("skipped_steps", 0)
+    return f" ({count} step{'s' if count > 1 else ''} skipped, not finite)" if count else ""
 
 
 def evaluation_label(evaluation: Mapping[str, Any]) -> str:

@@ -29,6 +29,7 @@ from coevo_jax.run_folder.manifest import (
 )
 from coevo_jax.run_folder.metrics import MetricsLog
 from coevo_jax.run_folder.results import Results, save_results
+from coevo_jax.run_folder.save_cost import SaveCost
 from coevo_jax.run_folder.stopping import StopRequest
 from coevo_jax.run_folder.tensorboard import EventFile
 from coevo_jax.run_folder.wandb_log import WandbLog
@@ -41,6 +42,7 @@ class _Begun:
 
     manifest: Manifest
     with_base: bool
+    cost: SaveCost
     hashing: Hashing | None = None  # once the states are final
 
 
@@ -75,6 +77,7 @@ class Run:
         self.stop = StopRequest()
         self.traced_steps = range(0)  # optimizer steps that are profiled, by their numbers in the metrics log
         self._begun: _Begun | None = None
+        self._saved: dict[str, float] = {}  # what the newest save cost, until a step's metrics have it
         self._unpruned = False  # a checkpoint has become permanent since the last look at which are kept
 
     @property
@@ -130,13 +133,26 @@ class Run:
             self.follow(manifest.finish(record) if finished else manifest)
             return self.manifest.running or self.manifest.done[-1]
         number = self.next_checkpoint
-        self.checkpoints.begin_save(number, agents.states, agents.frozen if with_base else {})
+        cost = SaveCost()
+        with cost.inside():
+            self.checkpoints.begin_save(number, agents.states, agents.frozen if with_base else {})
         manifest = replace(manifest, checkpoint=number, base=number if with_base else manifest.base)
         self.follow(manifest.finish(record) if finished else manifest, permanent=False)
-        self._begun = _Begun(manifest=self.manifest, with_base=with_base)
+        self._begun = _Begun(manifest=self.manifest, with_base=with_base, cost=cost)
         if finished:
             self.settle()
         return self.manifest.running or self.manifest.done[-1]
+
+    def keep(self, name: str, files: list[Path]) -> None:
+        """List files with a phase's last commit, which stays where it was: states, position and log.
+
+        It is for what a run leaves behind that ends between two commits. All processes call it together.
+        """
+        self.settle()
+        record = self.begin(name)
+        if self.leads:
+            record = replace(record, files=record.files | file_hashes(self.folder, files))
+        self.follow(replace(self.manifest, running=record))
 
     def follow(self, manifest: Manifest | None = None, *, permanent: bool = True) -> None:
         """Take over the record that process 0 gives; `permanent` lets it write that, too."""
@@ -181,21 +197,32 @@ class Run:
     def _write_begun(self) -> None:
         begun, self._begun = self._begun, None
         assert begun is not None and begun.manifest.checkpoint is not None
-        folder = self.checkpoints.finish_save(begun.manifest.checkpoint)
-        self.manifest = begun.manifest
-        if self.leads:
-            sizes = file_sizes(folder)
-            base_files = sizes if begun.with_base else begun.manifest.base_files
-            digests = begun.manifest.checkpoint_digests
-            if (hashing := begun.hashing or self._hashed(begun).hashing) is not None:
-                digests = digests | {str(begun.manifest.checkpoint): hashing.result()}
-            kept = self._kept(begun.manifest)
-            digests = {number: found for number, found in digests.items() if int(number) in kept}
-            self.manifest = replace(
-                begun.manifest, checkpoint_files=sizes, base_files=base_files, checkpoint_digests=digests
-            )
-            write_manifest(self.folder, self.manifest)
+        with begun.cost.inside():
+            folder = self.checkpoints.finish_save(begun.manifest.checkpoint)
+            self.manifest = begun.manifest
+            if self.leads:
+                self._write_final(begun, folder)
+        self._saved = begun.cost.end()
         self._unpruned = True
+
+    def _write_final(self, begun: _Begun, folder: Any) -> None:
+        """Write the manifest of a commit whose states are final, with the digests of their files."""
+        manifest, sizes = begun.manifest, file_sizes(folder)
+        base_files = sizes if begun.with_base else manifest.base_files
+        digests = manifest.checkpoint_digests
+        if (hashing := begun.hashing or self._hashed(begun).hashing) is not None:
+            digests = digests | {str(manifest.checkpoint): hashing.result()}
+        kept = self._kept(manifest)
+        digests = {number: found for number, found in digests.items() if int(number) in kept}
+        self.manifest = replace(
+            manifest, checkpoint_files=sizes, base_files=base_files, checkpoint_digests=digests
+        )
+        write_manifest(self.folder, self.manifest)
+
+    def take_saved(self) -> dict[str, float]:
+        """What the newest save cost, for the metrics of the next step: once, and nothing where none ended."""
+        saved, self._saved = self._saved, {}
+        return saved
 
     def _prune(self) -> None:
         """Keep the newest permanent checkpoints, that of the warm start, and those of weak models."""

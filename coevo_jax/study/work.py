@@ -22,7 +22,7 @@ from coevo_jax.stored.evaluate import evaluate_stored
 from coevo_jax.study.measures import SUMMARY, audit_counts, head, measured, rounded, task_rewards
 from coevo_jax.study.plan import Cell, is_finished
 from coevo_jax.study.rows import FINISHED, LATER, Row
-from coevo_jax.training.optimize import LearningDiverged
+from coevo_jax.training.watched import LearningDiverged
 
 
 def run_cell(cell: Cell, relatives: Sequence[Path]) -> Row:

@@ -1,7 +1,7 @@
 """The hot loop of learning: steps over a fixed batch plan, with commits on the way."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 
 from coevo_jax.batch import PreferenceBatch
 from coevo_jax.data.packing.plan import BatchPlan, epoch_order
+from coevo_jax.learning.finite import finite_leaves
 from coevo_jax.learning.objective import Metrics
 from coevo_jax.learning.programs import Learning
 from coevo_jax.learning.train_state import Agents, TrainState
@@ -24,11 +25,7 @@ from coevo_jax.training.feed import put_batch, put_scalar
 from coevo_jax.training.pace import Pace
 from coevo_jax.training.step_progress import StepProgress
 from coevo_jax.training.step_trace import StepTrace
-
-
-class LearningDiverged(Exception):
-    """A step's loss or gradient is not finite: nothing after it would mean anything."""
-
+from coevo_jax.training.watched import Watched
 
 # The microbatches as a step sees them, by the step's position in the phase and the state before it: their
 # references may be refreshed on the way.
@@ -62,6 +59,7 @@ class StepPlan:
     rate: Callable[[int, int], float]  # (position, steps) -> learning rate
     files: Callable[[], list[Path]]  # what a commit on the way records beside the state
     arguments: StepArguments | None = None  # of a learning with another model beside the agent's
+    sides: Sequence[Mapping[str, Any]] = ()  # of each trajectory of the plan: what names it, for messages
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +69,7 @@ class _Step:
     position: int  # in the phase
     numbers: Sequence[int]  # of its microbatches
     batches: Sequence[PreferenceBatch]
+    hosted: Sequence[PreferenceBatch]  # the same as they were made, NumPy's
     rate: jax.Array
 
 
@@ -93,15 +92,28 @@ def optimize(
     and devices, which the transfer guard sees to.
 
     Raises:
-      LearningDiverged: a loss or gradient is not finite.
+      LearningDiverged: a loss or gradient is not finite, and `optimizer.nonfinite` is stop; or skipping
+        cannot help: the parameters are broken, or the loss alone is not finite.
       Stopped: the run was asked to end; the step that was under way is committed.
     """
     watch = Stopwatch(record.seconds)
     steps, every = course.steps, run.config.checkpoint.every_steps
     arguments = course.arguments or alone(phase.agent)
     state, frozen = arguments.take(agents)
-    first = int(state.step) - record.position + 1  # what the log calls the step at position 0
+    watched = Watched(run, learning, programs, phase, course, finite_leaves(state.params), record)
+    # What the log calls the step at position 0: a step that was skipped has a number, and is not counted.
+    first = int(state.step) + len(watched.skipped) - record.position + 1
     beta = put_scalar(learning.mesh, course.beta)
+
+    def log(step: _Step, metrics: Metrics) -> dict[str, float]:
+        values = finalize(jax.device_get(metrics))
+        values |= watched.look(first, step, values, state, frozen)
+        values |= {"beta": course.beta} if phase.kind == "learn" else {}
+        values |= pace.end(step.position, step.numbers) | run.take_saved()
+        prefix = "warm_start" if phase.kind == "warm_start" else phase.agent
+        run.log.write(first + step.position, phase.name, {f"{prefix}/{k}": v for k, v in values.items()})
+        return values
+
     pending: tuple[_Step, Metrics] | None = None
     trace = StepTrace(run.folder / "profile" / phase.name, run.traced_steps)
     shown = StepProgress(run, phase.name, steps, record.position, pace, watch)
@@ -123,24 +135,25 @@ def optimize(
                 if metrics["loss"][0].is_ready():  # pyright: ignore[reportAttributeAccessIssue]
                     pace.waited(done, time.monotonic() - began)
             if pending is not None:
-                shown.show(done - 1, _log(run, phase, first, pace, course.beta, *pending))
+                shown.show(done - 1, log(*pending))
             pending = taken
             run.settle_if_final()
             if commits:
-                shown.show(done, _log(run, phase, first, pace, course.beta, *pending))
+                shown.show(done, log(*pending))
                 pending = None
                 agents = arguments.give(agents, state)
-                record = replace(record, position=done, seconds=watch.seconds)
+                record = watched.recorded(replace(record, position=done, seconds=watch.seconds))
                 with jax.transfer_guard("allow"):
-                    record = run.commit(record, files=course.files(), agents=agents, finished=False)
+                    files = [*course.files(), *watched.files]
+                    record = run.commit(record, files=files, agents=agents, finished=False)
                     if stops:
                         run.settle()
                         run.stop.end_if_asked()
                 step = _put_step(run, learning, phase, course, done, state)
                 pace.begin()
         if pending is not None:
-            _log(run, phase, first, pace, course.beta, *pending)
-    record = replace(record, position=steps, seconds=watch.seconds)
+            log(*pending)
+    record = watched.recorded(replace(record, position=steps, seconds=watch.seconds))
     return record, arguments.give(agents, state)
 
 
@@ -158,29 +171,6 @@ def _put_step(
         position=position,
         numbers=numbers,
         batches=[put_batch(learning.mesh, batches[number]) for number in numbers],
+        hosted=[batches[number] for number in numbers],
         rate=put_scalar(learning.mesh, course.rate(position, course.steps)),
     )
-
-
-def _rate_key(phase: Phase) -> str:
-    if phase.kind in ("warm_start", "judge"):
-        return f"{phase.kind}.learning_rate"
-    return f"agents.{phase.agent}.learning_rate"
-
-
-def _log(
-    run: Run, phase: Phase, first: int, pace: Pace, beta: float, step: _Step, metrics: Metrics
-) -> dict[str, float]:
-    """Write one step's metrics, prefixed by the agent; returns them."""
-    values = finalize(jax.device_get(metrics))
-    for name in ("loss", "grad_norm"):
-        if not np.isfinite(values[name]):
-            raise LearningDiverged(
-                f"{phase.name}, step {step.position + 1}: {name} is {values[name]}; lower the learning rate "
-                f"({_rate_key(phase)}) or optimizer.clip_norm"
-            )
-    values |= {"beta": beta} if phase.kind == "learn" else {}
-    values |= pace.end(step.position, step.numbers)
-    prefix = "warm_start" if phase.kind == "warm_start" else phase.agent
-    run.log.write(first + step.position, phase.name, {f"{prefix}/{k}": v for k, v in values.items()})
-    return values

@@ -3,7 +3,7 @@
 from coevo_jax.commands.codes import FAILURE, SIGNALLED
 from coevo_jax.phases.fault_watch import EnvironmentBroken
 from coevo_jax.run_folder.stopping import Stopped
-from coevo_jax.training.optimize import LearningDiverged
+from coevo_jax.training.watched import LearningDiverged
 
 
 def explain_work(error: BaseException) -> tuple[int, str] | None:
