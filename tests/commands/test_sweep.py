@@ -128,7 +128,8 @@ def test_a_finished_run_is_reused_and_a_diverged_one_is_shown(swept, tmp_path, m
     sys.modules.pop("broken_losses")
     assert manifest.read_bytes() == before
     shown = capsys.readouterr().out
-    assert "diverged: round-01/learn_target, step 1: loss is" in shown and "reused: mean reward" in shown
+    assert "diverged: round-01/learn_target, step 1 (round 1, step " in shown and ": loss is nan" in shown
+    assert "reused: mean reward" in shown
     rows = [line for line in (swept / "table.md").read_text().splitlines() if line.startswith("|")]
     assert rows[2].startswith("| broken_losses:broken | 0 | – |") and "1 (seed 0)" in rows[2]
     assert rows[3].startswith("| sigmoid | 1 | 0.")
