@@ -176,8 +176,8 @@ class _Follower:
         where = f"recipe.{self._phase.name.rpartition('/')[2]}.adapt"
         fork = f"this run's config is kept: fork its warm start (--fork {self._run.folder})"
         message = (
-            f"{self._phase.name}, episode {number} (task {line['task_id']}): {broken[-1]} is "
-            f"{found[broken[-1]]}; first tensor that is not finite: {tensor}; cause: {cause}; the batch is "
+            f"{self._phase.name}, episode {number} (task {line['task_id']}): {broken[0]} is "
+            f"{found[broken[0]]}; first tensor that is not finite: {tensor}; cause: {cause}; the batch is "
             f"kept in {path}; {fork} with lower {where}.learning_rate_queried and "
             f"{where}.learning_rate_predicted, or optimizer.nonfinite=skip"
         )

@@ -104,7 +104,7 @@ class Watched:
         with jax.transfer_guard("allow"):
             found = find_cause(self._suspects(step, state, frozen))
             path = self._keep(first, step, values, found)
-            message = self._message(first, step, values, broken[-1], found, path)
+            message = self._message(first, step, values, broken[0], found, path)
             skips = self._run.config.optimizer.nonfinite == "skip" and "grad_norm" in broken
             if not skips or found.tensor.startswith(("params", "frozen")):
                 self._run.keep(self._phase.name, [path])
