@@ -1,0 +1,1 @@
+"""Faults injected into small runs of every method, and what became of each: `python -m benchmarks.faults`."""
