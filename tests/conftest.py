@@ -38,10 +38,17 @@ OPTIMISED = (
 
 
 def pytest_collection_modifyitems(items):
-    """Mark the slow tests that need optimised programs; launch/test.sh runs them by themselves."""
+    """Mark the slow tests that need optimised programs; launch/test.sh runs them by themselves.
+
+    It looks for slow tests in the files that say so, so that a mark from elsewhere would never be seen.
+    """
     root = Path(__file__).parent
-    for item in items:
-        if item.get_closest_marker("slow") and {*item.path.relative_to(root).parts} & {*OPTIMISED}:
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    for path in sorted({item.path for item in slow}):
+        if "mark.slow" not in path.read_text(encoding="utf-8"):
+            raise pytest.UsageError(f"{path}: has slow tests, expected pytest.mark.slow in the file itself")
+    for item in slow:
+        if {*item.path.relative_to(root).parts} & {*OPTIMISED}:
             item.add_marker("optimised")
 
 

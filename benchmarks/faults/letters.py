@@ -83,7 +83,7 @@ class FaultyLetters(LettersEnv):
         if kind == DROP:
             raise ConnectionResetError(104, "Connection reset by peer")
         if kind == SPEECHLESS:
-            return StepResult(observation=None, done=False, reward=0.0)  # type: ignore[arg-type]
+            return StepResult(observation=None, done=False, reward=0.0)
         if kind == KILLED:
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(self._options.hang)

@@ -64,7 +64,6 @@ def run_audit(folder: Path, scored: int | None = SCORED) -> Iterator[Check]:
             yield reinforced_check(files, phase)
         yield from number_checks(files, phase, tasks, agents, scored)
     yield from nonfinite_checks(files)
-    yield from nonfinite_checks(files)
     yield from report_checks(files, tasks, pairs)
 
 

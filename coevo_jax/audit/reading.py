@@ -155,7 +155,8 @@ class RunFiles:
         """
         record = self.record(name)
         if key not in record:
-            raise NotCheckable(f"{name} records no {key}: made by an earlier version, or nothing was learned")
+            why = "made by an earlier version, nothing was learned, or it was no finite number"
+            raise NotCheckable(f"{name} records no {key}: {why}")
         return record[key]
 
     @cached_property

@@ -13,8 +13,7 @@ def unless_broken(before: T, after: T, grad_norm: jax.Array) -> T:
     """The state after a step; the one before it, bit by bit, where the gradient's global norm is not finite.
 
     The norm is known before the first parameter is touched (clipping needs it), so that the choice is made
-    in the loop that updates. On 2 CPU cores it takes 1.3 ms more of CPU time for a million parameters, where
-    a small step takes 111 ms.
+    in the loop that updates.
     """
     taken = jnp.isfinite(grad_norm)
     return jax.tree.map(lambda old, new: jnp.where(taken, new, old), before, after)

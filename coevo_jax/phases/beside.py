@@ -33,7 +33,7 @@ from coevo_jax.run_folder.manifest import PhaseRecord
 from coevo_jax.run_folder.run import Run
 from coevo_jax.run_folder.weak_models import previous_of, takes_previous
 from coevo_jax.training.feed import put_batch
-from coevo_jax.training.optimize import StepArguments
+from coevo_jax.training.step_plan import StepArguments
 from coevo_jax.trajectory import Trajectory
 
 DRAWS = "draws"

@@ -34,9 +34,10 @@ from coevo_jax.recipe import Phase
 from coevo_jax.run_folder.checkpoint import JUDGE
 from coevo_jax.run_folder.run import Run
 from coevo_jax.training.feed import put_batch
-from coevo_jax.training.optimize import StepArguments, StepPlan, optimize
+from coevo_jax.training.optimize import optimize
 from coevo_jax.training.pace import Pace
 from coevo_jax.training.plan_file import PLANS, learned_tokens, write_plan
+from coevo_jax.training.step_plan import StepArguments, StepPlan
 from coevo_jax.training.watched import kept_files, skipped_words
 from coevo_jax.trajectory import Trajectory
 

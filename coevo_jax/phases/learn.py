@@ -50,10 +50,11 @@ from coevo_jax.run_folder.budget import Budget, asked_of, budget_words
 from coevo_jax.run_folder.run import Run
 from coevo_jax.sharding import kept
 from coevo_jax.training.feed import put_batch
-from coevo_jax.training.optimize import StepPlan, optimize
+from coevo_jax.training.optimize import optimize
 from coevo_jax.training.pace import Pace
 from coevo_jax.training.plan_file import PLANS, learned_tokens, steps_of_budget, write_plan
 from coevo_jax.training.references import NoReferences, References
+from coevo_jax.training.step_plan import StepPlan
 from coevo_jax.training.watched import kept_files, skipped_words
 from coevo_jax.trajectory import PreferencePair, Trajectory
 

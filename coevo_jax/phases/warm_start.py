@@ -15,9 +15,10 @@ from coevo_jax.phases.world import (
 from coevo_jax.progress import say
 from coevo_jax.recipe import Phase
 from coevo_jax.run_folder.run import Run
-from coevo_jax.training.optimize import StepPlan, optimize
+from coevo_jax.training.optimize import optimize
 from coevo_jax.training.pace import Pace
 from coevo_jax.training.plan_file import PLANS, learned_tokens, write_plan
+from coevo_jax.training.step_plan import StepPlan
 from coevo_jax.training.watched import kept_files, skipped_words
 
 

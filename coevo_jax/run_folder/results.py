@@ -108,10 +108,15 @@ def phase_entry(record: PhaseRecord) -> PhaseTime:
     return entry
 
 
+def skipped_count_words(count: int) -> str:
+    """So many skipped steps, for people; nothing where there are none."""
+    return f"{count} step{'s' if count > 1 else ''} skipped, not finite" if count else ""
+
+
 def skipped_note(phase: PhaseTime) -> str:
     """Said behind a phase's name: how many steps it skipped; nothing where it skipped none."""
-    count = phase.get("skipped_steps", 0)
-    return f" ({count} step{'s' if count > 1 else ''} skipped, not finite)" if count else ""
+    words = skipped_count_words(phase.get("skipped_steps", 0))
+    return f" ({words})" if words else ""
 
 
 def evaluation_label(evaluation: Mapping[str, Any]) -> str:

@@ -1,16 +1,12 @@
 """The hot loop of learning: steps over a fixed batch plan, with commits on the way."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
 
 import jax
 import numpy as np
 
-from coevo_jax.batch import PreferenceBatch
-from coevo_jax.data.packing.plan import BatchPlan, epoch_order
+from coevo_jax.data.packing.plan import epoch_order
 from coevo_jax.learning.finite import finite_leaves
 from coevo_jax.learning.objective import Metrics
 from coevo_jax.learning.programs import Learning
@@ -23,54 +19,10 @@ from coevo_jax.run_folder.metrics import finalize
 from coevo_jax.run_folder.run import Run
 from coevo_jax.training.feed import put_batch, put_scalar
 from coevo_jax.training.pace import Pace
+from coevo_jax.training.step_plan import Step, StepPlan, alone
 from coevo_jax.training.step_progress import StepProgress
 from coevo_jax.training.step_trace import StepTrace
 from coevo_jax.training.watched import Watched
-
-# The microbatches as a step sees them, by the step's position in the phase and the state before it: their
-# references may be refreshed on the way.
-BatchSource = Callable[[int, TrainState], Sequence[PreferenceBatch]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class StepArguments:
-    """What of the agents a step takes, and how they are afterwards."""
-
-    take: Callable[[Agents], tuple[Any, Any]]  # -> the state that is trained, and what is frozen
-    give: Callable[[Agents, Any], Agents]
-
-
-def alone(agent: str) -> StepArguments:
-    """An agent's own state, and the base that adapters adapt."""
-    return StepArguments(
-        take=lambda agents: (agents[agent], agents.frozen),
-        give=lambda agents, state: agents.having(agent, state),
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class StepPlan:
-    """What a phase's steps learn from, and how."""
-
-    plan: BatchPlan
-    batches_at: BatchSource
-    steps: int  # that are taken in all, epoch after epoch
-    beta: float
-    rate: Callable[[int, int], float]  # (position, steps) -> learning rate
-    files: Callable[[], list[Path]]  # what a commit on the way records beside the state
-    arguments: StepArguments | None = None  # of a learning with another model beside the agent's
-    sides: Sequence[Mapping[str, Any]] = ()  # of each trajectory of the plan: what names it, for messages
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Step:
-    """An optimizer step whose inputs are on the devices, or on their way."""
-
-    position: int  # in the phase
-    numbers: Sequence[int]  # of its microbatches
-    batches: Sequence[PreferenceBatch]
-    hosted: Sequence[PreferenceBatch]  # the same as they were made, NumPy's
-    rate: jax.Array
 
 
 def optimize(
@@ -105,7 +57,7 @@ def optimize(
     first = int(state.step) + len(watched.skipped) - record.position + 1
     beta = put_scalar(learning.mesh, course.beta)
 
-    def log(step: _Step, metrics: Metrics) -> dict[str, float]:
+    def log(step: Step, metrics: Metrics) -> dict[str, float]:
         values = finalize(jax.device_get(metrics))
         values |= watched.look(first, step, values, state, frozen)
         values |= {"beta": course.beta} if phase.kind == "learn" else {}
@@ -114,7 +66,7 @@ def optimize(
         run.log.write(first + step.position, phase.name, {f"{prefix}/{k}": v for k, v in values.items()})
         return values
 
-    pending: tuple[_Step, Metrics] | None = None
+    pending: tuple[Step, Metrics] | None = None
     trace = StepTrace(run.folder / "profile" / phase.name, run.traced_steps)
     shown = StepProgress(run, phase.name, steps, record.position, pace, watch)
     with shown, trace, jax.transfer_guard("disallow"):
@@ -159,7 +111,7 @@ def optimize(
 
 def _put_step(
     run: Run, learning: Learning, phase: Phase, course: StepPlan, position: int, state: TrainState
-) -> _Step | None:
+) -> Step | None:
     """The step at a position, taken from `state`; None after the last one."""
     if position >= course.steps:
         return None
@@ -167,7 +119,7 @@ def _put_step(
     order = epoch_order(len(course.plan.steps), phase.seed(run.config.seed), epoch)
     numbers = course.plan.steps[order[place]]
     batches = course.batches_at(position, state)
-    return _Step(
+    return Step(
         position=position,
         numbers=numbers,
         batches=[put_batch(learning.mesh, batches[number]) for number in numbers],

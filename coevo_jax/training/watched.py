@@ -3,52 +3,27 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import numpy as np
 
-from coevo_jax.batch import PreferenceBatch
 from coevo_jax.learning.programs import Learning
 from coevo_jax.learning.train_step import StepPrograms
 from coevo_jax.progress import CONSOLE
 from coevo_jax.recipe import Phase
 from coevo_jax.run_folder.manifest import SKIPPED, PhaseRecord
+from coevo_jax.run_folder.results import skipped_count_words
 from coevo_jax.run_folder.run import Run
 from coevo_jax.training.kept_batch import kept_path, write_kept
 from coevo_jax.training.nonfinite import Broken, Suspects, find_cause, told
+from coevo_jax.training.step_plan import Step, StepPlan
 
 LOOKED_AT = ("loss", "grad_norm")
 
 
 class LearningDiverged(Exception):
     """A step's loss or gradient is not finite, and the run is to stop there."""
-
-
-class Taken(Protocol):
-    """A step that was taken, with its inputs."""
-
-    @property
-    def position(self) -> int: ...
-    @property
-    def numbers(self) -> Sequence[int]: ...
-    @property
-    def batches(self) -> Sequence[PreferenceBatch]: ...
-    @property
-    def hosted(self) -> Sequence[PreferenceBatch]: ...
-
-
-class Course(Protocol):
-    """What `training.optimize.StepPlan` says of the steps."""
-
-    @property
-    def plan(self) -> Any: ...
-    @property
-    def beta(self) -> float: ...
-    @property
-    def arguments(self) -> Any: ...
-    @property
-    def sides(self) -> Sequence[Mapping[str, Any]]: ...
 
 
 class Watched:
@@ -60,7 +35,7 @@ class Watched:
         learning: Learning,
         programs: StepPrograms,
         phase: Phase,
-        course: Course,
+        course: StepPlan,
         began: Sequence[jax.Array],
         record: PhaseRecord,
     ) -> None:
@@ -86,7 +61,7 @@ class Watched:
         return replace(record, records=record.records | {SKIPPED: list(self.skipped)})
 
     def look(
-        self, first: int, step: Taken, values: Mapping[str, float], state: Any, frozen: Any
+        self, first: int, step: Step, values: Mapping[str, float], state: Any, frozen: Any
     ) -> dict[str, float]:
         """What the log says of a step beside its metrics: that it was skipped; nothing of one that is finite.
 
@@ -114,7 +89,7 @@ class Watched:
         CONSOLE.print(f"skipped: {message}", soft_wrap=True)
         return {"skipped": 1.0}
 
-    def _suspects(self, step: Taken, state: Any, frozen: Any) -> Suspects:
+    def _suspects(self, step: Step, state: Any, frozen: Any) -> Suspects:
         alone = self._phase.kind == "learn" and self._course.arguments is None
         return Suspects(
             programs=self._programs,
@@ -131,7 +106,7 @@ class Watched:
             beta=np.float32(self._course.beta),
         )
 
-    def _keep(self, first: int, step: Taken, values: Mapping[str, float], found: Broken) -> Path:
+    def _keep(self, first: int, step: Step, values: Mapping[str, float], found: Broken) -> Path:
         phase, number = self._phase, step.position + 1
         path = kept_path(self._run.folder, _stem(phase), number)
         about = {
@@ -144,7 +119,7 @@ class Watched:
         self._run.processes.once("kept batch", lambda: write_kept(path, step.numbers, step.hosted, about))
         return path
 
-    def _trajectories(self, step: Taken) -> list[dict[str, Any]]:
+    def _trajectories(self, step: Step) -> list[dict[str, Any]]:
         """What names the trajectories of the step, and where each stands."""
         sides = self._course.sides
         return [
@@ -154,7 +129,7 @@ class Watched:
         ]
 
     def _message(
-        self, first: int, step: Taken, values: Mapping[str, float], name: str, found: Broken, path: Path
+        self, first: int, step: Step, values: Mapping[str, float], name: str, found: Broken, path: Path
     ) -> str:
         phase = self._phase
         where = f"{phase.name}, step {step.position + 1} (round {phase.round}, step {first + step.position}"
@@ -178,9 +153,8 @@ def kept_files(run: Run, record: PhaseRecord) -> list[Path]:
 
 
 def skipped_words(record: PhaseRecord) -> str:
-    """How many steps were skipped, for people; nothing where none was."""
-    count = len(record.records.get(SKIPPED, []))
-    return f"{count} step{'s' if count > 1 else ''} skipped, not finite" if count else ""
+    """How many steps a phase skipped, for people; nothing where it skipped none."""
+    return skipped_count_words(len(record.records.get(SKIPPED, [])))
 
 
 def _stem(phase: Phase) -> str:

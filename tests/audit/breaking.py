@@ -47,7 +47,10 @@ def assert_named_alone(run: Path, names: set[str]) -> None:
 
 
 def states(folder: Path, scored: int | None = None) -> dict[str, str]:
-    return {one.name: one.state for one in run_audit(folder, scored)}
+    """The state of every check, by its name; no check is made twice."""
+    found = [(one.name, one.state) for one in run_audit(folder, scored)]
+    assert len({name for name, _ in found}) == len(found)
+    return dict(found)
 
 
 def copy(run: Path, folder: Path) -> Path:

@@ -24,8 +24,9 @@ from coevo_jax.run_folder.manifest import Manifest, checkpoint_root, read_manife
 from coevo_jax.run_folder.run import Run, create_run, open_run
 from coevo_jax.run_folder.stopping import SIGNALS, Stopped, StopRequest
 from coevo_jax.sharding import make_mesh
-from coevo_jax.training.optimize import StepPlan, optimize
+from coevo_jax.training.optimize import optimize
 from coevo_jax.training.pace import Pace
+from coevo_jax.training.step_plan import StepPlan
 from tests.learning.packed import VOCAB, packed, random_pairs
 from tests.measured import curve
 from tests.tiny import tiny_config

@@ -24,8 +24,9 @@ from coevo_jax.run_folder.manifest import SKIPPED, PhaseRecord, read_manifest, v
 from coevo_jax.run_folder.metrics import read_metrics
 from coevo_jax.run_folder.run import create_run, open_run
 from coevo_jax.sharding import make_mesh
-from coevo_jax.training.optimize import StepPlan, optimize
+from coevo_jax.training.optimize import optimize
 from coevo_jax.training.pace import Pace
+from coevo_jax.training.step_plan import StepPlan
 from coevo_jax.training.watched import LearningDiverged
 from tests.learning.packed import PAIR_KINDS, VOCAB, packed, random_pairs
 from tests.tiny import tiny_config

@@ -23,8 +23,9 @@ from coevo_jax.run_folder.manifest import PhaseRecord
 from coevo_jax.run_folder.metrics import finalize, read_metrics
 from coevo_jax.run_folder.run import create_run
 from coevo_jax.sharding import make_mesh
-from coevo_jax.training.optimize import StepPlan, optimize
+from coevo_jax.training.optimize import optimize
 from coevo_jax.training.pace import Pace, batch_flops, published_rate
+from coevo_jax.training.step_plan import StepPlan
 from tests.learning.packed import VOCAB, packed, random_pairs
 from tests.tiny import tiny_config
 
