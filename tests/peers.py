@@ -1,42 +1,44 @@
-"""Python environments of packages that only a test compares with, where the package index is at hand."""
+"""Packages that only a test compares with, installed where the package index is at hand."""
 
+import fcntl
 import os
 import subprocess
 import sys
-from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
 
-TORCH = "torch==2.13.0"  # first and alone: the CPU build, before another package would bring CUDA's
+
+def peers_path(tmp_path_factory: pytest.TempPathFactory, *requirements: str) -> dict[str, str]:
+    """The variable that lets this Python import `requirements`, too, none of which brings others along.
+
+    All processes of a test run share a folder, which the first to come fills.
+    """
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+    folder = base / f"peers-{'-'.join(sorted(requirements)).replace('=', '')}"
+    with (base / "peers.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            _install(folder, *requirements)
+    return {"PYTHONPATH": str(folder)}
 
 
-def python_with(tmp_path_factory: pytest.TempPathFactory, variable: str, *requirements: str) -> Path:
-    """A Python with PyTorch and `requirements`; $VARIABLE=/path/to/its/python saves the install."""
-    if variable in os.environ:
-        return Path(os.environ[variable])
-    root = tmp_path_factory.mktemp("peers")
-    subprocess.run([sys.executable, "-m", "venv", root], check=True)
-    cpu = ["--retries", "0", "--extra-index-url", "https://download.pytorch.org/whl/cpu"]
-    install([root / "bin/pip"], TORCH, *cpu)
-    install([root / "bin/pip"], *requirements)
-    return root / "bin/python"
-
-
-def install(pip: list[str | Path], *arguments: str | Path) -> None:
-    """Install packages, or skip the test where that cannot be done."""
-    command = [*pip, "install", "--quiet", "--disable-pip-version-check", *arguments]
+def _install(folder: Path, *requirements: str) -> None:
+    """Install packages into a folder that exists only when all are there, or skip the test."""
+    part = folder.with_name(f".{folder.name}.{os.getpid()}")
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--retries", "0"]
+    command = [*pip, "--no-deps", "--target", part, *requirements]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         pytest.skip(f"cannot be installed here: {last[:200]}")
+    part.rename(folder)
 
 
-def libtpu_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the libtpu that this version of jax asks for; $LIBTPU=/path/to/it saves the install."""
-    if "LIBTPU" in os.environ:
-        return Path(os.environ["LIBTPU"])
-    folder = tmp_path_factory.mktemp("libtpu")
-    (wanted,) = [line.split(";")[0] for line in requires("jax") or [] if line.startswith("libtpu")]
-    install([sys.executable, "-m", "pip"], "--no-deps", "--target", folder, wanted.strip())
-    return folder
+def libtpu_folder() -> Path:
+    """The folder around libtpu, the TPUs' compiler: `./launch/test.sh --real "TPU compiler"` installs it."""
+    if "LIBTPU" not in os.environ:
+        pytest.skip("LIBTPU is not set: the folder around the libtpu that this jax asks for")
+    return Path(os.environ["LIBTPU"])

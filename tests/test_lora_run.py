@@ -1,8 +1,10 @@
 """Runs whose agents are adapters: what they store, that they can be killed, evaluated and exported."""
 
 import json
+import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -32,7 +34,7 @@ from coevo_jax.sharding import make_mesh
 from coevo_jax.stored.export import export_agent
 from tests.fresh import fresh_params
 from tests.measured import curve, results
-from tests.peers import python_with
+from tests.peers import peers_path
 from tests.tiny import coevolve_through_kills, kill_at_commits, tiny_config, write_config
 
 pytestmark = pytest.mark.usefixtures("letters")
@@ -267,13 +269,7 @@ def test_references_and_moments_of_adapters_follow_their_options(option, tmp_pat
         assert pair_loss[1][2] == pytest.approx(np.log(2), abs=1e-3)
 
 
-THEIRS = ("transformers==5.23.0", "peft==0.21.2")
-
-
-@pytest.fixture(scope="module")
-def torch_python(tmp_path_factory) -> Path:
-    """A Python with PyTorch, transformers and PEFT; TORCH_PYTHON=/path/to/its/python saves the install."""
-    return python_with(tmp_path_factory, "TORCH_PYTHON", *THEIRS)
+PEFT = ("peft==0.21.2", "accelerate==1.15.0")
 
 
 def our_logits(config: ModelConfig, params, vocab_size: int, tokens: np.ndarray) -> np.ndarray:
@@ -284,7 +280,7 @@ def our_logits(config: ModelConfig, params, vocab_size: int, tokens: np.ndarray)
 
 
 @pytest.mark.slow
-def test_pytorch_computes_the_same_logits_from_every_export(whole, torch_python, tmp_path):
+def test_pytorch_computes_the_same_logits_from_every_export(whole, tmp_path_factory, tmp_path):
     """Merged, adapter, and all parameters trained, there with grouped heads and an untied head."""
     changes = "{num_heads: 4, num_kv_heads: 2, head_dim: 16, tie_embeddings: false, rope_theta: 5000.0}"
     other = finished(tmp_path / "other", WARM, f"model={changes}", "rounds=0")
@@ -302,8 +298,9 @@ def test_pytorch_computes_the_same_logits_from_every_export(whole, torch_python,
         wanted = entries(run.config.model, learner_of(run).model.vocab_size)
         assert set(found) == {name for entry in wanted for _, name in entry.tensors()}
     script = Path(__file__).parent / "launch" / "torch_logits.py"
-    command = [torch_python, script, tmp_path / "logits.npz", tmp_path / "tokens.npy", *folders]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = [sys.executable, script, tmp_path / "logits.npz", tmp_path / "tokens.npy", *folders]
+    environment = os.environ | peers_path(tmp_path_factory, *PEFT)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
     found = np.load(tmp_path / "logits.npz")
     for name, logits in expected.items():

@@ -8,11 +8,9 @@ Legend: L layers, I and O all axes in and out of a projection, r rank.
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from coevo_jax.config.options import LoraConfig, ModelConfig
-from coevo_jax.models.transformer import Params, Transformer, init_params
-from coevo_jax.models.tree_attention import tree_attention
+from coevo_jax.models.transformer import Params, Transformer, init_params, init_variables
 
 
 def model_variables(params: Params, frozen: Params) -> dict[str, Any]:
@@ -32,10 +30,8 @@ def init_trained(model: Transformer, key: jax.Array) -> Params:
     """
     if model.config.lora is None:
         return init_params(model, key)
-    one = jnp.ones((1, 1), jnp.int32)
-    alone = model.clone(attention=tree_attention)  # one row cannot be split over devices
     # Folded, so that no `a` repeats the random numbers of a base that was made with the same key.
-    return alone.init(jax.random.fold_in(key, 1), one, one, one)["adapters"]
+    return init_variables(model, jax.random.fold_in(key, 1))["adapters"]
 
 
 def whole_params(params: Params, frozen: Params, config: ModelConfig) -> Params:

@@ -279,9 +279,17 @@ class Transformer(nn.Module):
 
 def init_params(model: Transformer, key: jax.Array) -> Params:
     """Random parameters, boxed with their logical axes (`nn.unbox` gives the plain tree)."""
+    return init_variables(model, key)["params"]
+
+
+def init_variables(model: Transformer, key: jax.Array) -> dict[str, Any]:
+    """All variables of a model, boxed, from a pass without attention, which has none and is slow to trace."""
     one = jnp.ones((1, 1), jnp.int32)
-    alone = model.clone(attention=tree_attention)  # one row cannot be split over devices
-    return alone.init(key, one, one, one)["params"]
+    return model.clone(attention=_no_attention).init(key, one, one, one)
+
+
+def _no_attention(queries: jax.Array, *_: Any) -> jax.Array:
+    return queries
 
 
 def output_head(params: Params) -> jax.Array:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TypedDict, cast
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.episode_stats.summary import CONFIDENCE
@@ -193,7 +193,7 @@ def interval(values: dict[int, float]) -> Interval:
     if numbers.size == 1:
         return Interval(mean=mean, low=None, high=None, values=values)
     error = numbers.std(ddof=1) / np.sqrt(numbers.size)
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, numbers.size - 1) * error)
+    half = float(stdtrit(numbers.size - 1, (1 + CONFIDENCE) / 2) * error)
     return Interval(mean=mean, low=mean - half, high=mean + half, values=values)
 
 

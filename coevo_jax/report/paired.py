@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TypedDict
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 from coevo_jax.config.strict import ConfigError, nearest
 from coevo_jax.data.parquet import read_trajectories
@@ -118,7 +118,7 @@ def clustered(differences: Mapping[int, Mapping[str, float]]) -> TaskInterval:
     mean, error, number = clustered_error(differences)
     if mean is None or error is None:
         return TaskInterval(mean=mean, low=None, high=None, tasks=number)
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, number - 1) * error)
+    half = float(stdtrit(number - 1, (1 + CONFIDENCE) / 2) * error)
     return TaskInterval(mean=mean, low=mean - half, high=mean + half, tasks=number)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import TypedDict
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtr
 
 from coevo_jax.report.comparison import Interval, interval
 from coevo_jax.report.paired import TaskInterval, clustered, clustered_error
@@ -54,7 +54,7 @@ def p_value(mean: float, error: float, degrees: int) -> float:
     """The two-sided p-value of a mean with a standard error; without any spread 1 for 0 and else 0."""
     if error == 0:
         return 1.0 if mean == 0 else 0.0
-    return float(2 * stats.t.sf(abs(mean) / error, degrees))
+    return float(2 * stdtr(degrees, -abs(mean) / error))
 
 
 def holm(values: Mapping[str, float]) -> dict[str, float]:

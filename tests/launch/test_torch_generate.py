@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -9,7 +10,6 @@ import numpy as np
 import pytest
 
 from coevo_jax.models.huggingface.save import save_params, scratch_config, write_json
-from tests.peers import python_with
 from tests.rollout.test_modes import stop_after
 from tests.rollout.test_play import CHAT, LENGTH, PARAMS, agent_runs, play_with
 from tests.scripted_env import CONFIG, MODEL, VOCAB, ScriptedEnv, make_engine
@@ -19,8 +19,7 @@ TIE = 1e-4  # nats between the two best scores: below, either token is right
 
 
 @pytest.mark.slow
-def test_ten_greedy_turns_are_those_of_transformers(tmp_path, tmp_path_factory):
-    python = python_with(tmp_path_factory, "COEVO_TORCH_PYTHON", "transformers==5.23.0", "safetensors==0.8.0")
+def test_ten_greedy_turns_are_those_of_transformers(tmp_path):
     engine = make_engine(max_tokens=LENGTH, max_turn_tokens=TURN, stop=stop_after(TURN))
     make_env = partial(ScriptedEnv, ends_at=10, turns=12, observation=8)
     trajectories, _ = play_with(make_env, tasks=4, engine=engine, temperature=0.0)
@@ -33,7 +32,7 @@ def test_ten_greedy_turns_are_those_of_transformers(tmp_path, tmp_path_factory):
     job = {"texts": [t.tokens[:start].tolist() for t, start, _ in runs], "count": TURN}
     (tmp_path / "job.json").write_text(json.dumps(job))
     script = Path(__file__).parent / "torch_generate.py"
-    command = [python, script, tmp_path / "out.npz", tmp_path, tmp_path / "job.json"]
+    command = [sys.executable, script, tmp_path / "out.npz", tmp_path, tmp_path / "job.json"]
     subprocess.run(command, check=True, capture_output=True, text=True)
     theirs = np.load(tmp_path / "out.npz")
     same = 0

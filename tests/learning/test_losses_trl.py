@@ -1,12 +1,14 @@
 """Every preference loss that TRL has agrees with TRL's own implementation, value and gradient.
 
-TRL and PyTorch are installed into an environment of their own for this test only; where one is at hand,
-TRL_PYTHON=/path/to/its/python saves that. `pytest -s` prints the table of deviations.
+TRL is installed for this test only, beside the PyTorch that is there. `pytest -s` prints the table of
+deviations.
 """
 
 import itertools
 import json
+import os
 import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -17,9 +19,9 @@ import pytest
 from coevo_jax.data.packing.length_weights import length_desensitised_weights
 from coevo_jax.learning.loss_options import mixture, resolve_loss, with_divergence
 from coevo_jax.learning.preference_losses import PREFERENCE_LOSSES, call_loss, wpo_weight
-from tests.peers import python_with
+from tests.peers import peers_path
 
-TRL = "trl==1.16.0"
+TRL = ("trl==1.16.0", "accelerate==1.15.0")
 TOLERANCE = 1e-5
 PAIRS, LENGTH = 7, 40
 NOT_IN_TRL = {"dpop", "odpo"}
@@ -146,19 +148,16 @@ def _rounded(logps: np.ndarray) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def trl_python(tmp_path_factory) -> Path:
-    return python_with(tmp_path_factory, "TRL_PYTHON", TRL)
-
-
-@pytest.fixture(scope="module")
-def theirs(trl_python, tmp_path_factory) -> tuple[dict[str, np.ndarray], list[dict]]:
+def theirs(tmp_path_factory) -> tuple[dict[str, np.ndarray], list[dict]]:
     folder = tmp_path_factory.mktemp("cases")
     data = make_data()
     np.savez(folder / "data.npz", **data)
     (folder / "cases.json").write_text(json.dumps(CASES))
     script = Path(__file__).parent / "trl_losses.py"
     files = [folder / "data.npz", folder / "cases.json", folder / "out.json"]
-    done = subprocess.run([trl_python, script, *files], capture_output=True, text=True, check=False)
+    command = [sys.executable, script, *files]
+    environment = os.environ | peers_path(tmp_path_factory, *TRL)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
     return data, json.loads((folder / "out.json").read_text())["cases"]
 

@@ -1,7 +1,7 @@
 """The TPU kernels of attention: equal to the plain formula when interpreted, and compiled for TPUs.
 
-The compiler comes with libtpu, which the slow tests install into a folder of their own; where one is at hand,
-LIBTPU=/path/to/the/folder/around/it saves that. `pytest -s` prints memory and collectives per chip.
+The compiler comes with libtpu, which `./launch/test.sh --real "TPU compiler"` installs for these slow tests,
+or LIBTPU=/path/to/the/folder/around/it names. `pytest -s` prints memory and collectives per chip.
 """
 
 import json
@@ -143,8 +143,8 @@ def test_a_model_with_windows_takes_another_attention_on_a_tpu():
 
 
 @pytest.fixture(scope="module")
-def libtpu(tmp_path_factory) -> Path:
-    return libtpu_folder(tmp_path_factory)
+def libtpu() -> Path:
+    return libtpu_folder()
 
 
 @pytest.mark.slow

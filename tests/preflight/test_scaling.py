@@ -119,9 +119,9 @@ def test_figures_grow_and_shrink_as_they_must(figures):
 
 
 @pytest.mark.slow
-def test_a_cell_measured_anew_gives_the_kept_figures(figures, tmp_path_factory, tmp_path):
+def test_a_cell_measured_anew_gives_the_kept_figures(figures, tmp_path):
     """Of the smallest model, with the compiler that made the page."""
-    libtpu = libtpu_folder(tmp_path_factory)
+    libtpu = libtpu_folder()
     code = (
         "import json\nfrom coevo_jax.commands.actions.scaling import cells\n"
         "from coevo_jax.preflight.scaling import measure\n"

@@ -1,7 +1,7 @@
 """The preflight of paper-scale configs with the TPU's own compiler, on a machine without a TPU.
 
-The compiler comes with libtpu, which these slow tests install into a folder of their own; where one is at
-hand, LIBTPU=/path/to/the/folder/around/it saves that.
+The compiler comes with libtpu, which `./launch/test.sh --real "TPU compiler"` installs for these slow tests,
+or LIBTPU=/path/to/the/folder/around/it names.
 """
 
 import json
@@ -18,8 +18,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
-def libtpu(tmp_path_factory) -> Path:
-    return libtpu_folder(tmp_path_factory)
+def libtpu() -> Path:
+    return libtpu_folder()
 
 
 def compile_config(libtpu: Path, *arguments: object) -> subprocess.CompletedProcess[str]:

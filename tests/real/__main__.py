@@ -17,6 +17,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib.metadata import requires
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,10 +55,16 @@ def run(command: list[str], **environment: str) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
-def stream(command: list[str]) -> tuple[int, str]:
+def stream(command: list[str], **environment: str) -> tuple[int, str]:
     """Run a command of many minutes as `run` does, and show what it says at once."""
     process = subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, bufsize=1
+        command,
+        cwd=ROOT,
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        bufsize=1,
     )
     said = []
     assert process.stdout is not None
@@ -119,6 +126,20 @@ def newest_python(folder: Path) -> tuple[bool, str]:
     return code == 0, f"{versions[2]} on its Python {versions[1]}: {tests}: {counted[-1]}"
 
 
+def tpu_compiler(folder: Path) -> tuple[bool, str]:
+    """The kernels, a whole step, the preflight and a cell of its page by the compiler of TPUs."""
+    (wanted,) = [line.split(";")[0].strip() for line in requires("jax") or [] if line.startswith("libtpu")]
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps"]
+    code, _ = run([*pip, "--target", str(folder), wanted])
+    if code:
+        return False, f"{wanted} could not be had"
+    files = ("models/test_flash_attention.py", "preflight/test_tpu.py", "preflight/test_scaling.py")
+    test = [sys.executable, "-m", "pytest", "-n", "0", "-m", "slow", *(f"tests/{file}" for file in files)]
+    code, said = stream(test, LIBTPU=str(folder))
+    counted = re.findall(r"\d+ (?:passed|failed|skipped)[^\n]*", said)
+    return code == 0, f"{wanted}: {counted[-1] if counted else 'no summary'}"
+
+
 def openenv(folder: Path) -> tuple[bool, str]:
     """The client of OpenEnv beside real servers, by every check of conformance."""
     code, said = run([sys.executable, "-m", "tests.real.hubs", "openenv", str(folder)])
@@ -140,6 +161,7 @@ PARTS = {
     "Replays": replays,
     "SLURM": slurm,
     "XPK": xpk,
+    "TPU compiler": tpu_compiler,
     "Python 3.13": newest_python,
     "OpenEnv": openenv,
     "TextArena": textarena,
