@@ -3,6 +3,8 @@
 import errno
 import os
 import re
+import secrets
+import shutil
 import socket
 import sys
 import time
@@ -65,22 +67,35 @@ def write_whole(path: Path, content: str | bytes) -> Path:
     return write_parts(path, [content.encode() if isinstance(content, str) else content])
 
 
-def remove_leftovers(folder: Path) -> list[Path]:
-    """Delete what killed processes left of files that they were writing below a folder; returns their paths.
+def remove_leftovers(folder: Path, pattern: str = "**/.*.tmp") -> list[Path]:
+    """Delete what killed processes left of what they were writing below a folder; returns the paths.
 
     What a living process of this machine writes stays, and what came from another one in the last day.
     """
     removed = []
-    for path in folder.rglob(".*.tmp"):
+    for path in sorted(folder.glob(pattern)):
         found = _TEMPORARY.fullmatch(path.name)
-        if found is None or not path.is_file():
+        if found is None or not path.exists():  # it may have been in a folder that has just gone
             continue
         here = found["name_and_host"].endswith(f".{socket.gethostname()}")
         if _lives(int(found["process"])) if here else time.time() - path.stat().st_mtime < DAY:
             continue
-        path.unlink(missing_ok=True)
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
         removed.append(path)
     return removed
+
+
+def temporary_of(path: Path, *, unique: bool = False) -> Path:
+    """The name under which this process writes a file or a folder before it has its own.
+
+    Args:
+      unique: another one each time, also among processes of the same number of several hosts.
+    """
+    name = f"{path.name}.{secrets.token_hex(8)}" if unique else path.name
+    return path.with_name(f".{name}.{socket.gethostname()}.{os.getpid()}.tmp")
 
 
 def _lives(process: int) -> bool:
@@ -96,7 +111,7 @@ def _lives(process: int) -> bool:
 def write_parts(path: Path, parts: Iterable[bytes]) -> Path:
     """`write_whole` for a content too large for the memory; a part that raises leaves the old file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
+    temporary = temporary_of(path)
     try:
         with temporary.open("wb") as handle:
             for part in parts:

@@ -2,7 +2,7 @@
 
 python -m benchmarks.faults                                   the whole: 300 in process, 60 kills
 python -m benchmarks.faults --in-process 20 --kills 2 --methods eto grpo --seed 3
-python -m benchmarks.faults --rows faults.jsonl --write PAGE.md    the table also into a page
+python -m benchmarks.faults --rows faults.jsonl --write docs/faults.md    the table also into a page
 
 With --rows, what was injected is kept in a file, one JSON object a line: a whole can be made in portions, of
 other seeds or methods, and --in-process 0 --kills 0 only makes the table. Exits with 1 where anything went

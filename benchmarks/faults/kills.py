@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 from benchmarks.faults import outcomes
 from benchmarks.faults.live import leftovers
@@ -44,12 +43,7 @@ def kill_often(whole: Whole, times: int, rng: random.Random, scratch: Path) -> l
                 break  # it has ended before: nothing was killed
             if ended != -9:
                 words = (scratch / "output.txt").read_text()[-600:]
-                row: dict[str, Any] = {
-                    "fault": fault,
-                    "how": "process",
-                    "method": whole.method,
-                    "where": where,
-                }
+                row = {"fault": fault, "how": "process", "method": whole.method, "where": where}
                 return [Injected(**row, outcome=outcomes.TRACEBACK, words=words)]
             killed.append((fault, where))
         outcome, words, lost = _end(whole, arguments, runs)

@@ -33,9 +33,11 @@ KINDS = (*LIES, HANG, RAISE, DROP, SPEECHLESS)
 
 
 class FaultyOptions(StrictModel):
+    """Options of the environment that breaks."""
+
     seed: int = 0
     """Seed of the words."""
-    kinds: list[str] = []
+    kinds: tuple[str, ...] = ()
     """What may break, one of them at each step that does."""
     rate: float = 0.0
     """Share of steps that break."""
@@ -70,17 +72,12 @@ class FaultyLetters(LettersEnv):
         return self._break(kind)
 
     def _broken(self, action: str) -> str | None:
-        options = self._options
-        if not options.kinds or not options.rate:
-            return None
-        key = f"{options.fault_seed} {self._task} {self._turn} {action}".encode(errors="replace")
-        number = int.from_bytes(hashlib.sha256(key).digest()[:8])
-        share, kind = number % 10_000, options.kinds[number // 10_000 % len(options.kinds)]
-        return kind if share < 10_000 * options.rate else None
+        return broken(self._options, self._task, self._turn, action)
 
     def _break(self, kind: str) -> Any:
         if kind in LIES:
-            return StepResult(observation=POISON, done=True, reward=LIES[kind])
+            said = "" if kind == ROUNDED else POISON
+            return StepResult(observation=said, done=True, reward=LIES[kind])
         if kind == RAISE:
             raise RuntimeError("out of cheese")
         if kind == DROP:
@@ -91,6 +88,16 @@ class FaultyLetters(LettersEnv):
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(self._options.hang)
         return StepResult(observation=POISON, done=True, reward=1.0)
+
+
+def broken(options: FaultyOptions, task_id: str, turn: int, action: str) -> str | None:
+    """How a step breaks, the task's first being turn 1; None where it is sound."""
+    if not options.kinds or not options.rate:
+        return None
+    key = f"{options.fault_seed} {task_id} {turn} {action}".encode(errors="replace")
+    number = int.from_bytes(hashlib.sha256(key).digest()[:8])
+    share, kind = number % 10_000, options.kinds[number // 10_000 % len(options.kinds)]
+    return kind if share < 10_000 * options.rate else None
 
 
 def make_faulty(options: FaultyOptions) -> FaultyLetters:

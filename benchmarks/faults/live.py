@@ -171,7 +171,7 @@ def _refused_then_whole(whole: Whole, fault: str, where: str, arguments: list[st
     """A run that is refused for as long as a rule is in force, and goes on once it is lifted."""
     ended = train("--auto-resume", *arguments)
     lift()
-    row: dict[str, Any] = {"fault": fault, "method": whole.method, "where": where}
+    row = {"fault": fault, "method": whole.method, "where": where}
     told = ended.code == 2 and ("No space left" in ended.error or "Permission denied" in ended.error)
     if ended.traceback or (ended.code and not told):
         outcome = outcomes.TRACEBACK if ended.traceback else outcomes.UNNAMED
@@ -179,7 +179,7 @@ def _refused_then_whole(whole: Whole, fault: str, where: str, arguments: list[st
     return resumed(whole, row, arguments, ended.words)
 
 
-def resumed(whole: Whole, row: dict[str, Any], arguments: list[str], words: str) -> Injected:
+def resumed(whole: Whole, row: dict[str, str], arguments: list[str], words: str) -> Injected:
     """The row of a fault after which the same command is given again."""
     again = train("--auto-resume", *arguments)
     folder = Path(arguments[1].partition("=")[2]) / whole.method

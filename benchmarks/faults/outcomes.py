@@ -14,8 +14,8 @@ REFUSED = "refused by name, rc 2"
 BROKE_OFF = "broke off with the reason, rc 1"
 WENT_ON = "went on, its episodes are faults"
 CLAMPED = "went on, rounding taken as 1"
-UNREAD = "never read, the same bits"
-AUDITED = "never read, the same bits elsewhere, named by the audit"
+UNREAD = "changed nothing, the same bits"
+AUDITED = "never read, named by the audit"
 GOOD = (SAME_BITS, REFUSED, BROKE_OFF, WENT_ON, CLAMPED, UNREAD, AUDITED)
 # Those that are not.
 TRACEBACK = "TRACEBACK"

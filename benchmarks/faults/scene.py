@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import json
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 from unittest import mock
 
 import coevo_jax.run_folder.run as run_module
-from benchmarks.faults.letters import HANG, KILLED
+from benchmarks.faults.letters import HANG, KILLED, FaultyOptions
 from benchmarks.same_bits import compare
 from coevo_jax.commands.cli import run_command
 from coevo_jax.commands.train import main as train_main
@@ -41,7 +40,6 @@ OPTIONS: dict[str, tuple[str, ...]] = {  # what a method needs beside its recipe
     "stepagent-inverse": (
         "batch.views_per_row=24",
         "batch.step_episodes=16",
-        "agents.target.reference=warm_start",
         "agents.target.surrogate.kl=0.05",
     ),
     "stepagent-reward": ("batch.views_per_row=24",),
@@ -65,7 +63,8 @@ class Ended:
 
     @property
     def traceback(self) -> bool:
-        return "Traceback (most recent call last)" in self.error
+        told = self.code != 1 and self.words.startswith("error: ")  # Orbax' threads may have had their say
+        return "Traceback (most recent call last)" in self.error and not told
 
     @property
     def words(self) -> str:
@@ -101,12 +100,11 @@ def write_config(method: str, folder: Path) -> list[str]:
     return [str(path), f"runs_dir={folder / 'runs'}", *named, *OPTIONS.get(method, ())]
 
 
-def faulty(kinds: Sequence[str], rate: float, seed: int, done_in: Path) -> list[str]:
+def faulty(options: FaultyOptions) -> list[str]:
     """Overrides of a run whose environment breaks."""
-    options = {"kinds": list(kinds), "rate": rate, "fault_seed": seed, "done_in": str(done_in)}
-    limit = ["env.step_timeout=1.0"] if HANG in kinds else []
-    apart = ["env.processes=true"] if KILLED in kinds else []
-    return [f"env.options={json.dumps(options)}", "env.max_fault_share=1", *limit, *apart]
+    limit = ["env.step_timeout=1.0"] if HANG in options.kinds else []
+    apart = ["env.processes=true"] if KILLED in options.kinds else []
+    return [f"env.options={options.model_dump_json()}", "env.max_fault_share=1", *limit, *apart]
 
 
 @dataclass(frozen=True, kw_only=True)

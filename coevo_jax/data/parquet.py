@@ -1,5 +1,6 @@
 """Trajectories on disk: Parquet shards, one row a trajectory, readable by pandas, DuckDB and `datasets`."""
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -178,6 +179,12 @@ def _from_row(row: dict[str, Any]) -> Trajectory:
     lengths = [len(row[name]) for name in ("tokens", "agent_mask", "logps")]
     if len(set(lengths)) != 1:
         raise ValueError(f"tokens, agent_mask, logps: found lengths {lengths}, expected one length")
+    lowest = min(row["tokens"], default=0)
+    if lowest < 0:
+        raise ValueError(f"tokens: found {lowest}, expected ids of 0 or more")
+    for logp in row["logps"]:
+        if not math.isfinite(logp):
+            raise ValueError(f"logps: found {logp}, expected finite numbers")
     return Trajectory(
         task_id=row["task_id"],
         agent=row["agent"],

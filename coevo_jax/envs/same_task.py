@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from coevo_jax.envs import answers
 from coevo_jax.envs.env import Env, OffersActions, StepResult, Task, TriesActions
 from coevo_jax.trajectory import Turn
 
@@ -69,12 +70,19 @@ def meant_actions(env: Env, task: Task, prompt: str, rng: np.random.Generator) -
     return tuple(dict.fromkeys([*tried, *offered[:MOST_SHOWN], *shown[:MOST_SHOWN]])) or ("look", "help", "1")
 
 
-def played(env: Env, task: Task, actions: Sequence[str]) -> tuple[str, list[Turn], float]:
-    """Play actions from a task's start: the first observation, the answers, and the reward in the end."""
-    prompt, turns, result = env.reset(task), [], StepResult(observation="", done=False, reward=0.0)
+def played(env: Env, task: Task, actions: Sequence[str], most: int) -> tuple[str, list[Turn], float]:
+    """Play actions from a task's start: the first observation, the answers, and the reward in the end.
+
+    Texts are cut to `most` characters.
+
+    Raises:
+      EnvFault: what the environment answers is no answer.
+    """
+    prompt, turns = answers.reset(env, task, most), []
+    result = StepResult(observation="", done=False, reward=0.0)
     for action in actions:
-        result = env.step(action)
+        result = answers.step(env, action, most)
         turns.append(Turn(response=action, action=action, observation=result.observation))
         if result.done:
             break
-    return prompt, turns, result.reward if result.done else env.reward_at_limit()
+    return prompt, turns, result.reward if result.done else answers.reward_at_limit(env)

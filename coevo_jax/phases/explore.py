@@ -15,7 +15,7 @@ from coevo_jax.episode_stats.faults import reason_words
 from coevo_jax.episode_stats.summary import summarize
 from coevo_jax.learning.train_state import Agents
 from coevo_jax.methods.hints import NO_HINTS, Hints
-from coevo_jax.phases.fault_watch import FaultWatch
+from coevo_jax.phases.fault_watch import FaultWatch, require_numbers
 from coevo_jax.phases.hinted import hint_counts, hint_words, hints_of, suggested
 from coevo_jax.phases.proof import contradicted_tasks, tell
 from coevo_jax.phases.serving import serve
@@ -153,6 +153,7 @@ def roll_out(
     Raises:
       Stopped: the run was asked to end. Episodes of a block that is not finished are played again.
       EnvironmentBroken: too many episodes ended in faults.
+      AgentBroken: an agent's probabilities are no numbers.
     """
     first = phases[0]
     record = run.begin(first.name)
@@ -223,6 +224,7 @@ def _player(
         )
         written = 0
         for phase, path, (trajectories, stats) in zip(phases, files, played, strict=True):
+            require_numbers(phase.name, trajectories)
             stats = gather(run.processes, path, trajectories, stats, samples=block.samples, hosts=hosts)
             written += stats.agent_tokens
             values = {f"rollout/{key}": value for key, value in stats.values().items()}

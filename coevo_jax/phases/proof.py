@@ -53,10 +53,11 @@ def prove_tasks(run: Run, world: World) -> None:
 def _differing(world: World, tasks: Sequence[Task]) -> str:
     """What differs between two playings of a task, in words; "" where nothing does."""
     pool, name = world.pool, world.env.name
+    most = most_characters(world.config.rollout.max_tokens)
     for task in tasks:
         known: list[Any] = []
         for slot in (0, 0 if pool.most == 1 else 1):
-            play = partial(_play, world.env, task=task, expert=world.experts.get(task.id))
+            play = partial(_play, world.env, task=task, expert=world.experts.get(task.id), most=most)
             pool.submit(slot, play, steps=MOST_STEPS)
             outcome = pool.wait()[slot]
             known += [] if isinstance(outcome, Exception) else [outcome]
@@ -71,15 +72,16 @@ def _differing(world: World, tasks: Sequence[Task]) -> str:
 
 
 def _play(
-    listed: Env, env: Env, *, task: Task, expert: Trajectory | None
+    listed: Env, env: Env, *, task: Task, expert: Trajectory | None, most: int
 ) -> tuple[str, Sequence[Turn], float]:
     """Play a task by its expert's actions, or by some that could be meant.
 
     What actions those are, `listed` says: an instance in a process of its own does not.
     """
     if expert is not None:
-        return played(env, task, tuple(turn.action for turn in expert.turns if turn.action))
-    return played(env, task, meant_actions(listed, task, env.reset(task), stream(f"proof {task.id}")))
+        return played(env, task, tuple(turn.action for turn in expert.turns if turn.action), most)
+    prompt = answers.reset(env, task, most)
+    return played(env, task, meant_actions(listed, task, prompt, stream(f"proof {task.id}")), most)
 
 
 def contradicted_tasks(world: World, trajectories: Sequence[Trajectory]) -> dict[str, str]:

@@ -1,13 +1,19 @@
 """Where a run is made: versions, commit, devices and processor, as a record that stays with its numbers."""
 
+import hashlib
+import json
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from coevo_jax.files import CODE_ROOT
+from coevo_jax.config.strict import ConfigError
+from coevo_jax.files import CODE_ROOT, write_whole
+
+ENVIRONMENT_FILE = "environment.json"
 
 PACKAGES = (
     "jax",
@@ -44,6 +50,31 @@ def describe_environment() -> dict[str, Any]:
         "device_kind": jax.devices()[0].device_kind,
         "git": git.stdout.strip() or None,
     }
+
+
+def write_environment(folder: Path, environment: Mapping[str, Any]) -> str:
+    """Write the record into a run's folder; returns its sha256."""
+    content = json.dumps(environment, indent=1) + "\n"
+    write_whole(folder / ENVIRONMENT_FILE, content)
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def read_environment(folder: Path) -> dict[str, Any]:
+    """The record of a run's folder.
+
+    Raises:
+      ConfigError: it is missing, or no JSON object.
+    """
+    path = folder / ENVIRONMENT_FILE
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: missing; restore it or start a new run") from None
+    except ValueError as error:
+        raise ConfigError(f"{path}: not the record of where a run was made ({error})") from None
+    if not isinstance(found, dict):
+        raise ConfigError(f"{path}: found {type(found).__name__}, expected a JSON object")
+    return found
 
 
 def cpu() -> str:

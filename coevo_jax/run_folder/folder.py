@@ -2,10 +2,9 @@
 
 import errno
 import hashlib
-import json
-import secrets
 import shutil
 from dataclasses import replace
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,9 @@ from etils import epath
 from coevo_jax.config.options import FORMAT, Config
 from coevo_jax.config.reading import load_resolved, to_yaml
 from coevo_jax.config.strict import ConfigError
-from coevo_jax.files import as_called, write_whole
-from coevo_jax.run_folder.environment import describe_environment
+from coevo_jax.files import as_called, remove_leftovers, temporary_of, write_whole
+from coevo_jax.recipe import schedule
+from coevo_jax.run_folder.environment import describe_environment, write_environment
 from coevo_jax.run_folder.manifest import (
     MANIFEST,
     Manifest,
@@ -49,11 +49,13 @@ def create_folder(config: Config) -> Manifest:
     manifest = Manifest(config_sha256=config_digest(config))
     if config.checkpoint.folder is not None:
         manifest = replace(manifest, checkpoints=_checkpoints_elsewhere(config, config.checkpoint.folder))
-    # Named by chance: on a shared file system another host may have a process of the same number.
-    unborn = folder.with_name(f".{folder.name}.{secrets.token_hex(8)}.tmp")
+    remove_leftovers(
+        folder.parent, f".{escape(folder.name)}.*.tmp"
+    )  # of processes killed while they began it
+    unborn = temporary_of(folder, unique=True)
     try:
         write_whole(unborn / CONFIG_FILE, to_yaml(config))
-        write_whole(unborn / "environment.json", json.dumps(describe_environment(), indent=1) + "\n")
+        manifest = replace(manifest, environment_sha256=write_environment(unborn, describe_environment()))
         write_manifest(unborn, manifest)
         unborn.rename(folder)  # an empty folder is replaced, another run's that came first is not
     except OSError as error:
@@ -101,8 +103,26 @@ def checked_manifest(folder: Path) -> Manifest:
             f"{folder / CONFIG_FILE}: differs from the config this run was started with; a run keeps its "
             "config (start another one with name=NEW_NAME)"
         )
+    require_scheduled(folder, read_config(folder), manifest)
     verify_files(folder, manifest)
     return manifest
+
+
+def require_scheduled(folder: Path, config: Config, manifest: Manifest) -> None:
+    """Make sure that a record is one that a run of this config can have written.
+
+    Raises:
+      ConfigError: its phases are others than those that the config schedules, or not in that order.
+    """
+    names = ["prepare", *(phase.name for phase in schedule(config))]
+    running = [] if manifest.running is None else [manifest.running]
+    for number, record in enumerate((*manifest.done, *running)):
+        expected = names[number] if number < len(names) else "none"
+        if record.name != expected:
+            raise ConfigError(
+                f"{folder / MANIFEST}: phase {number + 1}: found {record.name}, expected {expected}, as "
+                f"{CONFIG_FILE} has it; restore it, or begin a new run"
+            )
 
 
 def _begun_before(folder: Path) -> str:

@@ -19,6 +19,7 @@ from coevo_jax.hosts.processes import Processes
 from coevo_jax.recipe import schedule
 from coevo_jax.run_folder.checkpoint import on_bucket
 from coevo_jax.run_folder.digests import file_digest
+from coevo_jax.run_folder.environment import read_environment, write_environment
 from coevo_jax.run_folder.folder import (
     CONFIG_FILE,
     config_digest,
@@ -92,10 +93,11 @@ def _fork(source: Path, config: Config) -> None:
             _share(stored / name, place / str(one) / name)
     log = _log_of(source, {record.name for record in shared})
     write_whole(folder / METRICS_FILE, log)
-    _note_source(folder, source, shared)
+    environment_sha256 = _note_source(folder, source, shared)
     forked = replace(
         manifest,
         config_sha256=config_digest(config),
+        environment_sha256=environment_sha256,
         format=FORMAT,
         checkpoints=checkpoints,
         done=shared,
@@ -203,8 +205,8 @@ def _log_of(source: Path, phases: set[str]) -> bytes:
     return b"".join(lines)
 
 
-def _note_source(folder: Path, source: Path, shared: tuple[PhaseRecord, ...]) -> None:
-    path = folder / "environment.json"
-    environment = json.loads(path.read_text(encoding="utf-8"))
+def _note_source(folder: Path, source: Path, shared: tuple[PhaseRecord, ...]) -> str:
+    """Write into the record of where a run was made what it began with; returns its sha256."""
+    environment = read_environment(folder)
     environment["forked"] = {"from": str(source), "phases": [record.name for record in shared]}
-    write_whole(path, json.dumps(environment, indent=1) + "\n")
+    return write_environment(folder, environment)

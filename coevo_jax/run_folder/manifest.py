@@ -6,20 +6,24 @@ it does not list never happened.
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass, field, fields, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from etils import epath
+from pydantic import TypeAdapter, ValidationError
 
 from coevo_jax.config.options import FORMAT
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.files import write_whole
 from coevo_jax.run_folder.digests import damage, file_digest, files_below
+from coevo_jax.run_folder.environment import ENVIRONMENT_FILE
 from coevo_jax.run_folder.metrics import METRICS_FILE
 
 MANIFEST = "manifest.json"
 SKIPPED = "skipped_steps"  # key of a phase's records: the steps whose gradient was not finite
+READ_WHOLE = ("tokenizer", "backbone")  # folders that are read by what lies in them
 SELF = "sha256"  # key of the digest of all the others; an earlier version wrote none
 
 
@@ -40,6 +44,7 @@ class Manifest:
     """What of a run is committed."""
 
     config_sha256: str  # of the bytes of the run's config.yaml, not of what a version makes of them
+    environment_sha256: str | None = None  # of the bytes of environment.json
     format: int = FORMAT  # of the folder and its config
     checkpoints: str = "checkpoints"  # their folder: inside the run's, or elsewhere, such as on a bucket
     done: tuple[PhaseRecord, ...] = ()
@@ -146,7 +151,7 @@ def read_manifest(run_dir: Path) -> Manifest:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         manifest = from_plain(content)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigError(f"{path}: not a manifest of a run ({error})") from None
     if manifest.format not in range(1, FORMAT + 1):
         raise ConfigError(
@@ -158,7 +163,46 @@ def read_manifest(run_dir: Path) -> Manifest:
             f"{path}: changed since it was committed ({SELF} is not that of its content); restore it, or "
             "begin a new run"
         )
+    if (problem := manifest_problem(manifest)) is not None:
+        raise ConfigError(f"{path}: not a manifest of a run ({problem})")
     return manifest
+
+
+def manifest_problem(manifest: Manifest) -> str | None:
+    """What of a record no run writes, or None: a type, a number out of range, a file outside the run."""
+    try:
+        _ADAPTER.validate_json(json.dumps(to_plain(manifest)), strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    phases = [*manifest.done, *([] if manifest.running is None else [manifest.running])]
+    numbers = {
+        "checkpoint": manifest.checkpoint,
+        "base": manifest.base,
+        "metrics_offset": manifest.metrics_offset,
+        "peak_memory_bytes": manifest.peak_memory_bytes,
+        "seconds": manifest.seconds,
+        **{f"{phase.name}: position": phase.position for phase in phases},
+        **{f"{phase.name}: seconds": phase.seconds for phase in phases},
+    }
+    for name, number in numbers.items():
+        if number is not None and not 0 <= number < math.inf:
+            return f"{name}: found {number}, expected 0 or more"
+    inside = [*manifest.checkpoint_files, *manifest.base_files]
+    inside += [name for files in manifest.checkpoint_digests.values() for name in files]
+    for name in (*manifest.committed_files(), *inside):
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in name:
+            return f"found the file {name!r}, expected one inside the run's folder"
+    for number in manifest.checkpoint_digests:
+        if not number.isdecimal():
+            return f"checkpoint_digests: found {number!r}, expected the number of a checkpoint"
+    if not manifest.checkpoints or ".." in PurePosixPath(manifest.checkpoints).parts:
+        return f"checkpoints: found {manifest.checkpoints!r}, expected a folder"
+    return None
+
+
+_ADAPTER = TypeAdapter(Manifest)
 
 
 def verify_files(run_dir: Path, manifest: Manifest) -> None:
@@ -173,6 +217,7 @@ def verify_files(run_dir: Path, manifest: Manifest) -> None:
             raise ConfigError(f"{path}: missing, but listed in {MANIFEST}; restore it or start a new run")
         if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
             raise ConfigError(f"{path}: changed since it was committed (sha256 differs from {MANIFEST})")
+    _require_nothing_else(run_dir, manifest)
     for number, files in (
         (manifest.checkpoint, manifest.checkpoint_files),
         (manifest.base, manifest.base_files),
@@ -183,12 +228,30 @@ def verify_files(run_dir: Path, manifest: Manifest) -> None:
             if found != size:
                 state = "missing" if found is None else f"{found} bytes, expected {size}"
                 raise ConfigError(f"{folder / name}: {state}; the checkpoint is incomplete")
+    described = run_dir / ENVIRONMENT_FILE
+    if manifest.environment_sha256 is not None:
+        if not described.is_file():
+            raise ConfigError(f"{described}: missing, but {MANIFEST} has its sha256; restore it")
+        if file_digest(described) != manifest.environment_sha256:
+            raise ConfigError(f"{described}: changed since it was committed (sha256 differs from {MANIFEST})")
     log = run_dir / METRICS_FILE
     if manifest.metrics_sha256 is not None:
         if not log.is_file():
             raise ConfigError(f"{log}: missing, but {MANIFEST} has its sha256; restore it or start a new run")
         if file_digest(log, manifest.metrics_offset) != manifest.metrics_sha256:
             raise ConfigError(f"{log}: changed since it was committed (sha256 differs from {MANIFEST})")
+
+
+def _require_nothing_else(run_dir: Path, manifest: Manifest) -> None:
+    """Libraries read whatever lies in these folders, also files that were never committed."""
+    committed = {Path(name) for name in manifest.committed_files()}
+    for folder in {path.parent for path in committed if path.parts[0] in READ_WHOLE}:
+        for path in sorted((run_dir / folder).iterdir()):
+            if path.relative_to(run_dir) not in committed and not path.name.endswith(".tmp"):
+                raise ConfigError(
+                    f"{path}: never committed, but {folder}/ is read as a whole; expected the files that "
+                    f"{MANIFEST} lists alone: move it away"
+                )
 
 
 def require_checkpoint(run_dir: Path, manifest: Manifest, number: int) -> None:

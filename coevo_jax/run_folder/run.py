@@ -1,6 +1,5 @@
 """The folder of a run: created once, committed phase by phase, reopened after an interruption."""
 
-import json
 import resource
 import sys
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from coevo_jax.learning.train_state import Agents
 from coevo_jax.progress import Stopwatch
 from coevo_jax.run_folder.checkpoint import Checkpointer, on_bucket
 from coevo_jax.run_folder.digests import Hashing
+from coevo_jax.run_folder.environment import read_environment
 from coevo_jax.run_folder.folder import checked_manifest, create_folder, read_config, run_folder
 from coevo_jax.run_folder.lock import hold
 from coevo_jax.run_folder.manifest import (
@@ -96,7 +96,7 @@ class Run:
 
     def environment(self) -> dict[str, Any]:
         """Versions and devices as they were when the run began."""
-        return json.loads((self.folder / "environment.json").read_text(encoding="utf-8"))
+        return read_environment(self.folder)
 
     def commit(
         self,

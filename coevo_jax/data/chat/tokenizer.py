@@ -8,8 +8,8 @@ decode(encode(x)) == x for any text. Dialogues about SQL also get 14 % shorter t
 """
 
 import json
+import shutil
 import string
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from transformers import PreTrainedTokenizerFast
 
 from coevo_jax.config.strict import ConfigError
+from coevo_jax.files import temporary_of
 
 PAD, END = "<|pad|>", "<|end|>"
 SPECIAL_TOKENS = (PAD, "<|system|>", "<|user|>", "<|assistant|>", END)
@@ -81,16 +82,19 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerFast, path: Path) -> None:
     Each file is put in its place whole: one that is there may be another run's, too (a fork's hard link).
     """
     path.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".tokenizer-") as place:
+    place = temporary_of(path, unique=True)
+    try:
         tokenizer.save_pretrained(place)
-        described = Path(place) / "tokenizer_config.json"
+        described = place / "tokenizer_config.json"
         config = json.loads(described.read_text())
         config["tokenizer_class"] = (
             "PreTrainedTokenizerFast"  # its newer name is unknown before transformers 5
         )
         described.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n")
-        for file in Path(place).iterdir():
+        for file in place.iterdir():
             file.replace(path / file.name)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def load_tokenizer(path: Path) -> PreTrainedTokenizerFast:
