@@ -182,9 +182,8 @@ def _from_row(row: dict[str, Any]) -> Trajectory:
     lowest = min(row["tokens"], default=0)
     if lowest < 0:
         raise ValueError(f"tokens: found {lowest}, expected ids of 0 or more")
-    for logp in row["logps"]:
-        if not math.isfinite(logp):
-            raise ValueError(f"logps: found {logp}, expected finite numbers")
+    if any(map(math.isnan, row["logps"])):
+        raise ValueError("logps: found nan, expected numbers")
     return Trajectory(
         task_id=row["task_id"],
         agent=row["agent"],

@@ -34,7 +34,8 @@ def require_numbers(phase: str, trajectories: Iterable[Trajectory]) -> None:
             raise AgentBroken(
                 f"{phase}: the {one.agent} agent gives token {broken[0]} of its episode of {one.task_id} the "
                 f"log-probability {one.logps[broken[0]]}, expected a finite number: its parameters are "
-                "broken. Nothing of this block is kept; what was committed before is intact: continue with --resume"
+                "broken. Nothing of this block is kept; what was committed before is intact: continue with "
+                "--resume"
             )
 
 

@@ -37,8 +37,11 @@ def run_folder(config: Config) -> Path:
     return Path(config.runs_dir) / config.name
 
 
-def create_folder(config: Config) -> Manifest:
+def create_folder(config: Config, **notes: Any) -> Manifest:
     """Make the folder of a new run, as `create_run` does, without opening it.
+
+    Args:
+      notes: what its environment.json says besides.
 
     Raises:
       ConfigError: the folder exists, or another process made it at the same time.
@@ -55,7 +58,9 @@ def create_folder(config: Config) -> Manifest:
     unborn = temporary_of(folder, unique=True)
     try:
         write_whole(unborn / CONFIG_FILE, to_yaml(config))
-        manifest = replace(manifest, environment_sha256=write_environment(unborn, describe_environment()))
+        manifest = replace(
+            manifest, environment_sha256=write_environment(unborn, describe_environment() | notes)
+        )
         write_manifest(unborn, manifest)
         unborn.rename(folder)  # an empty folder is replaced, another run's that came first is not
     except OSError as error:

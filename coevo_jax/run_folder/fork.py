@@ -19,7 +19,6 @@ from coevo_jax.hosts.processes import Processes
 from coevo_jax.recipe import schedule
 from coevo_jax.run_folder.checkpoint import on_bucket
 from coevo_jax.run_folder.digests import file_digest
-from coevo_jax.run_folder.environment import read_environment, write_environment
 from coevo_jax.run_folder.folder import (
     CONFIG_FILE,
     config_digest,
@@ -29,7 +28,6 @@ from coevo_jax.run_folder.folder import (
 )
 from coevo_jax.run_folder.manifest import (
     Manifest,
-    PhaseRecord,
     checkpoint_root,
     file_sizes,
     read_manifest,
@@ -82,7 +80,10 @@ def _fork(source: Path, config: Config) -> None:
     verify_files(source, replace(manifest, done=shared, running=None, checkpoint_files=known))
     for one in {number, manifest.base} - {None}:
         require_checkpoint(source, manifest, one)
-    checkpoints = create_folder(config).checkpoints  # nothing of it counts before its manifest is replaced
+    forked_from = {"from": str(source), "phases": [record.name for record in shared]}
+    created = create_folder(
+        config, forked=forked_from
+    )  # nothing of it counts before its manifest is replaced
     folder = run_folder(config)
     for path in {Path(name) for record in shared for name in record.files}:  # both agents may share a file
         _share(epath.Path(source / path), epath.Path(folder / path))
@@ -93,13 +94,12 @@ def _fork(source: Path, config: Config) -> None:
             _share(stored / name, place / str(one) / name)
     log = _log_of(source, {record.name for record in shared})
     write_whole(folder / METRICS_FILE, log)
-    environment_sha256 = _note_source(folder, source, shared)
     forked = replace(
         manifest,
         config_sha256=config_digest(config),
-        environment_sha256=environment_sha256,
+        environment_sha256=created.environment_sha256,
         format=FORMAT,
-        checkpoints=checkpoints,
+        checkpoints=created.checkpoints,
         done=shared,
         running=None,
         checkpoint=number,
@@ -203,10 +203,3 @@ def _log_of(source: Path, phases: set[str]) -> bytes:
             break
         lines.append(line)
     return b"".join(lines)
-
-
-def _note_source(folder: Path, source: Path, shared: tuple[PhaseRecord, ...]) -> str:
-    """Write into the record of where a run was made what it began with; returns its sha256."""
-    environment = read_environment(folder)
-    environment["forked"] = {"from": str(source), "phases": [record.name for record in shared]}
-    return write_environment(folder, environment)

@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -17,10 +18,17 @@ from coevo_jax.config.strict import ConfigError
 from coevo_jax.learning.programs import make_learning
 from coevo_jax.learning.train_state import Agents
 from coevo_jax.learning.train_step import take_step
-from coevo_jax.recipe import Phase
+from coevo_jax.recipe import Phase, schedule
 from coevo_jax.run_folder.checkpoint import Checkpointer
 from coevo_jax.run_folder.digests import Hashing
-from coevo_jax.run_folder.manifest import Manifest, checkpoint_root, read_manifest, verify_files
+from coevo_jax.run_folder.manifest import (
+    Manifest,
+    PhaseRecord,
+    checkpoint_root,
+    read_manifest,
+    verify_files,
+    write_manifest,
+)
 from coevo_jax.run_folder.run import Run, create_run, open_run
 from coevo_jax.run_folder.stopping import SIGNALS, Stopped, StopRequest
 from coevo_jax.sharding import make_mesh
@@ -50,7 +58,15 @@ def scene(tmp_path_factory):
 
 
 def begin(scene, folder: Path) -> Run:
-    return create_run(scene[0].model_copy(update={"runs_dir": str(folder)}))
+    """A run that stands right before the phase; the warm start's checkpoint is none that is stored."""
+    config = scene[0].model_copy(update={"runs_dir": str(folder)})
+    run = create_run(config)
+    before = ["prepare", *(phase.name for phase in schedule(config))]
+    before = before[: before.index(PHASE.name)]
+    done = tuple(PhaseRecord(name=name, records={"checkpoint": -1}) for name in before)
+    run.manifest = replace(run.manifest, done=done)
+    write_manifest(run.folder, run.manifest)
+    return run
 
 
 def agents_of(scene, run: Run) -> Agents:
