@@ -16,6 +16,7 @@ from coevo_jax.config.recipe import LossTerms
 from coevo_jax.config.recipe_queries import lead_of, learners_of, learnings_of
 from coevo_jax.config.strict import ConfigError, nearest
 from coevo_jax.learning.agent_loss import agent_losses
+from coevo_jax.phases.fault_watch import AgentBroken
 from coevo_jax.phases.world import check_world
 from coevo_jax.recipe import schedule
 from coevo_jax.run_folder.folder import CONFIG_FILE, first_difference
@@ -139,7 +140,7 @@ def _run_cell(cell: Cell, relatives: Sequence[Path]) -> Outcome:
         try:
             with run.stop:
                 return Outcome(cell=cell, how=how, results=coevolve(run), diverged=None)
-        except LearningDiverged as error:
+        except (LearningDiverged, AgentBroken) as error:
             return Outcome(cell=cell, how=how, results=collect_results(run), diverged=str(error))
     finally:
         run.close()

@@ -60,10 +60,23 @@ def _load(path: Path, overrides: Sequence[str]) -> tuple[Config, Origin]:
         prefixes = (".".join(parts[:n]) for n in range(len(parts), 0, -1))
         return next((origin[prefix] for prefix in prefixes if prefix in origin), str(path))
 
-    config = validate(Config, data, str(path), source_of=source_of)
-    check(config, " ".join([str(path), *overrides]))
+    try:
+        config = validate(Config, data, str(path), source_of=source_of)
+        check(config, " ".join([str(path), *overrides]))
+    except ConfigError as error:
+        raise _said_of_cut(error, places) from None
     own = None if whole else str(path)
     return config, Origin(origin, own, frozenset(f"override '{text}'" for text in overrides))
+
+
+def _said_of_cut(error: ConfigError, places: Sequence[str]) -> ConfigError:
+    """The error, with the file among those read that ends in mid-line: what was cut off blames other keys."""
+    for place in places:
+        text = Path(place).read_text(encoding="utf-8")
+        if text and not text.endswith("\n"):
+            last = text.splitlines()[-1].strip()[:60]
+            return ConfigError(f"{error} ({place} ends in mid-line, at {last!r}: was it cut off there?)")
+    return error
 
 
 @cache

@@ -73,7 +73,9 @@ def write_trajectories(path: Path, trajectories: Iterable[Trajectory]) -> None:
     rows = [_to_row(trajectory) for trajectory in trajectories]
     schema = _schema_with(name for name in RARE if any(row[name] for row in rows))
     shard = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(rows, schema=schema), shard, compression="zstd")
+    pq.write_table(
+        pa.Table.from_pylist(rows, schema=schema), shard, compression="zstd", write_page_checksum=True
+    )
     write_whole(path, shard.getvalue().to_pybytes())
 
 
@@ -99,17 +101,21 @@ def checked_rows(path: Path) -> Iterator[Trajectory | ValueError]:
       ConfigError: the file is missing, broken or of another schema.
     """
     try:
-        file = pq.ParquetFile(path)
+        file = pq.ParquetFile(path, page_checksum_verification=True)
         _check_schema(path, file.schema_arrow)
+        rows = 0
         for batch in file.iter_batches(batch_size=ROWS_AT_ONCE):
+            rows += batch.num_rows
             for row in batch.to_pylist():
                 try:
                     yield _from_row(row)
                 except ValueError as error:
                     yield error
+        if rows != file.metadata.num_rows:  # damaged lists of row groups are read without a word
+            raise pa.ArrowInvalid(f"found {rows} rows, expected {file.metadata.num_rows}")
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:  # the last: names of columns, texts
         raise ConfigError(f"{path}: cannot be read as a Parquet file: {error}") from None
 
 
@@ -117,7 +123,7 @@ def is_trajectory_file(path: Path) -> bool:
     """Whether a file is a Parquet file that says it holds trajectories."""
     try:
         return VERSION_KEY in (pq.read_schema(path).metadata or {})
-    except (OSError, pa.ArrowException):
+    except (OSError, pa.ArrowException, UnicodeDecodeError):
         return False
 
 

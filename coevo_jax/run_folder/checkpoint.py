@@ -60,6 +60,7 @@ class Checkpointer:
           check: called once before anything of a checkpoint is read; raises where it is damaged.
         """
         self._check, self._checked = check, set[int]()
+        self._failure: Exception | None = None  # of a save
         place = epath.Path(folder)
         self.folder = place if on_bucket(place) else place.resolve()  # which knows no gs://
         options = ocp.CheckpointManagerOptions(
@@ -92,8 +93,17 @@ class Checkpointer:
 
     def finish_save(self, number: int) -> epath.Path:
         """Wait until a save is final, or raise what its writers failed with. Returns its folder."""
-        self._manager.wait_until_finished()
-        return self.folder / str(number)
+        if self._failure is not None:  # Orbax tells it once
+            raise self._failure
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:
+            self._failure = error
+            raise
+        place = self.folder / str(number)
+        if not on_bucket(place) and not place.is_dir():
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(place))
+        return place
 
     def restore(self, number: int, abstract: dict[str, Any]) -> dict[str, Any]:
         """Read the named agents' states, or the base, straight into their shardings.

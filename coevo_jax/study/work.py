@@ -11,6 +11,7 @@ from coevo_jax.coevolution import coevolve, collect_results
 from coevo_jax.config.recipe_queries import agents_of, evaluations_of
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.parquet import read_trajectories
+from coevo_jax.phases.fault_watch import AgentBroken
 from coevo_jax.progress import CONSOLE
 from coevo_jax.report.html import write_report
 from coevo_jax.run_folder.budget import resolve_budget
@@ -94,7 +95,7 @@ def _play(cell: Cell, relatives: Sequence[Path]) -> tuple[Results, str, str | No
         try:
             with run.stop:
                 return coevolve(run), how, None
-        except LearningDiverged as error:
+        except (LearningDiverged, AgentBroken) as error:
             results = collect_results(run)
             run.show(results)
             return results, how, str(error)
