@@ -18,6 +18,7 @@ from typing import Any
 
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.envs.env import Env, EnvFault, StepResult, Task
+from coevo_jax.envs.wire import from_bytes, to_bytes
 from coevo_jax.trajectory import Demonstration
 
 WORKER = "coevo_jax.envs.process_worker"
@@ -62,7 +63,7 @@ class ProcessEnv:
         self._pipe: Connection = ours
         self._calling = threading.Lock()  # held while a call uses the pipe
         try:
-            fields = self._ask(pickle.dumps(make_env))
+            fields = self._ask(pickle.dumps(make_env))  # which no record is: a function of the caller's
         except BaseException:
             self.close()
             raise
@@ -91,6 +92,7 @@ class ProcessEnv:
         return self._call("reward_at_limit")
 
     def snapshot(self) -> Any:
+        """The state as bytes, which only a child reads; see `Restores`."""
         return self._call("snapshot")
 
     def restore(self, task: Task, state: Any) -> None:
@@ -116,15 +118,19 @@ class ProcessEnv:
             self._pipe.close()
 
     def _call(self, method: str, *arguments: Any) -> Any:
-        return self._ask(pickle.dumps((method, arguments)))
+        return self._ask(to_bytes((method, arguments)))
 
     def _ask(self, message: bytes) -> Any:
         with self._calling:
             try:
                 self._pipe.send_bytes(message)
-                kind, value = pickle.loads(self._pipe.recv_bytes())
+                answer = self._pipe.recv_bytes()
             except (EOFError, OSError) as error:
                 raise EnvFault(f"its process ended ({type(error).__name__})") from None
+        try:
+            kind, value = from_bytes(answer)
+        except (TypeError, ValueError):
+            raise EnvFault("its answer is none of a process of environments") from None
         if kind == "config":
             raise ConfigError(value)
         if kind == "fault":

@@ -12,6 +12,7 @@ from typing import Any
 
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.envs.env import Env, EnvFault, can_restore
+from coevo_jax.envs.wire import from_bytes, plain, to_bytes
 
 MIB = 2**20
 
@@ -25,13 +26,22 @@ def main(descriptor: int, memory_mib: int) -> None:
     try:
         env = _made(pipe)
         while env is not None:
-            method, arguments = pickle.loads(pipe.recv_bytes())
-            _answer(pipe, lambda: getattr(env, method)(*arguments))  # noqa: B023 (called at once)
+            method, arguments = from_bytes(pipe.recv_bytes())
+            _answer(pipe, lambda: _called(env, method, arguments))  # noqa: B023 (called at once)
     except (EOFError, OSError):
         return  # the parent closed its end
     finally:
         if env is not None:
             env.close()
+
+
+def _called(env: Any, method: str, arguments: Any) -> Any:
+    """A method's answer; states leave and come back as bytes, which nobody else reads."""
+    if method == "restore":
+        task, state = arguments
+        return env.restore(task, pickle.loads(state))
+    found = getattr(env, method)(*arguments)
+    return pickle.dumps(found) if method == "snapshot" and found is not None else found
 
 
 def _made(pipe: Connection) -> Env | None:
@@ -54,14 +64,14 @@ def _made(pipe: Connection) -> Env | None:
 
 def _answer(pipe: Connection, function: Any) -> None:
     try:
-        answer = ("value", function())
+        answer = ("value", plain(function()))
     except ConfigError as error:
         answer = ("config", str(error))
     except EnvFault as error:
         answer = ("fault", str(error))
     except (Exception, SystemExit) as error:
         answer = ("fault", f"{type(error).__name__}: {error}")
-    pipe.send_bytes(pickle.dumps(answer))
+    pipe.send_bytes(to_bytes(answer))
 
 
 if __name__ == "__main__":

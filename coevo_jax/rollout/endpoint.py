@@ -7,7 +7,6 @@ decoded to text and encoded again.
 import http.client
 import itertools
 import json
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,9 @@ from coevo_jax.config.strict import ConfigError
 WAITS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0)  # seconds between tries; the last repeats
 BUSY = frozenset((408, 425, 429, 500, 502, 503, 504))  # statuses after which another try may do better
 CHUNK = 1 << 16
+MOST_BYTES = 1 << 28  # of an answer: that to a context of a million tokens has 50 MB
+MOST_ID = 2**31 - 1
+LEAST_LOGP = 3e38  # below, a float32 has no number
 SHOWN = 300  # characters of an error's text
 INTACT = "what was committed is intact: mend the server and continue with --resume"
 
@@ -103,9 +105,12 @@ def _exchange(url: str, body: Mapping[str, Any] | None, deadline: float) -> tupl
         headers = {"Content-Type": "application/json", "Connection": "close"}
         connection.request("GET" if data is None else "POST", parts.path, data, headers)
         response = connection.getresponse()
-        chunks = []
+        chunks, size = [], 0
         while chunk := response.read1(CHUNK):
             chunks.append(chunk)
+            size += len(chunk)
+            if size > MOST_BYTES:
+                raise ConfigError(f"{url}: the answer is longer than {MOST_BYTES:,} bytes")
             if time.monotonic() > deadline:  # the socket's own limit is one of each read
                 raise TimeoutError("the answer came too slowly")
         if response.length:  # `read1` ends quietly where the connection does
@@ -118,7 +123,7 @@ def _exchange(url: str, body: Mapping[str, Any] | None, deadline: float) -> tupl
 def _parsed(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 
@@ -182,12 +187,12 @@ def read_completion(data: Any, body: Mapping[str, Any], where: str, *, vocab_siz
         raise refuse("has no token", "at least the one that ended the turn: it must not be left out")
     if len(tokens) > body["max_tokens"]:
         raise refuse(f"has {len(tokens)} tokens", f"at most max_tokens {body['max_tokens']}")
-    if min(tokens) < 0 or (vocab_size is not None and max(tokens) >= vocab_size):
+    if min(tokens) < 0 or max(tokens) >= (vocab_size or MOST_ID):
         raise refuse(
             f"has the tokens {min(tokens)} to {max(tokens)}",
             f"ids of this run's vocabulary of {vocab_size}: does the server have another model?",
         )
-    if not all(math.isfinite(logp) and logp <= 1e-3 for logp in logps):
+    if not all(-LEAST_LOGP <= logp <= 1e-3 for logp in logps):  # NaN is in no range
         raise refuse(f"has the token_logprobs {json.dumps(logps)[:SHOWN]}", "logarithms of probabilities")
     read = choice.get("prompt_token_ids")
     if read is not None and read != body["prompt"]:
@@ -216,7 +221,7 @@ def list_models(endpoint: Endpoint, *, once: bool = False) -> list[Model]:
     data = ask(endpoint, "/v1/models", once=once).data
     try:
         return [
-            Model(str(one["id"]), one.get("parent") is not None, one.get("max_model_len"))
+            Model(str(one["id"]), one.get("parent") is not None, _length(one.get("max_model_len")))
             for one in data["data"]
         ]
     except (TypeError, KeyError, AttributeError):
@@ -224,6 +229,11 @@ def list_models(endpoint: Endpoint, *, once: bool = False) -> list[Model]:
             f"{endpoint.url}/models: found {json.dumps(data)[:SHOWN]}, expected a list of models; is this an "
             "OpenAI-compatible server?"
         ) from None
+
+
+def _length(found: Any) -> int | None:
+    """A context's length as a server tells it; None where it tells none that can be read."""
+    return found if isinstance(found, int) and not isinstance(found, bool) else None
 
 
 def base_model(endpoint: Endpoint, longest: int, *, once: bool = False) -> Served:

@@ -6,12 +6,12 @@ before anyone acts on it. A host whose environments are done runs along with wha
 """
 
 import base64
-import pickle
 from collections.abc import Callable, Collection
 from typing import Any
 
 from coevo_jax.envs.env import Env
 from coevo_jax.envs.pool import EnvPool
+from coevo_jax.envs.wire import from_bytes, to_bytes
 from coevo_jax.hosts.processes import ProcessGroup
 
 
@@ -51,12 +51,11 @@ class LockstepPool:
         return slot % self._circle.count == self._circle.index
 
     def _share(self, outcomes: dict[int, Any]) -> dict[int, Any]:
-        # Pickled: these are processes of one run that were found to have the same code.
         own_latencies, self._pool.latencies = self._pool.latencies, []
-        mine = base64.b64encode(pickle.dumps((outcomes, own_latencies))).decode()
+        mine = base64.b64encode(to_bytes((outcomes, own_latencies))).decode()
         everyone: dict[int, Any] = {}
         for said in self._circle.exchange("answers", mine):
-            answers, latencies = pickle.loads(base64.b64decode(said))
+            answers, latencies = from_bytes(base64.b64decode(said))
             everyone |= answers
             self.latencies += latencies
             self.calls += len(latencies)

@@ -1,4 +1,4 @@
-"""A config that was cut off, as by a full disk or a broken copy: what is said does not blame its keys alone."""
+"""A config that was cut off, as by a full disk or a broken copy: its keys are not blamed alone."""
 
 import random
 
