@@ -26,16 +26,25 @@ def read_collection(folder: Path, manifest: Manifest, phase: Phase) -> list[Traj
     """What a finished phase played, all its blocks, in their order; nothing of another agent's.
 
     Raises:
-      ConfigError: the phase is not finished, a block is missing, or a trajectory is another agent's.
+      ConfigError: the phase is not finished, a block is missing, or a trajectory is another agent's or of
+        another vocabulary.
     """
     paths = [folder / path for path in collection_files(manifest, phase)]
     trajectories = []
+    prepared = manifest.record("prepare")
+    vocab_size = None if prepared is None else prepared.records.get("vocab_size")
     for path in paths:
         for row, trajectory in enumerate(read_trajectories([path])):
             if trajectory.agent != phase.agent:
                 raise ConfigError(
                     f"{path}: row {row}: found a trajectory of the {trajectory.agent} agent among those of "
                     f"{phase.name}, expected the {phase.agent} agent's alone"
+                )
+            highest = int(trajectory.tokens.max(initial=0))
+            if vocab_size is not None and highest >= vocab_size:
+                raise ConfigError(
+                    f"{path}: row {row}: tokens: found {highest}, expected ids below {vocab_size}, the run's "
+                    "vocabulary"
                 )
             trajectories.append(replace(trajectory, collection=phase.collection, mark=phase.mark))
     return trajectories

@@ -227,7 +227,9 @@ def verify_files(run_dir: Path, manifest: Manifest) -> None:
             found = (folder / name).stat().length if (folder / name).is_file() else None
             if found != size:
                 state = "missing" if found is None else f"{found} bytes, expected {size}"
-                raise ConfigError(f"{folder / name}: {state}; the checkpoint is incomplete")
+                raise ConfigError(
+                    f"{folder / name}: {state}; the checkpoint is incomplete, by {run_dir / MANIFEST}"
+                )
     described = run_dir / ENVIRONMENT_FILE
     if manifest.environment_sha256 is not None:
         if not described.is_file():

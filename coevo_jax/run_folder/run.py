@@ -2,6 +2,7 @@
 
 import resource
 import sys
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -63,13 +64,23 @@ class Run:
         self.manifest = manifest
         self._watch = Stopwatch(manifest.seconds or 0.0)
         self._lock = hold(folder, self.processes)
+        try:
+            self._open()
+        except BaseException:
+            if self._lock is not None:
+                self._lock.close()
+            raise
+
+    def _open(self) -> None:
+        folder, manifest, config = self.folder, self.manifest, self.config
         if self.leads:
             remove_leftovers(folder)
         self.checkpoints = Checkpointer(
             checkpoint_root(folder, manifest), owner=True, check=self._require_checkpoint
         )
-        newest = -1 if manifest.checkpoint is None else manifest.checkpoint
-        self.checkpoints.prune(set(self.checkpoints.steps()), newest)
+        # Nothing was committed of those after the newest; older ones stay of a run that was killed pruning.
+        kept = set() if manifest.checkpoint is None else self._kept(manifest) | {manifest.base}
+        self.checkpoints.prune(kept - {None}, -1 if manifest.checkpoint is None else manifest.checkpoint)
         self.log = (MetricsLog if self.leads else MetricsLog.discarded)(folder / "metrics.jsonl")
         self.log.truncate(manifest.metrics_offset)
         self._watchers = _watchers(folder, config) if self.leads else []
@@ -250,15 +261,14 @@ class Run:
 
     def close(self) -> None:
         """Make a commit that has begun permanent, and give the folder free."""
-        try:
-            self.settle()
-        finally:
-            self.log.close()
-            for watcher in self._watchers:
-                watcher.close()
-            self.checkpoints.close()
+        with ExitStack() as stack:  # each is closed, whatever becomes of those before it
             if self._lock is not None:
-                self._lock.close()
+                stack.callback(self._lock.close)
+            stack.callback(self.checkpoints.close)
+            for watcher in self._watchers:
+                stack.callback(watcher.close)
+            stack.callback(self.log.close)
+            self.settle()
 
 
 def _watchers(folder: Path, config: Config) -> list[EventFile | WandbLog]:

@@ -29,7 +29,18 @@ PIECES = [
         "{0}",
         "../../x",
     ),
-    *("/etc/passwd", "<|im_end|>", "[INST]", "<|pad|>", "NULL", "1e999", "-1", "9" * 40, "a" * 3000),
+    *(
+        "../../x",
+        "/etc/passwd",
+        "<|im_end|>",
+        "[INST]",
+        "<|pad|>",
+        "NULL",
+        "1e999",
+        "-1",
+        "9" * 40,
+        "a" * 3000,
+    ),
     *(
         "ATTACH DATABASE 'x' AS y",
         "PRAGMA writable_schema=1",
@@ -42,29 +53,25 @@ PIECES = [
 ]
 
 
+SLOW = {
+    "textworld": {"train_games": 2, "dev_games": 1, "test_games": 1},
+    "scienceworld": {"families": ["find-living-thing"]},
+}
+
+
 def text(rng: random.Random) -> str:
     if rng.random() < 0.2:
-        return "".join(
-            chr(rng.choice((rng.randrange(32, 127), rng.randrange(0xD7FF)))) for _ in range(rng.randrange(60))
+        codes = (
+            rng.choice((rng.randrange(32, 127), rng.randrange(0xD7FF))) for _ in range(rng.randrange(60))
         )
+        return "".join(map(chr, codes))
     return "".join(rng.choice(PIECES) for _ in range(rng.randrange(6)))
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        *FAST,
-        pytest.param("textworld", marks=pytest.mark.slow),
-        pytest.param("scienceworld", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.parametrize("name", [*FAST, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
 @pytest.mark.parametrize("seeds", [range(60), pytest.param(range(60, 1060), marks=pytest.mark.slow)])
 def test_any_text_is_answered(name, seeds):
-    options = {
-        "textworld": {"train_games": 2, "dev_games": 1, "test_games": 1},
-        "scienceworld": {"families": ["find-living-thing"]},
-    }
-    env = make_env(name, options.get(name, FAST.get(name, {})))()
+    env = make_env(name, (FAST | SLOW)[name])()
     try:
         task = env.tasks("train")[0]
         answers.reset(env, task, MOST)
