@@ -63,7 +63,8 @@ def plain(value: Any) -> Any:
     if isinstance(value, str) and type(value) is not str and not isinstance(value, enum.Enum):
         return str(value)
     if type(value).__module__ == "numpy" and hasattr(value, "item") and not getattr(value, "shape", ()):
-        return value.item()
+        number: Any = value
+        return number.item()
     return value
 
 

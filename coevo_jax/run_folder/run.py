@@ -79,8 +79,11 @@ class Run:
             checkpoint_root(folder, manifest), owner=True, check=self._require_checkpoint
         )
         # Nothing was committed of those after the newest; older ones stay of a run that was killed pruning.
-        kept = set() if manifest.checkpoint is None else self._kept(manifest) | {manifest.base}
-        self.checkpoints.prune(kept - {None}, -1 if manifest.checkpoint is None else manifest.checkpoint)
+        newest, kept = -1, set[int]()
+        if manifest.checkpoint is not None:
+            newest = manifest.checkpoint
+            kept = self._kept(manifest) | (set() if manifest.base is None else {manifest.base})
+        self.checkpoints.prune(kept, newest)
         self.log = (MetricsLog if self.leads else MetricsLog.discarded)(folder / "metrics.jsonl")
         self.log.truncate(manifest.metrics_offset)
         self._watchers = _watchers(folder, config) if self.leads else []
