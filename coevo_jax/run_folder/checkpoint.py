@@ -6,6 +6,7 @@ Where the agents are adapters, the checkpoint of the warm start also holds the b
 import errno
 import os
 import shutil
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -85,7 +86,7 @@ class Checkpointer:
         if not on_bucket(self.folder) and shutil.disk_usage(self.folder).free < needed:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.folder / str(number)))
         items = {name: ocp.args.StandardSave(state) for name, state in contents.items()}
-        self._manager.save(number, args=ocp.args.Composite(**items))
+        _without_ties(lambda: self._manager.save(number, args=ocp.args.Composite(**items)))
 
     def saving(self) -> bool:
         """Whether a save is still being written."""
@@ -171,6 +172,27 @@ class Checkpointer:
 
     def close(self) -> None:
         self._manager.close()
+
+
+def _without_ties(work: Callable[[], Any]) -> None:
+    """Do work whose threads do not keep the process from ending.
+
+    Threads are of the kind of the one that starts them. Where a write fails, Orbax' threads that would have
+    followed wait ten minutes for it; a save that counts is waited for by `finish_save`.
+    """
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:  # told where the work was asked for
+            failed.append(error)
+
+    thread = threading.Thread(target=run, name="checkpoint-save", daemon=True)
+    thread.start()
+    thread.join()
+    if failed:
+        raise failed[0]
 
 
 def _shapes(params: Any) -> Any:

@@ -1,5 +1,6 @@
 """Of a checkpoint, what only uses parameters reads only parameters, onto whatever mesh there is."""
 
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -105,3 +106,19 @@ def test_what_does_not_fit_is_refused_and_not_left_out(stored, model, agent, num
             checkpoints.restore_params(number, agent, learner(model).abstract().params)
     finally:
         checkpoints.close()
+
+
+def test_a_save_that_fails_is_told_as_it_failed_and_keeps_no_process_from_ending(tmp_path, stored, monkeypatch):
+    """Orbax' threads wait ten minutes for those that broke; every later question gets the first answer."""
+    checkpoints = Checkpointer(tmp_path / "checkpoints", owner=True)
+    before = set(threading.enumerate())
+
+    def forbidden(*_arguments, **_options):
+        raise PermissionError(13, "Permission denied", "array_metadatas")
+
+    monkeypatch.setattr("etils.epath.backend._OsPathBackend.makedirs", forbidden)
+    for _ in range(2):
+        with pytest.raises(PermissionError, match="Permission denied: 'array_metadatas'"):
+            checkpoints.begin_save(0, stored[1], {})
+            checkpoints.finish_save(0)
+    assert all(thread.daemon for thread in set(threading.enumerate()) - before)

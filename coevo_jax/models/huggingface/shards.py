@@ -88,7 +88,7 @@ def _contents(folder: Path) -> Mapping[str, set[str] | None]:
             weights = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"]
             files: dict[str, set[str] | None] = {}
             for name, file in weights.items():
-                if Path(str(file)).name != str(file):
+                if Path(str(file)).name != str(file) or str(file) in ("", ".."):
                     raise ValueError(f"found the file {str(file)!r}, expected one of this folder")
                 names = files.setdefault(str(file), set())
                 assert names is not None
