@@ -15,7 +15,6 @@ from coevo_jax.commands.cli import run_command
 from coevo_jax.commands.train import main as train_main
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.envs.registry import ENVIRONMENTS, EnvSpec
-from coevo_jax.files import shipped
 
 LETTERS = EnvSpec(
     options_at="benchmarks.faults.letters:FaultyOptions", make_at="benchmarks.faults.letters:make_faulty"
@@ -46,11 +45,6 @@ OPTIONS: dict[str, tuple[str, ...]] = {  # what a method needs beside its recipe
     "gigpo": ("batch.views_per_row=24", "batch.step_episodes=16", "explore.samples=3"),
     "grpo": ("batch.views_per_row=24", "batch.step_episodes=16", "explore.samples=3"),
 }
-
-
-def methods() -> tuple[str, ...]:
-    """Every recipe that is shipped; sft has no rounds."""
-    return tuple(sorted(path.stem for path in shipped("recipes").glob("*.yaml")))
 
 
 @dataclass(frozen=True, kw_only=True)

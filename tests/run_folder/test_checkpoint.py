@@ -108,7 +108,9 @@ def test_what_does_not_fit_is_refused_and_not_left_out(stored, model, agent, num
         checkpoints.close()
 
 
-def test_a_save_that_fails_is_told_as_it_failed_and_keeps_no_process_from_ending(tmp_path, stored, monkeypatch):
+def test_a_save_that_fails_is_told_as_it_failed_and_keeps_no_process_from_ending(
+    tmp_path, stored, monkeypatch
+):
     """Orbax' threads wait ten minutes for those that broke; every later question gets the first answer."""
     checkpoints = Checkpointer(tmp_path / "checkpoints", owner=True)
     before = set(threading.enumerate())
