@@ -19,7 +19,7 @@ from benchmarks.faults.gate import ruled
 from benchmarks.faults.outcomes import Injected
 from benchmarks.faults.scene import Ended, Whole, copy_folder, differences, train
 from coevo_jax.audit.audit import run_audit
-from coevo_jax.run_folder.manifest import SELF, content_digest, read_manifest
+from coevo_jax.run_folder.manifest import MANIFEST, SELF, content_digest, read_manifest
 
 Damage = Callable[[Path, random.Random], None]
 
@@ -186,6 +186,9 @@ def _inject(whole: Whole, fault: str, rng: random.Random, folder: Path) -> Injec
     where = str(victim.relative_to(folder))
     outcome, words = judged(whole, folder, victim, ended)
     now = committed_digests(folder, committed)
+    if victim.name != MANIFEST:  # what the run has gone on to prune is not lost
+        listed = committed_digests(folder)
+        committed = {name: digest for name, digest in committed.items() if name in listed}
     spared = {where, "manifest.json"} if fault == EDITS[3].fault else {where}
     lost = sum(now[name] != digest for name, digest in committed.items() if name not in spared)
     lost = lost if ended.code else 0  # a run that ended has been compared bit by bit
@@ -230,8 +233,9 @@ def judged(whole: Whole, folder: Path, victim: Path, ended: Ended) -> tuple[str,
     found = differences(whole.folder, folder)
     if not found:
         return outcomes.UNREAD, ""
-    elsewhere = [one for one in found if where.rpartition("/")[0] not in one]
-    if where.startswith("checkpoints/") and not elsewhere:
+    # A checkpoint that nothing begins with, or an evaluation's shard, which only people read.
+    own = where.rpartition("/")[0] if where.startswith("checkpoints/") else where
+    if all(own in one for one in found):
         named = [one.words for one in run_audit(folder) if one.state == "BROKEN" and where in one.words]
         if named:
             return outcomes.AUDITED, named[0]
