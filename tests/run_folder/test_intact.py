@@ -19,6 +19,7 @@ from coevo_jax.run_folder.collection import read_collection
 from coevo_jax.run_folder.folder import create_folder
 from coevo_jax.run_folder.manifest import PhaseRecord, read_manifest, write_manifest
 from coevo_jax.run_folder.run import create_run, open_run
+from coevo_jax.sweep import plan_sweep, run_sweep
 from tests.data.test_parquet import trajectory
 from tests.tiny import tiny_config
 
@@ -123,3 +124,16 @@ def test_the_record_says_what_it_did_before(run):
     """Every field of a manifest that a run wrote passes, and its digest is of the file as it lies there."""
     content = json.loads((run / "manifest.json").read_text())
     assert content["environment_sha256"] and read_manifest(run).record("prepare")
+
+
+def test_of_two_sweeps_that_share_a_cell_the_second_is_told_and_the_first_goes_on(tmp_path):
+    config = tiny_config(tmp_path, "recipe=eto")
+    cells = plan_sweep(config, agent=None, losses=["sigmoid", "ipo"], betas=[], seeds=[0])
+    first = create_run(cells[0].config)
+    before = read_manifest(first.folder)
+    with pytest.raises(ConfigError, match=rf"{first.folder}: another process is working on this run"):
+        run_sweep(cells)
+    assert not cells[1].folder.exists()
+    first.commit(first.begin("prepare"), files=[], finished=True)
+    first.close()
+    assert read_manifest(first.folder).done and not before.done
