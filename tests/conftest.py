@@ -26,13 +26,15 @@ settings.register_profile("tests", deadline=None, derandomize=True, max_examples
 settings.load_profile("tests")
 
 
-# Where numbers of users' programs are held against others', or speed and memory are measured: slow tests
-# there run on programs that are compiled as users' are, all others on those that are compiled soonest. So do
-# those that hold two methods' warm starts against each other: two losses are two programs, and what both do
-# rounds alike only where the compiler sees that the loss has no part in it.
+# Where numbers of users' programs are held against other projects', or speed and memory are measured: slow
+# tests there run on programs that are compiled as users' are, all others on those that are compiled soonest
+# (a step that is split over eight devices: four times sooner). So do those that hold two methods' warm starts
+# against each other: two losses are two programs, and what both do rounds alike only where the compiler sees
+# that the loss has no part in it.
 OPTIMISED = (
-    *("models", "learning", "sampling", "launch", "preflight", "benchmarks"),
-    *("test_lora_run.py", "test_backbone_run.py"),
+    *("sampling", "preflight"),
+    *("test_families.py", "test_checkpoints.py", "test_transformer.py", "test_flash_attention.py"),
+    *("test_torch_generate.py", "test_backbone_run.py"),
     *("test_fork.py", "test_sweep.py"),
 )
 
