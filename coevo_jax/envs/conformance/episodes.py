@@ -67,14 +67,12 @@ def rewards(probe: Probe) -> str:
     """Every episode earns a reward in [0, 1], however it is played: by experts, at random or with malice."""
     env = probe.open()
     for task in probe.sample():
-        hostile = [(action,) for action in probe.hostile_actions(task)]
-        for actions in (probe.solution(task), probe.random_actions(task), *hostile):
+        for actions in (probe.solution(task), probe.random_actions(task)):
             env, played = probe.try_play(env, task, actions)
-            if played is not None and played.done and not _in_range(played.reward):
-                raise Violation(
-                    f"task {task.id}, action {shorten(played.actions[-1])} ended the episode with reward "
-                    f"{shorten(played.reward)}, expected a number from 0 to 1"
-                )
+            _check_end(played)
+        for instance, played in probe.play_hostile(env, task):
+            env = instance
+            _check_end(played)
     return probe.counts()
 
 
@@ -252,6 +250,14 @@ def _check_replay(probe: Probe, env: Env, task: Task, expert: Demonstration) -> 
                 f"{where}: turn {number}, action {shorten(turn.action)}: recorded is the observation "
                 f"{shorten(turn.observation)}, played it is {shorten(result.observation)}"
             )
+
+
+def _check_end(played: Played | None) -> None:
+    if played is not None and played.done and not _in_range(played.reward):
+        raise Violation(
+            f"task {played.task.id}, action {shorten(played.actions[-1])} ended the episode with reward "
+            f"{shorten(played.reward)}, expected a number from 0 to 1"
+        )
 
 
 def _check_limit(probe: Probe, env: Env, task: Task, after: str) -> None:

@@ -53,7 +53,7 @@ def close_is_local(probe: Probe) -> str:
     """Closing an instance leaves the episode of another as it is."""
     probe.most_instances(2)
     task, neighbour = probe.sample()[0], probe.sample()[-1]
-    expected = _reference(probe, task)
+    expected = probe.reference(task).played
     closing, env = probe.open(), probe.open()
     probe.reset(closing, neighbour)
     probe.reset(env, task)
@@ -71,7 +71,7 @@ def side_by_side(probe: Probe) -> str:
     """Instances that play in several threads at once do not influence each other."""
     probe.most_instances(NEIGHBOURS)
     tasks = (probe.sample() * NEIGHBOURS)[:NEIGHBOURS]
-    expected = [_reference(probe, task) for task in tasks]
+    expected = [probe.reference(task).played for task in tasks]
     barrier = threading.Barrier(NEIGHBOURS)
 
     def play(one: Played) -> Played | None:
@@ -94,7 +94,7 @@ def side_by_side(probe: Probe) -> str:
 def any_thread(probe: Probe) -> str:
     """An instance may be called from any thread, one at a time: the pool moves it between turns."""
     task = probe.sample()[0]
-    expected = _reference(probe, task)
+    expected = probe.reference(task).played
     env = probe.open()
     found = probe.play(_MovesThread(env), task, expected.actions)
     probe.compare(expected, found, "with every call in a new thread")
@@ -104,7 +104,7 @@ def any_thread(probe: Probe) -> str:
 def faults(probe: Probe) -> str:
     """An exception or a hang in mid-episode becomes an `EnvFault`, and the slot's next episode works."""
     task = probe.sample()[0]
-    expected = _reference(probe, task)
+    expected = probe.reference(task).played
     release = threading.Event()
 
     def fail(env: Env) -> None:
@@ -132,7 +132,7 @@ def killed_process(probe: Probe) -> str:
     if not supported():
         raise NotApplicable("this system does not tell which processes an environment starts")
     task = probe.sample()[0]
-    expected, timeout = _reference(probe, task), _timeout(probe, task)
+    expected, timeout = probe.reference(task).played, _timeout(probe, task)
     probe.close_all()
     with EnvPool(probe.make_env, workers=1, step_timeout=timeout) as pool:
         outcome = _call(pool, lambda env: _begin(probe, env, task))
@@ -182,10 +182,6 @@ def leaks(probe: Probe) -> str:
     return f"{CYCLES + 1} instances"
 
 
-def _reference(probe: Probe, task: Task) -> Played:
-    return probe.play(probe.open(), task, probe.solution(task))
-
-
 def _begin(probe: Probe, env: Env, task: Task) -> None:
     """Go into the middle of an episode."""
     probe.play(env, task, probe.solution(task)[:1])
@@ -193,9 +189,7 @@ def _begin(probe: Probe, env: Env, task: Task) -> None:
 
 def _timeout(probe: Probe, task: Task) -> float:
     """A time limit that a healthy instance keeps, from a new one's first episode."""
-    start = time.monotonic()
-    probe.play(probe.open(), task, probe.solution(task))
-    return max(min(SHORTEST_TIMEOUT, probe.call_timeout), PATIENCE * (time.monotonic() - start))
+    return max(min(SHORTEST_TIMEOUT, probe.call_timeout), PATIENCE * probe.reference(task).seconds)
 
 
 def _call(pool: EnvPool, function: Callable[[Env], Any]) -> Any:

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -53,6 +53,14 @@ class Played:
         return bool(self.results) and self.results[-1].done
 
 
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """A task's solution, played by a fresh instance."""
+
+    played: Played
+    seconds: float  # that making the instance and playing took
+
+
 class Probe:
     """The environment under examination. Every call of it goes through `call`, which knows what it was."""
 
@@ -65,6 +73,7 @@ class Probe:
         self._sample: tuple[Task, ...] = ()
         self._experts: dict[str, Demonstration | None] = {}
         self._deterministic: bool | None = None
+        self._references: dict[str, Reference] = {}  # by task id
         self._stopped = False
         self._lock = threading.Lock()
         self.earlier_processes: frozenset[int] = frozenset()  # running before the first check
@@ -104,11 +113,12 @@ class Probe:
             seed=self.seed,
             call_timeout=self.call_timeout,
         )
-        probe.earlier_processes, probe._sample, probe._experts, probe._deterministic = (
+        probe.earlier_processes, probe._sample, probe._experts, probe._deterministic, probe._references = (
             self.earlier_processes,
             self._sample,
             self._experts,
             self._deterministic,
+            self._references,
         )
         self._stopped = True
         return probe
@@ -223,6 +233,50 @@ class Probe:
     def hostile_actions(self, task: Task) -> tuple[str, ...]:
         """Every malformed action, and those that try to write where the expert only reads."""
         return (*MALFORMED.values(), *destroying(self.solution(task)))
+
+    def reference(self, task: Task) -> "Reference":
+        """The task's solution as the first episode of a fresh instance plays it, played once for all checks.
+
+        Starting an instance may take most of a check's time.
+        """
+        if task.id not in self._references:
+            start = time.monotonic()
+            played = self.play(self.open(), task, self.solution(task))
+            self._references[task.id] = Reference(played=played, seconds=time.monotonic() - start)
+        return self._references[task.id]
+
+    def play_hostile(self, env: Env, task: Task) -> Iterator[tuple[Env, Played | None]]:
+        """Play every hostile action; yields the instance in use and the episode, as `try_play` returns them.
+
+        Of the first task, each has an episode of its own. Of the others, those that try to write have, and
+        the malformed ones follow each other: a reset may take longer than all of them together.
+        """
+        alone = self.hostile_actions(task)
+        if task.id != self.sample()[0].id:
+            alone = alone[len(MALFORMED) :]
+            for instance, played in self.play_row(env, task, tuple(MALFORMED.values())):
+                env = instance
+                yield env, played
+        for action in alone:
+            env, played = self.try_play(env, task, [action])
+            yield env, played
+
+    def play_row(self, env: Env, task: Task, actions: Sequence[str]) -> Iterator[tuple[Env, Played | None]]:
+        """Play all actions in as few episodes of at most `max_turns` as they leave.
+
+        Where the environment raises, each of those left is played in an episode of its own.
+        """
+        left, together, limit = tuple(actions), True, max(1, self.max_turns(env, task))
+        while left:
+            row = left[:limit] if together else left[:1]
+            env, played = self.try_play(env, task, row)
+            if played is not None:
+                left = left[len(played.actions) :]
+            elif together:
+                together = False
+            else:
+                left = left[1:]
+            yield env, played
 
     def reset(self, env: Env, task: Task) -> str:
         self.episodes += 1

@@ -3,7 +3,7 @@
 from typing import Any
 
 from coevo_jax.envs.conformance.actions import MALFORMED
-from coevo_jax.envs.conformance.probe import EnvRaised, Played, Probe, Violation, shorten
+from coevo_jax.envs.conformance.probe import EnvRaised, Probe, Violation, shorten
 from coevo_jax.envs.env import StepResult, says_invalid
 
 MAX_ANSWER = 20_000  # characters; an agent's whole context is not much longer
@@ -31,16 +31,15 @@ def answer_length(probe: Probe) -> str:
     """No answer grows with the action: at most 20,000 characters, also to an action of 100,000."""
     env, longest = probe.open(), 0
     task = probe.sample()[0]
-    for what, action in _hostile(probe).items():
-        env, played = probe.try_play(env, task, [action])
-        if played is None:
-            continue
-        longest = max(longest, len(played.results[0].observation))
-        if longest > MAX_ANSWER:
-            raise Violation(
-                f"task {task.id}, action {what}: the answer has {longest} characters, "
-                f"expected at most {MAX_ANSWER}"
-            )
+    words = {action: what for what, action in _hostile(probe).items()}
+    for _, played in probe.play_row(env, task, tuple(words)):
+        for action, result in zip(played.actions, played.results, strict=True) if played else ():
+            longest = max(longest, len(result.observation))
+            if longest > MAX_ANSWER:
+                raise Violation(
+                    f"task {task.id}, action {words[action]}: the answer has {longest} characters, "
+                    f"expected at most {MAX_ANSWER}"
+                )
     return f"longest answer {longest} characters"
 
 
@@ -48,7 +47,7 @@ def reset_in_mid_episode(probe: Probe) -> str:
     """A reset in the middle of an episode starts afresh: nothing of the broken-off one remains."""
     env = probe.open()
     for task in probe.sample():
-        expected = _reference(probe, task)
+        expected = probe.reference(task).played
         for other in {probe.sample()[0].id: probe.sample()[0], task.id: task}.values():
             broken_off = probe.solution(other)[: max(1, len(probe.solution(other)) // 2)]
             env, _ = probe.try_play(env, other, broken_off)
@@ -61,9 +60,9 @@ def next_episode_unharmed(probe: Probe) -> str:
     """After an episode of hostile actions, which may try to write, the next one goes as if alone."""
     env = probe.open()
     for task in probe.sample():
-        expected = _reference(probe, task)
-        for action in probe.hostile_actions(task):
-            env, _ = probe.try_play(env, task, [action])
+        expected = probe.reference(task).played
+        for instance, _ in probe.play_hostile(env, task):
+            env = instance
         found = probe.play(env, task, expected.actions)
         probe.compare(expected, found, "after episodes of hostile actions")
     return probe.counts()
@@ -72,7 +71,7 @@ def next_episode_unharmed(probe: Probe) -> str:
 def step_outside_episode(probe: Probe) -> str:
     """Before the first reset and after the end, `step` raises or answers, and the next episode works."""
     task = probe.sample()[0]
-    expected = _reference(probe, task)
+    expected = probe.reference(task).played
     raised = 0
     for place in ("before the first reset", "after the end of an episode"):
         env = probe.open()
@@ -99,8 +98,3 @@ def _hostile(probe: Probe) -> dict[str, str]:
     task = probe.sample()[0]
     writing = [action for action in probe.hostile_actions(task) if action not in MALFORMED.values()]
     return {**MALFORMED, **{action: action for action in writing}}
-
-
-def _reference(probe: Probe, task: Any) -> Played:
-    """The task's solution as a fresh instance plays it."""
-    return probe.play(probe.open(), task, probe.solution(task))

@@ -59,17 +59,15 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "task_lists": ("protocol",),
     **dict.fromkeys(("task_ids", "disjoint_splits", "max_turns"), _BASIC),
     **dict.fromkeys(("first_observation", "step_result"), _BASIC),
-    **dict.fromkeys(
-        ("task_order", "rewards", "reward_at_limit", "same_actions", "malformed_actions"), _PLAYABLE
-    ),
-    **dict.fromkeys(("endings", "experts"), (*_PLAYABLE, "max_turns")),
+    **dict.fromkeys(("task_order", "reward_at_limit", "same_actions", "malformed_actions"), _PLAYABLE),
+    **dict.fromkeys(("endings", "experts", "rewards", "answer_length"), (*_PLAYABLE, "max_turns")),
     "errors": (*_PLAYABLE, "rewards"),
     "same_task": (*_PLAYABLE, "same_actions"),
     "restored_states": (*_PLAYABLE, "same_actions", "reward_at_limit"),
-    **dict.fromkeys(("answer_length", "reset_in_mid_episode", "close_twice", "leaks"), _PLAYABLE),
+    **dict.fromkeys(("reset_in_mid_episode", "close_twice", "leaks"), _PLAYABLE),
     **dict.fromkeys(("step_outside_episode", "use_after_close", "close_is_local"), _PLAYABLE),
     **dict.fromkeys(("side_by_side", "any_thread"), _PLAYABLE),
-    "next_episode_unharmed": (*_PLAYABLE, "reset_in_mid_episode"),
+    "next_episode_unharmed": (*_PLAYABLE, "max_turns", "reset_in_mid_episode"),
     "faults": (*_PLAYABLE, "close_is_local", "any_thread"),
     "killed_process": (*_PLAYABLE, "close_is_local", "any_thread", "faults"),
 }
