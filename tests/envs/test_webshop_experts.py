@@ -37,12 +37,14 @@ def test_every_eleventh_expert_scores_one_and_agrees_with_a_play(env):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [{}, {"seed": 7}, {"products": 3000}, {"goals": "synthetic"}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"seed": 7}, {"products": 1500}, {"goals": "synthetic"}], ids=str)
 def test_every_expert_of_a_generated_catalogue_scores_one(options):
+    """Of the 12,000 synthetic goals, which take a dozen choices of each product, every fourth."""
     env = make_webshop(WebShopOptions(**options))
+    tasks = all_tasks(env)
     failed = Counter(
         task.family
-        for task in all_tasks(env)
+        for task in (tasks[::4] if len(tasks) > 10_000 else tasks)
         if (expert := env.expert(task)) is None or expert.reward != 1.0 or len(expert.turns) > 10
     )
     assert not failed

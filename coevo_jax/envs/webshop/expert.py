@@ -1,6 +1,8 @@
 """The expert: searches for the goal, opens the first result that earns everything, chooses, buys."""
 
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import lru_cache
 
 from coevo_jax.envs.env import Task, format_response
 from coevo_jax.envs.webshop.catalogue import Product
@@ -11,14 +13,21 @@ from coevo_jax.envs.webshop.reward import option_matches, webshop_reward
 from coevo_jax.envs.webshop.shop import SharedShop
 from coevo_jax.trajectory import SOLVED_REWARD, Demonstration, Turn
 
+SHORTEST = 3  # turns of a plan: it searches, opens a product and buys it
+
 
 def shop_for(
     world: SharedShop, shop: Shop, nouns: NounTagger, task: Task, max_turns: int
 ) -> Demonstration | None:
     """A demonstration with reward 1 in as few turns as its queries allow; None where none finds one."""
     goal = world.goals[task.id]
-    plans = [plan for query in _queries(goal) if (plan := _plan(world, shop, nouns, goal, query))]
-    plan = min(plans, key=len, default=None)
+    shop = replace(shop, search=lru_cache(shop.search))  # what a plan is made from is walked, and then played
+    plan: list[str] | None = None
+    for query in _queries(goal):
+        found = _plan(world, shop, nouns, goal, query)
+        plan = min((one for one in (plan, found) if one), key=len, default=None)
+        if plan and len(plan) == SHORTEST:
+            break
     return _play(world, shop, nouns, task, goal, plan) if plan and len(plan) <= max_turns else None
 
 
