@@ -3,6 +3,7 @@
 import json
 import shutil
 import socket
+from dataclasses import asdict
 from pathlib import Path
 
 import jax
@@ -19,19 +20,12 @@ from coevo_jax.run_folder.checkpoint import Checkpointer
 from coevo_jax.run_folder.manifest import read_manifest
 from coevo_jax.run_folder.metrics import read_metrics
 from coevo_jax.sharding import make_mesh
-from tests.hosts.runs import TINY, launch
+from tests.hosts.runs import MIDDLE, TINY, Ended, at, launch, play, run_of_one, run_of_two
 from tests.measured import curve
+from tests.shared import made_once
 from tests.tiny import write_config
 
 pytestmark = pytest.mark.slow
-MIDDLE = "learn_target 2"  # a commit in the middle of a learning phase
-
-
-def play(folder: Path, count: int, **at: str) -> Path:
-    """A whole run of `count` processes; returns its folder."""
-    ended = launch(count, write_config(folder), f"runs_dir={folder / 'runs'}", *TINY, environment=at)
-    assert [one.code for one in ended] == [0] * count, ended[-1].error
-    return folder / "runs" / "tiny"
 
 
 def resume(stopped: Path, folder: Path, count: int) -> Path:
@@ -43,33 +37,28 @@ def resume(stopped: Path, folder: Path, count: int) -> Path:
     return copy
 
 
-def at(phase: str, what: str, process: int) -> dict[str, str]:
-    return {"COEVO_TEST_AT": phase, "COEVO_TEST_DO": what, "COEVO_TEST_BY": str(process)}
-
-
 @pytest.fixture(scope="module")
 def one(tmp_path_factory):
     """A run of one process, and beside it what was on disk in the middle of its second round."""
-    folder = tmp_path_factory.mktemp("one")
-    return play(folder, 1, **at(f"round-02/{MIDDLE}", f"copy {folder / 'middle' / 'tiny'}", 0))
+    return run_of_one(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
-    return play(tmp_path_factory.mktemp("two"), 2)
+    return run_of_two(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
 def four(tmp_path_factory):
     """A run of four processes of which one was killed in the first round's learning, and how they ended."""
-    folder = tmp_path_factory.mktemp("four")
-    ended = launch(
-        4,
-        write_config(folder),
-        f"runs_dir={folder / 'runs'}",
-        *TINY,
-        environment=at(f"round-01/{MIDDLE}", "kill", 3),
-    )
+
+    def make(folder: Path) -> None:
+        killed = at(f"round-01/{MIDDLE}", "kill", 3)
+        ended = launch(4, write_config(folder), f"runs_dir={folder / 'runs'}", *TINY, environment=killed)
+        (folder / "ended.json").write_text(json.dumps([asdict(one) for one in ended]))
+
+    folder = made_once(tmp_path_factory, "hosts-four", make)
+    ended = [Ended(**one) for one in json.loads((folder / "ended.json").read_text())]
     return folder / "runs" / "tiny", ended
 
 
