@@ -10,12 +10,14 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from coevo_jax.audit.audit import run_audit
 from coevo_jax.coevolution import coevolve
 from coevo_jax.report.html import write_report
 from coevo_jax.run_folder.manifest import SELF, content_digest
 from coevo_jax.run_folder.run import Run, create_run
+from tests.shared import made_once
 from tests.tiny import tiny_config
 
 Rows = list[dict[str, Any]]
@@ -25,6 +27,18 @@ def finished(folder: Path, *overrides: str) -> Path:
     """The folder of a tiny run that kept every checkpoint, with its report."""
     folder.mkdir(exist_ok=True)
     return end(create_run(tiny_config(folder, "checkpoint.keep=all", *overrides)))
+
+
+def finished_once(factory: pytest.TempPathFactory, *overrides: str, world: str = "") -> Path:
+    """The folder of `finished` with these options, for tests that only read or copy it: one in a session.
+
+    Args:
+      world: what else makes the run another one, such as an agent that a test puts in place.
+    """
+    key = hashlib.sha256(json.dumps([world, *overrides]).encode()).hexdigest()[:16]
+    folder = made_once(factory, f"run-{key}", lambda folder: finished(folder, *overrides))
+    [run] = (folder / "runs").iterdir()
+    return run
 
 
 def end(run: Run) -> Path:

@@ -20,7 +20,7 @@ from tests.audit.breaking import (
     edit_lines,
     edit_metrics,
     edit_record,
-    finished,
+    finished_once,
     states,
 )
 from tests.fresh import fresh_params
@@ -100,7 +100,7 @@ pytestmark = pytest.mark.usefixtures("letters")
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    return finished(tmp_path_factory.mktemp("adapted"), *SHORT)
+    return finished_once(tmp_path_factory, *SHORT)
 
 
 @pytest.mark.slow

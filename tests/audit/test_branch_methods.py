@@ -17,7 +17,7 @@ from tests.audit.breaking import (
     edit_record,
     edit_rows,
     end,
-    finished,
+    finished_once,
     states,
 )
 from tests.audit.recipes import evaluate, explore, learn, recipe
@@ -132,7 +132,7 @@ def runs(spelling, tmp_path_factory):
 
     def of(name: str) -> Path:
         if name not in made:
-            made[name] = finished(tmp_path_factory.mktemp("run"), *SHORT, *METHODS[name])
+            made[name] = finished_once(tmp_path_factory, *SHORT, *METHODS[name])
         return made[name]
 
     return of

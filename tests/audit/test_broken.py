@@ -23,7 +23,7 @@ from tests.audit.breaking import (
     edit_metrics,
     edit_record,
     edit_rows,
-    finished,
+    finished_once,
     manifest,
     put_manifest,
     put_state,
@@ -42,7 +42,7 @@ REFERENCES = "references/round-01-target.npy"
 
 @pytest.fixture(scope="module")
 def whole(letters, tmp_path_factory):
-    return finished(tmp_path_factory.mktemp("whole"), *SHORT)
+    return finished_once(tmp_path_factory, *SHORT)
 
 
 def test_everything_holds_in_a_run_that_kept_its_checkpoints(whole, capsys):

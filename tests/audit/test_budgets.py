@@ -17,6 +17,7 @@ from tests.audit.breaking import (
     edit_record,
     edit_rows,
     finished,
+    finished_once,
     manifest,
     states,
 )
@@ -38,7 +39,7 @@ PAIRS, PLAN = "pairs/round-01-target.jsonl", "plans/round-01-target.json"
 
 @pytest.fixture(scope="module")
 def whole(letters, tmp_path_factory):
-    return finished(tmp_path_factory.mktemp("whole"), *BUDGETED)
+    return finished_once(tmp_path_factory, *BUDGETED)
 
 
 def test_a_run_under_every_budget_holds(whole):

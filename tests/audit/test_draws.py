@@ -16,6 +16,7 @@ from tests.audit.breaking import (
     edit_metrics,
     edit_record,
     finished,
+    finished_once,
     manifest,
     states,
 )
@@ -45,7 +46,7 @@ def test_probabilities_and_lots_by_hand():
 @pytest.fixture(scope="module")
 def whole(request, tmp_path_factory):
     request.getfixturevalue("letters")
-    return finished(tmp_path_factory.mktemp("whole"), *SHORT, *TWO)
+    return finished_once(tmp_path_factory, *SHORT, *TWO)
 
 
 EDITS: dict[str, tuple[Edit, set[str]]] = {}

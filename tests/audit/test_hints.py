@@ -30,6 +30,7 @@ from tests.audit.breaking import (
     edit_rows,
     end,
     finished,
+    finished_once,
     manifest,
 )
 from tests.audit.recipes import override
@@ -103,7 +104,7 @@ def spelling():
 
 @pytest.fixture(scope="module")
 def whole(spelling, tmp_path_factory):
-    return finished(tmp_path_factory.mktemp("whole"), *LEARNS)
+    return finished_once(tmp_path_factory, *LEARNS)
 
 
 def assert_held(run: Path) -> None:

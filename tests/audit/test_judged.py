@@ -14,6 +14,7 @@ from tests.audit.breaking import (
     edit_metrics,
     edit_record,
     finished,
+    finished_once,
     manifest,
 )
 from tests.audit.recipes import evaluate, explore, override, recipe
@@ -88,7 +89,7 @@ def test_a_run_with_a_discriminator_is_derived(name, tmp_path):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, letters):
-    return finished(tmp_path_factory.mktemp("judged"), *INVERSE)
+    return finished_once(tmp_path_factory, *INVERSE)
 
 
 EDITS = {}

@@ -30,7 +30,7 @@ from tests.audit.breaking import (
     edit_json,
     edit_record,
     edit_rows,
-    finished,
+    finished_once,
     manifest,
 )
 from tests.audit.recipes import FOUR, MARKED
@@ -152,7 +152,7 @@ def test_the_defaults_are_the_builders(letters, tmp_path):
 
 @pytest.fixture(scope="module")
 def whole(letters, tmp_path_factory):
-    return finished(tmp_path_factory.mktemp("whole"), *SHORT, *MARKED)
+    return finished_once(tmp_path_factory, *SHORT, *MARKED)
 
 
 EDITS: dict[str, tuple[Edit, set[str]]] = {}

@@ -13,7 +13,7 @@ from tests.audit.breaking import (
     copy,
     edit_lines,
     edit_rows,
-    finished,
+    finished_once,
     states,
 )
 from tests.audit.recipes import alone
@@ -35,7 +35,7 @@ PHASE, PAIRS = "round-01/learn_target", "pairs/round-01-target.jsonl"
 
 @pytest.fixture(scope="module")
 def whole(letters, tmp_path_factory):
-    return finished(tmp_path_factory.mktemp("whole"), *SHORT, SOURCES)
+    return finished_once(tmp_path_factory, *SHORT, SOURCES)
 
 
 def lines(run: Path):

@@ -17,6 +17,7 @@ from tests.audit.breaking import (
     edit_record,
     edit_rows,
     finished,
+    finished_once,
     manifest,
     put_state,
 )
@@ -52,7 +53,7 @@ HELPER, FIRSTLY, SECONDLY = "round-01/learn_helper", "round-01/learn_first", "ro
 
 @pytest.fixture(scope="module")
 def whole(letters, tmp_path_factory):
-    return finished(tmp_path_factory.mktemp("whole"), *SHORT, TWICE)
+    return finished_once(tmp_path_factory, *SHORT, TWICE)
 
 
 EDITS: dict[str, tuple[Edit, set[str]]] = {}

@@ -18,6 +18,7 @@ from tests.audit.breaking import (
     edit_record,
     edit_rows,
     finished,
+    finished_once,
     states,
 )
 from tests.audit.recipes import FIRST, alone, evaluate, explore, imitate, learn, override, recipe
@@ -90,8 +91,7 @@ def test_what_is_reinforced_holds(name, tmp_path):
 
 @pytest.fixture(scope="module")
 def whole(letters, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("whole")
-    return finished(folder, *SAMPLED, alone(reinforce("gigpo")), "agents.target.epochs=1")
+    return finished_once(tmp_path_factory, *SAMPLED, alone(reinforce("gigpo")), "agents.target.epochs=1")
 
 
 EDITS: dict[str, tuple[Edit, set[str]]] = {}

@@ -14,7 +14,7 @@ from coevo_jax.recipe import find_phase
 from coevo_jax.run_folder.collection import read_collection
 from coevo_jax.run_folder.fork import fork_run
 from coevo_jax.run_folder.run import create_run
-from tests.audit.breaking import broken, edit_lines, end, finished, states
+from tests.audit.breaking import broken, copy, edit_lines, end, finished, finished_once, states
 from tests.audit.recipes import (
     ALONE,
     BEST,
@@ -30,8 +30,8 @@ from tests.audit.recipes import (
     override,
     recipe,
 )
-from tests.hosts.runs import TINY, launch
-from tests.tiny import coevolve_through_kills, kill_at_commits, tiny_config, write_config
+from tests.hosts.runs import run_of_one, run_of_two
+from tests.tiny import coevolve_through_kills, kill_at_commits, tiny_config
 
 pytestmark = [pytest.mark.usefixtures("letters"), pytest.mark.slow]
 
@@ -50,7 +50,7 @@ ELSEWHERE = (
 METHODS = sorted(
     {path.name for path in CONFIGS.glob("quickstart*.yaml")} - {f"quickstart-{one}.yaml" for one in ELSEWHERE}
 )
-SHORT = ("warm_start.epochs=5", "explore.tasks=['40:50']", "evaluate.tasks=':9'")
+SHORT = ("warm_start.epochs=5", "explore.tasks=['40:50']", "evaluate.tasks=':9'", "model.num_layers=1")
 SOLVES = "warm_start.epochs=30"  # so that there are successes to imitate
 WAVERS = ("warm_start.epochs=16", "explore.temperature=1.3")  # so that there are failures near success
 TOTALS = {"pairs": [9], "explored_tokens": [500], "learned_tokens": [1500]}
@@ -88,10 +88,10 @@ def assert_holds(run: Path) -> None:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_every_shipped_method_holds(name, tmp_path):
+def test_every_shipped_method_holds(name, tmp_path_factory):
     config = load_config(CONFIGS / name)
     short = [text for text in SHORT if config.rounds > 0 or not text.startswith("explore.")]
-    run = finished(tmp_path, *short, *method(name))
+    run = finished_once(tmp_path_factory, *short, *method(name))
     assert_holds(run)
     plans = {path.stem for path in (run / "plans").glob("round-*.json")}
     learned = [one.name or one.agent for one in learnings_of(config.recipe)]
@@ -104,6 +104,7 @@ def test_every_shipped_method_holds(name, tmp_path):
 OPTIONS = {
     "references": (
         *("rounds=2", "agents.target.reference=warm_start", "agents.target.reference_every=3"),
+        "model.num_layers=2",
         *("agents.failure.keep_optimizer=true", "agents.target.loss=aot", "agents.failure.loss=kto"),
         *("agents.failure.max_pairs_per_kind=1", "batch.share_prefixes=false"),
     ),
@@ -204,8 +205,8 @@ WITH_HELPER = recipe(
     ],
     ids=["alike", "by one agent alone", "beside another name", "of another name", "in other blocks"],
 )
-def test_a_fork_holds(begun, options, tmp_path):
-    source = finished(tmp_path / "source", *SHORT, *begun)
+def test_a_fork_holds(begun, options, tmp_path, tmp_path_factory):
+    source = finished_once(tmp_path_factory, *SHORT, *begun)
     config = tiny_config(tmp_path / "fork", *SHORT, "checkpoint.keep=all", "name=fork", *options)
     assert_holds(end(fork_run(source, config)))
 
@@ -218,18 +219,16 @@ def test_where_checkpoints_are_pruned_the_rest_holds(tmp_path):
     assert "logps/round-01/explore_target" not in gone  # the warm start's checkpoint is always kept
 
 
-@pytest.mark.parametrize("count", [1, 2])
-def test_a_run_of_several_processes_holds(count, tmp_path):
-    ended = launch(
-        count, write_config(tmp_path), f"runs_dir={tmp_path / 'runs'}", *TINY, "checkpoint.keep=all"
-    )
-    assert [one.code for one in ended] == [0] * count, ended[-1].error
-    assert_holds(tmp_path / "runs" / "tiny")
+@pytest.mark.parametrize("made", [run_of_one, run_of_two])
+def test_a_run_of_several_processes_holds(made, tmp_path_factory):
+    """Both keep more checkpoints than they write."""
+    assert_holds(made(tmp_path_factory))
 
 
-def test_a_second_agent_that_gets_more_than_it_may_is_named(tmp_path):
+def test_a_second_agent_that_gets_more_than_it_may_is_named(tmp_path, tmp_path_factory):
     """It learns from experts over its own failures; the target's are not its own."""
-    run = finished(tmp_path, *SHORT, *method("quickstart-positive-second-agent.yaml"))
+    made = finished_once(tmp_path_factory, *SHORT, *method("quickstart-positive-second-agent.yaml"))
+    run = copy(made, tmp_path)
     path, phase = "pairs/round-01-failure.jsonl", "round-01/learn_failure"
     kinds = {json.loads(line)["kind"] for line in (run / path).read_text().splitlines()}
     assert kinds == {"expert_failure"}

@@ -15,7 +15,7 @@ from tests.audit.breaking import (
     copy,
     edit_json,
     edit_lines,
-    finished,
+    finished_once,
     states,
 )
 from tests.audit.recipes import FIRST, alone
@@ -61,7 +61,7 @@ def derived(monkeypatch):
 
 @pytest.fixture(scope="module")
 def whole(letters, tmp_path_factory):
-    return finished(tmp_path_factory.mktemp("whole"), *SHORT, SOURCES)
+    return finished_once(tmp_path_factory, *SHORT, SOURCES)
 
 
 def lines(run: Path):
