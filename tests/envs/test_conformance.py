@@ -66,7 +66,7 @@ def test_alfworld_passes_every_check(tmp_path):
 @pytest.mark.slow
 def test_scienceworld_passes_every_check(tmp_path):
     families = ["find-living-thing", "lifespan-longest-lived", "chemistry-mix-paint-secondary-color"]
-    options = {"families": families, "experts_path": str(tmp_path / "experts.jsonl")}
+    options = {"families": families, "experts_path": str(tmp_path / "experts.jsonl"), "expert_workers": 1}
     results = run_checks(make_env("scienceworld", options), tasks_per_split=1)
     assert not failures(results)
     # The simulator keeps no states: a branch there plays its turns again.

