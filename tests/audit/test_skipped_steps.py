@@ -37,7 +37,10 @@ def test_skipped_steps_are_counted_kept_and_the_same_after_kills(tmp_path, monke
     assert found[f"nonfinite/{LEARN}"] == found[f"adam/{LEARN}"] == "held"
     assert "broken" not in {state.lower() for state in found.values()}
 
-    kill_at_commits(monkeypatch, "before", first=5, every=3)
+    def of_learning(found) -> bool:
+        return found.running is not None and found.running.name == LEARN
+
+    kill_at_commits(monkeypatch, "before", first=2, every=3, counted=of_learning)
     run, kills = coevolve_through_kills(create_run(tiny_config(tmp_path / "killed", *OPTIONS)))
     assert kills > 2
     assert exactly(run.folder) == exactly(unhurt.folder)

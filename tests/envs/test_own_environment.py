@@ -69,8 +69,14 @@ def test_the_careless_version_fails_as_it_says(section, folder):
 
 @pytest.mark.slow
 def test_an_agent_is_trained_in_it(section, folder):
-    done = run(section, folder, "launch.train", "warm_start.epochs=2", "explore.tasks=['100:140']")
+    smaller = (
+        "warm_start.epochs=1",
+        "explore.tasks=['100:120']",
+        "evaluate.tasks=':20'",
+        "model.num_layers=1",
+    )
+    done = run(section, folder, "launch.train", *smaller)
     assert done.returncode == 0, done.stdout + done.stderr
     results = json.loads((folder / "runs" / "guess" / "results.json").read_text())
-    assert [one["n"] for one in results["evaluations"]] == [100] * 4
+    assert [one["n"] for one in results["evaluations"]] == [20] * 4
     assert (folder / "runs" / "guess" / "report.html").exists()

