@@ -77,6 +77,11 @@ class Command:
     def configs(self) -> tuple[str, ...]:
         return tuple(word for word in self.arguments if word.endswith(".yaml"))
 
+    @property
+    def typed(self) -> tuple[str, ...]:
+        """Its words, the same by whichever path the interpreter is called."""
+        return ("python", *self.words[1:]) if self.is_python else self.words
+
     def __str__(self) -> str:
         return shlex.join(self.words)
 

@@ -1,21 +1,28 @@
 """The commands of the README and docs/ run as printed, page by page, in a copy of the project that is small.
 
 The configs are the shipped ones with a quickstart of seconds in the place of configs/quickstart.yaml, which
-the others extend: the toy environment, a tiny model. What is left out is named by `unrun`, and is parsed,
-resolved or dry-run by `tests.docs.test_commands`.
+the others extend: the toy environment, a tiny model. The README's commands are processes of their own, as
+whoever types them has them; those of another page share one, which keeps what it has imported and compiled
+(`tests.docs.one_process`), and what an earlier page has run in the same state is not run again. What is left
+out is named by `unrun`, and is parsed, resolved or dry-run by `tests.docs.test_commands`.
 """
 
+import fcntl
 import hashlib
 import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.docs import one_process
 from tests.docs.pages import FOREIGN, PAGES, ROOT, Command, blocks, commands, examples
 from tests.tiny import CONFIG
 
@@ -60,8 +67,32 @@ def unrun(command: Command) -> str | None:
     return reasons[0] if reasons else None
 
 
-def run(folder: Path, words: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
-    """Run words as a shell in the folder does, and require that they succeed."""
+def taken(page: str) -> list[Command]:
+    """The commands of a page that are run here, each once."""
+    found: dict[tuple[str, ...], Command] = {}
+    for one in commands(page):
+        if unrun(one) is None:
+            found.setdefault(one.typed, one)
+    return list(found.values())
+
+
+def own(page: str) -> list[Command]:
+    """Those that no page before it has, but for what goes by a file of the page's."""
+    earlier = {one.typed for other in list(PAGES)[: list(PAGES).index(page)] for one in taken(other)}
+    files = {*examples(page)}
+    return [one for one in taken(page) if one.typed not in earlier or files & {*one.words}]
+
+
+def environment_of(folder: Path) -> dict[str, str]:
+    environment = {key: value for key, value in os.environ.items() if key != "COEVO_VENV"}
+    return environment | {"PYTHONPATH": str(folder), "COEVO_CACHE": str(folder / "cache")}
+
+
+def run(folder: Path, words: tuple[str, ...], asking: int | None = None) -> str:
+    """Run words as a shell in the folder does, and require that they succeed; what they print.
+
+    `asking` is the socket of the process that runs the project's Python commands; without it, each has one.
+    """
     expanded = (
         [str(path) for word in words for path in sorted(folder.glob(word)) or [word]]
         if any("*" in word for word in words)
@@ -69,11 +100,44 @@ def run(folder: Path, words: tuple[str, ...]) -> subprocess.CompletedProcess[str
     )
     if expanded[0] == "python":
         expanded[0] = ".venv/bin/python"
-    environment = {key: value for key, value in os.environ.items() if key != "COEVO_VENV"}
-    environment |= {"PYTHONPATH": str(folder), "COEVO_CACHE": str(folder / "cache")}
-    done = subprocess.run(expanded, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    environment, inherited = environment_of(folder), ()
+    if asking is not None:
+        environment, inherited = environment | {one_process.SOCKET: str(asking)}, (asking,)
+    done = subprocess.run(
+        expanded,
+        cwd=folder,
+        env=environment,
+        pass_fds=inherited,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, f"{' '.join(words)}\n{done.stdout}\n{done.stderr}"
-    return done
+    return done.stdout
+
+
+@contextmanager
+def kept_process(folder: Path) -> Iterator[int]:
+    """A process for the Python commands of a checkout, begun in its folder; the socket that asks it."""
+    asking, answering = socket.socketpair()
+    command = [sys.executable, "-m", "tests.docs.one_process", "--serve", str(answering.fileno())]
+    own, given = environment_of(folder), (answering.fileno(),)
+    with subprocess.Popen(command, cwd=folder, env=own, pass_fds=given, stdin=subprocess.DEVNULL) as process:
+        answering.close()
+        with asking:
+            yield asking.fileno()
+    assert process.returncode == 0
+
+
+# The environment's interpreter: where there is a process that runs the project's commands, it is asked.
+PYTHON = f"""\
+#!/bin/sh
+if [ -n "${one_process.SOCKET}" ] && [ "$1" = -m ] && [ "${{2#launch.}}" != "$2" ]; then
+    shift
+    exec "{sys.executable}" -I -S "{one_process.__file__}" "$@"
+fi
+exec "{sys.executable}" "$@"
+"""
 
 
 def make_checkout(folder: Path) -> None:
@@ -86,33 +150,43 @@ def make_checkout(folder: Path) -> None:
     (folder / "configs/quickstart.yaml").write_text(small)
     python = folder / ".venv/bin/python"
     python.parent.mkdir(parents=True)
-    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    python.write_text(PYTHON)
     python.chmod(0o755)
     installed = (ROOT / "requirements.txt").read_bytes() * 2
     (folder / ".venv/.installed-requirements.txt").write_text(hashlib.sha256(installed).hexdigest() + "\n")
 
 
+def play(folder: Path, printed: Path) -> None:
+    """Make the small checkout in which what a page takes for granted is there, beginning with the README."""
+    make_checkout(folder)
+    printed.write_text("".join(run(folder, command.words) for command in taken("README.md")))
+    shutil.copytree(folder / "runs/quickstart", folder / "runs/a")
+    more = ("runs_dir=runs/seeds", "name=sft-more")
+    experts = ("webshop", "--tasks", "0:20", "--to", "eto-sft", "--out", "experts.json")
+    with kept_process(folder) as asking:
+        for words in (
+            ("launch.train", "--fork", "runs/quickstart", "configs/quickstart-sft-more.yaml", *more),
+            ("launch.train", "configs/quickstart-nat.yaml", "rounds=1"),
+            ("launch.data", "experts", *experts),
+        ):
+            run(folder, ("python", "-m", *words), asking)
+    shutil.copytree(folder / "runs/quickstart", folder / "runs/seeds/quickstart")
+
+
 @pytest.fixture(scope="module")
 def played(tmp_path_factory) -> Path:
-    """A small checkout in which what a page takes for granted is there: finished runs, exported experts."""
-    folder = tmp_path_factory.mktemp("checkout")
-    make_checkout(folder)
-    run(folder, ("./launch/quickstart.sh",))
-    more = ("runs_dir=runs/seeds", "name=sft-more")
-    fork = ("launch.train", "--fork", "runs/quickstart", "configs/quickstart-sft-more.yaml", *more)
-    run(folder, ("python", "-m", *fork))
-    shutil.copytree(folder / "runs/quickstart", folder / "runs/seeds/quickstart")
-    shutil.copytree(folder / "runs/quickstart", folder / "runs/a")
-    run(folder, ("python", "-m", "launch.train", "configs/quickstart-nat.yaml", "rounds=1"))
-    experts = ("webshop", "--tasks", "0:20", "--to", "eto-sft", "--out", "experts.json")
-    run(folder, ("python", "-m", "launch.data", "experts", *experts))
+    """A small checkout with finished runs and exported experts, which one test process makes for all."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    folder, printed = shared / "played", shared / "README.txt"
+    with (shared / "played.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (shared / "played.done").exists():
+            shutil.rmtree(folder, ignore_errors=True)  # of one that failed
+            play(folder, printed)
+            (shared / "played.done").touch()
     return folder
-
-
-@pytest.fixture
-def checkout(played, tmp_path) -> Path:
-    shutil.copytree(played, tmp_path / "checkout", symlinks=True)
-    return tmp_path / "checkout"
 
 
 def masked(line: str) -> str:
@@ -120,7 +194,7 @@ def masked(line: str) -> str:
     return " ".join(re.sub(r"\d[\d.,]*", "#", line).split())
 
 
-def output_is_of_that_form(folder: Path, printed: str) -> None:
+def output_is_of_that_form(printed: str) -> None:
     """What the README shows is what the commands print, but for its numbers; collapses come and go."""
     lines = {masked(line) for line in printed.splitlines()}
     shown = "\n".join(blocks(PAGES["README.md"].read_text(), "text")).splitlines()
@@ -129,19 +203,19 @@ def output_is_of_that_form(folder: Path, printed: str) -> None:
         assert masked(line) in lines or line.startswith("Collapse in round "), line
 
 
-def loss_of_ones_own(folder: Path, printed: str) -> None:
+def loss_of_ones_own(folder: Path) -> None:
     results = json.loads((folder / "runs/gap-hinge/results.json").read_text())
     assert results["config"]["agents"]["target"]["loss"] == "my_losses:gap_hinge"
 
 
-def recipes_of_ones_own(folder: Path, printed: str) -> None:
+def recipes_of_ones_own(folder: Path) -> None:
     for name, kind in (("failures-alone", "failure_failure"), ("best-over-worst", "best_over_worst")):
         results = json.loads((folder / "runs" / name / "results.json").read_text())
         assert [row["kind"] for row in results["pairs"]] == [kind] * len(results["pairs"]) != []
         assert {row["agent"] for row in results["explorations"]} == {"target"}
 
 
-def method_of_ones_own(folder: Path, printed: str) -> None:
+def method_of_ones_own(folder: Path) -> None:
     results = json.loads((folder / "runs/retries/results.json").read_text())
     assert {row["phase"] for row in results["explorations"]} == {"explore_target", "branch_retries"}
     assert sum(row["points"] for row in results["explorations"] if "points" in row) > 0
@@ -150,7 +224,6 @@ def method_of_ones_own(folder: Path, printed: str) -> None:
 
 
 CLAIMS = {
-    "README.md": output_is_of_that_form,
     "docs/losses.md": loss_of_ones_own,
     "docs/method.md": recipes_of_ones_own,
     "docs/methods.md": method_of_ones_own,
@@ -158,18 +231,50 @@ CLAIMS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "page", [page for page in PAGES if any(unrun(one) is None for one in commands(page))]
-)
-def test_the_pages_commands_run(page, checkout):
+def test_the_readmes_commands_print_what_it_shows(played):
+    output_is_of_that_form((played.parent / "README.txt").read_text())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page in PAGES if page != "README.md" and own(page)])
+def test_the_pages_commands_run(page, played, tmp_path):
+    checkout = tmp_path / "checkout"
+    shutil.copytree(played, checkout, symlinks=True)
     for name, text in examples(page).items():
         (checkout / name).write_text(text)
-    if page == "README.md":
-        shutil.rmtree(checkout / "runs")  # its first command makes the run
-    taken = [command for command in dict.fromkeys(commands(page)) if unrun(command) is None]
-    printed = "".join(run(checkout, command.words).stdout for command in taken)
+    with kept_process(checkout) as asking:
+        for command in own(page):
+            run(checkout, command.words, asking)
     if page in CLAIMS:
-        CLAIMS[page](checkout, printed)
+        CLAIMS[page](checkout)
+
+
+def test_a_process_that_is_kept_runs_commands_as_their_own_would(tmp_path):
+    """Words, folder, streams, exit codes and errors; and it is one process, which ends with who asks."""
+    (tmp_path / "launch").mkdir()
+    (tmp_path / "tests").symlink_to(ROOT / "tests")
+    (tmp_path / "launch/told.py").write_text(
+        "import os, sys\n"
+        "assert __name__ == '__main__'\n"
+        "print(os.getpid(), os.getcwd(), sys.argv[1:], os.environ['TOLD'])\n"
+        "print('aside', file=sys.stderr)\n"
+        "sys.exit(int(sys.argv[1]) if sys.argv[1].isdigit() else sys.argv[1])\n"
+    )
+    with kept_process(tmp_path) as asking:
+
+        def ask(*words: str) -> subprocess.CompletedProcess[str]:
+            command = [sys.executable, "-I", "-S", one_process.__file__, "launch.told", *words]
+            own = os.environ | {one_process.SOCKET: str(asking), "TOLD": f"told {words[0]}"}
+            streams = {"capture_output": True, "text": True, "check": False}
+            return subprocess.run(command, cwd=tmp_path, env=own, pass_fds=(asking,), **streams)
+
+        said = [ask("0", "two words"), ask("3"), ask("wrong")]
+    assert [one.returncode for one in said] == [0, 3, 1]
+    process = said[0].stdout.split()[0]
+    assert [one.stdout for one in said] == [
+        f"{process} {tmp_path} {words} told {words[0]}\n" for words in (["0", "two words"], ["3"], ["wrong"])
+    ]
+    assert [one.stderr for one in said] == ["aside\n", "aside\n", "aside\nwrong\n"]
 
 
 @pytest.mark.parametrize("rule", [*UNRUN_PROGRAMS, *UNRUN_WORDS])

@@ -1,0 +1,82 @@
+"""A `python` whose `-m launch.X` commands run one after the other in one process, each as if in its own.
+
+Most of what such a command costs on a small run is imports, tracing and compiling, which the process keeps
+for the next command. Each command has the folder, variables, words and streams that it was called with,
+whether its caller is a test or a script of the project; all else that one leaves behind, the next one meets.
+
+The caller's half is `ask`, for a process without any import of the project:
+
+python -I -S one_process.py launch.train CONFIG.yaml ...      with the socket's number in $ONE_PROCESS
+"""
+
+import json
+import os
+import socket
+import sys
+from contextlib import suppress
+
+SOCKET = "ONE_PROCESS"  # names the file descriptor of the socket that asks
+GONE = 70  # exit code where the process ended under the command
+
+
+def ask(words: list[str]) -> int:
+    """Let the process run a command on this one's streams; its exit code."""
+    asking = socket.socket(fileno=int(os.environ[SOCKET]))
+    question = json.dumps([words, os.getcwd(), dict(os.environ)]).encode() + b"\n"
+    socket.send_fds(asking, [question[:1]], [0, 1, 2])
+    asking.sendall(question[1:])
+    answer = asking.recv(1)
+    return answer[0] if answer else GONE
+
+
+def serve(answering: socket.socket) -> None:
+    """Run what is asked for, one command at a time, until nobody can ask any more."""
+    with answering.makefile("rb") as questions:
+        while True:
+            first, streams, _, _ = socket.recv_fds(answering, 1, 3)
+            if not first:
+                return
+            words, folder, variables = json.loads(first + questions.readline())
+            for number, stream in enumerate(streams):
+                os.dup2(stream, number)
+                os.close(stream)
+            os.chdir(folder)
+            os.environ.clear()
+            os.environ.update(variables)
+            code = run(words)
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            for number in range(3):
+                os.dup2(nowhere, number)
+            os.close(nowhere)
+            answering.sendall(bytes([code]))
+
+
+def run(words: list[str]) -> int:
+    """Run `python -m` and the words in this process; its exit code."""
+    import importlib
+    import runpy
+    import traceback
+
+    importlib.invalidate_caches()  # a file written a moment ago is found
+    sys.argv = list(words)
+    code = 0
+    try:
+        runpy.run_module(words[0], run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(BrokenPipeError):
+            stream.flush()
+    return code & 0xFF
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--serve"]:
+        serve(socket.socket(fileno=int(sys.argv[2])))
+    else:
+        sys.exit(ask(sys.argv[1:]))
