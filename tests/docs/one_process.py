@@ -2,7 +2,8 @@
 
 Most of what such a command costs on a small run is imports, tracing and compiling, which the process keeps
 for the next command. Each command has the folder, variables, words and streams that it was called with,
-whether its caller is a test or a script of the project; all else that one leaves behind, the next one meets.
+whether its caller is a test or a script of the project. Modules that a folder has of its own are forgotten
+where the next command is called in another one; all else that one leaves behind, the next one meets.
 
 The caller's half is `ask`, for a process without any import of the project:
 
@@ -31,6 +32,7 @@ def ask(words: list[str]) -> int:
 
 def serve(answering: socket.socket) -> None:
     """Run what is asked for, one command at a time, until nobody can ask any more."""
+    kept = {*sys.modules}
     with answering.makefile("rb") as questions:
         while True:
             first, streams, _, _ = socket.recv_fds(answering, 1, 3)
@@ -40,7 +42,7 @@ def serve(answering: socket.socket) -> None:
             for number, stream in enumerate(streams):
                 os.dup2(stream, number)
                 os.close(stream)
-            os.chdir(folder)
+            move(folder, kept)
             os.environ.clear()
             os.environ.update(variables)
             code = run(words)
@@ -49,6 +51,20 @@ def serve(answering: socket.socket) -> None:
                 os.dup2(nowhere, number)
             os.close(nowhere)
             answering.sendall(bytes([code]))
+
+
+def move(folder: str, kept: set[str]) -> None:
+    """Work in a folder, whose modules are found first, as `python -m` finds them; `kept` ones stay."""
+    before = os.getcwd()
+    os.chdir(folder)
+    if before == folder:
+        return
+    sys.path[:] = [folder, *(path for path in sys.path if path not in (before, folder))]
+    own = os.path.realpath(before) + os.sep
+    for name in {*sys.modules} - kept:
+        file = getattr(sys.modules[name], "__file__", None)
+        if file and os.path.realpath(file).startswith(own):
+            del sys.modules[name]
 
 
 def run(words: list[str]) -> int:

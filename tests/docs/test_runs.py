@@ -2,9 +2,9 @@
 
 The configs are the shipped ones with a quickstart of seconds in the place of configs/quickstart.yaml, which
 the others extend: the toy environment, a tiny model. The README's commands are processes of their own, as
-whoever types them has them; those of another page share one, which keeps what it has imported and compiled
-(`tests.docs.one_process`), and what an earlier page has run in the same state is not run again. What is left
-out is named by `unrun`, and is parsed, resolved or dry-run by `tests.docs.test_commands`.
+whoever types them has them; those of the other pages share one, which keeps what it has imported and
+compiled (`tests.docs.one_process`), and what an earlier page has run in the same state is not run again. What
+is left out is named by `unrun`, and is parsed, resolved or dry-run by `tests.docs.test_commands`.
 """
 
 import fcntl
@@ -67,6 +67,12 @@ def unrun(command: Command) -> str | None:
     return reasons[0] if reasons else None
 
 
+# What is long on a page whose config is its own, made short: the lines of the file are read all the same.
+SHORTER = {
+    "guess.yaml": ("warm_start.epochs=2", "explore.tasks=['100:140']", "evaluate.tasks=0:20"),
+}
+
+
 def taken(page: str) -> list[Command]:
     """The commands of a page that are run here, each once."""
     found: dict[tuple[str, ...], Command] = {}
@@ -117,12 +123,12 @@ def run(folder: Path, words: tuple[str, ...], asking: int | None = None) -> str:
 
 
 @contextmanager
-def kept_process(folder: Path) -> Iterator[int]:
-    """A process for the Python commands of a checkout, begun in its folder; the socket that asks it."""
+def kept_process() -> Iterator[int]:
+    """A process for the Python commands of checkouts; the socket that asks it."""
     asking, answering = socket.socketpair()
     command = [sys.executable, "-m", "tests.docs.one_process", "--serve", str(answering.fileno())]
-    own, given = environment_of(folder), (answering.fileno(),)
-    with subprocess.Popen(command, cwd=folder, env=own, pass_fds=given, stdin=subprocess.DEVNULL) as process:
+    own, given = environment_of(ROOT), (answering.fileno(),)
+    with subprocess.Popen(command, cwd=ROOT, env=own, pass_fds=given, stdin=subprocess.DEVNULL) as process:
         answering.close()
         with asking:
             yield asking.fileno()
@@ -156,25 +162,31 @@ def make_checkout(folder: Path) -> None:
     (folder / ".venv/.installed-requirements.txt").write_text(hashlib.sha256(installed).hexdigest() + "\n")
 
 
-def play(folder: Path, printed: Path) -> None:
+def play(folder: Path, printed: Path, asking: int) -> None:
     """Make the small checkout in which what a page takes for granted is there, beginning with the README."""
     make_checkout(folder)
     printed.write_text("".join(run(folder, command.words) for command in taken("README.md")))
     shutil.copytree(folder / "runs/quickstart", folder / "runs/a")
     more = ("runs_dir=runs/seeds", "name=sft-more")
     experts = ("webshop", "--tasks", "0:20", "--to", "eto-sft", "--out", "experts.json")
-    with kept_process(folder) as asking:
-        for words in (
-            ("launch.train", "--fork", "runs/quickstart", "configs/quickstart-sft-more.yaml", *more),
-            ("launch.train", "configs/quickstart-nat.yaml", "rounds=1"),
-            ("launch.data", "experts", *experts),
-        ):
-            run(folder, ("python", "-m", *words), asking)
+    for words in (
+        ("launch.train", "--fork", "runs/quickstart", "configs/quickstart-sft-more.yaml", *more),
+        ("launch.train", "configs/quickstart-nat.yaml", "rounds=1"),
+        ("launch.data", "experts", *experts),
+    ):
+        run(folder, ("python", "-m", *words), asking)
     shutil.copytree(folder / "runs/quickstart", folder / "runs/seeds/quickstart")
 
 
 @pytest.fixture(scope="module")
-def played(tmp_path_factory) -> Path:
+def asking() -> Iterator[int]:
+    """The socket of this test process's own for Python commands."""
+    with kept_process() as number:
+        yield number
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory, asking) -> Path:
     """A small checkout with finished runs and exported experts, which one test process makes for all."""
     shared = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
@@ -184,7 +196,7 @@ def played(tmp_path_factory) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (shared / "played.done").exists():
             shutil.rmtree(folder, ignore_errors=True)  # of one that failed
-            play(folder, printed)
+            play(folder, printed, asking)
             (shared / "played.done").touch()
     return folder
 
@@ -201,6 +213,12 @@ def output_is_of_that_form(printed: str) -> None:
     assert len(shown) >= 5
     for line in shown:
         assert masked(line) in lines or line.startswith("Collapse in round "), line
+
+
+def environment_of_ones_own(folder: Path) -> None:
+    results = json.loads((folder / "runs/guess/results.json").read_text())
+    assert results["config"]["env"]["name"] == "guess_env:GuessEnv"
+    assert results["pairs"] and results["evaluations"][-1]["n"] == 20
 
 
 def loss_of_ones_own(folder: Path) -> None:
@@ -224,6 +242,7 @@ def method_of_ones_own(folder: Path) -> None:
 
 
 CLAIMS = {
+    "docs/environments.md": environment_of_ones_own,
     "docs/losses.md": loss_of_ones_own,
     "docs/method.md": recipes_of_ones_own,
     "docs/methods.md": method_of_ones_own,
@@ -237,44 +256,47 @@ def test_the_readmes_commands_print_what_it_shows(played):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if page != "README.md" and own(page)])
-def test_the_pages_commands_run(page, played, tmp_path):
+def test_the_pages_commands_run(page, played, asking, tmp_path):
     checkout = tmp_path / "checkout"
     shutil.copytree(played, checkout, symlinks=True)
     for name, text in examples(page).items():
         (checkout / name).write_text(text)
-    with kept_process(checkout) as asking:
-        for command in own(page):
-            run(checkout, command.words, asking)
+    for command in own(page):
+        shorter = (value for name in command.configs for value in SHORTER.get(name, ()))
+        run(checkout, (*command.words, *shorter), asking)
     if page in CLAIMS:
         CLAIMS[page](checkout)
 
 
 def test_a_process_that_is_kept_runs_commands_as_their_own_would(tmp_path):
-    """Words, folder, streams, exit codes and errors; and it is one process, which ends with who asks."""
-    (tmp_path / "launch").mkdir()
-    (tmp_path / "tests").symlink_to(ROOT / "tests")
-    (tmp_path / "launch/told.py").write_text(
-        "import os, sys\n"
-        "assert __name__ == '__main__'\n"
-        "print(os.getpid(), os.getcwd(), sys.argv[1:], os.environ['TOLD'])\n"
-        "print('aside', file=sys.stderr)\n"
-        "sys.exit(int(sys.argv[1]) if sys.argv[1].isdigit() else sys.argv[1])\n"
-    )
-    with kept_process(tmp_path) as asking:
+    """Words, folder, streams, modules, exit codes and errors; and it is one process."""
+    for name in ("one", "other"):
+        (tmp_path / name / "launch").mkdir(parents=True)
+        (tmp_path / name / "mine.py").write_text(f"NAME = '{name}'\n")
+        (tmp_path / name / "launch/told.py").write_text(
+            "import os, sys\n"
+            "import mine\n"
+            "assert __name__ == '__main__'\n"
+            "print(os.getpid(), os.getcwd(), mine.NAME, sys.argv[1:], os.environ['TOLD'])\n"
+            "print('aside', file=sys.stderr)\n"
+            "sys.exit(int(sys.argv[1]) if sys.argv[1].isdigit() else sys.argv[1])\n"
+        )
+    asked = [("one", ["0", "two words"]), ("one", ["3"]), ("other", ["wrong"]), ("one", ["0"])]
+    with kept_process() as asking:
 
-        def ask(*words: str) -> subprocess.CompletedProcess[str]:
+        def ask(name: str, *words: str) -> subprocess.CompletedProcess[str]:
             command = [sys.executable, "-I", "-S", one_process.__file__, "launch.told", *words]
             own = os.environ | {one_process.SOCKET: str(asking), "TOLD": f"told {words[0]}"}
             streams = {"capture_output": True, "text": True, "check": False}
-            return subprocess.run(command, cwd=tmp_path, env=own, pass_fds=(asking,), **streams)
+            return subprocess.run(command, cwd=tmp_path / name, env=own, pass_fds=(asking,), **streams)
 
-        said = [ask("0", "two words"), ask("3"), ask("wrong")]
-    assert [one.returncode for one in said] == [0, 3, 1]
+        said = [ask(name, *words) for name, words in asked]
     process = said[0].stdout.split()[0]
     assert [one.stdout for one in said] == [
-        f"{process} {tmp_path} {words} told {words[0]}\n" for words in (["0", "two words"], ["3"], ["wrong"])
+        f"{process} {tmp_path / name} {name} {words} told {words[0]}\n" for name, words in asked
     ]
-    assert [one.stderr for one in said] == ["aside\n", "aside\n", "aside\nwrong\n"]
+    assert [one.stderr for one in said] == ["aside\n", "aside\n", "aside\nwrong\n", "aside\n"]
+    assert [one.returncode for one in said] == [0, 3, 1, 0]
 
 
 @pytest.mark.parametrize("rule", [*UNRUN_PROGRAMS, *UNRUN_WORDS])
