@@ -9,7 +9,6 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from coevo_jax.commands.actions.train import open_or_create
@@ -20,6 +19,7 @@ from coevo_jax.hosts.processes import Processes
 from coevo_jax.run_folder import folder as folder_module
 from coevo_jax.run_folder.manifest import read_manifest
 from tests.measured import curve, results
+from tests.one_process import ASK, kept_process
 from tests.tiny import write_config
 
 ROOT = Path(__file__).parent.parent.parent
@@ -216,53 +216,69 @@ def whole(tmp_path_factory) -> tuple[Path, float]:
 
 @pytest.mark.slow
 def test_sigterm_ends_a_run_and_the_same_command_goes_on_with_it(whole, tmp_path):
-    """In the warm start, in an exploration, while learning: each time the launcher's command comes back."""
-    runs = tmp_path / "runs"
-    command = [*TRAIN, "--auto-resume", str(write_config(tmp_path)), f"runs_dir={runs}"]
-    begun = {
-        "warm_start": "checkpoints/0*",  # its first commit, not yet final
-        "round-01/explore_target": "trajectories/round-01/target-00000-*",
-        "round-01/learn_failure": "references/round-01-failure.npy",
-    }
-    for phase, pattern in begun.items():
-        output = tmp_path / "output.txt"
-        with output.open("wb") as sink:
-            process = subprocess.Popen(command, cwd=ROOT, stdout=sink, stderr=sink)
+    """In the warm start, in an exploration, while learning: each time the launcher's command comes back.
+
+    The first time it ends a process of the run's own; then the process is kept, with its programs, and what
+    ends is the command. Of `kill -9` below, no process keeps anything.
+    """
+    runs, output = tmp_path / "runs", tmp_path / "output.txt"
+    words = ["--auto-resume", str(write_config(tmp_path)), f"runs_dir={runs}"]
+
+    def end(phase: str, pattern: str, process: subprocess.Popen[bytes], number: int) -> None:
         while not list((runs / "tiny").glob(pattern)):
             assert process.poll() is None, output.read_text()
             time.sleep(0.05)
-        process.send_signal(signal.SIGTERM)
+        os.kill(number, signal.SIGTERM)
         assert process.wait() == 143, output.read_text()
         last = output.read_text().splitlines()[-1]
         assert last == "stopped by SIGTERM; what is done is committed: continue with --resume"
         manifest = read_manifest(runs / "tiny")
         assert manifest.running is not None and manifest.running.name == phase
         assert manifest.running.position > 0
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+
+    with output.open("wb") as sink:
+        process = subprocess.Popen([*TRAIN, *words], cwd=ROOT, stdout=sink, stderr=sink)
+    end("warm_start", "checkpoints/0*", process, process.pid)  # its first commit, not yet final
+    with kept_process(os.environ) as kept:
+        ask = {"args": [*ASK, TRAIN[-1], *words], "cwd": ROOT, **kept.call(os.environ)}
+        for phase, pattern in {
+            "round-01/explore_target": "trajectories/round-01/target-00000-*",
+            "round-01/learn_failure": "references/round-01-failure.npy",
+        }.items():
+            with output.open("wb") as sink:
+                process = subprocess.Popen(**ask, stdout=sink, stderr=sink)
+            end(phase, pattern, process, kept.process)
+        subprocess.run(**ask, check=True, capture_output=True)
     assert results(runs / "tiny") == results(whole[0])
     assert curve(runs / "tiny") == curve(whole[0])
 
 
 @pytest.mark.slow
 def test_kill_9_at_any_moment_ends_in_the_same_numbers(whole, tmp_path):
-    """A real process, killed a little later every time until one survives; then against one never stopped."""
+    """A real process, killed while it starts and then at moments of its work; against one never stopped."""
     config = write_config(tmp_path)
     folder = tmp_path / "runs" / "killed"
-    arguments, kills = [str(config), f"runs_dir={tmp_path / 'runs'}", "name=killed"], 0
-    for seconds in whole[1] * np.geomspace(0.2, 10, 16):
-        output = tmp_path / f"{seconds:.1f}.txt"
+    arguments = [str(config), f"runs_dir={tmp_path / 'runs'}", "name=killed"]
+    output = tmp_path / "output.txt"
+
+    def committed() -> bytes:
+        path = folder / "manifest.json"
+        return path.read_bytes() if path.exists() else b""
+
+    # Shares of the time that a whole run takes: before it has begun, and past the first commits of a process.
+    for commits, share in ((0, 0.15), (1, 0.01), (4, 0.02), (7, 0.04)):
         with output.open("wb") as sink:
             process = subprocess.Popen([*TRAIN, *arguments], cwd=ROOT, stdout=sink, stderr=sink)
-        try:
-            process.wait(timeout=seconds)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            kills += 1
-        else:
-            assert process.returncode == 0, output.read_text()
-            break
-        if (folder / "manifest.json").exists():
+        before = committed()
+        while commits:
+            assert process.poll() is None, output.read_text()
+            commits, before = commits - (before != (now := committed())), now
+            time.sleep(0.002)
+        time.sleep(share * whole[1])
+        process.kill()
+        assert process.wait() == -signal.SIGKILL, output.read_text()
+        if committed():
             arguments = ["--resume", str(folder)]
-    assert kills >= 3 and process.returncode == 0
+    assert arguments[0] == "--resume" and not (folder / "results.json").exists()
+    subprocess.run([*TRAIN, *arguments], cwd=ROOT, check=True, capture_output=True)
     assert results(folder) == results(whole[0])

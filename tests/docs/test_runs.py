@@ -3,7 +3,7 @@
 The configs are the shipped ones with a quickstart of seconds in the place of configs/quickstart.yaml, which
 the others extend: the toy environment, a tiny model. The README's commands are processes of their own, as
 whoever types them has them; those of the other pages share one, which keeps what it has imported and
-compiled (`tests.docs.one_process`), and what an earlier page has run in the same state is not run again. What
+compiled (`tests.one_process`), and what an earlier page has run in the same state is not run again. What
 is left out is named by `unrun`, and is parsed, resolved or dry-run by `tests.docs.test_commands`.
 """
 
@@ -12,18 +12,17 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.docs import one_process
 from tests.docs.pages import FOREIGN, PAGES, ROOT, Command, blocks, commands, examples
+from tests.one_process import ASK, SOCKET, Kept, kept_process
 from tests.tiny import CONFIG
 
 TOY = '"tests.letters_env:make_letters"'
@@ -69,7 +68,10 @@ def unrun(command: Command) -> str | None:
 
 # What is long on a page whose config is its own, made short: the lines of the file are read all the same.
 SHORTER = {
-    "guess.yaml": ("warm_start.epochs=2", "explore.tasks=['100:140']", "evaluate.tasks=0:20"),
+    "guess.yaml": (
+        *("warm_start.epochs=1", "explore.tasks=['100:120']", "evaluate.tasks=0:20"),
+        *("agents.target.epochs=1", "agents.failure.epochs=1"),
+    ),
 }
 
 
@@ -94,10 +96,10 @@ def environment_of(folder: Path) -> dict[str, str]:
     return environment | {"PYTHONPATH": str(folder), "COEVO_CACHE": str(folder / "cache")}
 
 
-def run(folder: Path, words: tuple[str, ...], asking: int | None = None) -> str:
+def run(folder: Path, words: tuple[str, ...], kept: Kept | None = None) -> str:
     """Run words as a shell in the folder does, and require that they succeed; what they print.
 
-    `asking` is the socket of the process that runs the project's Python commands; without it, each has one.
+    `kept` is the process that runs the project's Python commands; without it, each has its own.
     """
     expanded = (
         [str(path) for word in words for path in sorted(folder.glob(word)) or [word]]
@@ -106,41 +108,19 @@ def run(folder: Path, words: tuple[str, ...], asking: int | None = None) -> str:
     )
     if expanded[0] == "python":
         expanded[0] = ".venv/bin/python"
-    environment, inherited = environment_of(folder), ()
-    if asking is not None:
-        environment, inherited = environment | {one_process.SOCKET: str(asking)}, (asking,)
-    done = subprocess.run(
-        expanded,
-        cwd=folder,
-        env=environment,
-        pass_fds=inherited,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    own = environment_of(folder)
+    how = kept.call(own) if kept else {"env": own}
+    done = subprocess.run(expanded, cwd=folder, capture_output=True, text=True, check=False, **how)
     assert done.returncode == 0, f"{' '.join(words)}\n{done.stdout}\n{done.stderr}"
     return done.stdout
-
-
-@contextmanager
-def kept_process() -> Iterator[int]:
-    """A process for the Python commands of checkouts; the socket that asks it."""
-    asking, answering = socket.socketpair()
-    command = [sys.executable, "-m", "tests.docs.one_process", "--serve", str(answering.fileno())]
-    own, given = environment_of(ROOT), (answering.fileno(),)
-    with subprocess.Popen(command, cwd=ROOT, env=own, pass_fds=given, stdin=subprocess.DEVNULL) as process:
-        answering.close()
-        with asking:
-            yield asking.fileno()
-    assert process.returncode == 0
 
 
 # The environment's interpreter: where there is a process that runs the project's commands, it is asked.
 PYTHON = f"""\
 #!/bin/sh
-if [ -n "${one_process.SOCKET}" ] && [ "$1" = -m ] && [ "${{2#launch.}}" != "$2" ]; then
+if [ -n "${SOCKET}" ] && [ "$1" = -m ] && [ "${{2#launch.}}" != "$2" ]; then
     shift
-    exec "{sys.executable}" -I -S "{one_process.__file__}" "$@"
+    exec {shlex.join(ASK)} "$@"
 fi
 exec "{sys.executable}" "$@"
 """
@@ -153,6 +133,7 @@ def make_checkout(folder: Path) -> None:
     for name in ("coevo_jax", "tests", "benchmarks", *(path.name for path in ROOT.glob("requirements*.txt"))):
         (folder / name).symlink_to(ROOT / name)
     small = CONFIG.replace("name: tiny", "name: quickstart").replace("{name: letters}", f"{{name: {TOY}}}")
+    small = small.replace("epochs: 10", "epochs: 4")
     (folder / "configs/quickstart.yaml").write_text(small)
     python = folder / ".venv/bin/python"
     python.parent.mkdir(parents=True)
@@ -162,7 +143,7 @@ def make_checkout(folder: Path) -> None:
     (folder / ".venv/.installed-requirements.txt").write_text(hashlib.sha256(installed).hexdigest() + "\n")
 
 
-def play(folder: Path, printed: Path, asking: int) -> None:
+def play(folder: Path, printed: Path, kept: Kept) -> None:
     """Make the small checkout in which what a page takes for granted is there, beginning with the README."""
     make_checkout(folder)
     printed.write_text("".join(run(folder, command.words) for command in taken("README.md")))
@@ -174,19 +155,19 @@ def play(folder: Path, printed: Path, asking: int) -> None:
         ("launch.train", "configs/quickstart-nat.yaml", "rounds=1"),
         ("launch.data", "experts", *experts),
     ):
-        run(folder, ("python", "-m", *words), asking)
+        run(folder, ("python", "-m", *words), kept)
     shutil.copytree(folder / "runs/quickstart", folder / "runs/seeds/quickstart")
 
 
 @pytest.fixture(scope="module")
-def asking() -> Iterator[int]:
-    """The socket of this test process's own for Python commands."""
-    with kept_process() as number:
-        yield number
+def kept() -> Iterator[Kept]:
+    """This test process's own for Python commands."""
+    with kept_process(os.environ) as process:
+        yield process
 
 
 @pytest.fixture(scope="module")
-def played(tmp_path_factory, asking) -> Path:
+def played(tmp_path_factory, kept) -> Path:
     """A small checkout with finished runs and exported experts, which one test process makes for all."""
     shared = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
@@ -196,7 +177,7 @@ def played(tmp_path_factory, asking) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (shared / "played.done").exists():
             shutil.rmtree(folder, ignore_errors=True)  # of one that failed
-            play(folder, printed, asking)
+            play(folder, printed, kept)
             (shared / "played.done").touch()
     return folder
 
@@ -256,47 +237,16 @@ def test_the_readmes_commands_print_what_it_shows(played):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if page != "README.md" and own(page)])
-def test_the_pages_commands_run(page, played, asking, tmp_path):
+def test_the_pages_commands_run(page, played, kept, tmp_path):
     checkout = tmp_path / "checkout"
     shutil.copytree(played, checkout, symlinks=True)
     for name, text in examples(page).items():
         (checkout / name).write_text(text)
     for command in own(page):
         shorter = (value for name in command.configs for value in SHORTER.get(name, ()))
-        run(checkout, (*command.words, *shorter), asking)
+        run(checkout, (*command.words, *shorter), kept)
     if page in CLAIMS:
         CLAIMS[page](checkout)
-
-
-def test_a_process_that_is_kept_runs_commands_as_their_own_would(tmp_path):
-    """Words, folder, streams, modules, exit codes and errors; and it is one process."""
-    for name in ("one", "other"):
-        (tmp_path / name / "launch").mkdir(parents=True)
-        (tmp_path / name / "mine.py").write_text(f"NAME = '{name}'\n")
-        (tmp_path / name / "launch/told.py").write_text(
-            "import os, sys\n"
-            "import mine\n"
-            "assert __name__ == '__main__'\n"
-            "print(os.getpid(), os.getcwd(), mine.NAME, sys.argv[1:], os.environ['TOLD'])\n"
-            "print('aside', file=sys.stderr)\n"
-            "sys.exit(int(sys.argv[1]) if sys.argv[1].isdigit() else sys.argv[1])\n"
-        )
-    asked = [("one", ["0", "two words"]), ("one", ["3"]), ("other", ["wrong"]), ("one", ["0"])]
-    with kept_process() as asking:
-
-        def ask(name: str, *words: str) -> subprocess.CompletedProcess[str]:
-            command = [sys.executable, "-I", "-S", one_process.__file__, "launch.told", *words]
-            own = os.environ | {one_process.SOCKET: str(asking), "TOLD": f"told {words[0]}"}
-            streams = {"capture_output": True, "text": True, "check": False}
-            return subprocess.run(command, cwd=tmp_path / name, env=own, pass_fds=(asking,), **streams)
-
-        said = [ask(name, *words) for name, words in asked]
-    process = said[0].stdout.split()[0]
-    assert [one.stdout for one in said] == [
-        f"{process} {tmp_path / name} {name} {words} told {words[0]}\n" for name, words in asked
-    ]
-    assert [one.stderr for one in said] == ["aside\n", "aside\n", "aside\nwrong\n", "aside\n"]
-    assert [one.returncode for one in said] == [0, 3, 1, 0]
 
 
 @pytest.mark.parametrize("rule", [*UNRUN_PROGRAMS, *UNRUN_WORDS])

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from coevo_jax.commands.cli import run_command
+from coevo_jax.commands.study import main
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.run_folder.manifest import read_manifest
 from coevo_jax.study.plan import plan_study
@@ -21,25 +23,40 @@ ROOT = Path(__file__).resolve().parents[2]
 METHODS = ("eto", "sft-more")
 
 
-def command(folder: Path, *words: str) -> list[str]:
+def arguments(folder: Path, *words: str) -> list[str]:
     paths = [str(folder / f"small-{method}.yaml") for method in METHODS]
     own = ["--seeds", "2", "--runs-dir", str(folder / "runs"), "--rows", str(folder / "rows.jsonl")]
-    return [sys.executable, "-m", "launch.study", *paths, *own, *words]
+    return [*paths, *own, *words]
+
+
+@pytest.fixture(autouse=True)
+def workers_of_one_device(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("XLA_FLAGS", os.environ["XLA_FLAGS"].split(" --xla_force")[0])
 
 
 def begin(folder: Path, *words: str) -> subprocess.Popen[str]:
+    """A study in a process of its own."""
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    environment = os.environ | {
-        "PYTHONPATH": str(ROOT),
-        "XLA_FLAGS": os.environ["XLA_FLAGS"].split(" --xla_force")[0],
-    }
-    return subprocess.Popen(command(folder, *words), cwd=ROOT, env=environment, **streams)
+    command = [sys.executable, "-m", "launch.study", *arguments(folder, *words)]
+    return subprocess.Popen(command, cwd=ROOT, **streams)
 
 
-def finish(folder: Path, *words: str) -> tuple[int, str]:
-    process = begin(folder, *words)
-    said, _ = process.communicate(timeout=600)
-    return process.returncode, said
+@pytest.fixture
+def finish(capsys):
+    """Call the command in this process, whose workers are others all the same: its exit code and words."""
+
+    def call(*words: str) -> tuple[int, str]:
+        code = 0
+        try:
+            run_command(main, words)
+        except SystemExit as end:
+            assert isinstance(end.code, int)
+            code = end.code
+        said = capsys.readouterr()
+        return code, said.out + said.err
+
+    return call
 
 
 def wait_for(ready, process: subprocess.Popen[str]) -> None:
@@ -62,7 +79,7 @@ def phases(folder: Path) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_study_that_is_ended_and_killed_goes_on_to_its_page(tmp_path):
+def test_a_study_that_is_ended_and_killed_goes_on_to_its_page(tmp_path, finish):
     write_configs(tmp_path, *METHODS)
     runs, path = tmp_path / "runs", tmp_path / "rows.jsonl"
     # Ended by a signal while warm starts are made: both runs under way have committed what they had.
@@ -83,8 +100,9 @@ def test_a_study_that_is_ended_and_killed_goes_on_to_its_page(tmp_path):
     assert first is not None and first["how"] == "resumed"
     assert phases(runs / "small-eto-0")[: len(begun)] == begun
     time.sleep(5)
-    # Whole.
-    code, said = finish(tmp_path)
+    # Whole; by one worker from here on, whose programs serve all runs.
+    small = arguments(tmp_path, "--jobs", "1")
+    code, said = finish(*small)
     assert code == 0, said
     rows = {(row["method"], row["seed"]): row for row in read_rows(path)}
     assert set(rows) == {(method, seed) for method in METHODS for seed in (0, 1)}
@@ -102,38 +120,38 @@ def test_a_study_that_is_ended_and_killed_goes_on_to_its_page(tmp_path):
         forked = json.loads((runs / f"small-sft-more-{seed}" / "environment.json").read_text())["forked"]
         assert forked["from"].endswith(f"small-eto-{seed}") and "round-01/explore_target" in forked["phases"]
     # Nothing is left to do; and the test tasks are played once.
-    assert finish(tmp_path) == (0, f"{path}: 4 finished\n")
-    code, said = finish(tmp_path, "--split", "test")
+    assert finish(*small) == (0, f"{path}: 4 finished\n")
+    code, said = finish(*small, "--split", "test")
     tested = read_rows(path)
     assert code == 0 and said.count("test reward target") == 4, said
     assert all(len(row["test"]["agents"]["target"]["rewards"]) == 20 for row in tested)
-    code, said = finish(tmp_path, "--split", "test")
+    code, said = finish(*small, "--split", "test")
     assert code == 0 and said.count("has played the test tasks") == 4 and read_rows(path) == tested
-    code, said = finish(tmp_path, "--sampled")
+    code, said = finish(*small, "--sampled")
     assert code == 0 and said.count("sampled reward target") == 4, said
     sampled = read_rows(path)
     assert [row["test"] for row in sampled] == [row["test"] for row in tested]
     assert any(row["sampled"]["agents"] != row["test"]["agents"] for row in sampled)
-    code, said = finish(tmp_path, "agents.target.epochs=2", "--runs-dir", str(tmp_path / "others"))
+    code, said = finish(*small, "agents.target.epochs=2", "--runs-dir", str(tmp_path / "others"))
     assert code == 2 and "test tasks are played once for a final config" in said
     page = tmp_path / "page.md"
     page.write_text(
         "<!-- table:small-rewards -->\n<!-- /table -->\n<!-- table:small-test -->\n<!-- /table -->\n"
     )
-    table = [sys.executable, "-m", "launch.study", "--table", str(page), str(path)]
-    subprocess.run(table, cwd=ROOT, check=True, capture_output=True)
+    assert finish("--table", str(page), str(path))[0] == 0
     assert "| eto |" in page.read_text() and "test reward, minus sft-more" in page.read_text()
 
 
 @pytest.mark.slow
-def test_a_run_that_fails_is_a_row_and_its_study_goes_on(tmp_path):
+def test_a_run_that_fails_is_a_row_and_its_study_goes_on(tmp_path, finish):
     write_configs(tmp_path, *METHODS, eto="agents: {target: {learning_rate: [1e38], epochs: 3}}\n")
-    code, said = finish(tmp_path, "--seeds", "1")
+    words = arguments(tmp_path, "--seeds", "1", "--jobs", "1")
+    code, said = finish(*words)
     rows = {row["method"]: row for row in read_rows(tmp_path / "rows.jsonl")}
     assert rows["eto"]["status"] == "diverged" and "round-01/learn_target" in rows["eto"]["why"], said
     assert rows["eto"]["evaluations"][0]["round"] == 0 and rows["sft-more"]["status"] == "finished"
     assert code == 0 and "1 diverged, 1 finished" in said
-    assert finish(tmp_path, "--seeds", "1")[1] == f"{tmp_path / 'rows.jsonl'}: 1 diverged, 1 finished\n"
+    assert finish(*words)[1] == f"{tmp_path / 'rows.jsonl'}: 1 diverged, 1 finished\n"
 
 
 def test_a_worker_that_is_gone_ends_the_study(tmp_path, monkeypatch):

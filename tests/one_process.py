@@ -5,7 +5,7 @@ for the next command. Each command has the folder, variables, words and streams 
 whether its caller is a test or a script of the project. Modules that a folder has of its own are forgotten
 where the next command is called in another one; all else that one leaves behind, the next one meets.
 
-The caller's half is `ask`, for a process without any import of the project:
+The caller's half is `ask`, a process that imports nothing of the project:
 
 python -I -S one_process.py launch.train CONFIG.yaml ...      with the socket's number in $ONE_PROCESS
 """
@@ -14,13 +14,46 @@ import json
 import os
 import socket
 import sys
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
 
+ROOT = Path(__file__).resolve().parent.parent
 SOCKET = "ONE_PROCESS"  # names the file descriptor of the socket that asks
 GONE = 70  # exit code where the process ended under the command
 
 
-def ask(words: list[str]) -> int:
+ASK = (sys.executable, "-I", "-S", __file__)  # what runs `python -m` and the words that follow
+
+
+class Kept(NamedTuple):
+    """A process that is there for commands, and the socket that asks it."""
+
+    process: int
+    asking: int
+
+    def call(self, variables: Mapping[str, str]) -> dict[str, object]:
+        """How `subprocess` calls `ASK`, or what calls it, with these variables."""
+        return {"env": {**variables, SOCKET: str(self.asking)}, "pass_fds": (self.asking,)}
+
+
+@contextmanager
+def kept_process(variables: Mapping[str, str]) -> Iterator[Kept]:
+    """A process for commands, begun with these variables; it ends with the context."""
+    import subprocess
+
+    asking, answering = socket.socketpair()
+    command = [sys.executable, "-m", "tests.one_process", "--serve", str(answering.fileno())]
+    how = {"cwd": ROOT, "env": {**variables, "PYTHONPATH": str(ROOT)}, "stdin": subprocess.DEVNULL}
+    with subprocess.Popen(command, pass_fds=(answering.fileno(),), **how) as process:
+        answering.close()
+        with asking:
+            yield Kept(process.pid, asking.fileno())
+    assert process.returncode == 0
+
+
+def ask(words: Sequence[str]) -> int:
     """Let the process run a command on this one's streams; its exit code."""
     asking = socket.socket(fileno=int(os.environ[SOCKET]))
     question = json.dumps([words, os.getcwd(), dict(os.environ)]).encode() + b"\n"
