@@ -7,7 +7,6 @@ compiled (`tests.one_process`), and what an earlier page has run in the same sta
 is left out is named by `unrun`, and is parsed, resolved or dry-run by `tests.docs.test_commands`.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -23,6 +22,7 @@ import pytest
 
 from tests.docs.pages import FOREIGN, PAGES, ROOT, Command, blocks, commands, examples
 from tests.one_process import ASK, SOCKET, Kept, kept_process
+from tests.shared import made_once
 from tests.tiny import CONFIG
 
 TOY = '"tests.letters_env:make_letters"'
@@ -117,6 +117,7 @@ def run(folder: Path, words: tuple[str, ...], kept: Kept | None = None) -> str:
     return done.stdout
 
 
+PRINTED = "printed-by-README.txt"  # what its commands said
 # The environment's interpreter: where there is a process that runs the project's commands, it is asked.
 PYTHON = f"""\
 #!/bin/sh
@@ -145,10 +146,10 @@ def make_checkout(folder: Path) -> None:
     (folder / ".venv/.installed-requirements.txt").write_text(hashlib.sha256(installed).hexdigest() + "\n")
 
 
-def play(folder: Path, printed: Path, kept: Kept) -> None:
+def play(folder: Path, kept: Kept) -> None:
     """Make the small checkout in which what a page takes for granted is there, beginning with the README."""
     make_checkout(folder)
-    printed.write_text("".join(run(folder, command.words) for command in taken("README.md")))
+    (folder / PRINTED).write_text("".join(run(folder, command.words) for command in taken("README.md")))
     shutil.copytree(folder / "runs/quickstart", folder / "runs/a")
     more = ("runs_dir=runs/seeds", "name=sft-more")
     experts = ("webshop", "--tasks", "0:20", "--to", "eto-sft", "--out", "experts.json")
@@ -171,17 +172,7 @@ def kept() -> Iterator[Kept]:
 @pytest.fixture(scope="module")
 def played(tmp_path_factory, kept) -> Path:
     """A small checkout with finished runs and exported experts, which one test process makes for all."""
-    shared = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        shared = shared.parent
-    folder, printed = shared / "played", shared / "README.txt"
-    with (shared / "played.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (shared / "played.done").exists():
-            shutil.rmtree(folder, ignore_errors=True)  # of one that failed
-            play(folder, printed, kept)
-            (shared / "played.done").touch()
-    return folder
+    return made_once(tmp_path_factory, "checkout", lambda folder: play(folder, kept))
 
 
 def masked(line: str) -> str:
@@ -234,7 +225,7 @@ CLAIMS = {
 
 @pytest.mark.slow
 def test_the_readmes_commands_print_what_it_shows(played):
-    output_is_of_that_form((played.parent / "README.txt").read_text())
+    output_is_of_that_form((played / PRINTED).read_text())
 
 
 @pytest.mark.slow
