@@ -28,6 +28,7 @@ from coevo_jax.envs.scienceworld.families import (
     split_variations,
 )
 from coevo_jax.envs.scienceworld.options import ScienceWorldOptions
+from tests.stopping import stop
 
 LIFESPAN = Task(id="lifespan-longest-lived/0", split="train", family="lifespan-longest-lived")
 ANIMAL = Task(id="find-animal/3", split="train", family="find-animal")
@@ -241,7 +242,7 @@ def test_the_pool_replaces_a_killed_and_a_hung_process_in_mid_episode(caplog):
             return pool.wait()[0]
 
         def stopped_step(env):
-            os.kill(env.simulator_pid, signal.SIGSTOP)
+            stop(env.simulator_pid)
             pool._step_timeout = 1.0
             return env.step("look around")
 
@@ -307,7 +308,7 @@ def test_a_call_that_hangs_ends_without_a_pool(monkeypatch):
     monkeypatch.setattr(simulator, "CALL_SECONDS", 10.0)
     env = make_scienceworld(ScienceWorldOptions())
     env.reset(ANIMAL)
-    os.kill(env.simulator_pid, signal.SIGSTOP)
+    stop(env.simulator_pid)
     with pytest.raises(EnvFault, match="timed out"):
         env.step("look around")
     assert not alive(env.simulator_pid)

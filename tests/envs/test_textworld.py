@@ -18,6 +18,7 @@ from coevo_jax.envs.textworld.interpreter import Interpreter
 from coevo_jax.envs.textworld.making import SPLIT_QUARTERS, without_detours
 from coevo_jax.envs.textworld.options import TextWorldOptions
 from coevo_jax.envs.textworld.text import clean, refused, with_commands
+from tests.stopping import stop
 
 MADE = TextWorldOptions(
     families=("quest",), quest_length=(2, 3), train_games=1, dev_games=1, test_games=1, workers=1
@@ -105,7 +106,7 @@ def test_a_game_that_hangs_ends_when_it_is_closed(folder):
     task = hung.tasks("train")[0]
     hung.reset(task)
     pid = hung.interpreter_pid
-    os.kill(pid, signal.SIGSTOP)
+    stop(pid)
     faults = []
 
     def play():
