@@ -8,7 +8,7 @@ from typing import Any
 
 from coevo_jax.config.recipe_queries import agents_of
 from coevo_jax.config.remarks import remarks
-from coevo_jax.episode_stats.summary import Summary, detect_collapse
+from coevo_jax.episode_stats.summary import detect_collapse
 from coevo_jax.phases.agents import restore_agents
 from coevo_jax.phases.prepare import prepare
 from coevo_jax.phases.proof import prove_tasks
@@ -16,6 +16,7 @@ from coevo_jax.phases.table import PHASES
 from coevo_jax.phases.world import build_world
 from coevo_jax.progress import CONSOLE, time_words
 from coevo_jax.recipe import Phase, schedule
+from coevo_jax.run_folder.manifest import PhaseRecord
 from coevo_jax.run_folder.results import Results, evaluation_label, phase_entry
 from coevo_jax.run_folder.run import Run
 from coevo_jax.run_folder.time_left import episodes_played, time_after
@@ -30,7 +31,8 @@ def coevolve(run: Run) -> Results:
     for remark in remarks(run.config):
         CONSOLE.print(f"warning: {remark}", soft_wrap=True)
     prepare(run)
-    run.show(collect_results(run))  # for who looks on before the first phase is over
+    so_far = ResultsSoFar(run)
+    run.show(so_far.collect())  # for who looks on before the first phase is over
     world = build_world(run.config, run.folder)
     try:
         prove_tasks(run, world)
@@ -39,12 +41,12 @@ def coevolve(run: Run) -> Results:
             if run.manifest.record(phase.name) is None:
                 run.stop.end_if_asked()
                 agents = PHASES[phase.kind](run, world, agents, phase)
-                run.show(collect_results(run))
+                run.show(so_far.collect())
                 if phase.round == 0:
                     _say_time_left(run, phase)
     finally:
         world.close()
-    results = collect_results(run)
+    results = so_far.collect()
     run.show(results)
     return results
 
@@ -64,79 +66,103 @@ def _say_time_left(run: Run, phase: Phase) -> None:
 
 def collect_results(run: Run) -> Results:
     """The results so far, put together from the records of the committed phases."""
-    config, manifest = run.config, run.manifest
-    agents = agents_of(config.recipe)
-    evaluations: list[Any] = []
-    explorations: list[Any] = []
-    pairs: list[Any] = []
-    pulls: list[Any] = []
-    for phase in schedule(config):
-        record = manifest.record(phase.name)
-        if record is None:
-            continue
-        entry = {"round": phase.round, "agent": phase.agent}
+    return ResultsSoFar(run).collect()
+
+
+class ResultsSoFar:
+    """The results of a run as its phases are committed: each phase is looked at once."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._agents = agents_of(run.config.recipe)
+        self._scheduled = {phase.name: phase for phase in schedule(run.config)}
+        self._config = run.config.model_dump(mode="json")
+        self._evaluations: list[Any] = []
+        self._explorations: list[Any] = []
+        self._pairs: list[Any] = []
+        self._pulls: list[Any] = []
+        self._phases: list[Any] = []
+        self._evaluated, self._explored = Collapses(self._agents[0]), Collapses(self._agents[0])
+
+    def collect(self) -> Results:
+        """The results of all phases that are committed by now."""
+        run, config, manifest = self._run, self._run.config, self._run.manifest
+        for record in manifest.done[len(self._phases) :]:
+            self._phases.append(phase_entry(record))
+            if (phase := self._scheduled.get(record.name)) is not None:
+                self._add(phase, record)
+        parameters = manifest.record("prepare")
+        return Results(
+            name=config.name,
+            method=config.method,
+            seed=config.seed,
+            env=config.env.name,
+            config=self._config,
+            agents=list(self._agents),
+            parameters=parameters.records["parameters"] if parameters else 0,
+            rounds=config.rounds,
+            evaluations=list(self._evaluations),
+            explorations=list(self._explorations),
+            pairs=list(self._pairs),
+            pulls=list(self._pulls),
+            collapses=self._evaluated.found + self._explored.found,
+            phases=list(self._phases),
+            seconds=manifest.seconds,
+            peak_memory_bytes=manifest.peak_memory_bytes or None,
+            environment=run.environment(),
+        )
+
+    def _add(self, phase: Phase, record: PhaseRecord) -> None:
+        """Take over what a committed phase says."""
+        entry: dict[str, Any] = {"round": phase.round, "agent": phase.agent}
         summary = {"after_error": None} | record.records.get("summary", {})  # an earlier version had none
         if phase.kind == "evaluate":
             name = phase.collection.removeprefix("eval-")
-            entry |= {"split": config.evaluate.split, **summary}
+            entry |= {"split": self._run.config.evaluate.split, **summary}
             entry |= {"name": name} if name != phase.agent else {}
             entry |= {"mark": phase.mark} if phase.mark else {}
             if phase.adapting is not None:
                 entry |= {"test_feedback": record.records["adaptation"]}
-            evaluations.append(entry)
-            if phase.round == 0:  # all agents start as the same warm start
-                evaluations += [entry | {"agent": agent} for agent in agents[1:]]
+            # All agents start as the same warm start.
+            others = self._agents[1:] if phase.round == 0 else ()
+            for one in (entry, *(entry | {"agent": agent} for agent in others)):
+                self._evaluations.append(one)
+                if evaluation_label(one) == one["agent"]:  # under other marks it is to fail
+                    self._evaluated.add(one)
         elif phase.kind in ("explore", "branch"):
             entry |= {"phase": phase.name.rpartition("/")[2]}
             entry |= {
                 key: record.records[key] for key in ("points", "points_by_turn") if key in record.records
             }
-            explorations.append(entry | summary)
+            self._explorations.append(entry | summary)
+            if entry["phase"].startswith("explore_"):  # from tasks' starts
+                self._explored.add(self._explorations[-1])
         elif phase.kind == "learn":
-            pairs += [entry | kind for kind in record.records["pairs"]]
+            self._pairs += [entry | kind for kind in record.records["pairs"]]
             if "pull" in record.records:  # not where there was nothing to learn from
-                pulls.append(entry | record.records["pull"])
-    from_start = [entry for entry in explorations if entry["phase"].startswith("explore_")]
-    parameters = manifest.record("prepare")
-    return Results(
-        name=config.name,
-        method=config.method,
-        seed=config.seed,
-        env=config.env.name,
-        config=config.model_dump(mode="json"),
-        agents=list(agents),
-        parameters=parameters.records["parameters"] if parameters else 0,
-        rounds=config.rounds,
-        evaluations=evaluations,
-        explorations=explorations,
-        pairs=pairs,
-        pulls=pulls,
-        collapses=collapses(
-            [e for e in evaluations if evaluation_label(e) == e["agent"]],  # under other marks it is to fail
-            agents[0],
-        )
-        + collapses(from_start, agents[0]),
-        phases=[phase_entry(record) for record in manifest.done],
-        seconds=manifest.seconds,
-        peak_memory_bytes=manifest.peak_memory_bytes or None,
-        environment=run.environment(),
-    )
+                self._pulls.append(entry | record.records["pull"])
 
 
-def collapses(entries: list[Any], lead: str) -> list[Any]:
+class Collapses:
     """Signs of collapse in a series of evaluations or explorations, agent by agent, in plain words.
 
     The other agents than the lead are there to make its negatives.
     """
-    found: list[Any] = []
-    first: dict[str, Summary] = {}
-    last: dict[str, Summary] = {}
-    for entry in entries:
+
+    def __init__(self, lead: str) -> None:
+        self.found: list[Any] = []
+        self._lead = lead
+        self._first: dict[str, Any] = {}
+        self._last: dict[str, Any] = {}
+
+    def add(self, entry: Any) -> None:
+        """Look at the next one of the series."""
         agent = entry["agent"]
-        why = detect_collapse(entry, last.get(agent), first.get(agent), makes_negatives=agent != lead)
+        makes_negatives = agent != self._lead
+        last, first = self._last.get(agent), self._first.get(agent)
+        why = detect_collapse(entry, last, first, makes_negatives=makes_negatives)
         if why:
             where = entry.get("phase", f"evaluation on {entry.get('split')}").replace("_", " ")
-            found.append({"round": entry["round"], "agent": agent, "why": f"{where}: {why}"})
-        first.setdefault(agent, entry)
-        last[agent] = entry
-    return found
+            self.found.append({"round": entry["round"], "agent": agent, "why": f"{where}: {why}"})
+        self._first.setdefault(agent, entry)
+        self._last[agent] = entry

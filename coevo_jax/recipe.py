@@ -15,8 +15,11 @@ from coevo_jax.config.recipe import (
     JudgePhase,
     LearnOptions,
     LearnPhase,
+    RecipePhase,
 )
 from coevo_jax.config.recipe_queries import lead_of, together_of
+
+OPENING = 2  # phases of a schedule before the first round
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,42 +68,47 @@ def schedule(config: Config) -> tuple[Phase, ...]:
             collection=f"eval-{lead}",
         ),
     )
-    rounds = []
-    for number in range(1, config.rounds + 1):
-        for phase in config.recipe:
-            mark, hints, learning, branching, asking, judging, adapting = "", *[None] * 6
-            if isinstance(phase, ExplorePhase):
-                kind, collection, mark = "explore", phase.explore.collection, phase.explore.mark
-                hints = phase.explore.hints
-            elif isinstance(phase, BranchPhase):
-                kind, collection, branching = "branch", phase.branch.into, phase.branch
-            elif isinstance(phase, AskPhase):
-                kind, collection, asking = "ask", phase.ask.into, phase.ask
-            elif isinstance(phase, JudgePhase):
-                kind, collection, judging = "judge", phase.judge.into, phase.judge
-            elif isinstance(phase, LearnPhase):
-                kind, collection, learning = "learn", "", phase.learn
-            else:
-                kind, collection, mark = "evaluate", f"eval-{phase.evaluate.label}", phase.evaluate.mark
-                adapting = phase.evaluate.adapt
-            rounds.append(
-                Phase(
-                    kind=kind,
-                    name=f"round-{number:02d}/{phase.name}",
-                    round=number,
-                    agent=phase.agent,
-                    index=len(opening) + len(rounds),
-                    collection=collection,
-                    mark=mark,
-                    hints=hints,
-                    learning=learning,
-                    branching=branching,
-                    asking=asking,
-                    adapting=adapting,
-                    judging=judging,
-                )
-            )
+    rounds = (phase for number in range(1, config.rounds + 1) for phase in phases_of_round(config, number))
     return (*opening, *rounds)
+
+
+def phases_of_round(config: Config, number: int) -> tuple[Phase, ...]:
+    """The recipe's phases as a round, from 1, plays them, in order."""
+    begin = OPENING + (number - 1) * len(config.recipe)
+    return tuple(_of_recipe(phase, number, begin + place) for place, phase in enumerate(config.recipe))
+
+
+def _of_recipe(phase: RecipePhase, number: int, index: int) -> Phase:
+    mark, hints, learning, branching, asking, judging, adapting = "", *[None] * 6
+    if isinstance(phase, ExplorePhase):
+        kind, collection, mark = "explore", phase.explore.collection, phase.explore.mark
+        hints = phase.explore.hints
+    elif isinstance(phase, BranchPhase):
+        kind, collection, branching = "branch", phase.branch.into, phase.branch
+    elif isinstance(phase, AskPhase):
+        kind, collection, asking = "ask", phase.ask.into, phase.ask
+    elif isinstance(phase, JudgePhase):
+        kind, collection, judging = "judge", phase.judge.into, phase.judge
+    elif isinstance(phase, LearnPhase):
+        kind, collection, learning = "learn", "", phase.learn
+    else:
+        kind, collection, mark = "evaluate", f"eval-{phase.evaluate.label}", phase.evaluate.mark
+        adapting = phase.evaluate.adapt
+    return Phase(
+        kind=kind,
+        name=f"round-{number:02d}/{phase.name}",
+        round=number,
+        agent=phase.agent,
+        index=index,
+        collection=collection,
+        mark=mark,
+        hints=hints,
+        learning=learning,
+        branching=branching,
+        asking=asking,
+        adapting=adapting,
+        judging=judging,
+    )
 
 
 def find_phase(config: Config, name: str) -> Phase:
@@ -109,8 +117,10 @@ def find_phase(config: Config, name: str) -> Phase:
     Raises:
       KeyError: the config schedules no such phase.
     """
-    phases = {phase.name: phase for phase in schedule(config)}
-    return phases[name]
+    number = name.partition("/")[0].removeprefix("round-")
+    of_recipe = number.isdecimal() and 1 <= int(number) <= config.rounds
+    phases = phases_of_round(config, int(number)) if of_recipe else schedule(config)
+    return {phase.name: phase for phase in phases}[name]
 
 
 def explored_together(config: Config, phase: Phase) -> tuple[Phase, ...]:

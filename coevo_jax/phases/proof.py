@@ -21,7 +21,7 @@ from coevo_jax.methods.marks import marked
 from coevo_jax.methods.material import Preference
 from coevo_jax.phases.world import World, tasks_of
 from coevo_jax.progress import CONSOLE
-from coevo_jax.recipe import Phase, schedule
+from coevo_jax.recipe import Phase, phases_of_round, schedule
 from coevo_jax.run_folder.run import Run
 from coevo_jax.trajectory import Trajectory, Turn
 
@@ -182,6 +182,6 @@ class Refusals:
 
 def contradicted_in(run: Run, number: int) -> set[str]:
     """The tasks that the explorations of a round have shown to be several."""
-    names = [phase.name for phase in schedule(run.config) if phase.round == number]
+    names = [phase.name for phase in phases_of_round(run.config, number)]
     records = [record for name in names if (record := run.manifest.record(name)) is not None]
     return {task_id for record in records for task_id in record.records.get("contradicted", {})}

@@ -62,6 +62,8 @@ def collection_files(manifest: Manifest, phase: Phase) -> list[str]:
     found: dict[int, str] = {}
     counts = set()
     for path in manifest.committed_files():
+        if not path.startswith(f"{where}/{name}-"):  # of all files of a long run, a few
+            continue
         shard = _SHARD.fullmatch(Path(path).name)
         if Path(path).parent == where and shard is not None and shard["name"] == name:
             found[int(shard["index"])] = path

@@ -7,7 +7,9 @@ it does not list never happened.
 import hashlib
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
@@ -25,6 +27,7 @@ MANIFEST = "manifest.json"
 SKIPPED = "skipped_steps"  # key of a phase's records: the steps whose gradient was not finite
 READ_WHOLE = ("tokenizer", "backbone")  # folders that are read by what lies in them
 SELF = "sha256"  # key of the digest of all the others; an earlier version wrote none
+SINCE_SELF = ("metrics_sha256", "checkpoint_digests")  # keys of the versions that write one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +40,11 @@ class PhaseRecord:
     # What its commits added, path inside the run folder -> sha256; whose that is, run_folder.collection says.
     files: dict[str, str] = field(default_factory=dict)
     records: dict[str, Any] = field(default_factory=dict)  # JSON results of the phase
+
+    @cached_property
+    def text(self) -> str:
+        """The record as JSON in one line; of a finished phase, of which nothing changes any more."""
+        return json.dumps(asdict(self), sort_keys=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +72,11 @@ class Manifest:
 
     def record(self, name: str) -> PhaseRecord | None:
         """The record of a finished phase, or None."""
-        return next((phase for phase in self.done if phase.name == name), None)
+        return self._by_name.get(name)
+
+    @cached_property
+    def _by_name(self) -> dict[str, PhaseRecord]:
+        return {phase.name: phase for phase in self.done}
 
     def committed_files(self) -> dict[str, str]:
         """Every file that a commit added, path inside the run folder -> sha256."""
@@ -101,9 +113,25 @@ def file_sizes(folder: epath.Path) -> dict[str, int]:
 
 
 def write_manifest(run_dir: Path, manifest: Manifest) -> None:
-    """Commit."""
-    content = to_plain(manifest)
-    write_whole(run_dir / MANIFEST, json.dumps(content | {SELF: content_digest(content)}, indent=1))
+    """Commit.
+
+    A finished phase becomes text once, and is a line of the file: what a commit costs hardly grows with those
+    before it.
+    """
+    head = to_plain(replace(manifest, done=()))
+    done = [phase.text for phase in manifest.done]
+    by_key = {name: json.dumps(value, sort_keys=True) for name, value in head.items()}
+    by_key["done"] = f"[{', '.join(done)}]"
+    digest = hashlib.sha256(_object(sorted(by_key.items()), "{", ", ", "}").encode()).hexdigest()
+    shown = {name: json.dumps(value, indent=1).replace("\n", "\n ") for name, value in head.items()}
+    shown["done"] = "[\n  " + ",\n  ".join(done) + "\n ]" if done else "[]"
+    shown[SELF] = json.dumps(digest)
+    write_whole(run_dir / MANIFEST, _object(shown.items(), "{\n ", ",\n ", "\n}"))
+
+
+def _object(items: Iterable[tuple[str, str]], begin: str, between: str, end: str) -> str:
+    """A JSON object of values that are text already."""
+    return begin + between.join(f"{json.dumps(name)}: {text}" for name, text in items) + end
 
 
 def content_digest(content: dict[str, Any]) -> str:
@@ -157,6 +185,10 @@ def read_manifest(run_dir: Path) -> Manifest:
         raise ConfigError(
             f"{path}: format: found {manifest.format!r}, expected at most {FORMAT}; the run was made by "
             "another version"
+        )
+    if SELF not in content and any(name in content for name in SINCE_SELF):
+        raise ConfigError(
+            f"{path}: changed since it was committed (no {SELF}); restore it, or begin a new run"
         )
     if content.get(SELF, content_digest(content)) != content_digest(content):
         raise ConfigError(

@@ -179,25 +179,67 @@ def time_between_phases(results: Results) -> float:
 
 def save_results(run_dir: Path | str, results: Results) -> Path:
     """Write the results of a run in one piece: to a temporary name, then renamed."""
-    path = Path(run_dir) / RESULTS_FILE
-    text = json.dumps(results, indent=1, allow_nan=False) + "\n"
-    _check(path, json.loads(text))
-    return write_whole(path, text)
+    return ResultsFile(run_dir).save(results)
+
+
+class ResultsFile:
+    """The file of a run's results, written again whenever its lists have grown.
+
+    An entry that was there before, the very object, is neither checked nor turned into text again.
+    """
+
+    def __init__(self, run_dir: Path | str) -> None:
+        self.path = Path(run_dir) / RESULTS_FILE
+        self._known: dict[str, list[tuple[object, str]]] = {key: [] for key in LISTS}
+
+    def save(self, results: Results) -> Path:
+        """Write results in one piece: to a temporary name, then renamed.
+
+        Raises:
+          ConfigError: an entry lacks a key.
+        """
+        _check_keys(self.path, "the file", results, Results)
+        by_key = {
+            key: self._list(key, cast(list[Any], value)) if key in LISTS else _text(value, 1)
+            for key, value in results.items()
+        }
+        lines = (f" {json.dumps(key)}: {text}" for key, text in by_key.items())
+        return write_whole(self.path, "{\n" + ",\n".join(lines) + "\n}\n")
+
+    def _list(self, key: str, entries: list[Any]) -> str:
+        known = self._known[key]
+        same = len(known) <= len(entries) and all(
+            old is new for (old, _), new in zip(known, entries, strict=False)
+        )
+        if not same:
+            known.clear()
+        for index, entry in enumerate(entries[len(known) :], start=len(known)):
+            text = _text(entry, 2)
+            _check_keys(self.path, f"{key}[{index}]", entry, LISTS[key])
+            known.append((entry, text))
+        return "[\n  " + ",\n  ".join(text for _, text in known) + "\n ]" if known else "[]"
+
+
+def _text(value: Any, depth: int) -> str:
+    """Strict JSON as it stands so deep in an indented file."""
+    return json.dumps(value, indent=1, allow_nan=False).replace("\n", "\n" + " " * depth)
+
+
+LISTS: dict[str, type] = {
+    "evaluations": Evaluation,
+    "explorations": Exploration,
+    "pairs": Pairs,
+    "pulls": Pull,
+    "collapses": Collapse,
+    "phases": PhaseTime,
+}
 
 
 def _check(path: Path, found: object) -> None:
     """Raise ConfigError unless every record has the keys of its type."""
     _check_keys(path, "the file", found, Results)
     records = cast(dict[str, Any], found)
-    lists = {
-        "evaluations": Evaluation,
-        "explorations": Exploration,
-        "pairs": Pairs,
-        "pulls": Pull,
-        "collapses": Collapse,
-        "phases": PhaseTime,
-    }
-    for key, kind in lists.items():
+    for key, kind in LISTS.items():
         if not isinstance(records[key], list):
             raise ConfigError(f"{path}: {key} is {type(records[key]).__name__}, expected a list")
         for index, record in enumerate(records[key]):

@@ -29,7 +29,7 @@ from coevo_jax.run_folder.manifest import (
     write_manifest,
 )
 from coevo_jax.run_folder.metrics import MetricsLog
-from coevo_jax.run_folder.results import Results, save_results
+from coevo_jax.run_folder.results import Results, ResultsFile
 from coevo_jax.run_folder.save_cost import SaveCost
 from coevo_jax.run_folder.stopping import StopRequest
 from coevo_jax.run_folder.tensorboard import EventFile
@@ -87,6 +87,7 @@ class Run:
         self.log = (MetricsLog if self.leads else MetricsLog.discarded)(folder / "metrics.jsonl")
         self.log.truncate(manifest.metrics_offset)
         self._watchers = _watchers(folder, config) if self.leads else []
+        self._results = ResultsFile(folder)
         self.log.followers += [watcher.write for watcher in self._watchers]
         self.stop = StopRequest()
         self.traced_steps = range(0)  # optimizer steps that are profiled, by their numbers in the metrics log
@@ -169,15 +170,21 @@ class Run:
         self.follow(replace(self.manifest, running=record))
 
     def follow(self, manifest: Manifest | None = None, *, permanent: bool = True) -> None:
-        """Take over the record that process 0 gives; `permanent` lets it write that, too."""
+        """Take over the record that process 0 gives; `permanent` lets it write that, too.
+
+        Phases that were finished before are the same in all processes, and stay as they are.
+        """
+        known = self.manifest.done
 
         def give() -> Any:
             assert manifest is not None  # process 0 has made it
             if permanent:
                 write_manifest(self.folder, manifest)
-            return to_plain(manifest)
+            assert manifest.done[: len(known)] == known
+            return to_plain(replace(manifest, done=manifest.done[len(known) :]))
 
-        self.manifest = from_plain(self.processes.once("commit", give))
+        given = from_plain(self.processes.once("commit", give))
+        self.manifest = replace(given, done=(*known, *given.done))
 
     def settle(self) -> None:
         """Wait until the last commit is permanent, then delete the checkpoints that are kept no longer."""
@@ -258,7 +265,7 @@ class Run:
     def show(self, results: Results) -> None:
         """Store the results so far, where whoever looks on finds them."""
         if self.leads:
-            save_results(self.folder, results)
+            self._results.save(results)
         for watcher in self._watchers:
             watcher.show(results)
 

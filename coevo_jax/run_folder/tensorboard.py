@@ -31,7 +31,7 @@ class EventFile:
         self._folder = Path(run_dir) / FOLDER
         self._committed = read_metrics(Path(run_dir) / METRICS_FILE)
         self._axis = Axis()
-        self._shown: set[tuple[str, int]] = set()  # results: tag and round
+        self._shown = (0, 0)  # evaluations and explorations that are in the file
         self._file: BinaryIO | None = None
 
     def _begun(self) -> BinaryIO:
@@ -65,10 +65,9 @@ class EventFile:
         """Append what of the results is not in the file yet."""
         file = self._begun()
         by_round: dict[int, dict[str, float]] = {}
-        for tag, number, value in round_scalars(results):
-            if (tag, number) not in self._shown:
-                self._shown.add((tag, number))
-                by_round.setdefault(number, {})[tag] = value
+        for tag, number, value in round_scalars(results, self._shown):
+            by_round.setdefault(number, {})[tag] = value
+        self._shown = shown_of(results)
         for number, scalars in by_round.items():
             self._append_scalars(number, scalars)
         file.flush()
@@ -106,14 +105,19 @@ def _library(module: str) -> Any:
     return import_module(f"tensorboardX.{module}")
 
 
-def round_scalars(results: Results) -> Iterator[tuple[str, int, float]]:
-    """Tag, round and value of every number in the evaluations and explorations."""
+def shown_of(results: Results) -> tuple[int, int]:
+    """How many evaluations and explorations there are: what comes later stands behind them."""
+    return len(results["evaluations"]), len(results["explorations"])
+
+
+def round_scalars(results: Results, shown: tuple[int, int] = (0, 0)) -> Iterator[tuple[str, int, float]]:
+    """Tag, round and value of every number in the evaluations and explorations but those shown already."""
 
     def called(e: Evaluation) -> str:
         return f"eval/{evaluation_label(e)}" + (_FED if "test_feedback" in e else "")
 
-    places = [(called(e), e) for e in results["evaluations"]]
-    places += [(e["phase"], e) for e in results["explorations"]]
+    places = [(called(e), e) for e in results["evaluations"][shown[0] :]]
+    places += [(e["phase"], e) for e in results["explorations"][shown[1] :]]
     for prefix, entry in places:
         numbers = {**entry, **{f"diversity/{k}": v for k, v in entry["diversity"].items()}}
         numbers |= {f"after_error/{k}": v for k, v in (entry["after_error"] or {}).items()}

@@ -18,7 +18,7 @@ from coevo_jax.config.strict import ConfigError
 from coevo_jax.files import write_whole
 from coevo_jax.run_folder.metrics import METRICS_FILE, Axis, read_metrics
 from coevo_jax.run_folder.results import Results
-from coevo_jax.run_folder.tensorboard import round_scalars
+from coevo_jax.run_folder.tensorboard import round_scalars, shown_of
 
 IDENTITY = "wandb.json"
 
@@ -44,6 +44,7 @@ class WandbLog:
         assert options is not None  # or nobody would ask for this
         self._axis = Axis()
         self._row = 0
+        self._shown = (0, 0)  # evaluations and explorations that the summary has had
         self._stepped: set[str] = set()
         begun = (folder / IDENTITY).is_file()
         try:
@@ -71,8 +72,9 @@ class WandbLog:
 
     def show(self, results: Results) -> None:
         """Let the summary of the run have the newest evaluations and explorations."""
-        newest = {tag: value for tag, _, value in sorted(round_scalars(results), key=lambda one: one[1])}
-        self._run.summary.update(newest)
+        found = sorted(round_scalars(results, self._shown), key=lambda one: one[1])
+        self._shown = shown_of(results)
+        self._run.summary.update({tag: value for tag, _, value in found})
 
     def close(self) -> None:
         self._run.finish()

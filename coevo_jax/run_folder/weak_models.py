@@ -2,6 +2,7 @@
 
 from coevo_jax.config.options import Config
 from coevo_jax.config.recipe import LearnOptions
+from coevo_jax.config.recipe_queries import learnings_of
 from coevo_jax.recipe import Phase, find_phase, schedule
 from coevo_jax.run_folder.manifest import Manifest
 
@@ -22,6 +23,8 @@ def previous_of(config: Config, phase: Phase) -> Phase | None:
 
 def needed_checkpoints(config: Config, manifest: Manifest) -> set[int]:
     """Numbers of the checkpoints that learnings under way and to come still need."""
+    if not any(map(takes_previous, learnings_of(config.recipe))):
+        return set()
     begun = {one.name: one for one in (*manifest.done, *([manifest.running] if manifest.running else []))}
     by_learning: dict[str, list[int]] = {}
     for phase in schedule(config):
