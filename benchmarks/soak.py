@@ -102,8 +102,8 @@ def judge(found: Sequence[Measured]) -> list[Verdict]:
     """What grew between the first rounds after the tenth and the last ones.
 
     Medians of windows are compared, so that a round beside which the machine did something else does not
-    count; what must not move at all is compared by the most that was seen. Memory is looked at twice: the tenth
-    round may still have what compiling left, which is given back later and would hide what creeps.
+    count; what must not move at all is compared by the most that was seen. Memory is looked at twice: the
+    tenth round may still have what compiling left, which is given back later and would hide what creeps.
 
     Raises:
       ValueError: there are fewer rounds than two windows take.
@@ -149,6 +149,7 @@ def judge(found: Sequence[Measured]) -> list[Verdict]:
     grows = f"median {first / 1024:.1f} -> {last / 1024:.1f} KiB a round, at most {INCREMENT:+.0%}"
     return [
         memory("resident memory", lambda one: one.rss),
+        memory("private memory", lambda one: one.private),
         creeping("resident memory, later on", lambda one: one.rss),
         creeping("private memory, later on", lambda one: one.private),
         flat("open handles", lambda one: one.handles),
@@ -223,12 +224,18 @@ def disk(folder: Path) -> tuple[int, int]:
     return sizes[False], sizes[True]
 
 
-def soak(rounds: int, folder: Path, tell: Callable[[Measured], None]) -> None:
-    """Train the run, and tell of each of its rounds."""
+def create_small(folder: Path, rounds: int) -> Run:
+    """The small run, which has done nothing yet."""
     path = folder / "soak.yaml"
     path.write_text(CONFIG.format(rounds=rounds))
     with mock.patch.dict(ENVIRONMENTS, {"letters": LETTERS}):
-        run = create_run(load_config(path, [f"runs_dir={folder / 'runs'}"]))
+        return create_run(load_config(path, [f"runs_dir={folder / 'runs'}"]))
+
+
+def soak(rounds: int, folder: Path, tell: Callable[[Measured], None]) -> None:
+    """Train the run, and tell of each of its rounds."""
+    with mock.patch.dict(ENVIRONMENTS, {"letters": LETTERS}):
+        run = create_small(folder, rounds)
         watch, show = Watch(run, tell), run.show
 
         def show_and_look(results: Results) -> None:

@@ -7,7 +7,7 @@ it does not list never happened.
 import hashlib
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from coevo_jax.config.options import FORMAT
 from coevo_jax.config.strict import ConfigError
-from coevo_jax.files import write_whole
+from coevo_jax.files import write_parts
 from coevo_jax.run_folder.digests import damage, file_digest, files_below
 from coevo_jax.run_folder.environment import ENVIRONMENT_FILE
 from coevo_jax.run_folder.metrics import METRICS_FILE
@@ -42,9 +42,9 @@ class PhaseRecord:
     records: dict[str, Any] = field(default_factory=dict)  # JSON results of the phase
 
     @cached_property
-    def text(self) -> str:
+    def text(self) -> bytes:
         """The record as JSON in one line; of a finished phase, of which nothing changes any more."""
-        return json.dumps(asdict(self), sort_keys=True)
+        return json.dumps(asdict(self), sort_keys=True).encode()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,18 +120,31 @@ def write_manifest(run_dir: Path, manifest: Manifest) -> None:
     """
     head = to_plain(replace(manifest, done=()))
     done = [phase.text for phase in manifest.done]
-    by_key = {name: json.dumps(value, sort_keys=True) for name, value in head.items()}
-    by_key["done"] = f"[{', '.join(done)}]"
-    digest = hashlib.sha256(_object(sorted(by_key.items()), "{", ", ", "}").encode()).hexdigest()
+    digest = hashlib.sha256()
+    for part in _parts({name: json.dumps(head[name], sort_keys=True) for name in sorted(head)}, done, ""):
+        digest.update(part)
     shown = {name: json.dumps(value, indent=1).replace("\n", "\n ") for name, value in head.items()}
-    shown["done"] = "[\n  " + ",\n  ".join(done) + "\n ]" if done else "[]"
-    shown[SELF] = json.dumps(digest)
-    write_whole(run_dir / MANIFEST, _object(shown.items(), "{\n ", ",\n ", "\n}"))
+    write_parts(run_dir / MANIFEST, _parts(shown | {SELF: json.dumps(digest.hexdigest())}, done, "\n"))
 
 
-def _object(items: Iterable[tuple[str, str]], begin: str, between: str, end: str) -> str:
-    """A JSON object of values that are text already."""
-    return begin + between.join(f"{json.dumps(name)}: {text}" for name, text in items) + end
+def _parts(by_key: dict[str, str], done: list[bytes], line: str) -> Iterator[bytes]:
+    """A JSON object of values that are text already, in the order of their keys.
+
+    Args:
+      done: the items of "done", most of the text of a long run: put together once.
+      line: what begins a line; nothing for one line, as `json.dumps` has it.
+    """
+    between = f",{line}" + " "
+    yield f"{{{line} ".encode() if line else b"{"
+    for number, (name, text) in enumerate(by_key.items()):
+        yield f"{between if number else ''}{json.dumps(name)}: ".encode()
+        if name == "done" and done:
+            yield f"[{line}  ".encode() if line else b"["
+            yield (between + " " if line else between).encode().join(done)
+            yield f"{line} ]".encode() if line else b"]"
+        else:
+            yield text.encode()
+    yield f"{line}}}".encode()
 
 
 def content_digest(content: dict[str, Any]) -> str:

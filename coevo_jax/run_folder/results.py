@@ -10,7 +10,7 @@ from typing import Any, NotRequired, TypedDict, cast
 
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.episode_stats.summary import Summary
-from coevo_jax.files import write_whole
+from coevo_jax.files import write_parts
 from coevo_jax.run_folder.manifest import SKIPPED, PhaseRecord
 
 RESULTS_FILE = "results.json"
@@ -190,7 +190,7 @@ class ResultsFile:
 
     def __init__(self, run_dir: Path | str) -> None:
         self.path = Path(run_dir) / RESULTS_FILE
-        self._known: dict[str, list[tuple[object, str]]] = {key: [] for key in LISTS}
+        self._known: dict[str, list[tuple[object, bytes]]] = {key: [] for key in LISTS}
 
     def save(self, results: Results) -> Path:
         """Write results in one piece: to a temporary name, then renamed.
@@ -203,10 +203,12 @@ class ResultsFile:
             key: self._list(key, cast(list[Any], value)) if key in LISTS else _text(value, 1)
             for key, value in results.items()
         }
-        lines = (f" {json.dumps(key)}: {text}" for key, text in by_key.items())
-        return write_whole(self.path, "{\n" + ",\n".join(lines) + "\n}\n")
+        parts: list[bytes] = []
+        for key, text in by_key.items():
+            parts += [b",\n" if parts else b"{\n", f" {json.dumps(key)}: ".encode(), text]
+        return write_parts(self.path, [*parts, b"\n}\n"])
 
-    def _list(self, key: str, entries: list[Any]) -> str:
+    def _list(self, key: str, entries: list[Any]) -> bytes:
         known = self._known[key]
         same = len(known) <= len(entries) and all(
             old is new for (old, _), new in zip(known, entries, strict=False)
@@ -217,12 +219,12 @@ class ResultsFile:
             text = _text(entry, 2)
             _check_keys(self.path, f"{key}[{index}]", entry, LISTS[key])
             known.append((entry, text))
-        return "[\n  " + ",\n  ".join(text for _, text in known) + "\n ]" if known else "[]"
+        return b"[\n  " + b",\n  ".join([text for _, text in known]) + b"\n ]" if known else b"[]"
 
 
-def _text(value: Any, depth: int) -> str:
+def _text(value: Any, depth: int) -> bytes:
     """Strict JSON as it stands so deep in an indented file."""
-    return json.dumps(value, indent=1, allow_nan=False).replace("\n", "\n" + " " * depth)
+    return json.dumps(value, indent=1, allow_nan=False).replace("\n", "\n" + " " * depth).encode()
 
 
 LISTS: dict[str, type] = {

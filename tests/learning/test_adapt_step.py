@@ -175,6 +175,15 @@ def test_nothing_moves_at_a_rate_of_zero(step, state):
     assert_near(found, state, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("name", ["mixing", "head_weight"])
+def test_a_step_that_is_not_finite_leaves_the_weights_and_the_head(step, state, name):
+    """Weight decay, too, which needs no gradient."""
+    rates = replace(RATES, weight_decay=np.float32(0.1), **{name: np.float32(np.nan)})
+    found, seen = step(state, {}, rows(), YES, rates)
+    assert not np.isfinite(seen.grad_norm) and not np.isfinite(seen.loss)
+    assert_near(found, state, rtol=0, atol=0)
+
+
 def weights_and_grads():
     rng = np.random.default_rng(4)
     weights = {"a": rng.normal(size=(3, 4)).astype(np.float32), "b": rng.normal(size=5).astype(np.float32)}

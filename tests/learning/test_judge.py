@@ -213,7 +213,7 @@ def test_adapters_have_the_head_beside_them():
     jax.tree.map(np.testing.assert_array_equal, base, jax.device_get(learner.init_frozen(0)))
 
 
-def test_the_backbone_is_a_copy_and_the_bias_does_not_decay():
+def test_the_backbone_is_a_copy_the_bias_does_not_decay_and_what_is_not_finite_changes_nothing():
     learner, found = judging(optimizer=make_optimizer(OptimizerConfig(weight_decay=0.5)))
     agent = learner.init(0)
     before = jax.device_get(agent.params)
@@ -225,3 +225,9 @@ def test_the_backbone_is_a_copy_and_the_bias_does_not_decay():
     state, _ = take_step(found.programs, state, {}, [idle], np.float32(0), np.float32(0.1))
     assert float(state.params["head"]["bias"]) == 1.0
     jax.tree.map(np.testing.assert_array_equal, before, jax.device_get(agent.params))
+    # A step whose gradient is not finite leaves the backbone, the head, the moments and the count.
+    before, worst = jax.device_get(state), np.float32([np.inf, *[0] * 63])
+    broken = replace(batch, steps=replace(batch.steps, expert=worst))
+    state, metrics = take_step(found.programs, state, {}, [broken], np.float32(0), np.float32(0.1))
+    assert not np.isfinite(metrics["grad_norm"][0])
+    jax.tree.map(np.testing.assert_array_equal, before, jax.device_get(state))

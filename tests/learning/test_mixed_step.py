@@ -156,6 +156,31 @@ def test_both_gradients_are_clipped_by_their_norm_together():
         assert int(after.strong.step) == int(after.weak.step) == 1
 
 
+@pytest.mark.parametrize("whose", [0, 1])
+def test_where_one_models_gradient_is_not_finite_neither_takes_the_step(whose):
+    optimizer = make_optimizer(OptimizerConfig())
+    states = BothStates(
+        strong=fresh_state({"w": jnp.ones(2)}, optimizer), weak=fresh_state({"w": jnp.ones(2)}, optimizer)
+    )
+    grads = [{"w": jnp.ones(2)}, {"w": jnp.ones(2)}]
+    states, _ = apply_both(optimizer, 1.0, states, (grads[0], grads[1]), jnp.float32(0.1))
+    grads[whose] = {"w": jnp.array([1.0, jnp.inf])}
+    after, norm = apply_both(optimizer, 1.0, states, (grads[0], grads[1]), jnp.float32(0.1))
+    assert not np.isfinite(norm)
+    jax.tree.map(np.testing.assert_array_equal, after, states)
+
+
+def test_a_step_that_is_not_finite_leaves_both_models():
+    learner, step, _ = compiled(TRAINED)
+    states = BothStates(strong=learner.init(1), weak=learner.init(2))
+    before = jax.device_get(states)
+    (batch,) = demonstrations()
+    broken = batch.replace(sft_weight=np.where(batch.sft_weight > 0, np.float32(np.inf), np.float32(0)))
+    after, metrics = take_step(step, states, Beside(base={}, weak={}), [broken], BETA, np.float32(0.1))
+    assert not np.isfinite(metrics["grad_norm"][0])
+    jax.tree.map(np.testing.assert_array_equal, before, jax.device_get(after))
+
+
 def test_every_learning_rate_and_batch_shares_one_program_and_the_weak_model_stays():
     learner, step, _ = compiled(FROZEN, optimizer=make_optimizer(OptimizerConfig()))
     state, weak = learner.init(1), learner.init(2).params

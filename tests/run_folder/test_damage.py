@@ -13,6 +13,7 @@ from coevo_jax.run_folder.digests import Hashing, damage, file_digest, folder_di
 from coevo_jax.run_folder.manifest import (
     MANIFEST,
     SELF,
+    SINCE_SELF,
     Manifest,
     PhaseRecord,
     read_manifest,
@@ -108,7 +109,8 @@ def test_an_edited_record_is_seen_and_one_of_an_earlier_version_read(run):
     (run / MANIFEST).write_text(json.dumps(content | {"checkpoint": 1}))
     with pytest.raises(ConfigError, match=r"manifest.json: changed since it was committed"):
         read_manifest(run)
-    del content[SELF]
+    for name in (SELF, *SINCE_SELF):
+        del content[name]
     (run / MANIFEST).write_text(json.dumps(content | {"checkpoint": 1}))
     assert read_manifest(run).checkpoint == 1
 

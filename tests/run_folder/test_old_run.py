@@ -13,7 +13,7 @@ from coevo_jax.config.reading import load_config, to_yaml
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.recipe import schedule
 from coevo_jax.run_folder.fork import can_fork, fork_run
-from coevo_jax.run_folder.manifest import MANIFEST, SELF, read_manifest
+from coevo_jax.run_folder.manifest import MANIFEST, SELF, SINCE_SELF, read_manifest
 from coevo_jax.run_folder.results import load_results
 from coevo_jax.run_folder.run import create_run, open_run
 from coevo_jax.stored.evaluate import evaluate_stored
@@ -33,7 +33,8 @@ def edit(folder: Path, change: Any) -> None:
     """Rewrite a manifest."""
     content = json.loads((folder / MANIFEST).read_text())
     change(content)
-    content.pop(SELF, None)  # earlier versions wrote none
+    for name in (SELF, *SINCE_SELF):  # earlier versions wrote none
+        content.pop(name, None)
     (folder / MANIFEST).write_text(json.dumps(content))
 
 
