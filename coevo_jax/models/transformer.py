@@ -285,7 +285,7 @@ def init_params(model: Transformer, key: jax.Array) -> Params:
 def init_variables(model: Transformer, key: jax.Array) -> dict[str, Any]:
     """All variables of a model, boxed, from a pass without attention, which has none and is slow to trace."""
     one = jnp.ones((1, 1), jnp.int32)
-    return model.clone(attention=_no_attention).init(key, one, one, one)
+    return dict(model.clone(attention=_no_attention).init(key, one, one, one))
 
 
 def _no_attention(queries: jax.Array, *_: Any) -> jax.Array:

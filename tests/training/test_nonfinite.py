@@ -20,6 +20,7 @@ from coevo_jax.learning.optimizer import make_optimizer
 from coevo_jax.learning.programs import make_learning
 from coevo_jax.learning.train_state import Agents, fresh_state
 from coevo_jax.learning.train_step import apply_gradients, jit_step, take_step
+from coevo_jax.recipe import schedule
 from coevo_jax.run_folder.manifest import SKIPPED, PhaseRecord, read_manifest, verify_files
 from coevo_jax.run_folder.metrics import read_metrics
 from coevo_jax.run_folder.run import create_run, open_run
@@ -73,6 +74,9 @@ def learn(scene, folder, *, plan=None, nonfinite="stop", rate=0.01, poison=None,
     config, learning, own = scene
     optimizer = config.optimizer.model_copy(update={"nonfinite": nonfinite})
     run = create_run(config.model_copy(update={"runs_dir": str(folder), "optimizer": optimizer}))
+    names = ["prepare", *(phase.name for phase in schedule(config))]
+    before = tuple(PhaseRecord(name=name, seconds=1.0) for name in names[: names.index(PHASE.name)])
+    run.manifest = replace(run.manifest, done=before)
     state = learning.learner.init(0)
     if poison is not None:
         state = state.replace(params=poison(state.params))
