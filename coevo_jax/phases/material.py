@@ -59,7 +59,7 @@ def read_round(run: Run, phase: Phase, name: str) -> list[Trajectory]:
     filling = find_phase(run.config, f"round-{phase.round:02d}/{played}")
     if filling.judging is not None:
         return _judged(run, filling)
-    return read_collection(run.folder, run.manifest, filling)
+    return read_collection(run.folder, run.manifest, filling, run.config.model.vocab_size)
 
 
 def judgements_path(phase: Phase) -> Path:

@@ -22,8 +22,14 @@ def round_folder(number: int) -> Path:
     return Path("trajectories") / f"round-{number:02d}"
 
 
-def read_collection(folder: Path, manifest: Manifest, phase: Phase) -> list[Trajectory]:
+def read_collection(
+    folder: Path, manifest: Manifest, phase: Phase, rows: int | None = None
+) -> list[Trajectory]:
     """What a finished phase played, all its blocks, in their order; nothing of another agent's.
+
+    Args:
+      rows: of the embedding of the checkpoint that the run began with (`model.vocab_size`): an agent may
+        sample those that its tokenizer has no token for. None where the run began from scratch.
 
     Raises:
       ConfigError: the phase is not finished, a block is missing, or a trajectory is another agent's or of
@@ -32,7 +38,7 @@ def read_collection(folder: Path, manifest: Manifest, phase: Phase) -> list[Traj
     paths = [folder / path for path in collection_files(manifest, phase)]
     trajectories = []
     prepared = manifest.record("prepare")
-    vocab_size = None if prepared is None else prepared.records.get("vocab_size")
+    vocab_size = rows or (None if prepared is None else prepared.records.get("vocab_size"))
     for path in paths:
         for row, trajectory in enumerate(read_trajectories([path])):
             if trajectory.agent != phase.agent:

@@ -141,7 +141,7 @@ def stored_trajectories(folder: Path, manifest: Manifest, config: Config) -> Ite
             yield Stored(where="experts", kind="expert", round=0, trajectory=trajectory)
     for phase in schedule(config):
         if phase.kind in KINDS and manifest.record(phase.name) is not None:
-            for trajectory in read_collection(folder, manifest, phase):
+            for trajectory in read_collection(folder, manifest, phase, config.model.vocab_size):
                 yield Stored(where=phase.name, kind=phase.kind, round=phase.round, trajectory=trajectory)
     for path in sorted((folder / EVALUATIONS).glob("*.parquet")):
         mark = json.loads(path.with_suffix(".json").read_text(encoding="utf-8")).get("mark", "")

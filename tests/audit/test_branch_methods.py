@@ -211,11 +211,12 @@ def test_a_run_that_was_killed_while_it_branched_ends_in_the_same_numbers(runs, 
     def of_branches(manifest) -> bool:
         return manifest.running is not None and "branch_" in manifest.running.name
 
+    whole = runs("cso")  # made before anything is killed
     kill_at_commits(monkeypatch, "before", first=1, every=2, counted=of_branches)
     config = tiny_config(tmp_path, *SHORT, *METHODS["cso"], "checkpoint.keep=all")
     run, kills = coevolve_through_kills(create_run(config))
     assert kills >= 1
-    killed, whole = end(run), runs("cso")
+    killed = end(run)
     assert branches(killed) == branches(whole)
     for path in (PAIRS, PLAN, *branches(whole)):
         assert (killed / path).read_bytes() == (whole / path).read_bytes(), path

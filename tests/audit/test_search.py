@@ -217,12 +217,13 @@ def test_a_run_that_was_killed_in_mid_search_ends_in_the_same_bytes(when, runs, 
     def of_search(found) -> bool:
         return found.running is not None and "branch_tree" in found.running.name
 
+    whole = runs("agent-r")  # made before anything is killed
     kill_at_commits(monkeypatch, when, first=2, every=2, counted=of_search)
     config = tiny_config(tmp_path, *SHORT, *METHODS["agent-r"], "checkpoint.keep=all")
     assert any(isinstance(phase, BranchPhase) and phase.branch.iterations == 3 for phase in config.recipe)
     run, kills = coevolve_through_kills(create_run(config))
     assert kills >= 2
-    killed, whole = end(run), runs("agent-r")
+    killed = end(run)
     assert tree(killed) == tree(whole)
     for path in (PLAN, *tree(whole)):
         assert (killed / path).read_bytes() == (whole / path).read_bytes(), path

@@ -167,16 +167,16 @@ def test_a_full_disk_loses_nothing_and_the_run_goes_on(letters, tmp_path, monkey
     import coevo_jax.run_folder.manifest as manifest
 
     config = write_config(tmp_path)
-    real, calls = manifest.write_whole, 0
+    real, calls = manifest.write_parts, 0
 
-    def full_after_some(path, content):
+    def full_after_some(path, parts):
         nonlocal calls
         calls += 1
         if calls == 6:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-        return real(path, content)
+        return real(path, parts)
 
-    monkeypatch.setattr(manifest, "write_whole", full_after_some)
+    monkeypatch.setattr(manifest, "write_parts", full_after_some)
     monkeypatch.setattr(sys, "argv", ["train", str(config), f"runs_dir={tmp_path / 'runs'}", "rounds=0"])
     with pytest.raises(SystemExit) as stop:
         run_command(main)

@@ -109,8 +109,13 @@ def test_a_token_of_no_vocabulary_is_named(prepared, tmp_path):
     write_trajectories(path, [trajectory(), trajectory(tokens=np.array([1, 10**6, 2], np.int32))])
     manifest = read_manifest(prepared)
     record = PhaseRecord(name=phase.name, files={str(path.relative_to(tmp_path)): ""})
+    manifest = replace(manifest, done=(*manifest.done, record))
     with pytest.raises(ConfigError, match=r"target-.*: row 1: tokens: found 1000000, expected ids below"):
-        read_collection(tmp_path, replace(manifest, done=(*manifest.done, record)), phase)
+        read_collection(tmp_path, manifest, phase)
+    # A checkpoint's embedding may have more rows than its tokenizer has tokens, all of which can be sampled.
+    assert len(read_collection(tmp_path, manifest, phase, rows=10**6 + 1)) == 2
+    with pytest.raises(ConfigError, match=r"found 1000000, expected ids below 1000000"):
+        read_collection(tmp_path, manifest, phase, rows=10**6)
 
 
 def test_an_agent_whose_probabilities_are_no_numbers_is_named():
