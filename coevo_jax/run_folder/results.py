@@ -177,11 +177,6 @@ def time_between_phases(results: Results) -> float:
     return max(results["seconds"] - sum(phase["seconds"] for phase in results["phases"]), 0.0)
 
 
-def save_results(run_dir: Path | str, results: Results) -> Path:
-    """Write the results of a run in one piece: to a temporary name, then renamed."""
-    return ResultsFile(run_dir).save(results)
-
-
 class ResultsFile:
     """The file of a run's results, written again whenever its lists have grown.
 

@@ -41,22 +41,7 @@ class Outcome:
 
 
 def run(command: list[str], **environment: str) -> tuple[int, str]:
-    """Run a command from the repository's root; its exit code and all that it printed."""
-    done = subprocess.run(
-        command,
-        cwd=ROOT,
-        env=os.environ | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    sys.stdout.write(done.stdout)
-    return done.returncode, done.stdout
-
-
-def stream(command: list[str], **environment: str) -> tuple[int, str]:
-    """Run a command of many minutes as `run` does, and show what it says at once."""
+    """Run a command from the repository's root, show what it says at once; its exit code and its words."""
     process = subprocess.Popen(
         command,
         cwd=ROOT,
@@ -104,7 +89,7 @@ def replays(folder: Path) -> tuple[bool, str]:
 
 def slurm(folder: Path) -> tuple[bool, str]:
     """launch/gpu/slurm.sh on a SLURM of two nodes that is started here."""
-    code, said = stream([sys.executable, "-m", "tests.real.slurm", str(folder)])
+    code, said = run([sys.executable, "-m", "tests.real.slurm", str(folder)])
     return code == 0, said.strip().splitlines()[-1]
 
 
@@ -117,7 +102,7 @@ def xpk(folder: Path) -> tuple[bool, str]:
 def newest_python(folder: Path) -> tuple[bool, str]:
     """The default suite, or the tests that COEVO_REAL_TESTS names, on Python 3.13 and the newest jax."""
     chosen = os.environ.get("COEVO_REAL_TESTS", "").split()
-    code, said = stream(["tests/real/python313.sh", str(folder), "-n", "2", *chosen])
+    code, said = run(["tests/real/python313.sh", str(folder), "-n", "2", *chosen])
     versions = re.search(r"^versions: (\S+) (jax \S+)$", said, re.MULTILINE)
     counted = re.findall(r"\d+ (?:passed|failed|skipped)[^\n]* in [^\n]*", said)
     if versions is None or not counted:
@@ -135,7 +120,7 @@ def tpu_compiler(folder: Path) -> tuple[bool, str]:
         return False, f"{wanted} could not be had"
     files = ("models/test_flash_attention.py", "preflight/test_tpu.py", "preflight/test_scaling.py")
     test = [sys.executable, "-m", "pytest", "-n", "0", "-m", "slow", *(f"tests/{file}" for file in files)]
-    code, said = stream(test, LIBTPU=str(folder))
+    code, said = run(test, LIBTPU=str(folder))
     counted = re.findall(r"\d+ (?:passed|failed|skipped)[^\n]*", said)
     return code == 0, f"{wanted}: {counted[-1] if counted else 'no summary'}"
 

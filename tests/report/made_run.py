@@ -9,7 +9,7 @@ import numpy as np
 from coevo_jax.data.parquet import shard_name, write_trajectories
 from coevo_jax.episode_stats.summary import detect_collapse, summarize
 from coevo_jax.run_folder.metrics import MetricsLog
-from coevo_jax.run_folder.results import Results, save_results
+from coevo_jax.run_folder.results import Results, ResultsFile
 from coevo_jax.trajectory import Ending, Trajectory, Turn
 
 BETTER = {"pairs": "better_over_worse", "kind": "failure_failure"}
@@ -161,7 +161,7 @@ def make_run(
                 _evaluate(folder, results, number, agent, played)
     write_metrics(folder / "metrics.jsonl", rounds, recipe, rng)
     results["seconds"] = 17.0 + sum(phase["seconds"] for phase in results["phases"])
-    save_results(folder, results)
+    ResultsFile(folder).save(results)
     return folder
 
 

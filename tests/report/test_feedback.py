@@ -17,7 +17,7 @@ from coevo_jax.report.errors import errors_section
 from coevo_jax.report.paired import pair_with_baseline, read_task_rewards
 from coevo_jax.report.run_page import header, histograms_section, rounds_section
 from coevo_jax.report.terminal import print_comparison, print_run
-from coevo_jax.run_folder.results import load_results, main_evaluations, save_results
+from coevo_jax.run_folder.results import ResultsFile, load_results, main_evaluations
 from coevo_jax.run_folder.tensorboard import round_scalars
 from tests.report.made_run import make_run
 
@@ -36,7 +36,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         {**deepcopy(last), "name": "adapted", "mean_reward": 0.9625, "test_feedback": COUNTS}
     )
     results["config"]["recipe"].append({"evaluate": {"agent": "target", "name": "adapted", "adapt": {}}})
-    save_results(adapted, results)
+    ResultsFile(adapted).save(results)
     return [adapted, plain]
 
 

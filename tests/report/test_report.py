@@ -16,7 +16,7 @@ from coevo_jax.report.browser import browser_payload, embed_json, read_pairs
 from coevo_jax.report.cast import cast_of
 from coevo_jax.report.html import write_report
 from coevo_jax.report.words import pull_ratio
-from coevo_jax.run_folder.results import load_results, save_results
+from coevo_jax.run_folder.results import ResultsFile, load_results
 from coevo_jax.run_folder.tensorboard import EventFile
 from coevo_jax.trajectory import Trajectory, Turn
 from tests.report.made_run import empty_results, make_run, play
@@ -78,7 +78,7 @@ def test_collapses_stand_on_the_page(run_dir, tmp_path):
     folder = shutil.copytree(run_dir, tmp_path / "run")
     results = load_results(folder)
     results["collapses"] = [{"round": 2, "agent": "failure", "why": "mean reward <0.1"}]
-    save_results(folder, results)
+    ResultsFile(folder).save(results)
     page = write_report(folder).read_text()
     assert "<b>Round 2, Failure agent:</b> mean reward &lt;0.1." in page
 
@@ -93,7 +93,7 @@ def test_what_agents_wrote_never_becomes_markup(tmp_path):
     results = load_results(folder)
     results |= {"name": ATTACK, "method": ATTACK, "config": {"name": ATTACK}}
     results["collapses"] = [{"round": 1, "agent": ATTACK, "why": ATTACK}]
-    save_results(folder, results)
+    ResultsFile(folder).save(results)
     page = write_report(folder).read_text()
     assert "<img" not in page
     assert page.count("<script") == page.count("</script>") == 2  # the data and the page's own
@@ -107,7 +107,7 @@ def test_embedded_json_keeps_the_text_and_holds_no_markup():
 
 
 def test_missing_pieces_are_left_out(tmp_path):
-    save_results(tmp_path, empty_results("young", "coevo", 0, 3))
+    ResultsFile(tmp_path).save(empty_results("young", "coevo", 0, 3))
     page = write_report(tmp_path).read_text()
     assert "No evaluation yet." in page and "No training metrics yet." in page
     assert '<section id="trajectories">' not in page and '<section id="pair-texts">' not in page
@@ -229,7 +229,7 @@ def test_results_are_checked_when_saved(tmp_path):
     results = empty_results("a", "coevo", 0, 1)
     results["pairs"] = [{"round": 1, "agent": "target"}]
     with pytest.raises(ConfigError, match=r"pairs\[0\] lacks count, kind, mean_reward_gap, tasks"):
-        save_results(tmp_path, results)
+        ResultsFile(tmp_path).save(results)
     assert not (tmp_path / "results.json").exists()
 
 

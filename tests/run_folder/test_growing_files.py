@@ -16,7 +16,7 @@ from coevo_jax.run_folder.manifest import (
     to_plain,
     write_manifest,
 )
-from coevo_jax.run_folder.results import RESULTS_FILE, ResultsFile, load_results, save_results
+from coevo_jax.run_folder.results import RESULTS_FILE, ResultsFile, load_results
 from tests.report.made_run import empty_results
 from tests.run_folder.records import COMMITTED
 
@@ -63,7 +63,7 @@ def test_results_that_grow_have_the_bytes_of_those_written_anew(tmp_path):
     for one in shown:
         growing.save(one)
         content = (tmp_path / RESULTS_FILE).read_text()
-        assert content == save_results(tmp_path / "anew", one).read_text()
+        assert content == ResultsFile(tmp_path / "anew").save(one).read_text()
         assert content == json.dumps(one, indent=1) + "\n"
         assert load_results(tmp_path) == one
     with pytest.raises(ConfigError, match=r"results\.json: phases\[1\] lacks seconds"):
