@@ -18,7 +18,7 @@ from coevo_jax.audit.pulls import WITHOUT_SLOPE, slopes
 from coevo_jax.audit.reading import Episode
 from coevo_jax.audit.sides import Pair, Side
 from coevo_jax.audit.statistics import outcome, summary
-from coevo_jax.coevolution import collapses as detected
+from coevo_jax.coevolution import Collapses
 from coevo_jax.config.agents import AgentConfig
 from coevo_jax.config.recipe import KindWeights
 from coevo_jax.data.pairing import Keep, collect_pairs, draw, keep_pairs
@@ -110,6 +110,14 @@ def test_a_mixture_is_the_weighted_sum(theirs):
     ours = losses_of({"sigmoid": 0.8, "sft": 0.2}, made_pairs(), BETA, {}, "reverse_kl", ALPHA)
     expected = 0.8 * theirs["sigmoid", "reverse_kl"] + 0.2 * theirs["sft", "reverse_kl"]
     np.testing.assert_allclose(ours, expected, rtol=1e-4)
+
+
+def detected(entries: list[Any], lead: str) -> list[Any]:
+    """What a run says of a series."""
+    signs = Collapses(lead)
+    for entry in entries:
+        signs.add(entry)
+    return signs.found
 
 
 def test_signs_of_collapse_agree():
