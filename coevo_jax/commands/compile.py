@@ -37,7 +37,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         default=[],
         metavar="FILE.md",
         help="check many configs, each for the topology that its header names, and write their table into a "
-        "page (again for another page)",
+        "page, where other configs' rows stay (again for another page)",
     )
     parser.add_argument(
         "--thorough",

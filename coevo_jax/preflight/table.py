@@ -10,7 +10,7 @@ from coevo_jax.files import write_whole
 from coevo_jax.machine.chips import CHIPS, GIB
 from coevo_jax.preflight.fits import Preflight
 from coevo_jax.preflight.run_time import ASSUMPTIONS, estimate_run, in_hours
-from coevo_jax.report.markdown import has_table, replace_table, require_table, table
+from coevo_jax.report.markdown import has_table, read_rows, replace_table, require_table, table
 
 TOPOLOGY = re.compile(r"\b[a-z]\w+:\d+(?:x\d+)*\b")
 
@@ -67,17 +67,22 @@ def open_page(path: Path) -> None:
 
 
 def write_table(path: Path, rows: Sequence[tuple[Path, Preflight]]) -> None:
-    """Write what each config needs and would take into a page, and, where it asks, what that rests on."""
-    replace_table(CONFIGS, _configs(rows), path)
+    """Write what each config needs and would take into a page, and, where it asks, what that rests on.
+
+    Rows of other configs that stand in the page stay: compiling all of them takes long.
+    """
+    made = {cells[0]: cells for cells in (_row(file, result) for file, result in rows)}
+    kept = {cells[0]: cells for cells in read_rows(CONFIGS, path)}
+    replace_table(CONFIGS, _configs(list((kept | made).values())), path)
     if has_table(RATES, path):
         replace_table(RATES, _rates(), path)
 
 
-def _configs(rows: Sequence[tuple[Path, Preflight]]) -> str:
+def _configs(rows: Sequence[Sequence[str]]) -> str:
     head = ["config", "machine", "fits", "warm start", "roll-outs", "learning", "of"]
     return "\n".join(
         [
-            table([*head, "DPO step", "run", "chip-hours"], [_row(file, result) for file, result in rows]),
+            table([*head, "DPO step", "run", "chip-hours"], rows),
             "",
             "Compiled for these machines, not run on them. GiB a chip at the fullest moment of each phase,",
             "against what there is. A DPO step is one of the target agent's, all of its microbatches. `*`:",

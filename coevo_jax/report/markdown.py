@@ -113,5 +113,13 @@ def replace_table(name: str, text: str, path: Path) -> None:
     write_whole(path, f"{before}{begin}\n{text}\n{end}{rest.partition(end)[2]}")
 
 
+def read_rows(name: str, path: Path) -> list[list[str]]:
+    """The cells of the first table that stands under a name, row by row, without its header."""
+    begin, end = _marks(name)
+    text = path.read_text(encoding="utf-8").partition(begin)[2].partition(end)[0]
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
 def _marks(name: str) -> tuple[str, str]:
     return f"<!-- table:{name} -->", "<!-- /table -->"

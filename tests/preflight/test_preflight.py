@@ -24,6 +24,7 @@ from coevo_jax.preflight.plan import plan_programs
 from coevo_jax.preflight.report import print_preflight, record, sharding_table
 from coevo_jax.preflight.run_time import estimate_run, in_hours
 from coevo_jax.preflight.table import open_page, write_table
+from coevo_jax.report.markdown import read_rows
 from tests.tiny import tiny_config, write_config
 
 MESH = (
@@ -137,6 +138,12 @@ def test_time_is_estimated_from_the_rates_of_a_known_chip(checked, tmp_path):
     text = page.read_text()
     assert text.startswith("Before.\n") and text.endswith("<!-- /table -->\nAfter.\n")
     assert "| tiny | here (8) | yes |" in text and "old" not in text and "v5p" not in text
+    write_table(page, [(tmp_path / "other.yaml", checked)])
+    names = [cells[0] for cells in read_rows("preflight", page)]
+    assert names == ["tiny", "other"]  # a row stays until its own config is checked again
+    write_table(page, rows)
+    assert read_rows("preflight", page)[0] == read_rows("preflight", tmp_path / "new.md")[0]
+    assert len(read_rows("preflight", page)) == 2
     page.write_text("No place.\n")
     with pytest.raises(
         ConfigError, match=r"page\.md: has no place for a table: expected .*table:preflight -->"
