@@ -90,7 +90,8 @@ def openenv(folder: Path) -> None:
     with served(python, "textarena_env.server.app:app", envs, FIRST_PORT + 3, **game) as url:
         codes = [f"[{a} {b} {c} {d}]" for a, b, c, d in ((1, 2, 3, 4), (2, 4, 6, 1), (5, 3, 1, 6))]
         options = {"url": url, "observation": "{prompt}{messages}", "examples": codes}
-        checked("textarena_env, Mastermind", "openenv", options, SEED_IGNORED)
+        what = "textarena_env, Mastermind, which must fail since it ignores its seed"
+        checked(what, "openenv", options, SEED_IGNORED)
 
 
 def textarena(folder: Path) -> None:
