@@ -24,7 +24,10 @@ fi
 
 "$bin/ruff" check --quiet .
 "$bin/ruff" format --quiet --check .
-"$bin/pyright" --pythonpath "$bin/python"
+types="$(mktemp)"  # checked beside the fast suite: it takes most of a minute of one core
+"$bin/pyright" --pythonpath "$bin/python" >"$types" 2>&1 &
+checking=$!
+trap 'kill "$checking" 2>/dev/null || true; rm -f "$types"' EXIT
 
 some=$([[ $# -gt 0 ]] && echo true || echo false)  # of the tests are asked for: a part may have none of them
 # Every process would compile the tests and the package anew, a third of the time that it takes to find the tests.
@@ -43,7 +46,11 @@ for flag in --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=fal
         quick+=" $flag"
     fi
 done
-XLA_FLAGS="${XLA_FLAGS:-}$quick" run_tests --dist loadfile -m "not slow" "$@"  # a file's tests share fixtures
+failed=0
+XLA_FLAGS="${XLA_FLAGS:-}$quick" run_tests --dist loadfile -m "not slow" "$@" || failed=$?  # a file shares fixtures
+wait "$checking" || failed=$?
+cat "$types"
+((failed == 0)) || exit "$failed"
 if "$all"; then
     # Every process imports the files of all tests: only those with a slow one.
     "$some" || mapfile -t files < <(grep -rlE --include='test_*.py' '\bmark\.slow\b' tests | LC_ALL=C sort)

@@ -37,7 +37,7 @@ from tests.measured import curve, results
 from tests.peers import peers_path
 from tests.tiny import coevolve_through_kills, kill_at_commits, tiny_config, write_config
 
-pytestmark = pytest.mark.usefixtures("letters")
+pytestmark = [pytest.mark.usefixtures("letters"), pytest.mark.slow]
 
 WARM = "warm_start.epochs=4"
 SHORT = (WARM, "explore.tasks=['40:50']", "agents.target.learning_rate=[1e-2]")
@@ -98,7 +98,6 @@ def read_steps(run: Run, phase: str) -> list[int]:
     return [line["step"] for line in lines if line["phase"] == phase]
 
 
-@pytest.mark.slow
 def test_agents_that_explore_in_one_batch_play_what_they_play_one_after_the_other(whole, tmp_path):
     apart = finished(tmp_path, *FULL, "explore.together=false")
     for agent in ("target", "failure"):
@@ -219,7 +218,6 @@ def test_adapters_that_would_never_learn_are_refused(tmp_path):
     assert load_config(write_config(tmp_path), [ADAPTER[0], WARM, "rounds=0"]).model.lora is not None
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("overrides", [FULL, ADAPTER], ids=["full", "adapter"])
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_killed_at_every_third_commit_it_ends_in_the_same_numbers(overrides, when, tmp_path, monkeypatch):
@@ -235,7 +233,6 @@ def test_killed_at_every_third_commit_it_ends_in_the_same_numbers(overrides, whe
         same(stored(run, agent).frozen, stored(uninterrupted, agent).frozen)
 
 
-@pytest.mark.slow
 def test_a_full_warm_start_is_the_base_and_an_adapters_base_is_the_initial_model(whole, tmp_path):
     plain = finished(tmp_path / "plain", WARM, "rounds=0")
     same(stored(whole, "target").frozen, stored(plain, "target").params)
@@ -248,7 +245,6 @@ def test_a_full_warm_start_is_the_base_and_an_adapters_base_is_the_initial_model
     assert all(np.abs(factors["b"]).max() > 0 for factors in agent.params["layers"].values())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("option", ["reference=warm_start", "reference_every=2", "keep_optimizer=true"])
 def test_references_and_moments_of_adapters_follow_their_options(option, tmp_path):
     """A pair's loss is ln 2 where the agent is its own reference: at a round's start, or at a refresh."""
@@ -279,7 +275,6 @@ def our_logits(config: ModelConfig, params, vocab_size: int, tokens: np.ndarray)
     return np.asarray(output_logits(params, model.apply({"params": params}, tokens, positions, until)))
 
 
-@pytest.mark.slow
 def test_pytorch_computes_the_same_logits_from_every_export(whole, tmp_path_factory, tmp_path):
     """Merged, adapter, and all parameters trained, there with grouped heads and an untied head."""
     changes = "{num_heads: 4, num_kv_heads: 2, head_dim: 16, tie_embeddings: false, rope_theta: 5000.0}"

@@ -45,6 +45,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.*")}
 
 
+@pytest.mark.slow
 def test_every_expert_wins_again_and_sees_what_was_recorded(env):
     assert isinstance(env, Env) and isinstance(env, PreparesExperts)
     played = [task for split in SPLITS for task in env.tasks(split)]

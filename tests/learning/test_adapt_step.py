@@ -208,6 +208,7 @@ def test_the_optimizer_is_the_first_step_of_a_fresh_adamw(decay):
     assert_near(found, theirs, **close)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("axes", [(1, 1, 1), (2, 2, 2)])
 def test_a_compiled_step_is_the_same_on_a_mesh(step, state, axes):
     mesh = make_mesh(MeshConfig(**dict(zip(("data", "fsdp", "tensor"), axes, strict=True))), 2)

@@ -116,6 +116,7 @@ def test_a_discriminator_that_is_sure_and_wrong_has_a_finite_loss_and_gradient()
     np.testing.assert_allclose(grad, [-0.25, -0.25, 0.5, 0.0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("read", ["end", "mean"])
 def test_the_logit_is_read_at_the_last_token_of_the_turn_or_at_all_of_them(read, model, params):
     """Of every packed step: the head on the states of the episode, cut behind the turn, by itself."""
@@ -147,6 +148,7 @@ def test_a_new_discriminator_is_undecided_and_learns_its_head_first(model, param
     assert np.any(grads["head"]["kernel"])
 
 
+@pytest.mark.slow
 def test_microbatches_of_a_step_have_the_gradient_of_one(model, params):
     gradients = partial(judge_gradients, model, params, {})
     (batch,) = planned(step_episodes=99).plan.batches
@@ -201,6 +203,7 @@ def test_a_sharded_discriminator_takes_the_step_of_one_device(axes, rows):
     assert float(metrics["loss"][0]) < np.log(2)
 
 
+@pytest.mark.slow
 def test_adapters_have_the_head_beside_them():
     learner, found = judging(LoraConfig(rank=2))
     batches = planned().plan.batches
@@ -213,6 +216,7 @@ def test_adapters_have_the_head_beside_them():
     jax.tree.map(np.testing.assert_array_equal, base, jax.device_get(learner.init_frozen(0)))
 
 
+@pytest.mark.slow
 def test_the_backbone_is_a_copy_the_bias_does_not_decay_and_what_is_not_finite_changes_nothing():
     learner, found = judging(optimizer=make_optimizer(OptimizerConfig(weight_decay=0.5)))
     agent = learner.init(0)

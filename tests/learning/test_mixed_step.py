@@ -84,7 +84,9 @@ def assert_near(found, expected, tolerance=1e-5):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=tolerance * scale), found, expected)
 
 
-@pytest.mark.parametrize("mixing", [FROZEN, TRAINED], ids=["frozen", "trained"])
+@pytest.mark.parametrize(
+    "mixing", [FROZEN, pytest.param(TRAINED, marks=pytest.mark.slow)], ids=["frozen", "trained"]
+)
 def test_loss_and_gradient_are_those_of_whole_mixed_logits(model, both, whole, mixing):
     (batch,) = demonstrations()
     trained = both if mixing.train_weak else both[0]
@@ -119,7 +121,8 @@ def stepped(mixing, batches, rate=0.1, **options):
     return jax.device_get(state.params), {k: float(a) / max(float(b), 1e-9) for k, (a, b) in metrics.items()}
 
 
-@pytest.mark.parametrize("mixing", [pytest.param(FROZEN, marks=pytest.mark.slow), TRAINED])
+@pytest.mark.slow
+@pytest.mark.parametrize("mixing", [FROZEN, TRAINED])
 def test_a_step_of_several_microbatches_equals_one(mixing):
     several = demonstrations(rows=2, step_demonstrations=100)
     assert len(several) > 1
@@ -181,6 +184,7 @@ def test_a_step_that_is_not_finite_leaves_both_models():
     jax.tree.map(np.testing.assert_array_equal, before, jax.device_get(after))
 
 
+@pytest.mark.slow
 def test_every_learning_rate_and_batch_shares_one_program_and_the_weak_model_stays():
     learner, step, _ = compiled(FROZEN, optimizer=make_optimizer(OptimizerConfig()))
     state, weak = learner.init(1), learner.init(2).params
@@ -207,6 +211,7 @@ def test_mean_entropies_are_those_of_each_trajectorys_own_tokens(model, both):
     np.testing.assert_allclose([found[batch][n] for batch, n in firsts], wanted, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mixing", [FROZEN, TRAINED], ids=["frozen", "trained"])
 def test_a_step_never_holds_all_logits(mixing):
     """Of 8 rows of 96 tokens and a vocabulary beside which all else is small."""

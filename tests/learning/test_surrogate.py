@@ -271,6 +271,7 @@ def together(model, params, plan):
     return jax.tree.map(lambda *leaves: sum(leaves), *parts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reduction", ["token", "trajectory"])
 def test_sharing_prefixes_and_microbatches_change_nothing(model, params, reduction):
     pair_set, credits = groups(2)
@@ -284,10 +285,8 @@ def test_sharing_prefixes_and_microbatches_change_nothing(model, params, reducti
         assert_same(together(model, params, plan), expected)
 
 
-ELSEWHERE = [pytest.param(axes, marks=pytest.mark.slow) for axes in ({}, {"fsdp": 2, "tensor": 2})]
-
-
-@pytest.mark.parametrize("axes", [{"data": 4}, *ELSEWHERE])
+@pytest.mark.slow
+@pytest.mark.parametrize("axes", [{}, {"data": 4}, {"fsdp": 2, "tensor": 2}])
 def test_a_step_is_the_same_on_every_mesh_in_one_microbatch_or_several(model, params, axes):
     pair_set, credits = groups(3, tasks=2)
     mesh, optimizer = make_mesh(MeshConfig(**axes), CONFIG.num_kv_heads), optax.identity()

@@ -13,6 +13,7 @@ from tests.tiny import tiny_config
 pytestmark = pytest.mark.usefixtures("letters")
 
 
+@pytest.mark.slow
 def test_kept_optimizers_begin_with_the_first_round_not_with_the_warm_start(tmp_path):
     keep = ("agents.target.keep_optimizer=true", "agents.failure.keep_optimizer=true")
     run = create_run(tiny_config(tmp_path, "rounds=2", "explore.tasks=['40:50','50:60']", *keep))

@@ -37,12 +37,9 @@ def pairs(run: Run, agent: str) -> list[dict]:
     return [json.loads(line) for line in lines]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "overrides",
-    [
-        pytest.param(("explore.together=false",), marks=pytest.mark.slow),
-        ("explore.together=false", "explore.block_tasks=20"),
-    ],
+    "overrides", [("explore.together=false",), ("explore.together=false", "explore.block_tasks=20")]
 )
 def test_agents_explore_side_by_side_or_in_turn_and_learn_from_the_same_pairs(together, tmp_path, overrides):
     other = finished(tmp_path, *overrides)
