@@ -11,13 +11,14 @@ import jax
 from jax.experimental import topologies
 
 from coevo_jax.config.strict import ConfigError, closest
+from coevo_jax.machine.gpus import FRACTION, GPUS, described_gpus, has_gpu_compiler
 
 GIB = 2**30
 
 
 @dataclass(frozen=True, kw_only=True)
 class Chip:
-    """What a maker publishes of a chip; a TPU's memory is what its compiler lets a program use.
+    """What a maker publishes of a chip; memory is what a program may use: a TPU's compiler, or JAX, says so.
 
     Of a chip that JAX shows as several devices, these are a device's figures.
     """
@@ -75,37 +76,30 @@ CHIPS = {
         source=f"{_TPU}/tpu7x",
         devices=2,
     ),
-    "NVIDIA H100 80GB HBM3": Chip(
-        name="h100",
-        memory=80 * 10**9,
-        flops=989e12,
-        bandwidth=3350e9,
-        link=450e9,
-        source=f"{_NVIDIA}/h100",
-    ),
-    "NVIDIA H200": Chip(
-        name="h200",
-        memory=141 * 10**9,
-        flops=989e12,
-        bandwidth=4800e9,
-        link=450e9,
-        source=f"{_NVIDIA}/h200",
-    ),
-    "NVIDIA A100-SXM4-80GB": Chip(
-        name="a100",
-        memory=80 * 10**9,
-        flops=312e12,
-        bandwidth=2039e9,
-        link=300e9,
-        source=f"{_NVIDIA}/a100",
-    ),
+    **{
+        GPUS[name].kind: Chip(
+            name=name,
+            memory=int(GPUS[name].memory * FRACTION),
+            flops=flops,
+            bandwidth=float(GPUS[name].bandwidth),
+            link=link,
+            source=f"{_NVIDIA}/{page}",
+        )
+        for name, flops, link, page in (
+            ("h100", 989e12, 450e9, "h100"),
+            ("h200", 989e12, 450e9, "h200"),
+            ("b200", 2250e12, 900e9, "dgx-b200"),
+            ("a100", 312e12, 300e9, "a100"),
+            ("a100-40", 312e12, 300e9, "a100"),
+        )
+    },
 }
 BY_NAME = {chip.name: chip for chip in CHIPS.values()}
 _FLAT = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
 _CUBES = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8", "8x8x16", "8x16x16")
 # Slices that the maker lists
 TPU_SHAPES = {"v5e": _FLAT, "v6e": _FLAT, "v4": _CUBES, "v5p": _CUBES, "tpu7x": _CUBES}
-GPU_COUNTS = ("1", "2", "4", "8")  # of one host
+GPU_COUNTS = ("1", "2", "4", "8", "2x8", "4x8", "8x8", "16x8")  # of one host, or hosts x each
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +123,8 @@ class Machine:
         if count <= len(self.host):
             return self.host
         name = self.name.partition(":")[0]
+        if name in GPUS:
+            return described_gpus(name, count // len(self.host), len(self.host)).devices
         return _described(name, shape_of(name, count)).devices
 
 
@@ -166,7 +162,7 @@ def find_machine(topology: str | None) -> Machine:
         raise ConfigError(
             f"--topology {topology}: no slice '{shape}' of {name} exists; there are {', '.join(shapes)}"
         )
-    return _tpu_slice(topology, name, shape) if name in TPU_SHAPES else _gpu_host(topology, name, int(shape))
+    return _tpu_slice(topology, name, shape) if name in TPU_SHAPES else _gpu_hosts(topology, name, shape)
 
 
 def _tpu_slice(topology: str, name: str, shape: str) -> Machine:
@@ -191,9 +187,31 @@ def _tpu_slice(topology: str, name: str, shape: str) -> Machine:
     return Machine(name=topology, devices=devices, host=host, memory=chip.memory, chip=chip, platform="tpu")
 
 
-def _gpu_host(topology: str, name: str, count: int) -> Machine:
-    """A GPU's compiler needs the GPU: where it is not at hand, the CPU's stands in."""
+def is_gpu(topology: str) -> bool:
+    """Whether a topology names GPUs."""
+    return topology.partition(":")[0] in GPUS
+
+
+def _gpu_hosts(topology: str, name: str, shape: str) -> Machine:
+    """Hosts of GPUs, by XLA's own compiler for them; where it is not installed the CPU's stands in."""
     jax.config.update("jax_platforms", "cpu")
+    *hosts, each = map(int, shape.split("x"))
+    if not has_gpu_compiler():
+        return _stand_in(topology, name, math.prod(hosts) * each)
+    try:
+        devices = described_gpus(name, math.prod(hosts), each).devices
+        host = described_gpus(name, 1, each).devices if hosts else devices
+    except (RuntimeError, ImportError, NotImplementedError, ValueError) as error:
+        raise ConfigError(
+            f"--topology {topology}: the GPU's compiler cannot be used ({str(error).splitlines()[0]}); "
+            "it comes with requirements-gpu-compiler.txt, in an environment of its own"
+        ) from None
+    chip = BY_NAME[name]
+    return Machine(name=topology, devices=devices, host=host, memory=chip.memory, chip=chip, platform="gpu")
+
+
+def _stand_in(topology: str, name: str, count: int) -> Machine:
+    """The CPU's devices in place of GPUs."""
     if count > 1:
         with contextlib.suppress(RuntimeError):  # too late where JAX is in use: then it has what it has
             jax.config.update("jax_num_cpu_devices", count)
@@ -205,7 +223,7 @@ def _gpu_host(topology: str, name: str, count: int) -> Machine:
     return Machine(
         name=topology,
         devices=devices[:count],
-        host=devices[:count],
+        host=devices[: min(count, 8)],
         memory=chip.memory,
         chip=chip,
         platform="gpu",

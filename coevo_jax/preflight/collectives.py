@@ -116,7 +116,7 @@ def _step(body: list[str], counter: int) -> int:
 def _wire_bytes(kind: str, match: re.Match[str], line: str, chips: int) -> float:
     """Bytes that a chip sends for one call: a ring over the group's n chips, in steps of 1/n of it all."""
     shapes = [_bytes(dtype, dims) for dtype, dims in _SHAPE.findall(match[1]) if dtype in BITS]
-    if match[3] and kind in ("all-gather", "collective-permute"):  # (operands, results, contexts)
+    if match[3] and kind != "all-reduce":  # (operands, results) and, of a permute, contexts
         shapes = shapes[1:2] if kind == "collective-permute" else shapes[len(shapes) // 2 :]
     total, n = sum(shapes), _group_size(line, chips)
     share = (n - 1) / n
