@@ -227,13 +227,14 @@ def over_heads(mesh: Mesh, attention: Callable[..., jax.Array]) -> Callable[...,
     heads, keys = (PartitionSpec(BATCH_AXES, None, axes, None) for axes in (_whole_tensor(mesh), "tensor"))
     rows = PartitionSpec(BATCH_AXES, None)
 
-    def attend(q: jax.Array, k: jax.Array, v: jax.Array, visible: jax.Array, *window: Any) -> jax.Array:
-        # Of a window, positions are rows and the size is one number.
+    def attend(q: jax.Array, k: jax.Array, v: jax.Array, visible: Any, *window: Any) -> jax.Array:
+        # Of a window, positions are rows and the size is one number; what may be made of `visible` are rows.
         specs = jax.tree.map(lambda x: rows if x.ndim else PartitionSpec(), window)
+        shown = jax.tree.map(lambda _: rows, visible)
         split = jax.shard_map(
             attention,
             mesh=mesh,
-            in_specs=(heads, keys, keys, rows, *specs),
+            in_specs=(heads, keys, keys, shown, *specs),
             out_specs=heads,
             check_vma=False,
         )
@@ -247,6 +248,7 @@ class Shards:
     """What a device must do to work on its rows and its part of the vocabulary; nothing where it is alone."""
 
     alone: bool
+    platform: str  # of the devices: "cpu", "gpu", "tpu"
     vocab: str | tuple[str, str] = "tensor"  # what splits the vocabulary
 
     def gather_embed(self, head_vd: jax.Array) -> jax.Array:
@@ -277,8 +279,9 @@ def over_shards(
     mesh: Mesh | None, function: Callable[..., Any], in_specs: Any, out_specs: Any
 ) -> Callable[..., Any]:
     """`function(shards, *arrays)` of each device on its part of the arrays; specs name the rules' axes."""
+    platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
     if mesh is None or mesh.size == 1:
-        return functools.partial(function, Shards(alone=True))
-    local = functools.partial(function, Shards(alone=False, vocab=_whole_tensor(mesh)))
+        return functools.partial(function, Shards(alone=True, platform=platform))
+    local = functools.partial(function, Shards(alone=False, platform=platform, vocab=_whole_tensor(mesh)))
     own = functools.partial(jax.tree.map, functools.partial(on_mesh, mesh))
     return jax.shard_map(local, mesh=mesh, in_specs=own(in_specs), out_specs=own(out_specs), check_vma=False)

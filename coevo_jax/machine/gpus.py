@@ -1,6 +1,6 @@
 """GPUs that XLA's compiler can compile for where there is none: what it is told of each.
 
-The compiler comes with requirements-gpu-compiler.txt. What it tunes on a card by running it, it guesses there.
+The compiler comes with requirements-gpu-compiler.txt. What it tunes on a card by running it, it guesses here.
 """
 
 import importlib.util

@@ -1,6 +1,7 @@
 """The implementations of attention over packed rows, by name, and the choice among them."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -10,12 +11,24 @@ from coevo_jax.config.options import ModelConfig
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.models.attention import dense_attention
 from coevo_jax.models.flash_attention import flash_attention
-from coevo_jax.models.flash_attention_gpu import WIDEST, flash_attention_gpu
+from coevo_jax.models.flash_attention_gpu import WIDEST, flash_attention_gpu, prepare
 from coevo_jax.models.tree_attention import tree_attention
 from coevo_jax.sharding import over_heads
 
 # (q [B, T, H, h], k [B, T, K, h], v [B, T, K, h], visible_until [B, T], window or None) -> [B, T, H, h]
 Attention = Callable[..., jax.Array]
+
+
+@dataclass(frozen=True)
+class PreparedAttention:
+    """An attention that takes what `prepare(visible_until, head width)` makes, once for all layers."""
+
+    attend: Attention
+    prepare: Callable[..., Any]
+
+    def __call__(self, *arguments: Any) -> jax.Array:
+        return self.attend(*arguments)
+
 
 ATTENTIONS: dict[str, Attention] = {"dense": dense_attention, "blocks": tree_attention}
 FLASH: dict[str, Attention] = {  # by platform; on CPUs interpreted
@@ -38,7 +51,8 @@ def choose_attention(config: ModelConfig, mesh: Mesh) -> Attention:
     if config.attention == "flash" and reason:
         raise ConfigError(f"model.attention: found flash, but {reason}: expected auto, dense or blocks")
     attention = FLASH[mesh.devices.flat[0].platform] if name == "flash" else ATTENTIONS[name]
-    return attention if mesh.size == 1 else over_heads(mesh, attention)
+    local = attention if mesh.size == 1 else over_heads(mesh, attention)
+    return PreparedAttention(local, prepare) if attention is flash_attention_gpu else local
 
 
 def named_attention(config: ModelConfig, device: Any) -> tuple[str, str]:

@@ -47,11 +47,19 @@ class Places(NamedTuple):
     window_1: jax.Array | None
 
 
+class Prepared(NamedTuple):
+    """What all layers of a pass share: where tokens stand, and which blocks share something."""
+
+    places: Places
+    by_query: Lists
+    by_key: Lists
+
+
 def flash_attention_gpu(
     q_BTHh: jax.Array,
     k_BTKh: jax.Array,
     v_BTKh: jax.Array,
-    visible_until_BT: jax.Array,
+    visible_until_BT: jax.Array | Prepared,
     window: Window | None = None,
 ) -> jax.Array:
     """Softmax attention in which q sees k when k <= q < visible_until[k]; scores are float32.
@@ -59,22 +67,37 @@ def flash_attention_gpu(
     Every token sees itself (visible_until[k] > k).
 
     Args:
+      visible_until_BT: int32, or what `prepare` made of it, with the same window.
       window: narrows that to the last tokens of each query's path.
 
     Returns [B, T, H, h].
     """
-    B, T, _, h = q_BTHh.shape
-    width = max(NARROWEST, 2 ** math.ceil(math.log2(h)))  # arrays of a kernel have powers of two
-    t = block_length(width)
-    pad = -T % t
+    T, h = q_BTHh.shape[1], q_BTHh.shape[3]
+    prepared = (
+        visible_until_BT if isinstance(visible_until_BT, Prepared) else prepare(visible_until_BT, h, window)
+    )
+    width, pad = padded_width(h), prepared.places.until_BT.shape[1] - T
     q, k, v = (jnp.pad(x, ((0, 0), (0, pad), (0, 0), (0, width - h))) for x in (q_BTHh, k_BTKh, v_BTKh))
+    out: Any = _attend(q, k, v, prepared, h**-0.5)
+    return out[:, :T, :, :h]
+
+
+def prepare(visible_until_BT: jax.Array, head_width: int, window: Window | None = None) -> Prepared:
+    """Rows in whole blocks, where padding sees itself alone, and the blocks that share something."""
+    B, T = visible_until_BT.shape
+    t = block_length(padded_width(head_width))
+    pad = -T % t
     alone_BT = jnp.broadcast_to(jnp.arange(T, T + pad, dtype=jnp.int32) + 1, (B, pad))
     places = Places(jnp.concatenate([visible_until_BT.astype(jnp.int32), alone_BT], axis=1), None, None)
     if window is not None:
         positions_BT = jnp.pad(window.positions_BT.astype(jnp.int32), ((0, 0), (0, pad)))
         places = Places(places.until_BT, positions_BT, jnp.asarray(window.size, jnp.int32).reshape(1))
-    out: Any = _attend(q, k, v, places, (t, h**-0.5))
-    return out[:, :T, :, :h]
+    return Prepared(places, *block_lists(places, t))
+
+
+def padded_width(head_width: int) -> int:
+    """The columns of a head in a kernel, whose arrays have powers of two."""
+    return max(NARROWEST, 2 ** math.ceil(math.log2(head_width)))
 
 
 def block_length(width: int) -> int:
@@ -113,15 +136,15 @@ def seen_and_whole(places: Places, block: int) -> tuple[jax.Array, jax.Array]:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
-def _attend(q, k, v, places, sizes):
-    return _attend_forward(q, k, v, places, sizes)[0]
+def _attend(q, k, v, prepared, scale):
+    return _attend_forward(q, k, v, prepared, scale)[0]
 
 
-def _attend_forward(q, k, v, places, sizes):
-    B, T, H, _ = q.shape
-    t, scale = sizes
+def _attend_forward(q, k, v, prepared, scale):
+    B, T, H, h = q.shape
+    t = block_length(h)
     at = _specs(q, k, t)
-    by_query, by_key = block_lists(places, t)
+    places, by_query, _ = prepared
     out, normaliser_BHT = _pallas(
         functools.partial(_forward_kernel, t=t, scale=scale),
         name="tree_attention_forward",
@@ -133,14 +156,13 @@ def _attend_forward(q, k, v, places, sizes):
     )
     out = checkpoint_name(out, ATTENDED)
     normaliser_BHT = checkpoint_name(normaliser_BHT, ATTENDED)
-    return out, (q, k, v, places, by_query, by_key, out, normaliser_BHT)
+    return out, (q, k, v, prepared, out, normaliser_BHT)
 
 
-def _attend_backward(sizes, kept, d_out):
-    q, k, v, places, by_query, by_key, out, normaliser_BHT = kept
-    B, T, H, _ = q.shape
-    K = k.shape[2]
-    t, scale = sizes
+def _attend_backward(scale, kept, d_out):
+    q, k, v, (places, by_query, by_key), out, normaliser_BHT = kept
+    B, T, H, h = q.shape
+    K, t = k.shape[2], block_length(h)
     at = _specs(q, k, t)
     own, every = (at.own_queries, at.own_stats, at.own_stats), (at.queries, at.stats, at.stats)
     inner_BHT = jnp.einsum("bthd,bthd->bht", d_out, out, preferred_element_type=jnp.float32)
