@@ -80,7 +80,18 @@ def make_mesh(config: MeshConfig, kv_heads: int | None = None, devices: Sequence
             f"mesh: data x fsdp x tensor = {config.data} x {config.fsdp} x {config.tensor} takes {needed} of "
             f"the {len(found)} devices of {len(processes)} processes; expected all of them"
         )
-    layout = mesh_utils.create_device_mesh(shape, found[:needed], allow_split_physical_axes=True)
+    slices = len({device.slice_index for device in found[:needed]}) if found[0].platform == "tpu" else 1
+    if slices == 1:
+        layout = mesh_utils.create_device_mesh(shape, found[:needed], allow_split_physical_axes=True)
+        return _mesh(layout, kv_heads)
+    if config.data % slices:
+        raise ConfigError(
+            f"mesh.data: found {config.data}, expected a multiple of the {slices} slices: between slices go "
+            "gradients alone"
+        )
+    layout = mesh_utils.create_hybrid_device_mesh(
+        (config.data // slices, *shape[1:]), (slices, 1, 1), found[:needed], allow_split_physical_axes=True
+    )
     return _mesh(layout, kv_heads)
 
 
@@ -259,7 +270,8 @@ class Shards:
         """Sum over the rows of all devices; each keeps its part, [v, D] -> [v, d]."""
         if self.alone:
             return head_vD
-        return jax.lax.psum_scatter(jax.lax.psum(head_vD, "data"), "fsdp", scatter_dimension=1, tiled=True)
+        own = jax.lax.psum_scatter(head_vD, "fsdp", scatter_dimension=1, tiled=True)
+        return jax.lax.psum(own, "data")  # a part alone goes over what may be the slowest links
 
     def place_in_vocab(self, ids: jax.Array, held: int) -> jax.Array:
         """Where ids stand among the `held` ones of this device; `held` where they stand on another."""

@@ -34,6 +34,13 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         metavar="CHIP:SHAPE",
         help="machine to compile for, such as v5e:4x4, v5p:2x4x4 or h100:8; default: the devices here",
     )
+    parser.add_argument(
+        "--slices",
+        type=int,
+        default=1,
+        metavar="N",
+        help="so many slices of a TPU, joined by the network; mesh.data goes over them (default 1)",
+    )
     parser.add_argument("--print-sharding", action="store_true", help="list every array, and compile nothing")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to a file, too")
     parser.add_argument(
@@ -53,6 +60,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     args = parser.parse_intermixed_args(argv)
     args.overrides = [text for text in args.configs if "=" in text]
     args.configs = [text for text in args.configs if "=" not in text]
+    if args.table and args.slices != 1:
+        raise ConfigError(
+            "--slices: a table's machines are those of the configs' headers; expected it without"
+        )
     if not args.table and len(args.configs) != 1:
         raise ConfigError(f"found {len(args.configs)} config files, expected one (several need --table FILE)")
     return args

@@ -30,6 +30,7 @@ class Chip:
     link: float  # to other chips of the slice or host, bytes per second in one direction, all links together
     source: str
     devices: int = 1  # of JAX, on a chip
+    network: float | None = None  # to other slices, or hosts of GPUs, bytes per second; None: not published
 
 
 _TPU = "https://cloud.google.com/tpu/docs"
@@ -49,6 +50,7 @@ CHIPS = {
         flops=197e12,
         bandwidth=819e9,
         link=200e9,
+        network=6.4e12 / 8 / 256,  # of a pod of 256
         source=f"{_TPU}/v5e",
     ),
     "TPU v5": Chip(
@@ -65,6 +67,7 @@ CHIPS = {
         flops=918e12,
         bandwidth=1638e9,
         link=400e9,
+        network=25.6e12 / 8 / 256,
         source=f"{_TPU}/v6e",
     ),
     "TPU7x": Chip(
@@ -84,13 +87,14 @@ CHIPS = {
             bandwidth=float(GPUS[name].bandwidth),
             link=link,
             source=f"{_NVIDIA}/{page}",
+            network=network,
         )
-        for name, flops, link, page in (
-            ("h100", 989e12, 450e9, "h100"),
-            ("h200", 989e12, 450e9, "h200"),
-            ("b200", 2250e12, 900e9, "dgx-b200"),
-            ("a100", 312e12, 300e9, "a100"),
-            ("a100-40", 312e12, 300e9, "a100"),
+        for name, flops, link, network, page in (  # network: of the maker's own hosts
+            ("h100", 989e12, 450e9, 50e9, "h100"),
+            ("h200", 989e12, 450e9, 50e9, "h200"),
+            ("b200", 2250e12, 900e9, 50e9, "dgx-b200"),
+            ("a100", 312e12, 300e9, 25e9, "a100"),
+            ("a100-40", 312e12, 300e9, 25e9, "a100"),
         )
     },
 }
@@ -134,20 +138,29 @@ def shape_of(chip: str, count: int) -> str:
     return next(shape for shape in TPU_SHAPES[chip] if math.prod(map(int, shape.split("x"))) == chips)
 
 
-def _described(name: str, shape: str) -> Any:
-    """JAX's description of a slice; it has to be told that both TensorCores of a v4 are one device."""
+def _described(name: str, shape: str, slices: int = 1) -> Any:
+    """JAX's description of slices; it has to be told that both TensorCores of a v4 are one device."""
     told: dict[str, Any] = {"chips_per_host_bounds": (1, 1, 1)} if shape == "1x1" else {}
+    told |= {"num_slices": slices} if slices > 1 else {}
     if name == "v4":
         told["chip_config_name"] = "megacore"
     return topologies.get_topology_desc(f"{name}:{shape}", platform="tpu", **told)
 
 
-def find_machine(topology: str | None) -> Machine:
+def find_machine(topology: str | None, slices: int = 1) -> Machine:
     """The machine of a topology such as v5e:4x4 or h100:8; None is this one.
+
+    Args:
+      slices: of TPUs, so many of them, which the network of the data centre joins.
 
     Raises:
       ConfigError: no such chip or slice, or no compiler for it.
     """
+    if slices < 1 or (slices > 1 and (topology is None or topology.partition(":")[0] not in TPU_SHAPES)):
+        raise ConfigError(
+            f"--slices {slices}: found --topology {topology or 'of the devices here'}, expected 1, or more "
+            "slices of TPUs such as v5e:4x4"
+        )
     if topology is None:
         return _at_hand()
     name, _, shape = topology.partition(":")
@@ -162,10 +175,12 @@ def find_machine(topology: str | None) -> Machine:
         raise ConfigError(
             f"--topology {topology}: no slice '{shape}' of {name} exists; there are {', '.join(shapes)}"
         )
-    return _tpu_slice(topology, name, shape) if name in TPU_SHAPES else _gpu_hosts(topology, name, shape)
+    if name in TPU_SHAPES:
+        return _tpu_slices(topology, name, shape, slices)
+    return _gpu_hosts(topology, name, shape)
 
 
-def _tpu_slice(topology: str, name: str, shape: str) -> Machine:
+def _tpu_slices(topology: str, name: str, shape: str, slices: int) -> Machine:
     # Read when the compiler is loaded: there is no metadata server to ask, no TPU that one process must own.
     os.environ |= {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
     os.environ |= {"TPU_STDERR_LOG_LEVEL": "3", "TPU_MIN_LOG_LEVEL": "3"}
@@ -173,7 +188,7 @@ def _tpu_slice(topology: str, name: str, shape: str) -> Machine:
         os.environ.setdefault(key, told)  # any will do: it complains where it cannot find out
     jax.config.update("jax_platforms", "cpu")
     try:
-        described = _described(name, shape)
+        described = _described(name, shape, slices)
     except (RuntimeError, ImportError, NotImplementedError) as error:
         raise ConfigError(
             f"--topology {topology}: the TPU compiler cannot be used ({str(error).splitlines()[0]}); "
@@ -184,7 +199,8 @@ def _tpu_slice(topology: str, name: str, shape: str) -> Machine:
     host = [device for device in devices if device.process_index == 0]
     if len(host) < len(devices):
         host = _described(name, shape_of(name, len(host))).devices
-    return Machine(name=topology, devices=devices, host=host, memory=chip.memory, chip=chip, platform="tpu")
+    called = topology if slices == 1 else f"{topology} x {slices} slices"
+    return Machine(name=called, devices=devices, host=host, memory=chip.memory, chip=chip, platform="tpu")
 
 
 def is_gpu(topology: str) -> bool:

@@ -30,7 +30,7 @@ def check_one(args: argparse.Namespace, config: Config) -> bool:
     """Check one config, or list its arrays; whether it fits."""
     if args.json is not None:
         require_writable(args.json)  # before minutes of compiling, not after
-    machine = find_machine(args.topology)
+    machine = find_machine(args.topology, args.slices)
     if args.print_sharding:
         CONSOLE.print(sharding_table(plan_programs(config, machine)))
         return True
