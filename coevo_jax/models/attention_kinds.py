@@ -21,7 +21,7 @@ Attention = Callable[..., jax.Array]
 
 @dataclass(frozen=True)
 class PreparedAttention:
-    """An attention that takes what `prepare(visible_until, head width)` makes, once for all layers."""
+    """An attention that takes what `prepare(visible_until, head width, type)` makes, once for all layers."""
 
     attend: Attention
     prepare: Callable[..., Any]

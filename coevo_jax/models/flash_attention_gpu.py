@@ -73,19 +73,21 @@ def flash_attention_gpu(
     Returns [B, T, H, h].
     """
     T, h = q_BTHh.shape[1], q_BTHh.shape[3]
-    prepared = (
-        visible_until_BT if isinstance(visible_until_BT, Prepared) else prepare(visible_until_BT, h, window)
-    )
+    prepared: Any = visible_until_BT
+    if not isinstance(prepared, Prepared):
+        prepared = prepare(prepared, h, q_BTHh.dtype, window)
     width, pad = padded_width(h), prepared.places.until_BT.shape[1] - T
     q, k, v = (jnp.pad(x, ((0, 0), (0, pad), (0, 0), (0, width - h))) for x in (q_BTHh, k_BTKh, v_BTKh))
     out: Any = _attend(q, k, v, prepared, h**-0.5)
     return out[:, :T, :, :h]
 
 
-def prepare(visible_until_BT: jax.Array, head_width: int, window: Window | None = None) -> Prepared:
+def prepare(
+    visible_until_BT: jax.Array, head_width: int, dtype: Any, window: Window | None = None
+) -> Prepared:
     """Rows in whole blocks, where padding sees itself alone, and the blocks that share something."""
     B, T = visible_until_BT.shape
-    t = block_length(padded_width(head_width))
+    t = block_length(padded_width(head_width), dtype)
     pad = -T % t
     alone_BT = jnp.broadcast_to(jnp.arange(T, T + pad, dtype=jnp.int32) + 1, (B, pad))
     places = Places(jnp.concatenate([visible_until_BT.astype(jnp.int32), alone_BT], axis=1), None, None)
@@ -100,9 +102,13 @@ def padded_width(head_width: int) -> int:
     return max(NARROWEST, 2 ** math.ceil(math.log2(head_width)))
 
 
-def block_length(width: int) -> int:
+def block_length(width: int, dtype: Any) -> int:
     """Tokens of a block: its sums have to stay in registers."""
-    return 64 if width <= 128 else 32
+    return 64 if _is_narrow(width, dtype) else 32
+
+
+def _is_narrow(width: int, dtype: Any) -> bool:
+    return width * jnp.dtype(dtype).itemsize <= 256
 
 
 def block_lists(places: Places, block: int) -> tuple[Lists, Lists]:
@@ -142,7 +148,7 @@ def _attend(q, k, v, prepared, scale):
 
 def _attend_forward(q, k, v, prepared, scale):
     B, T, H, h = q.shape
-    t = block_length(h)
+    t = block_length(h, q.dtype)
     at = _specs(q, k, t)
     places, by_query, _ = prepared
     out, normaliser_BHT = _pallas(
@@ -162,7 +168,7 @@ def _attend_forward(q, k, v, prepared, scale):
 def _attend_backward(scale, kept, d_out):
     q, k, v, (places, by_query, by_key), out, normaliser_BHT = kept
     B, T, H, h = q.shape
-    K, t = k.shape[2], block_length(h)
+    K, t = k.shape[2], block_length(h, q.dtype)
     at = _specs(q, k, t)
     own, every = (at.own_queries, at.own_stats, at.own_stats), (at.queries, at.stats, at.stats)
     inner_BHT = jnp.einsum("bthd,bthd->bht", d_out, out, preferred_element_type=jnp.float32)
@@ -351,6 +357,7 @@ def _like(x):
 
 def _pallas(kernel, *, name, grid, in_specs, out_specs, out_shape, operands):
     """Call a kernel: compiled for an NVIDIA GPU, interpreted on a CPU."""
+    warps = 4 if _is_narrow(out_shape[0].shape[-1], out_shape[0].dtype) else 8
 
     def call(interpret: bool, *operands):
         return pl.pallas_call(
@@ -359,7 +366,7 @@ def _pallas(kernel, *, name, grid, in_specs, out_specs, out_shape, operands):
             in_specs=in_specs,
             out_specs=out_specs,
             out_shape=out_shape,
-            compiler_params=triton.CompilerParams(num_warps=4, num_stages=2),
+            compiler_params=triton.CompilerParams(num_warps=warps, num_stages=2),
             name=name,
             interpret=interpret,
         )(*operands)

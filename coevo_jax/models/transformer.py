@@ -275,7 +275,8 @@ class Transformer(nn.Module):
         shared = places(self.config, positions_BT, visible_until_BT)
         prepare = getattr(self.attention, "prepare", None)
         if prepare is not None and shared.positions_BT is None:  # a window differs from layer to layer
-            shared = shared.replace(visible_until_BT=prepare(visible_until_BT, self.config.head_dim))
+            made = prepare(visible_until_BT, self.config.head_dim, self.config.dtype)
+            shared = shared.replace(visible_until_BT=made)
         x_BTD, _ = self.layers(self.embed(tokens_BT), layer_kinds(self.config), shared)
         return self.finish(x_BTD)
 

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ["JAX_PLATFORMS"] = "cpu"  # read when jax is loaded
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +33,7 @@ KERNELS = (
     (1, 1024, 3, 1, 128, "float32", False),
     (1, 1024, 8, 4, 256, "bfloat16", True),
 )
-CONFIG = ROOT / "configs" / "paper" / "qwen3-0.6b-intercode-sql.yaml"
+CONFIG = Path(__file__).resolve().parents[2] / "configs" / "paper" / "qwen3-0.6b-intercode-sql.yaml"
 
 
 def kernels(card: str) -> list[str]:
@@ -73,7 +72,7 @@ def step(card: str) -> dict[str, Any]:
     launches = [
         sum(" fusion(" in line for line in body)
         for body in _bodies(text)
-        if any("tree_attention" in line for line in body)
+        if any("xla.gpu.triton" in line and "tree_attention" in line for line in body)
     ]
     return {
         "temporary_bytes": compiled.memory_analysis().temp_size_in_bytes,

@@ -1,12 +1,30 @@
 """The kernels of attention for NVIDIA GPUs, interpreted: equal to dense attention, outputs and gradients."""
 
+import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from coevo_jax.config.options import ModelConfig
 from coevo_jax.models.attention import Window, dense_attention
-from coevo_jax.models.flash_attention_gpu import Places, block_length, block_lists, flash_attention_gpu
-from tests.models.rows import path_positions, random_arrays, random_trees, value_and_gradient
+from coevo_jax.models.attention_kinds import PreparedAttention
+from coevo_jax.models.flash_attention_gpu import (
+    Places,
+    block_length,
+    block_lists,
+    flash_attention_gpu,
+    prepare,
+)
+from coevo_jax.models.transformer import Transformer, init_params
+from tests.models.rows import (
+    forward,
+    path_positions,
+    random_arrays,
+    random_tokens,
+    random_trees,
+    value_and_gradient,
+)
 
 
 def assert_equals_dense(*shape, window=None):
@@ -88,4 +106,16 @@ def test_what_no_query_sees_is_not_read():
 
 
 def test_wide_heads_have_shorter_blocks():
-    assert [block_length(width) for width in (16, 64, 128, 256)] == [64, 64, 64, 32]
+    assert [block_length(width, "bfloat16") for width in (16, 64, 128, 256)] == [64, 64, 64, 32]
+    assert [block_length(width, "float32") for width in (16, 64, 128)] == [64, 64, 32]
+
+
+def test_a_model_that_prepares_once_for_all_layers_has_the_hidden_states_of_dense_attention():
+    config = ModelConfig(num_layers=3, hidden_size=32, num_heads=4, num_kv_heads=2, head_dim=8)
+    dense = Transformer(config, 11, dense_attention)
+    params = nn.unbox(init_params(dense, jax.random.key(0)))
+    visible = random_trees(np.random.default_rng(5), 2, 70)
+    arrays = (random_tokens(1, 2, 70) % 11, path_positions(visible), jnp.asarray(visible))
+    expected = forward(dense, params, *arrays)
+    found = forward(Transformer(config, 11, PreparedAttention(flash_attention_gpu, prepare)), params, *arrays)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
