@@ -80,7 +80,18 @@ def make_mesh(config: MeshConfig, kv_heads: int | None = None, devices: Sequence
             f"mesh: data x fsdp x tensor = {config.data} x {config.fsdp} x {config.tensor} takes {needed} of "
             f"the {len(found)} devices of {len(processes)} processes; expected all of them"
         )
-    layout = mesh_utils.create_device_mesh(shape, found[:needed], allow_split_physical_axes=True)
+    slices = len({device.slice_index for device in found[:needed]}) if found[0].platform == "tpu" else 1
+    if slices == 1:
+        layout = mesh_utils.create_device_mesh(shape, found[:needed], allow_split_physical_axes=True)
+        return _mesh(layout, kv_heads)
+    if config.data % slices:
+        raise ConfigError(
+            f"mesh.data: found {config.data}, expected a multiple of the {slices} slices: between slices go "
+            "gradients alone"
+        )
+    layout = mesh_utils.create_hybrid_device_mesh(
+        (config.data // slices, *shape[1:]), (slices, 1, 1), found[:needed], allow_split_physical_axes=True
+    )
     return _mesh(layout, kv_heads)
 
 
@@ -227,13 +238,14 @@ def over_heads(mesh: Mesh, attention: Callable[..., jax.Array]) -> Callable[...,
     heads, keys = (PartitionSpec(BATCH_AXES, None, axes, None) for axes in (_whole_tensor(mesh), "tensor"))
     rows = PartitionSpec(BATCH_AXES, None)
 
-    def attend(q: jax.Array, k: jax.Array, v: jax.Array, visible: jax.Array, *window: Any) -> jax.Array:
-        # Of a window, positions are rows and the size is one number.
+    def attend(q: jax.Array, k: jax.Array, v: jax.Array, visible: Any, *window: Any) -> jax.Array:
+        # Of a window, positions are rows and the size is one number; what may be made of `visible` are rows.
         specs = jax.tree.map(lambda x: rows if x.ndim else PartitionSpec(), window)
+        shown = jax.tree.map(lambda _: rows, visible)
         split = jax.shard_map(
             attention,
             mesh=mesh,
-            in_specs=(heads, keys, keys, rows, *specs),
+            in_specs=(heads, keys, keys, shown, *specs),
             out_specs=heads,
             check_vma=False,
         )
@@ -247,6 +259,7 @@ class Shards:
     """What a device must do to work on its rows and its part of the vocabulary; nothing where it is alone."""
 
     alone: bool
+    platform: str  # of the devices: "cpu", "gpu", "tpu"
     vocab: str | tuple[str, str] = "tensor"  # what splits the vocabulary
 
     def gather_embed(self, head_vd: jax.Array) -> jax.Array:
@@ -257,7 +270,8 @@ class Shards:
         """Sum over the rows of all devices; each keeps its part, [v, D] -> [v, d]."""
         if self.alone:
             return head_vD
-        return jax.lax.psum_scatter(jax.lax.psum(head_vD, "data"), "fsdp", scatter_dimension=1, tiled=True)
+        own = jax.lax.psum_scatter(head_vD, "fsdp", scatter_dimension=1, tiled=True)
+        return jax.lax.psum(own, "data")  # a part alone goes over what may be the slowest links
 
     def place_in_vocab(self, ids: jax.Array, held: int) -> jax.Array:
         """Where ids stand among the `held` ones of this device; `held` where they stand on another."""
@@ -277,8 +291,9 @@ def over_shards(
     mesh: Mesh | None, function: Callable[..., Any], in_specs: Any, out_specs: Any
 ) -> Callable[..., Any]:
     """`function(shards, *arrays)` of each device on its part of the arrays; specs name the rules' axes."""
+    platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
     if mesh is None or mesh.size == 1:
-        return functools.partial(function, Shards(alone=True))
-    local = functools.partial(function, Shards(alone=False, vocab=_whole_tensor(mesh)))
+        return functools.partial(function, Shards(alone=True, platform=platform))
+    local = functools.partial(function, Shards(alone=False, platform=platform, vocab=_whole_tensor(mesh)))
     own = functools.partial(jax.tree.map, functools.partial(on_mesh, mesh))
     return jax.shard_map(local, mesh=mesh, in_specs=own(in_specs), out_specs=own(out_specs), check_vma=False)

@@ -32,6 +32,7 @@ check_train
 id="${COEVO_PROCESS_ID:-${SLURM_PROCID:-${JOB_COMPLETION_INDEX:-${TPU_WORKER_ID:-$(hostname)}}}}"
 log="${options[logs]}/host-$id.log"
 venv="${COEVO_VENV:-$root/.venv}"
+[[ "${options[requirements]}" != requirements-gpu.txt ]] || environment=("$gpu_memory" "${environment[@]}")
 command=(env "PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1 "${environment[@]}"
     "$venv/bin/python" -m launch.train "${train[@]}")
 

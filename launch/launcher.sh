@@ -9,6 +9,9 @@ root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 dry_run=false
 train=()
 environment=()
+# JAX takes three quarters of a GPU's memory unless it is told; the preflight counts with this fraction, too.
+# shellcheck disable=SC2034  # used by what sources this
+gpu_memory="XLA_PYTHON_CLIENT_MEM_FRACTION=${XLA_PYTHON_CLIENT_MEM_FRACTION:-0.92}"
 
 fail() {
     echo "error: $*" >&2

@@ -146,7 +146,7 @@ class ModelConfig(StrictModel):
     """Compute type of matrix products; log-probabilities are float32 always."""
     attention: Literal["auto", "dense", "blocks", "flash"] = "auto"
     """Attention over packed rows: whole products with a mask; visible blocks only; or the latter as kernels
-    for TPUs. auto takes the platform's: flash on TPUs, blocks on CPUs, dense on GPUs."""
+    for TPUs and NVIDIA GPUs. auto takes blocks on CPUs, else flash, or dense where that cannot run."""
     remat: Literal["none", "dots", "feed_forward", "full"] = "none"
     """What of a block the backward pass computes again: nothing; all but matrix products and attention; the
     feed-forward too; or everything."""

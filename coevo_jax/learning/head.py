@@ -17,6 +17,8 @@ from coevo_jax.batch import Array
 from coevo_jax.sharding import HEAD, ROWS, Shards, over_shards
 
 CHUNK_TOKENS = 512  # tokens whose logits exist at one time, over all rows of a device
+# Each chunk reads the head, and adds to its gradient: where products are fast, that is what a chunk takes.
+GPU_CHUNK_TOKENS = 2048
 
 
 def scored_logps(
@@ -59,7 +61,7 @@ def collisions(
             logits_Bcv = chunk_logits(weights_vD, hidden_BcD)
             return jax.nn.logsumexp(2 * logits_Bcv, axis=-1), jax.nn.logsumexp(logits_Bcv, axis=-1)
 
-        twice_BK, lse_BK = over_chunks(score, scored_B, hidden_BKD)
+        twice_BK, lse_BK = over_chunks(shards, score, scored_B, hidden_BKD)
         surplus_BK = join_lse(shards, twice_BK) - 2 * join_lse(shards, lse_BK)
         return jnp.where(is_scored(hidden_BKD.shape[1], scored_B), surplus_BK, 0.0)
 
@@ -83,7 +85,7 @@ def _scored(
             picked_Bc = jnp.sum(hidden_BcD.astype(jnp.float32) * rows_BcD, axis=-1)
             return jnp.where(own_Bc, picked_Bc, 0.0), lse_Bc
 
-        picked_BK, lse_BK = over_chunks(score, scored_B, hidden_BKD, target_BK)
+        picked_BK, lse_BK = over_chunks(shards, score, scored_B, hidden_BKD, target_BK)
         lse_BK = join_lse(shards, lse_BK)
         logps_BK = shards.sum_over_vocab(picked_BK) - lse_BK
         return jnp.where(is_scored(hidden_BKD.shape[1], scored_B), logps_BK, 0.0), lse_BK
@@ -110,7 +112,7 @@ def _local_backward(shards: Shards, head_vd, hidden_BKD, target_BK, scored_B, ls
     """d logp / d logits = onehot(target) - softmax: the softmax chunk by chunk, the one-hot as rows."""
     B, K, _ = hidden_BKD.shape
     weights_vD = shards.gather_embed(head_vd.astype(hidden_BKD.dtype))
-    size, chunks = chunk_sizes(B, K, scored_B)
+    size, chunks = chunk_sizes(shards, B, K, scored_B)
     g_BK = jnp.where(is_scored(K, scored_B), g_BK, 0.0)
     padded_hidden, padded_g, padded_lse = (pad_to_chunks(x, size) for x in (hidden_BKD, g_BK, lse_BK))
 
@@ -152,10 +154,10 @@ def chunk_logits(weights_VD: jax.Array, hidden_BcD: jax.Array) -> jax.Array:
     return jnp.einsum("bcd,vd->bcv", hidden_BcD, weights_VD, preferred_element_type=jnp.float32)
 
 
-def over_chunks(score, scored_B: jax.Array, *arrays_BK: jax.Array):
+def over_chunks(shards: Shards, score, scored_B: jax.Array, *arrays_BK: jax.Array):
     """Call `score` on one chunk of the arrays [B, K, ...] after the other; its results, each [B, K]."""
     B, K = arrays_BK[0].shape[:2]
-    size, chunks = chunk_sizes(B, K, scored_B)
+    size, chunks = chunk_sizes(shards, B, K, scored_B)
     padded = [pad_to_chunks(x, size) for x in arrays_BK]
 
     def step(i, results):
@@ -168,9 +170,10 @@ def over_chunks(score, scored_B: jax.Array, *arrays_BK: jax.Array):
     return tuple(jnp.where(is_scored(K, scored_B), result[:, :K], 0.0) for result in results)
 
 
-def chunk_sizes(rows: int, columns: int, scored_B: jax.Array) -> tuple[int, jax.Array]:
+def chunk_sizes(shards: Shards, rows: int, columns: int, scored_B: jax.Array) -> tuple[int, jax.Array]:
     """Tokens of a row in one chunk, and how many chunks hold all that is scored."""
-    size = max(1, min(CHUNK_TOKENS // rows, columns))
+    tokens = GPU_CHUNK_TOKENS if shards.platform == "gpu" else CHUNK_TOKENS
+    size = max(1, min(tokens // rows, columns))
     return size, -(-jnp.max(scored_B) // size)
 
 

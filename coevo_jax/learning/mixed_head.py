@@ -90,7 +90,7 @@ def entropies(
             own_Bcv = jnp.exp(logits_Bcv - lse_Bc[..., None])  # of this device's part of the vocabulary
             return lse_Bc, jnp.sum(own_Bcv * (lse_Bc[..., None] - logits_Bcv), axis=-1)
 
-        lse_BK, own_BK = over_chunks(score, scored_B, hidden_BKD)
+        lse_BK, own_BK = over_chunks(shards, score, scored_B, hidden_BKD)
         whole_BK = join_lse(shards, lse_BK)
         # A part with the share w of the probability and the entropy h adds w * (h - log w).
         share_BK = jnp.exp(lse_BK - whole_BK)
@@ -126,7 +126,7 @@ def _mixed(
             lse = [jax.nn.logsumexp(one, axis=-1) for one in (mixed_Bcv, *logits)]
             return *lse, *(_picked(shards, h, s, target_Bc) for h, s in zip(heads, hidden, strict=True))
 
-        results = over_chunks(score, scored_B, strong.hidden, weak.hidden, target_BK)
+        results = over_chunks(shards, score, scored_B, strong.hidden, weak.hidden, target_BK)
         mixed_lse, strong_lse, weak_lse = (join_lse(shards, lse_BK) for lse_BK in results[:3])
         strong_BK, weak_BK = (shards.sum_over_vocab(picked_BK) for picked_BK in results[3:])
         scored = is_scored(target_BK.shape[1], scored_B)
@@ -158,7 +158,7 @@ def _local_backward(
 ):
     """d logp / d z = onehot(target) - softmax(z), of which either model's logits have their share."""
     B, K = target_BK.shape
-    size, chunks = chunk_sizes(B, K, scored_B)
+    size, chunks = chunk_sizes(shards, B, K, scored_B)
     g_BK = jnp.where(is_scored(K, scored_B), g_BK, 0.0)
     heads = [_gathered(shards, branch) for branch in (strong, weak)]
     hidden = [pad_to_chunks(branch.hidden, size) for branch in (strong, weak)]

@@ -90,7 +90,7 @@ def _choices(
             part_Bc = jnp.sum(jnp.exp(-below_Bcv) * below_Bcv, axis=-1)
             return jnp.where(own_Bc, picked_Bc, 0.0), lse_Bc, part_Bc
 
-        picked_BK, lse_BK, part_BK = over_chunks(score, scored_B, hidden_BKD, target_BK)
+        picked_BK, lse_BK, part_BK = over_chunks(shards, score, scored_B, hidden_BKD, target_BK)
         whole_BK = join_lse(shards, lse_BK)
         # A part with the share w of the probability and the entropy h adds w * (h - log w).
         share_BK = jnp.exp(lse_BK - whole_BK)
@@ -122,7 +122,7 @@ def _local_backward(
     """d log p_a / d z = onehot(a) - p, and d H / d z = -p (log p + H)."""
     B, K, _ = hidden_BKD.shape
     weights_vD = shards.gather_embed(head_vd.astype(hidden_BKD.dtype))
-    size, chunks = chunk_sizes(B, K, scored_B)
+    size, chunks = chunk_sizes(shards, B, K, scored_B)
     scored = is_scored(K, scored_B)
     g_logp_BK, g_entropy_BK = (jnp.where(scored, g, 0.0) for g in (g_logp_BK, g_entropy_BK))
     padded_hidden = pad_to_chunks(hidden_BKD, size)

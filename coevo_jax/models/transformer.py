@@ -106,7 +106,7 @@ class Places:
 
     rotary: Rotary  # of full layers
     sliding_rotary: Rotary | None  # of sliding layers, where their base differs
-    visible_until_BT: jax.Array
+    visible_until_BT: Any  # or what the attention prepares of it, once for all layers
     positions_BT: jax.Array | None  # where some layer has a window
 
 
@@ -273,6 +273,10 @@ class Transformer(nn.Module):
         self, tokens_BT: jax.Array, positions_BT: jax.Array, visible_until_BT: jax.Array
     ) -> jax.Array:
         shared = places(self.config, positions_BT, visible_until_BT)
+        prepare = getattr(self.attention, "prepare", None)
+        if prepare is not None and shared.positions_BT is None:  # a window differs from layer to layer
+            made = prepare(visible_until_BT, self.config.head_dim, self.config.dtype)
+            shared = shared.replace(visible_until_BT=made)
         x_BTD, _ = self.layers(self.embed(tokens_BT), layer_kinds(self.config), shared)
         return self.finish(x_BTD)
 

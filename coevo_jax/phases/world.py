@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from jax.sharding import Mesh
 
 from coevo_jax.config.check import slice_bounds
 from coevo_jax.config.check_hints import operations_of, wordings_of
@@ -25,6 +26,7 @@ from coevo_jax.learning.agent_loss import agent_losses
 from coevo_jax.learning.programs import Learning, make_learning
 from coevo_jax.methods.hints import ACTION, TEXT
 from coevo_jax.methods.marks import TASK
+from coevo_jax.models.attention_kinds import named_attention
 from coevo_jax.models.huggingface.shards import check_checkpoint
 from coevo_jax.progress import CONSOLE
 from coevo_jax.rollout.placement import RolloutPlacement, place_rollouts
@@ -177,6 +179,7 @@ def build_world(config: Config, folder: Path) -> World:
     chat = chat_format(load_tokenizer(folder / TOKENIZER_DIR))
     mesh = make_mesh(config.mesh, config.model.num_kv_heads)
     learning = make_learning(config, embedded_tokens(config, chat), mesh)
+    _say_attention(config, mesh)
     rollouts = place_rollouts(learning.learner, config.rollout, mesh)
     model, stop = learning.learner.model, stop_table_of(config, chat)
 
@@ -203,6 +206,14 @@ def build_world(config: Config, folder: Path) -> World:
         ),
         pool=_pool(config, make, env),
     )
+
+
+def _say_attention(config: Config, mesh: Mesh) -> None:
+    """Say what "auto" takes on an accelerator, and why not its kernels, where it does not."""
+    device = mesh.devices.flat[0]
+    if config.model.attention == "auto" and device.platform != "cpu":
+        name, reason = named_attention(config.model, device)
+        CONSOLE.print(f"attention: {name}{f', for {reason}' if reason else ''}", soft_wrap=True)
 
 
 def _pool(config: Config, make: Callable[[], Env], listed: Env) -> EnvPool:

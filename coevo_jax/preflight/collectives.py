@@ -17,11 +17,14 @@ KINDS = (
     "collective-permute",
     "ragged-all-to-all",
 )
+BETWEEN_SLICES = "between slices"  # what hosts send for their chips over the network
 BITS = {"pred": 8, "s4": 4, "u4": 4, "s8": 8, "u8": 8, "s16": 16, "u16": 16, "bf16": 16, "f16": 16}
 BITS |= {"s32": 32, "u32": 32, "f32": 32, "s64": 64, "u64": 64, "f64": 64, "c64": 64}
 
 _HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) .*\{$")
 _COLLECTIVE = re.compile(rf"^\s*(?:ROOT )?%?[\w.\-]+ = (.*?) ({'|'.join(KINDS)})(-start)?\(")
+_SENT = re.compile(r"^\s*(?:ROOT )?%?[\w.\-]+ = \(([^ ]*) .* send\(.*is_host_transfer=true")
+_CHANNEL = re.compile(r"\bchannel_id=(\d+)")
 _SHAPE = re.compile(r"\b([a-z]\w*)\[([\d,]*)\]")
 _CALLS = re.compile(
     r"\b(calls|to_apply|body|condition|branch_computations|called_computations)=(\{[^}]*\}|%?[\w.\-]+)"
@@ -50,23 +53,41 @@ def collectives(text: str, chips: int) -> tuple[Traffic, ...]:
     bodies, entry = _computations(text)
     counts: dict[str, int] = defaultdict(int)
     sent: dict[str, float] = defaultdict(float)
-    pending = [(entry, 1)]
+    pending = [(entry, 1, entry)]
+    seen = set()
     while pending:
-        name, times = pending.pop()
+        name, times, loop = pending.pop()
         for line in bodies.get(name, ()):
-            match = _COLLECTIVE.match(line)
-            if match:
-                # A TPU writes a reduce-scatter as an all-reduce whose result is cut, in one fusion.
-                kind = "reduce-scatter" if name.startswith("all-reduce-scatter") else match[2]
+            kind, wire_bytes = _sent_by(line, name, chips)
+            channel = _CHANNEL.search(line)
+            # One that is overlapped with other work may be written several times, under one channel.
+            again = channel is not None and (loop, kind, channel[1]) in seen
+            if kind is not None and not again:
                 counts[kind] += times
-                sent[kind] += times * _wire_bytes(kind, match, line, chips)
+                sent[kind] += times * wire_bytes
+                if channel is not None:
+                    seen.add((loop, kind, channel[1]))
             repeat = _trip_count(line, bodies) if " while(" in line else 1
             for role, called in _CALLS.findall(line):
                 if role != "to_apply" or " call(" in line:
                     names = re.findall(r"[\w.\-]+", called)
-                    pending += [(one, times * (repeat if role == "body" else 1)) for one in names]
+                    if role == "body":
+                        pending += [(one, times * repeat, one) for one in names]
+                    else:
+                        pending += [(one, times, loop) for one in names]
     found = [Traffic(kind=kind, count=counts[kind], wire_bytes=sent[kind]) for kind in counts]
     return tuple(sorted(found, key=lambda traffic: -traffic.wire_bytes))
+
+
+def _sent_by(line: str, computation: str, chips: int) -> tuple[str | None, float]:
+    """The kind of a line's collective, None where there is none, and the bytes that a chip sends for it."""
+    if match := _COLLECTIVE.match(line):
+        # A TPU writes a reduce-scatter as an all-reduce whose result is cut, in one fusion.
+        kind = "reduce-scatter" if computation.startswith("all-reduce-scatter") else match[2]
+        return kind, _wire_bytes(kind, match, line, chips)
+    if match := _SENT.match(line):
+        return BETWEEN_SLICES, sum(_bytes(*shape) for shape in _SHAPE.findall(match[1]))
+    return None, 0.0
 
 
 def _computations(text: str) -> tuple[dict[str, list[str]], str]:
@@ -116,7 +137,7 @@ def _step(body: list[str], counter: int) -> int:
 def _wire_bytes(kind: str, match: re.Match[str], line: str, chips: int) -> float:
     """Bytes that a chip sends for one call: a ring over the group's n chips, in steps of 1/n of it all."""
     shapes = [_bytes(dtype, dims) for dtype, dims in _SHAPE.findall(match[1]) if dtype in BITS]
-    if match[3] and kind in ("all-gather", "collective-permute"):  # (operands, results, contexts)
+    if match[3] and kind != "all-reduce":  # (operands, results) and, of a permute, contexts
         shapes = shapes[1:2] if kind == "collective-permute" else shapes[len(shapes) // 2 :]
     total, n = sum(shapes), _group_size(line, chips)
     share = (n - 1) / n

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import jax
 
 from coevo_jax.config.options import Config
-from coevo_jax.machine.chips import GIB, Chip, Machine
+from coevo_jax.machine.chips import GIB, Machine
 from coevo_jax.machine.costs import Cost, cost_of
 from coevo_jax.preflight.arrays import array_bytes, bytes_per_device
-from coevo_jax.preflight.collectives import Traffic, collectives
+from coevo_jax.preflight.collectives import BETWEEN_SLICES, Traffic, collectives
 from coevo_jax.preflight.compiled import CompiledPhase, Program
 from coevo_jax.preflight.plan import Plan, plan_programs
 
@@ -220,7 +220,7 @@ def _measure(plan: Plan, phase: CompiledPhase, program: Program, compiled: Compi
         own=max(compiled.arguments - held + compiled.own, 0),
         traffic=compiled.traffic,
         cost=cost,
-        seconds=_seconds(plan.machine.chip, cost, compiled.traffic, _chips(plan, program)),
+        seconds=_seconds(plan.machine, cost, compiled.traffic, _chips(plan, program)),
         compile_seconds=compiled.seconds,
         refusal=compiled.refusal,
     )
@@ -233,16 +233,21 @@ def _chips(plan: Plan, program: Program) -> int:
 
 def _used(refusal: str, machine: Machine) -> int:
     """Bytes that the compiler found a program to need."""
-    found = re.search(r"Used ([\d.]+)([KMGT]) of", refusal)
+    # Two ways of the compiler to say it: of all programs together, and of this one alone.
+    found = re.search(r"(?:Used |required for [\w ]+\()([\d.]+)([KMGT])\b", refusal)
     scale = {"K": 2**10, "M": 2**20, "G": GIB, "T": 2**40}
     return int(float(found[1]) * scale[found[2]]) if found else machine.memory + 1
 
 
-def _seconds(chip: Chip | None, cost: Cost, traffic: tuple[Traffic, ...], chips: int) -> Seconds | None:
+def _seconds(machine: Machine, cost: Cost, traffic: tuple[Traffic, ...], chips: int) -> Seconds | None:
+    chip = machine.chip
     if chip is None:
         return None
+    # What goes between hosts of GPUs is in the same collectives: all of them at the network's rate.
+    link = chip.network if chip.network and machine.platform == "gpu" and machine.hosts > 1 else chip.link
+    beyond = chip.network or chip.link
     return Seconds(
         compute=cost.flops / chips / chip.flops,
         memory=cost.traffic / chips / chip.bandwidth,
-        links=sum(one.wire_bytes for one in traffic) / chip.link,
+        links=sum(one.wire_bytes / (beyond if one.kind == BETWEEN_SLICES else link) for one in traffic),
     )

@@ -1,7 +1,6 @@
 """What is compiled for a run on a machine: its phases with their programs, and where everything lies."""
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
@@ -12,7 +11,6 @@ from coevo_jax.data.chat.format import chat_format
 from coevo_jax.data.chat.tokenizer import load_tokenizer
 from coevo_jax.learning.programs import Learning, make_learning
 from coevo_jax.machine.chips import Machine
-from coevo_jax.models.attention_kinds import OF_PLATFORM
 from coevo_jax.phases.world import tokenizer_folder
 from coevo_jax.preflight.compiled import CompiledPhase, Programs
 from coevo_jax.rollout.placement import RolloutPlacement, place_rollouts
@@ -48,11 +46,9 @@ def plan_programs(config: Config, machine: Machine) -> Plan:
             f"but {machine.name} has {len(machine.devices)}"
         )
     mesh = make_mesh(config.mesh, config.model.num_kv_heads, machine.devices)
-    if config.model.attention == "auto":  # a stand-in compiles what would run on the machine itself
-        attention: Any = OF_PLATFORM.get(machine.platform, "dense")
-        if "sliding" in config.model.layer_types and attention == "flash":
-            attention = "dense"
-        config = config.model_copy(update={"model": config.model.model_copy(update={"attention": attention})})
+    if config.model.attention == "auto" and machine.stand_in:  # it cannot compile the machine's kernels
+        dense = config.model.model_copy(update={"attention": "dense"})
+        config = config.model_copy(update={"model": dense})
     vocab_size = vocabulary(config)
     learning = make_learning(config, vocab_size, mesh)
     tensor = config.rollout.tensor

@@ -35,7 +35,7 @@ venv="${COEVO_VENV:-$root/.venv}"
 run "$root/launch/setup.sh" requirements-gpu.txt
 code=0
 run env "PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1 "CUDA_VISIBLE_DEVICES=${options[gpu]}" \
-    "${environment[@]}" timeout --foreground --signal=TERM "${options[hours]}h" \
+    "$gpu_memory" "${environment[@]}" timeout --foreground --signal=TERM "${options[hours]}h" \
     "$venv/bin/python" -m launch.study configs/study/qwen3-0.6b-*.yaml \
     --seeds "${options[seeds]}" --jobs 1 --all-cores "${train[@]}" || code=$?
 case "$code" in

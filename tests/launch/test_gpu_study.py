@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 
+from coevo_jax.machine.gpus import FRACTION
 from tests.launch.launchers import LAUNCH, ROOT, call, commands, program
 
 SCRIPT = "launch/gpu/study.sh"
@@ -16,7 +17,7 @@ def test_a_dry_run_names_every_config_of_the_study():
     assert setup[1:] == ["requirements-gpu.txt"]
     configs = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("configs/study/qwen3-0.6b-*.yaml"))
     assert len(configs) == 5
-    assert "CUDA_VISIBLE_DEVICES=2" in study
+    assert "CUDA_VISIBLE_DEVICES=2" in study and f"XLA_PYTHON_CLIENT_MEM_FRACTION={FRACTION}" in study
     start = study.index("timeout")
     assert study[start:] == [
         *("timeout", "--foreground", "--signal=TERM", "6h", "/venv/bin/python", "-m", "launch.study"),

@@ -13,9 +13,11 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from coevo_jax.config.reading import load_config
+from coevo_jax.machine.gpus import FRACTION
 from tests.launch.launchers import LAUNCH, ROOT, STARTS, TRAIN, call, commands, dry_run
 
 SCRIPTS = [*sorted(str(path.relative_to(ROOT)) for path in LAUNCH.rglob("*.sh")), "launch/gpu/job.sbatch"]
+TAKEN = "XLA_PYTHON_CLIENT_MEM_FRACTION"
 COMMANDS = [script for script in SCRIPTS if "usage()" in (ROOT / script).read_text()]
 
 
@@ -52,6 +54,22 @@ def train_arguments(name: str, printed: str) -> list[str]:
         assert words[words.index("-m") : words.index("-m") + 2] == ["-m", "launch.train"]
     start = next(place for place, word in enumerate(words) if word in ("--auto-resume", "--resume"))
     return words[start:]
+
+
+@pytest.mark.parametrize(
+    ("words", "variables", "expected"),
+    [
+        (["--requirements", "requirements-gpu.txt"], {}, str(FRACTION)),
+        (["--requirements", "requirements-gpu.txt"], {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.5"}, "0.5"),
+        (["--requirements", "requirements-gpu.txt", "--env", f"{TAKEN}=0.8"], {}, "0.8"),
+        ([], {}, None),
+    ],
+)
+def test_jax_is_told_how_much_of_a_gpus_memory_the_preflight_counts_with(words, variables, expected):
+    done = call("launch/host.sh", *words, "--dry-run", TRAIN[0], **variables)
+    assert done.returncode == 0, done.stderr
+    told = re.findall(rf"{TAKEN}=([\d.]+)", done.stdout)
+    assert (told[-1] if told else None) == expected  # `env` takes the last one
 
 
 def container(manifest: dict[str, Any]) -> dict[str, Any]:

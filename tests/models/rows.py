@@ -51,3 +51,35 @@ def plain_attention(q, k, v, visible_until):
     visible = (place[:, None] >= place) & (place[:, None] < visible_until[:, None, :])
     weights = jax.nn.softmax(jnp.where(visible[:, None], scores, -jnp.inf), axis=-1)
     return jnp.einsum("bhts,bshd->bthd", weights, v)
+
+
+def path_positions(visible_until):
+    """The place of each token on the path from its tree's root, of rows in depth-first order."""
+    positions = np.zeros_like(visible_until)
+    for row, found in zip(visible_until, positions, strict=True):
+        above: list[int] = []
+        for place in range(row.shape[0]):
+            while above and row[above[-1]] <= place:
+                above.pop()
+            found[place] = len(above)
+            above.append(place)
+    return positions
+
+
+def value_and_gradient(function, arrays, visible, cotangent):
+    """The output, and the gradient of its product with a cotangent."""
+
+    def total(q, k, v):
+        out = function(q, k, v, visible)
+        return jnp.sum(out.astype(jnp.float32) * cotangent), out
+
+    (_, out), gradient = jax.jit(jax.value_and_grad(total, argnums=(0, 1, 2), has_aux=True))(*arrays)
+    return out, gradient
+
+
+def random_arrays(rows, length, heads, kv_heads, width):
+    """Queries, keys and values; random forests; a cotangent."""
+    rng = np.random.default_rng([rows, length, heads])
+    shapes = [(rows, length, heads, width), *[(rows, length, kv_heads, width)] * 2]
+    arrays = [rng.normal(size=shape).astype(np.float32) for shape in shapes]
+    return arrays, random_trees(rng, rows, length), rng.normal(size=shapes[0]).astype(np.float32)

@@ -10,37 +10,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from coevo_jax.config.options import ModelConfig
-from coevo_jax.config.strict import ConfigError
 from coevo_jax.models import flash_attention as module
-from coevo_jax.models.attention import dense_attention
-from coevo_jax.models.attention_kinds import choose_attention
 from coevo_jax.models.flash_attention import block_pairs, flash_attention
-from tests.models.rows import plain_attention, random_trees
+from tests.models.rows import plain_attention, random_arrays, random_trees, value_and_gradient
 from tests.peers import libtpu_folder
 
 MIB = 2**20
-
-
-def value_and_gradient(function, arrays, visible, cotangent):
-    def total(q, k, v):
-        out = function(q, k, v, visible)
-        return jnp.sum(out.astype(jnp.float32) * cotangent), out
-
-    (_, out), gradient = jax.jit(jax.value_and_grad(total, argnums=(0, 1, 2), has_aux=True))(*arrays)
-    return out, gradient
-
-
-def random_arrays(rows, length, heads, kv_heads, width):
-    rng = np.random.default_rng([rows, length, heads])
-    shapes = [(rows, length, heads, width), *[(rows, length, kv_heads, width)] * 2]
-    arrays = [rng.normal(size=shape).astype(np.float32) for shape in shapes]
-    return arrays, random_trees(rng, rows, length), rng.normal(size=shapes[0]).astype(np.float32)
 
 
 def assert_equals_the_plain_formula(*shape):
@@ -111,35 +90,6 @@ def test_what_no_query_sees_is_not_read():
 )
 def test_blocks_are_longer_for_long_rows_and_shorter_for_wide_groups(length, group_width, expected):
     assert module._block_length(length, group_width) == expected
-
-
-class _Device:
-    def __init__(self, platform):
-        self.platform = platform
-
-
-class _Mesh:
-    """One device of a platform that this machine does not have."""
-
-    size = 1
-
-    def __init__(self, platform):
-        self.devices = np.array([_Device(platform)])
-
-
-def test_auto_takes_the_kernels_on_a_tpu_and_a_gpu_refuses_them():
-    assert choose_attention(ModelConfig(), _Mesh("tpu")) is flash_attention
-    assert choose_attention(ModelConfig(), _Mesh("cpu")) is not flash_attention
-    assert choose_attention(ModelConfig(), _Mesh("gpu")) is dense_attention
-    with pytest.raises(ConfigError, match="flash has kernels for TPUs"):
-        choose_attention(ModelConfig(attention="flash"), _Mesh("gpu"))
-
-
-def test_a_model_with_windows_takes_another_attention_on_a_tpu():
-    windows = ModelConfig(layer_types=("sliding", "full"), sliding_window=8)
-    assert choose_attention(windows, _Mesh("tpu")) is dense_attention
-    with pytest.raises(ConfigError, match="flash has no sliding windows"):
-        choose_attention(windows.model_copy(update={"attention": "flash"}), _Mesh("tpu"))
 
 
 @pytest.fixture(scope="module")

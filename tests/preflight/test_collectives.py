@@ -77,6 +77,46 @@ def test_a_program_written_by_hand():
     }
 
 
+ASYNCHRONOUS = """\
+HloModule jit_step
+
+%body (b: (s32[], f32[4])) -> (s32[], f32[4]) {
+  %b = (s32[], f32[4]) parameter(0)
+  %g = (bf16[10]{0}, bf16[80]{0}) all-gather-start(%x), channel_id=1, replica_groups=[1,8]<=[8]
+  %h = (bf16[10]{0}, bf16[80]{0}) all-gather-start(%x), channel_id=1, replica_groups=[1,8]<=[8]
+  %r = ((f32[80]{0}, f32[16]{0}), (f32[10]{0}, f32[2]{0})) reduce-scatter-start(%x, %y), channel_id=1, \
+replica_groups=[1,8]<=[8]
+  ROOT %t = (s32[], f32[4]) tuple(%i, %f)
+}
+
+%condition (c: (s32[], f32[4])) -> pred[] {
+  ROOT %less = pred[] compare(%a, %b), direction=LT
+}
+
+ENTRY %main (x: f32[8,16]) -> f32[2,16] {
+  %x = f32[8,16]{1,0} parameter(0)
+  %w = (s32[], f32[4]) while(%x), condition=%condition, body=%body, \
+backend_config={"known_trip_count":{"n":"5"}}
+  %g = (bf16[10]{0}, bf16[80]{0}) all-gather-start(%x), channel_id=1, replica_groups=[1,8]<=[8]
+  %a = ((f32[8]{0}, f32[8]{0}), (f32[8]{0}, f32[8]{0})) all-to-all-start(%x, %y), channel_id=2, \
+replica_groups=[1,8]<=[8]
+  %send = (f32[64,8]{1,0:T(8,128)}, u32[], token[]) send(%x, %t), channel_id=3, is_host_transfer=true
+  %near = (f32[64,8]{1,0}, u32[], token[]) send(%x, %t), channel_id=4
+  ROOT %r = f32[2,16]{1,0} fusion(%x), kind=kCustom, calls=%other
+}
+"""
+
+
+def test_asynchronous_forms_are_counted_by_their_results_and_a_channel_once_a_loop():
+    found = {one.kind: (one.count, one.wire_bytes) for one in collectives(ASYNCHRONOUS, 8)}
+    assert found == {
+        "all-gather": (6, 6 * 160 * 7 / 8),  # written twice in the loop, and once outside of it
+        "reduce-scatter": (5, 5 * 12 * 4 * 7),  # a chip's parts, 12 float32
+        "all-to-all": (1, 64 * 7 / 8),
+        "between slices": (1, 64 * 8 * 4.0),  # what hosts send, not a send among chips
+    }
+
+
 @pytest.mark.parametrize("layers", [1, 5])
 def test_a_scanned_product_is_reduced_once_for_every_layer(layers):
     mesh = make_mesh(MeshConfig(tensor=8))

@@ -257,7 +257,7 @@ def test_counted_operations_are_the_compilers_where_nothing_is_in_a_loop(tmp_pat
         ("v5e:3x5", "no slice '3x5' of v5e exists; there are 1x1, 2x2"),
         ("v5e", "no slice '' of v5e exists"),
         ("v5p:4x4", "no slice '4x4' of v5p exists"),
-        ("h100:3", "no slice '3' of h100 exists; there are 1, 2, 4, 8"),
+        ("h100:3", "no slice '3' of h100 exists; there are 1, 2, 4, 8, 2x8"),
     ],
 )
 def test_a_topology_that_does_not_exist_is_refused(topology, message):

@@ -22,6 +22,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 LOG = ROOT / "docs" / "real.md"
+ASSEMBLER = "nvidia-cuda-nvcc==13.5.37"
 HEAD = """# What held against the real things
 
 Written by `./launch/test.sh --real`, the newest run of each part.
@@ -125,6 +126,20 @@ def tpu_compiler(folder: Path) -> tuple[bool, str]:
     return code == 0, f"{wanted}: {counted[-1] if counted else 'no summary'}"
 
 
+def gpu_compiler(folder: Path) -> tuple[bool, str]:
+    """The kernels, a learning step and its collectives by the compiler of NVIDIA GPUs, and its assembler."""
+    lines = (ROOT / "requirements-gpu-compiler.txt").read_text().split()
+    wanted = [line for line in lines if line.startswith("jax-cuda")]
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps"]
+    code, _ = run([*pip, "--target", str(folder), *wanted, ASSEMBLER])
+    if code:
+        return False, f"{wanted[0]} could not be had"
+    test = [sys.executable, "-m", "pytest", "-n", "0", "-m", "slow", "tests/preflight/test_gpu_compiler.py"]
+    code, said = run(test, GPU_COMPILER=str(folder))
+    counted = re.findall(r"\d+ (?:passed|failed|skipped)[^\n]*", said)
+    return code == 0, f"{wanted[0]}, {ASSEMBLER}: {counted[-1] if counted else 'no summary'}"
+
+
 def openenv(folder: Path) -> tuple[bool, str]:
     """The client of OpenEnv beside real servers, by every check of conformance."""
     code, said = run([sys.executable, "-m", "tests.real.hubs", "openenv", str(folder)])
@@ -147,6 +162,7 @@ PARTS = {
     "SLURM": slurm,
     "XPK": xpk,
     "TPU compiler": tpu_compiler,
+    "GPU compiler": gpu_compiler,
     "Python 3.13": newest_python,
     "OpenEnv": openenv,
     "TextArena": textarena,

@@ -15,11 +15,22 @@ from coevo_jax.preflight.table import header_topology, open_page, same_programs,
 from coevo_jax.progress import CONSOLE
 
 
+def topologies_of(args: argparse.Namespace) -> list[str]:
+    """The topologies of all configs that are checked; none where it is for the devices here.
+
+    Raises:
+      ConfigError: a config of a table names none in its header.
+    """
+    if args.table:
+        return [header_topology(config_file(text)) for text in args.configs]
+    return [] if args.topology is None else [args.topology]
+
+
 def check_one(args: argparse.Namespace, config: Config) -> bool:
     """Check one config, or list its arrays; whether it fits."""
     if args.json is not None:
         require_writable(args.json)  # before minutes of compiling, not after
-    machine = find_machine(args.topology)
+    machine = find_machine(args.topology, args.slices)
     if args.print_sharding:
         CONSOLE.print(sharding_table(plan_programs(config, machine)))
         return True
@@ -36,7 +47,7 @@ def check_many(args: argparse.Namespace, configs: Sequence[Config]) -> bool:
         open_page(page)  # before minutes of compiling, not after
         require_writable(page)
     paths = [config_file(text) for text in args.configs]
-    topologies = [header_topology(path) for path in paths]
+    topologies = topologies_of(args)
     compiled: list[tuple[Config, str, Preflight]] = []
     rows = []
     for path, config, topology in zip(paths, configs, topologies, strict=True):

@@ -1,0 +1,121 @@
+"""The kernels of attention for NVIDIA GPUs, interpreted: equal to dense attention, outputs and gradients."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from coevo_jax.config.options import ModelConfig
+from coevo_jax.models.attention import Window, dense_attention
+from coevo_jax.models.attention_kinds import PreparedAttention
+from coevo_jax.models.flash_attention_gpu import (
+    Places,
+    block_length,
+    block_lists,
+    flash_attention_gpu,
+    prepare,
+)
+from coevo_jax.models.transformer import Transformer, init_params
+from tests.models.rows import (
+    forward,
+    path_positions,
+    random_arrays,
+    random_tokens,
+    random_trees,
+    value_and_gradient,
+)
+
+
+def assert_equals_dense(*shape, window=None):
+    arrays, visible, cotangent = random_arrays(*shape)
+    back = () if window is None else (Window(jnp.asarray(path_positions(visible)), jnp.int32(window)),)
+
+    def both(attention):
+        return value_and_gradient(lambda *x: attention(*x, *back), arrays, visible, cotangent)
+
+    (found, found_gradient), (expected, expected_gradient) = both(flash_attention_gpu), both(dense_attention)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    for one, other in zip(found_gradient, expected_gradient, strict=True):
+        np.testing.assert_allclose(one, other, atol=3e-5)
+
+
+def test_kernels_equal_dense_attention_with_its_gradient():
+    assert_equals_dense(2, 150, 4, 2, 8, window=30)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("window", [None, 90])
+@pytest.mark.parametrize(
+    "shape",
+    [(3, 500, 8, 8, 64), (2, 320, 6, 2, 128), (1, 450, 7, 1, 64), (1, 300, 3, 1, 96), (1, 130, 2, 1, 256)],
+)
+def test_kernels_equal_dense_attention_in_other_shapes(shape, window):
+    assert_equals_dense(*shape, window=window)
+
+
+def test_bfloat16_inputs_give_bfloat16_close_to_float32():
+    arrays, visible, cotangent = random_arrays(1, 130, 2, 1, 16)
+    low = [jnp.asarray(x, jnp.bfloat16) for x in arrays]
+    found, found_gradient = value_and_gradient(flash_attention_gpu, low, visible, cotangent)
+    rounded = [x.astype(jnp.float32) for x in low]
+    expected, expected_gradient = value_and_gradient(dense_attention, rounded, visible, cotangent)
+    for one, other in zip((found, *found_gradient), (expected, *expected_gradient), strict=True):
+        assert one.dtype == jnp.bfloat16
+        off = np.asarray(one, np.float32) - np.asarray(other)
+        assert np.abs(off).max() < 0.03 * np.abs(np.asarray(other)).max()
+
+
+@pytest.mark.parametrize("window", [None, 5, 11])
+def test_lists_name_the_blocks_that_are_seen_whole_then_those_seen_in_part(window):
+    visible = random_trees(np.random.default_rng(9), 3, 64)
+    positions, place = path_positions(visible), np.arange(64)
+    seen = (place[:, None] >= place) & (place[:, None] < visible[:, None, :])
+    if window is not None:
+        seen &= positions[:, :, None] - positions[:, None, :] < window
+    blocks = seen.reshape(3, 8, 8, 8, 8)
+    whole, some = blocks.all(axis=(2, 4)), blocks.any(axis=(2, 4))
+    told = (None, None) if window is None else (jnp.asarray(positions), jnp.asarray([window]))
+    listed = block_lists(Places(jnp.asarray(visible), *told), 8)
+    for lists, whole_nn, some_nn in zip(
+        listed, (whole, whole.swapaxes(1, 2)), (some, some.swapaxes(1, 2)), strict=True
+    ):
+        order, counts = (np.asarray(x) for x in lists)
+        for row, block in np.ndindex(3, 8):
+            first, second = counts[row, block]
+            assert set(order[row, block, :first]) <= set(np.flatnonzero(whole_nn[row, block]))
+            found = set(order[row, block, : first + second])
+            needed = set(np.flatnonzero(some_nn[row, block]))
+            assert needed <= found if window is not None else needed == found  # bounds of a window are rough
+            if window is None:
+                assert set(order[row, block, :first]) == set(np.flatnonzero(whole_nn[row, block]))
+
+
+def test_what_no_query_sees_is_not_read():
+    """Keys and values of an invisible block may be anything, NaN too."""
+    arrays, _, _ = random_arrays(1, 192, 2, 1, 8)
+    visible = np.repeat([64, 128, 192], 64)[None].astype(np.int32)
+    expected = flash_attention_gpu(*arrays, visible)
+    poisoned = [x.copy() for x in arrays]
+    for x in poisoned[1:]:
+        x[:, 64:128] = np.nan
+    found = np.asarray(flash_attention_gpu(*poisoned, visible))
+    np.testing.assert_array_equal(found[:, :64], expected[:, :64])
+    np.testing.assert_array_equal(found[:, 128:], expected[:, 128:])
+    assert np.isnan(found[:, 64:128]).all()
+
+
+def test_wide_heads_have_shorter_blocks():
+    assert [block_length(width, "bfloat16") for width in (16, 64, 128, 256)] == [64, 64, 64, 32]
+    assert [block_length(width, "float32") for width in (16, 64, 128)] == [64, 64, 32]
+
+
+def test_a_model_that_prepares_once_for_all_layers_has_the_hidden_states_of_dense_attention():
+    config = ModelConfig(num_layers=3, hidden_size=32, num_heads=4, num_kv_heads=2, head_dim=8)
+    dense = Transformer(config, 11, dense_attention)
+    params = nn.unbox(init_params(dense, jax.random.key(0)))
+    visible = random_trees(np.random.default_rng(5), 2, 70)
+    arrays = (random_tokens(1, 2, 70) % 11, path_positions(visible), jnp.asarray(visible))
+    expected = forward(dense, params, *arrays)
+    found = forward(Transformer(config, 11, PreparedAttention(flash_attention_gpu, prepare)), params, *arrays)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
