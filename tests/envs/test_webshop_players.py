@@ -141,8 +141,9 @@ def test_skills_tell_words_that_were_copied_and_clicks_that_were_offered():
     }
     assert shown(("look", "Invalid action")) == {}
 
-    page = "Instruction: [SEP] find me [SEP] Back to Search [SEP] < Prev [SEP] color [SEP] green [SEP] blue [SEP] "
-    page += "size [SEP] 2 inch [SEP] 12 inch [SEP] A Pan [SEP] Price: $5 [SEP] Rating: N.A. [SEP] Buy Now"
+    values = ("color", "green", "blue", "size", "2 inch", "12 inch")
+    parts = ("Instruction:", "find me", "Back to Search", "< Prev", *values)
+    page = " [SEP] ".join((*parts, "A Pan", "Price: $5", "Rating: N.A.", "Buy Now"))
     opened, bought = ("click[B0BABABABA]", page), ("click[Buy Now]", "Thank you")
 
     def options(*clicks):
@@ -160,7 +161,7 @@ def test_skills_tell_words_that_were_copied_and_clicks_that_were_offered():
 
 
 def test_experts_show_every_skill(experts):
-    """But for a title as their search, and a value that the reward takes for another ("4 ounce", "8 ounce")."""
+    """But for a title as their search, and a value that the reward takes for the wanted one ("4 ounce")."""
     found = [skills(one.prompt, one.turns) for one in experts]
     for skill, least in {"copied": 0.97, "opened": 1.0, "wanted": 0.94, "chosen": 1.0}.items():
         own = [one[skill] for one in found if skill in one]
