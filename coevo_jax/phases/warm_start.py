@@ -26,7 +26,7 @@ from coevo_jax.trajectory import Trajectory
 
 
 def whole_text(trajectory: Trajectory) -> Trajectory:
-    """The trajectory as one stretch of tokens that are all learned, but for the first: nothing predicts it."""
+    """The trajectory as one stretch of tokens that are all learned, but the first, which nothing predicts."""
     return replace(trajectory, agent_mask=np.arange(len(trajectory.tokens)) > 0)
 
 

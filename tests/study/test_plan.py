@@ -166,7 +166,8 @@ def test_every_method_of_the_webshop_study_is_one_of_the_sql_study(shipped_confi
 @pytest.mark.parametrize("study", ["sql", "webshop"])
 @pytest.mark.usefixtures("worlds_unchecked")
 def test_a_ceiling_is_a_study_of_its_own_with_its_studys_base_and_tasks(study, shipped_configs, tmp_path):
-    floor = {name: one for name, one in shipped_configs(f"{study}-*.yaml").items() if one.method == "sft"}
+    configs_of = shipped_configs(f"{study}-*.yaml")
+    floor, more = ({n: one for n, one in configs_of.items() if one.method == m} for m in ("sft", "sft-more"))
     ceiling = shipped_configs(f"ceiling-{study}-*.yaml")
     (cell,) = plan_study(ceiling, (0,), tmp_path / "runs")
     (below,) = plan_study(floor, (0,), tmp_path / "runs")
@@ -177,7 +178,7 @@ def test_a_ceiling_is_a_study_of_its_own_with_its_studys_base_and_tasks(study, s
     ]
     assert alone[0] == alone[1]
     with pytest.raises(ConfigError, match="found a config of the study"):
-        plan_study(floor | ceiling, (0,), tmp_path / "runs")
+        plan_study(more | ceiling, (0,), tmp_path / "runs")
 
 
 def test_two_bases_are_refused_by_their_weights(tmp_path):

@@ -191,34 +191,26 @@ def skills(prompt: str, turns: Sequence[Turn]) -> dict[str, bool]:
     clicked = next((turn for turn, (kind, _) in zip(turns, actions, strict=True) if kind == "click"), None)
     if clicked is not None:
         shown["opened"] = not says_invalid(clicked.observation)
-    options = [argument for kind, argument in actions if kind == "click" and _is_option(argument)]
-    if options:
-        shown["wanted"] = all(_stands_in(option, said) for option in options)
-    if actions and actions[-1] == ("click", BUY.lower()):
-        named, chosen = _chosen(actions, turns, said)
-        if named:
-            shown["chosen"] = named <= chosen
-    return shown
-
-
-def _chosen(
-    actions: Sequence[tuple[str, str]], turns: Sequence[Turn], said: str
-) -> tuple[set[str], set[str]]:
-    """Of the last product that was opened: its values that an instruction names, and what was clicked."""
     opened = [
         at
         for at, (kind, argument) in enumerate(actions)
         if kind == "click" and ASIN.fullmatch(argument.upper()) and not says_invalid(turns[at].observation)
     ]
     if not opened:
-        return set(), set()
-    values = [one for one in buttons(turns[opened[-1]].observation) if _is_option(one) and one not in OPTIONS]
+        return shown
+    first, last = opened[0], opened[-1]
+    options = [one for kind, one in actions[first:] if kind == "click" and _is_option(one)]
+    if options:
+        shown["wanted"] = all(_stands_in(option, said) for option in options)
+    values = [one for one in buttons(turns[last].observation) if _is_option(one) and one not in OPTIONS]
     named = {value for value in values if _stands_in(value, said)}
-    return named, {argument for _, argument in actions[opened[-1] + 1 :]}
+    if named and actions[-1] == ("click", BUY.lower()):
+        shown["chosen"] = named <= {one for _, one in actions[last:]}
+    return shown
 
 
 def _is_option(button: str) -> bool:
-    """Whether a button is none that every page may have."""
+    """Whether a button is none that every page may have, and no product."""
     return button.lower() not in FIXED and ASIN.fullmatch(button.upper()) is None
 
 
