@@ -41,7 +41,7 @@ def room_table(sample: Sample, ceiling: Sample, bases: Mapping[str, Any]) -> str
       ConfigError: the ceiling's rows begin with another base than the study's, or played other tasks.
     """
     _check_ceiling(sample, ceiling)
-    record = bases.get(sample.rows[0]["base"]) if sample.rows else None
+    record = _base_of(sample, bases)
     base = [] if record is None else [(0, record["skills"]["base"]["summary"])]
     rows = [
         ("the base", base),
@@ -51,6 +51,14 @@ def room_table(sample: Sample, ceiling: Sample, bases: Mapping[str, Any]) -> str
     ]
     header = ["", "reward", "success", *FAILURES]
     return table(header, [[name, *_cells(found, len(header) - 1)] for name, found in rows])
+
+
+def _base_of(sample: Sample, bases: Mapping[str, Any]) -> Any:
+    """The record of the base that the rows begin with; without rows, of the one that is made for the study."""
+    if sample.rows:
+        return bases.get(sample.rows[0]["base"])
+    name = f"base-{sample.study}"
+    return next((record for record in bases.values() if record["config"]["name"] == name), None)
 
 
 def _cells(found: Sequence[tuple[int, Entry]], width: int) -> list[str]:
