@@ -54,7 +54,7 @@ def room_table(sample: Sample, ceiling: Sample, bases: Mapping[str, Any]) -> str
 
 
 def _base_of(sample: Sample, bases: Mapping[str, Any]) -> Any:
-    """The record of the base that the rows begin with; without rows, of the one that is made for the study."""
+    """The record of the base that the rows begin with; without rows, of the one made for the study."""
     if sample.rows:
         return bases.get(sample.rows[0]["base"])
     name = f"base-{sample.study}"
