@@ -218,7 +218,7 @@ class WarmStartConfig(StrictModel):
     where the environment has none. So data may be an agent's own roll-outs (recipe self-imitation)."""
     learn: Literal["agent", "text"] = "agent"
     """Which tokens are learned: the agent's own, or the whole text, prompt and answers too, as a language
-    model is pretrained; so a small model learns sooner to copy what it reads (docs/bases.md)."""
+    model is pretrained (docs/bases.md)."""
     data_errors: Literal["refuse", "skip"] = "refuse"
     """What a broken row of data does: refuse the set, or be left out and counted."""
     epochs: int = Field(default=3, ge=1)
