@@ -10,8 +10,11 @@ by tokens for the mean over a view's trained tokens (`step_plan`), and without f
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import accumulate
 from typing import Any
+
+import numpy as np
 
 from coevo_jax.audit.check import Check, differs, far, judge, same
 from coevo_jax.audit.marks import count_problems
@@ -328,5 +331,8 @@ def warm_start_sides(files: RunFiles, tasks: Tasks) -> list[Side]:
         by_task = {episode.task_id: episode for episode in found}
         ids = tasks.of("train", files.config.warm_start.tasks)
         found = [by_task[task] for task in ids if task in by_task]
+    if files.config.warm_start.learn == "text":
+        behind_first = [np.r_[False, np.ones(len(one.tokens) - 1, bool)] for one in found]
+        found = [replace(one, agent_mask=mask) for one, mask in zip(found, behind_first, strict=True)]
     source = "imported" if imported else "expert"
     return [Side(source=source, episode=episode, length=len(episode.tokens)) for episode in found]

@@ -23,6 +23,7 @@ from coevo_jax.config.strict import ConfigError
 from coevo_jax.files import as_called
 
 ROWS = Path("docs") / "study" / "results"  # where rows are kept
+BASES = Path("bases")  # where the models are kept that studies begin with
 
 
 def seeds_of(text: str) -> tuple[int, ...]:
@@ -107,7 +108,8 @@ def main(argv: Sequence[str]) -> int | None:
     if args.table is not None:
         from coevo_jax.commands.actions.study import write_page
 
-        return write_page(args.table, [Path(name) for name in args.files] or sorted(ROWS.glob("*.jsonl")))
+        files = [Path(name) for name in args.files] or sorted(ROWS.glob("*.jsonl"))
+        return write_page(args.table, files, BASES)
     configs = {name: read_played_config(name, args.overrides) for name in args.files}
     from coevo_jax.commands.actions.study import study
 

@@ -364,7 +364,7 @@ NEVER_IDLE = frozenset(
         *("optimizer.adam_b1", "optimizer.adam_b2", "optimizer.weight_decay", "optimizer.clip_norm"),
         "optimizer.nonfinite",
         *("warm_start.tasks", "warm_start.data", "warm_start.epochs"),
-        *("warm_start.learning_rate", "warm_start.warmup_fraction"),
+        *("warm_start.learning_rate", "warm_start.warmup_fraction", "warm_start.learn"),
         "explore.block_tasks",  # of evaluations, too
         *("rollout.slots", "rollout.max_tokens", "rollout.max_turn_tokens", "rollout.decode_block"),
         *("rollout.joining", "rollout.stop_at_action_line", "rollout.tensor"),

@@ -216,6 +216,9 @@ class WarmStartConfig(StrictModel):
     best_of_task: bool = False
     """Of data imitate the best row of each task alone, if it earned a reward; it is the task's expert, too,
     where the environment has none. So data may be an agent's own roll-outs (recipe self-imitation)."""
+    learn: Literal["agent", "text"] = "agent"
+    """Which tokens are learned: the agent's own, or the whole text, prompt and answers too, as a language
+    model is pretrained (docs/bases.md)."""
     data_errors: Literal["refuse", "skip"] = "refuse"
     """What a broken row of data does: refuse the set, or be left out and counted."""
     epochs: int = Field(default=3, ge=1)

@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import numpy as np
+
 from coevo_jax.data.packing.plan import pack_sft
 from coevo_jax.data.parquet import read_trajectories
 from coevo_jax.learning.optimizer import cosine_rate
@@ -20,6 +22,12 @@ from coevo_jax.training.pace import Pace
 from coevo_jax.training.plan_file import PLANS, learned_tokens, write_plan
 from coevo_jax.training.step_plan import StepPlan
 from coevo_jax.training.watched import kept_files, skipped_words
+from coevo_jax.trajectory import Trajectory
+
+
+def whole_text(trajectory: Trajectory) -> Trajectory:
+    """The trajectory as one stretch of tokens that are all learned, but the first, which nothing predicts."""
+    return replace(trajectory, agent_mask=np.arange(len(trajectory.tokens)) > 0)
 
 
 def warm_start(run: Run, world: World, agents: Agents, phase: Phase) -> Agents:
@@ -31,8 +39,9 @@ def warm_start(run: Run, world: World, agents: Agents, phase: Phase) -> Agents:
         experts = [world.experts[task.id] for task in tasks if task.id in world.experts]
     else:
         experts = read_trajectories([run.folder / IMPORTED_FILE])
+    learned = experts if config.learn == "agent" else [whole_text(one) for one in experts]
     plan = pack_sft(
-        experts, batch=run.config.batch, pad_id=world.chat.pad_id, seed=phase.seed(run.config.seed)
+        learned, batch=run.config.batch, pad_id=world.chat.pad_id, seed=phase.seed(run.config.seed)
     )
     plan_path = run.folder / PLANS / "warm-start.json"
     seed, steps = phase.seed(run.config.seed), config.epochs * len(plan.steps)

@@ -2,11 +2,14 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from coevo_jax.config.strict import ConfigError, nearest
 from coevo_jax.files import shipped
 from coevo_jax.report.markdown import replace_table
+from coevo_jax.study.room import base_records, ceiling_of, room_table
 from coevo_jax.study.rows import Row
 from coevo_jax.study.sample import Sample, sample
 from coevo_jax.study.tables import differences_table, held_out_table, rewards_table, sampled_table
@@ -18,24 +21,66 @@ from coevo_jax.study.why_tables import (
     second_agent_table,
 )
 
-PARTS: dict[str, Callable[[Sample], str]] = {
-    "rewards": rewards_table,
-    "differences": differences_table,
-    "sampled": sampled_table,
-    "test": held_out_table,
-    "negatives": negatives_table,
-    "second-agent": second_agent_table,
-    "errors": errors_table,
-    "costs": costs_table,
-    "rows": provenance,
+Make = Callable[["Sources", str], str]  # a part of a study's page
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """What tables are made from: rows by their file, and the records of bases by their weights' digest."""
+
+    files: Mapping[Path, Sequence[Row]]
+    bases: Mapping[str, Any]
+
+    def sample(self, study: str) -> Sample:
+        """The rows of a study, of whatever file.
+
+        Raises:
+          ConfigError: a run has a row in two files, or rows cannot stand in one table.
+        """
+        rows: dict[tuple[str, int], Row] = {}
+        for path, own in self.files.items():
+            for row in own:
+                key = row["method"], row["seed"]
+                if row["study"] == study and key in rows:
+                    raise ConfigError(
+                        f"{path}: {study}-{key[0]}, seed {key[1]} has a row in another file, too"
+                    )
+                if row["study"] == study:
+                    rows[key] = row
+        return sample(study, list(rows.values()), configured(study))
+
+
+def _of_rows(make: Callable[[Sample], str]) -> Make:
+    """A part that needs the study's own rows alone."""
+    return lambda sources, study: make(sources.sample(study))
+
+
+def _room(sources: Sources, study: str) -> str:
+    return room_table(sources.sample(study), sources.sample(ceiling_of(study)), sources.bases)
+
+
+PARTS: dict[str, Make] = {
+    "room": _room,
+    "rewards": _of_rows(rewards_table),
+    "differences": _of_rows(differences_table),
+    "sampled": _of_rows(sampled_table),
+    "test": _of_rows(held_out_table),
+    "negatives": _of_rows(negatives_table),
+    "second-agent": _of_rows(second_agent_table),
+    "errors": _of_rows(errors_table),
+    "costs": _of_rows(costs_table),
+    "rows": _of_rows(provenance),
 }
 """What a page has a place for, as `<!-- table:STUDY-PART -->`."""
 
 
-def write_tables(page: Path, files: Mapping[Path, Sequence[Row]]) -> list[str]:
+def write_tables(page: Path, files: Mapping[Path, Sequence[Row]], bases: Path | None = None) -> list[str]:
     """Write every table that a page has a place for; returns their names.
 
     A study whose rows are not given, or has none yet, gets tables that say so.
+
+    Args:
+      bases: the folder of the bases that studies begin with; without one their own skills are left open.
 
     Raises:
       ConfigError: a place for no table that there is, or rows that cannot stand in one table.
@@ -44,23 +89,11 @@ def write_tables(page: Path, files: Mapping[Path, Sequence[Row]]) -> list[str]:
     names = {name: _split(name, page) for name in places}
     if not names:
         raise ConfigError(f"{page}: has no place for a table, expected lines <!-- table:STUDY-PART -->")
-    studies = {study: _sample(study, files) for study, _ in names.values()}
-    texts = {name: PARTS[part](studies[study]) for name, (study, part) in names.items()}
+    sources = Sources(files=files, bases={} if bases is None else base_records(bases))
+    texts = {name: PARTS[part](sources, study) for name, (study, part) in names.items()}
     for name, text in texts.items():  # once all of them could be made
         replace_table(name, text, page)
     return list(texts)
-
-
-def _sample(study: str, files: Mapping[Path, Sequence[Row]]) -> Sample:
-    rows: dict[tuple[str, int], Row] = {}
-    for path, own in files.items():
-        for row in own:
-            key = row["method"], row["seed"]
-            if row["study"] == study and key in rows:
-                raise ConfigError(f"{path}: {study}-{key[0]}, seed {key[1]} has a row in another file, too")
-            if row["study"] == study:
-                rows[key] = row
-    return sample(study, list(rows.values()), configured(study))
 
 
 def configured(study: str) -> list[str]:

@@ -122,13 +122,19 @@ def base_digest(config: Config) -> str | None:
     if config.model.path is None:
         return None
     folder = Path(config.model.path)
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
+    digest = weights_digest(folder)
+    if digest is None:
         raise ConfigError(f"model.path: {folder} holds no safetensors, expected a checkpoint")
+    return digest
+
+
+def weights_digest(folder: Path) -> str | None:
+    """The sha256 of a folder's safetensors, file by file; None where it has none."""
     digest = hashlib.sha256()
+    files = sorted(folder.glob("*.safetensors"))
     for path in files:
         digest.update(path.read_bytes())
-    return digest.hexdigest()
+    return digest.hexdigest() if files else None
 
 
 def config_digest(config: Config) -> str:

@@ -32,6 +32,19 @@ class Sample:
         return any(row["method"] == method for row in self.rows)
 
     @property
+    def finished_rows(self) -> tuple[Row, ...]:
+        """The rows of finished runs, in the order of their file."""
+        return tuple(row for row in self.rows if row["status"] == FINISHED)
+
+    @property
+    def starts(self) -> tuple[Row, ...]:
+        """One finished row of each seed: all begin with the seed's warm start."""
+        found: dict[int, Row] = {}
+        for row in self.finished_rows:
+            found.setdefault(row["seed"], row)
+        return tuple(found.values())
+
+    @property
     def with_rows(self) -> tuple[str, ...]:
         """The methods that have a row; the others are said in a line of their own."""
         return tuple(method for method in self.methods if self.has_row(method))

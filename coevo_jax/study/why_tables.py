@@ -1,6 +1,6 @@
 """The tables of a study that say why: negatives, the second agent, behaviour after errors, and costs."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,21 +16,30 @@ from coevo_jax.study.sample import Sample, evaluation
 Entry = Mapping[str, Any]
 
 
+BINS = tuple(f"{low / 10:g}–{(low + 1) / 10:g}" for low in range(HISTOGRAM_BINS))
+FAILURES = ("failures", "their reward", *BINS, "hard")
+"""The columns of `failure_cells`."""
+
+
+def failure_cells(entries: Sequence[Entry]) -> list[str]:
+    """How many failures some summaries have together, what they earned, and which share was hard."""
+    counts = np.sum([entry["histogram"][:HISTOGRAM_BINS] for entry in entries], axis=0)
+    failures = int(counts.sum())
+    cells = [count(failures), number(_mean(entries, "mean_failure_reward"))]
+    cells += [percent(n / failures) if failures else "–" for n in counts.tolist()]
+    return [*cells, percent(_mean(entries, "hard_negative_share_of_failures"))]
+
+
 def negatives_table(sample: Sample) -> str:
     """What failures the last round's roll-outs gave: rewards in bins, hard negatives, diversity."""
-    bins = [f"{low / 10:g}–{(low + 1) / 10:g}" for low in range(HISTOGRAM_BINS)]
-    header = ["method", "played", "failures", "their reward", *bins, "hard", "distinct", "duplicates"]
+    header = ["method", "played", *FAILURES, "distinct", "duplicates"]
     rows = []
     for method in sample.with_rows:
         played = _last_explorations(sample, method)
         if not played:
             rows.append(_empty(method, header))
         for phase, entries in played.items():
-            counts = np.sum([entry["histogram"][:HISTOGRAM_BINS] for entry in entries], axis=0)
-            failures = int(counts.sum())
-            cells = [method, phase, count(failures), number(_mean(entries, "mean_failure_reward"))]
-            cells += [percent(n / failures) if failures else "–" for n in counts.tolist()]
-            cells.append(percent(_mean(entries, "hard_negative_share_of_failures")))
+            cells = [method, phase, *failure_cells(entries)]
             for key in ("distinct_sequences", "duplicates"):
                 cells.append(percent(_mean([entry["diversity"] for entry in entries], key)))
             rows.append(cells)
@@ -63,7 +72,7 @@ def errors_table(sample: Sample) -> str:
     header = ["method", "episodes with an error", *(words.replace("_", " ") for words in FOLLOWED)]
     header += ["successes through an error", "agent tokens of failures behind it", "at the token limit"]
     rows = []
-    start = [found for row in _starts(sample) if (found := evaluation(row, 0)) is not None]
+    start = [found for row in sample.starts if (found := evaluation(row, 0)) is not None]
     if start:
         rows.append(["*warm start*", *_error_cells(start)])
     for method in sample.with_rows:
@@ -168,15 +177,6 @@ def _evaluated(number: int) -> Callable[[Row], float | None]:
         return None if found is None else found["mean_reward"]
 
     return measure
-
-
-def _starts(sample: Sample) -> Iterator[Row]:
-    """One finished row of each seed: all begin with the seed's warm start."""
-    seen: set[int] = set()
-    for row in sample.rows:
-        if row["status"] == FINISHED and row["seed"] not in seen:
-            seen.add(row["seed"])
-            yield row
 
 
 def _error_cells(found: Sequence[Entry]) -> list[str]:

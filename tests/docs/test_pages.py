@@ -27,7 +27,7 @@ WRITTEN_BY = {  # pages and the tables that commands write into them
     "docs/results.md": ["learning", "quickstart", "scienceworld"],
     "docs/rollouts.md": ["environments", "generation", "generation-gpu"],
     "docs/serving.md": ["serving"],
-    "docs/study.md": [f"sql-{part}" for part in PARTS],
+    "docs/study.md": [f"{study}-{part}" for study in ("sql", "webshop") for part in PARTS],
 }
 
 

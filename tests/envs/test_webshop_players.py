@@ -141,6 +141,32 @@ def test_skills_tell_words_that_were_copied_and_clicks_that_were_offered():
     }
     assert shown(("look", "Invalid action")) == {}
 
+    values = ("color", "green", "blue", "size", "2 inch", "12 inch")
+    parts = ("Instruction:", "find me", "Back to Search", "< Prev", *values)
+    page = " [SEP] ".join((*parts, "A Pan", "Price: $5", "Rating: N.A.", "Buy Now"))
+    opened, bought = ("click[B0BABABABA]", page), ("click[Buy Now]", "Thank you")
+
+    def options(*clicks):
+        found = shown(opened, *((f"click[{one}]", page) for one in clicks), bought)
+        return found.get("wanted"), found.get("chosen")
+
+    assert options("green", "12 inch") == (True, True)
+    assert options("green") == (True, False) and options() == (None, False)
+    assert options("blue", "12 inch") == (False, False)
+    assert options("2 inch", "green", "12 inch") == (False, True)
+    other = ("click[B0BEBEBEBE]", page.replace("green", "gray").replace("12 inch", "14 inch"))
+    assert "chosen" not in shown(opened, other, bought)  # which has none of the instruction's
+    assert shown(opened, other, ("click[Back to Search]", "x"), opened, bought)["chosen"] is False
+    assert "chosen" not in shown(opened)  # bought nothing
+
+
+def test_experts_show_every_skill(experts):
+    """But for a title as their search, and a value that the reward takes for the wanted one ("4 ounce")."""
+    found = [skills(one.prompt, one.turns) for one in experts]
+    for skill, least in {"copied": 0.97, "opened": 1.0, "wanted": 0.94, "chosen": 1.0}.items():
+        own = [one[skill] for one in found if skill in one]
+        assert len(own) > 250 and np.mean(own) >= least, skill
+
 
 def test_a_base_learns_over_a_catalogue_of_another_seed(tmp_path):
     taught = lesson(OPTIONS, HABITS, 1000, 3000)

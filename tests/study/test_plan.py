@@ -1,6 +1,7 @@
 """Which runs a study makes, and what is refused before any of them starts."""
 
 import json
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from coevo_jax.config.strict import ConfigError
 from coevo_jax.run_folder.folder import create_folder
 from coevo_jax.study.page import configured
 from coevo_jax.study.plan import config_digest, plan_study
+from coevo_jax.study.room import ceiling_of
 from tests.study.small import configs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -101,7 +103,7 @@ def base(folder: Path, weights: bytes) -> Path:
         "vocab_size": 300,
         "rms_norm_eps": 1e-6,
         "rope_theta": 10000.0,
-        "max_position_embeddings": 512,
+        "max_position_embeddings": 2048,
         "hidden_act": "silu",
         "tie_word_embeddings": True,
         "attention_bias": False,
@@ -110,19 +112,73 @@ def base(folder: Path, weights: bytes) -> Path:
     return folder
 
 
-def test_the_shipped_configs_are_one_study(tmp_path, monkeypatch):
-    """With a base of another shape, so that they are read where the study's own is not."""
+@pytest.fixture(scope="module")
+def shipped_configs(tmp_path_factory):
+    """Reads shipped configs by a pattern, each once.
+
+    With a base of another shape, so that they are read where the study's own is not.
+    """
+    stand_in = base(tmp_path_factory.mktemp("stand-in") / "base", b"weights")
+
+    @cache
+    def read(pattern: str):
+        paths = sorted((ROOT / "configs" / "study").glob(pattern))
+        return {str(path): load_config(path, [f"model.path={stand_in}"]) for path in paths}
+
+    return read
+
+
+@pytest.fixture
+def worlds_unchecked(monkeypatch):
+    """Worlds that nothing is built of: the stand-in has no tokenizer."""
     monkeypatch.setattr("coevo_jax.study.plan.check_world", lambda config: None)
-    stand_in = base(tmp_path / "base", b"weights")
-    paths = sorted((ROOT / "configs" / "study").glob("sql-*.yaml"))
-    read = {str(path): load_config(path, [f"model.path={stand_in}"]) for path in paths}
+
+
+@pytest.mark.parametrize(
+    ("study", "matched"), [("sql", {"eto-compute", "eto-pairs"}), ("webshop", {"eto-compute"})]
+)
+@pytest.mark.usefixtures("worlds_unchecked")
+def test_the_shipped_configs_are_one_study(study, matched, shipped_configs, tmp_path):
+    read = shipped_configs(f"{study}-*.yaml")
     cells = plan_study(read, range(5), tmp_path / "runs")
-    assert len(cells) == 5 * len(paths) and {cell.study for cell in cells} == {"sql"}
-    assert [f"sql-{method}" for method in configured("sql")] == [path.stem for path in paths]
-    assert all(path.stem == read[str(path)].name for path in paths)
-    assert {cell.method for cell in cells if cell.after} == {"eto-compute", "eto-pairs"}
+    assert len(cells) == 5 * len(read) and {cell.study for cell in cells} == {study}
+    assert [f"{study}-{method}" for method in configured(study)] == [Path(name).stem for name in read]
+    assert all(Path(name).stem == config.name for name, config in read.items())
+    assert {cell.method for cell in cells if cell.after} == matched
     coevo = next(cell for cell in cells if cell.method == "coevo").config
     assert coevo.evaluate.split == "dev" and coevo.explore.tasks == (coevo.warm_start.tasks,)
+
+
+def test_every_method_of_the_webshop_study_is_one_of_the_sql_study(shipped_configs):
+    """The two differ in what their parts say alone: a method means the same in both."""
+    sql = {config.method: config for config in shipped_configs("sql-*.yaml").values()}
+    for config in shipped_configs("webshop-*.yaml").values():
+        other = sql[config.method]
+        assert (config.recipe, config.rounds) == (other.recipe, other.rounds), config.name
+        assert config.explore.samples == other.explore.samples
+        learned = [
+            {name: (agent.sft_reduction, agent.max_pairs_per_kind) for name, agent in one.agents.items()}
+            for one in (config, other)
+        ]
+        assert learned[0] == learned[1], config.name
+
+
+@pytest.mark.parametrize("study", ["sql", "webshop"])
+@pytest.mark.usefixtures("worlds_unchecked")
+def test_a_ceiling_is_a_study_of_its_own_with_its_studys_base_and_tasks(study, shipped_configs, tmp_path):
+    configs_of = shipped_configs(f"{study}-*.yaml")
+    floor, more = ({n: one for n, one in configs_of.items() if one.method == m} for m in ("sft", "sft-more"))
+    ceiling = shipped_configs(f"ceiling-{study}-*.yaml")
+    (cell,) = plan_study(ceiling, (0,), tmp_path / "runs")
+    (below,) = plan_study(floor, (0,), tmp_path / "runs")
+    assert (cell.study, cell.method, cell.base) == (ceiling_of(study), "sft", below.base)
+    alone = [
+        one.config.model_copy(update={"warm_start": None, "name": ""}).model_dump(warnings=False)
+        for one in (cell, below)
+    ]
+    assert alone[0] == alone[1]
+    with pytest.raises(ConfigError, match="found a config of the study"):
+        plan_study(more | ceiling, (0,), tmp_path / "runs")
 
 
 def test_two_bases_are_refused_by_their_weights(tmp_path):

@@ -144,10 +144,10 @@ def conclude(cells: Sequence[Cell], path: Path) -> int:
     return FAILURE if counts["failed"] or counts["broken"] else 0
 
 
-def write_page(page: Path, paths: Sequence[Path]) -> int:
-    """Write the tables of a page from files of rows."""
+def write_page(page: Path, paths: Sequence[Path], bases: Path) -> int:
+    """Write the tables of a page from files of rows and the records of bases."""
     from coevo_jax.study.page import write_tables
 
-    for name in write_tables(page, {path: read_rows(path) for path in paths}):
+    for name in write_tables(page, {path: read_rows(path) for path in paths}, bases):
         say(f"{page}: {name}")
     return 0

@@ -14,6 +14,7 @@ from coevo_jax.envs.webshop.catalogue import Product
 SEPARATOR = " [SEP] "
 BACK, NEXT, PREVIOUS, BUY = "Back to Search", "Next >", "< Prev", "Buy Now"
 SUB_PAGES = ("Description", "Features", "Reviews")
+FIXED_BUTTONS = (BACK, NEXT, PREVIOUS, BUY, *SUB_PAGES)
 ASIN = re.compile(r"[A-Z0-9]{10}")
 ACTION = re.compile(r"\s*(search|click)\s*\[(.+)\]", re.IGNORECASE | re.DOTALL)
 
@@ -108,8 +109,7 @@ def buttons(text: str) -> list[str]:
     if head != "Instruction:" or BACK not in parts:
         return []
     shown = parts[parts.index(BACK) :]
-    fixed = (BACK, NEXT, PREVIOUS, BUY, *SUB_PAGES)
-    known = [part for part in shown if part in fixed or ASIN.fullmatch(part)]
+    known = [part for part in shown if part in FIXED_BUTTONS or ASIN.fullmatch(part)]
     if BUY not in shown:
         return known
     price = next((at for at, part in enumerate(shown) if part.startswith("Price: ")), 0)

@@ -16,9 +16,11 @@ from coevo_jax.envs.env import Task, says_invalid
 from coevo_jax.envs.players import Act, Lesson, PlayerHabits, Players, acting
 from coevo_jax.envs.webshop.environment import WebShopEnv
 from coevo_jax.envs.webshop.options import WebShopOptions
-from coevo_jax.envs.webshop.pages import ASIN, buttons, parse_action
+from coevo_jax.envs.webshop.pages import ASIN, BUY, FIXED_BUTTONS, buttons, parse_action
+from coevo_jax.envs.webshop.words import OPTIONS
 from coevo_jax.trajectory import Demonstration, Turn
 
+FIXED = frozenset(button.lower() for button in FIXED_BUTTONS)
 LEAST_TURNS = 6  # search, a product, three options, the purchase
 TASKS_PER_PRODUCT = 2  # of the train split, at the least; 3 goals a product, 7 of 10 products in train
 
@@ -177,18 +179,49 @@ def skills(prompt: str, turns: Sequence[Turn]) -> dict[str, bool]:
     """What an episode shows of the skills that come before deciding, each left out where it does not show.
 
     `copied`: the words of the first search all stand in the instruction. `opened`: the first click is one
-    that the page offers.
+    that the page offers. `wanted`: every option that was clicked stands in the instruction. `chosen`: of the
+    product that was bought, every value that the instruction names was clicked.
     """
     actions = [parse_action(turn.action) or ("", "") for turn in turns]
+    said = _words(prompt)
     shown = {}
     searched = next((words for kind, words in actions if kind == "search"), None)
     if searched is not None:
-        said = {word.strip(".,") for word in prompt.lower().split()}
-        shown["copied"] = set(searched.split()) <= said
+        shown["copied"] = set(searched.split()) <= set(said.split())
     clicked = next((turn for turn, (kind, _) in zip(turns, actions, strict=True) if kind == "click"), None)
     if clicked is not None:
         shown["opened"] = not says_invalid(clicked.observation)
+    opened = [
+        at
+        for at, (kind, argument) in enumerate(actions)
+        if kind == "click" and ASIN.fullmatch(argument.upper()) and not says_invalid(turns[at].observation)
+    ]
+    if not opened:
+        return shown
+    first, last = opened[0], opened[-1]
+    options = [one for kind, one in actions[first:] if kind == "click" and _is_option(one)]
+    if options:
+        shown["wanted"] = all(_stands_in(option, said) for option in options)
+    values = [one for one in buttons(turns[last].observation) if _is_option(one) and one not in OPTIONS]
+    named = {value for value in values if _stands_in(value, said)}
+    if named and actions[-1] == ("click", BUY.lower()):
+        shown["chosen"] = named <= {one for _, one in actions[last:]}
     return shown
+
+
+def _is_option(button: str) -> bool:
+    """Whether a button is none that every page may have, and no product."""
+    return button.lower() not in FIXED and ASIN.fullmatch(button.upper()) is None
+
+
+def _words(prompt: str) -> str:
+    """An instruction's words with one space between them, without the marks behind them."""
+    return " ".join(word.strip(".,") for word in prompt.lower().split())
+
+
+def _stands_in(value: str, said: str) -> bool:
+    """Whether the words of a value stand in an instruction, side by side."""
+    return f" {value} " in f" {said} "
 
 
 PLAYERS = Players(
@@ -201,5 +234,7 @@ PLAYERS = Players(
     skill_words={
         "copied": "first search has the instruction's words",
         "opened": "first click is offered",
+        "wanted": "options that it clicks stand in the instruction",
+        "chosen": "bought with every option of the page that the instruction names",
     },
 )
