@@ -46,6 +46,7 @@ def coevolve(run: Run) -> Results:
                     _say_time_left(run, phase)
     finally:
         world.close()
+    run.settle()
     results = so_far.collect()
     run.show(results)
     return results

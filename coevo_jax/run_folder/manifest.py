@@ -19,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from coevo_jax.config.options import FORMAT
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.files import write_parts
-from coevo_jax.run_folder.digests import damage, file_digest, files_below
+from coevo_jax.run_folder.digests import file_digest, files_below
 from coevo_jax.run_folder.environment import ENVIRONMENT_FILE
 from coevo_jax.run_folder.metrics import METRICS_FILE
 
@@ -158,6 +158,10 @@ def to_plain(manifest: Manifest) -> dict[str, Any]:
     return asdict(manifest)
 
 
+class Damaged(ConfigError):
+    """A file of a run is not as it was committed."""
+
+
 R = TypeVar("R", PhaseRecord, Manifest)
 
 
@@ -254,14 +258,14 @@ def verify_files(run_dir: Path, manifest: Manifest) -> None:
     """Check that every committed file is there, unchanged.
 
     Raises:
-      ConfigError: naming the first file that is missing or differs.
+      Damaged: naming the first file that is missing or differs.
     """
     for name, digest in manifest.committed_files().items():
         path = run_dir / name
         if not path.is_file():
-            raise ConfigError(f"{path}: missing, but listed in {MANIFEST}; restore it or start a new run")
+            raise Damaged(f"{path}: missing, but listed in {MANIFEST}; restore it or start a new run")
         if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
-            raise ConfigError(f"{path}: changed since it was committed (sha256 differs from {MANIFEST})")
+            raise Damaged(f"{path}: changed since it was committed (sha256 differs from {MANIFEST})")
     _require_nothing_else(run_dir, manifest)
     for number, files in (
         (manifest.checkpoint, manifest.checkpoint_files),
@@ -272,21 +276,21 @@ def verify_files(run_dir: Path, manifest: Manifest) -> None:
             found = (folder / name).stat().length if (folder / name).is_file() else None
             if found != size:
                 state = "missing" if found is None else f"{found} bytes, expected {size}"
-                raise ConfigError(
+                raise Damaged(
                     f"{folder / name}: {state}; the checkpoint is incomplete, by {run_dir / MANIFEST}"
                 )
     described = run_dir / ENVIRONMENT_FILE
     if manifest.environment_sha256 is not None:
         if not described.is_file():
-            raise ConfigError(f"{described}: missing, but {MANIFEST} has its sha256; restore it")
+            raise Damaged(f"{described}: missing, but {MANIFEST} has its sha256; restore it")
         if file_digest(described) != manifest.environment_sha256:
-            raise ConfigError(f"{described}: changed since it was committed (sha256 differs from {MANIFEST})")
+            raise Damaged(f"{described}: changed since it was committed (sha256 differs from {MANIFEST})")
     log = run_dir / METRICS_FILE
     if manifest.metrics_sha256 is not None:
         if not log.is_file():
-            raise ConfigError(f"{log}: missing, but {MANIFEST} has its sha256; restore it or start a new run")
+            raise Damaged(f"{log}: missing, but {MANIFEST} has its sha256; restore it or start a new run")
         if file_digest(log, manifest.metrics_offset) != manifest.metrics_sha256:
-            raise ConfigError(f"{log}: changed since it was committed (sha256 differs from {MANIFEST})")
+            raise Damaged(f"{log}: changed since it was committed (sha256 differs from {MANIFEST})")
 
 
 def _require_nothing_else(run_dir: Path, manifest: Manifest) -> None:
@@ -299,23 +303,3 @@ def _require_nothing_else(run_dir: Path, manifest: Manifest) -> None:
                     f"{path}: never committed, but {folder}/ is read as a whole; expected the files that "
                     f"{MANIFEST} lists alone: move it away"
                 )
-
-
-def require_checkpoint(run_dir: Path, manifest: Manifest, number: int) -> None:
-    """Make sure that a checkpoint's files are those that were committed, where their digests are known.
-
-    Raises:
-      ConfigError: naming the first file that is missing or differs, and what of the run is intact.
-    """
-    root, digests = checkpoint_root(run_dir, manifest), manifest.checkpoint_digests
-    if (found := damage(root / str(number), digests.get(str(number), {}))) is None:
-        return
-    others = [one for one in sorted(map(int, digests)) if one != number]
-    intact = [one for one in others if damage(root / str(one), digests[str(one)]) is None]
-    warm_start = manifest.record("warm_start")
-    advice = "no other checkpoint is intact; begin a new run"
-    if warm_start is not None and warm_start.records.get("checkpoint") in intact:
-        advice = f"that of the warm start is intact: a new run begins there with --fork {run_dir}"
-    elif intact:
-        advice = f"checkpoint {intact[-1]} is intact; begin a new run"
-    raise ConfigError(f"{found}; {advice}")

@@ -16,15 +16,17 @@ from coevo_jax.run_folder.checkpoint import Checkpointer, on_bucket
 from coevo_jax.run_folder.digests import Hashing
 from coevo_jax.run_folder.environment import read_environment
 from coevo_jax.run_folder.folder import checked_manifest, create_folder, read_config, run_folder
+from coevo_jax.run_folder.intact import intact_words, require_checkpoint
 from coevo_jax.run_folder.lock import hold
 from coevo_jax.run_folder.manifest import (
+    Damaged,
     Manifest,
     PhaseRecord,
     checkpoint_root,
     file_hashes,
     file_sizes,
     from_plain,
-    require_checkpoint,
+    read_manifest,
     to_plain,
     write_manifest,
 )
@@ -124,9 +126,10 @@ class Run:
     ) -> PhaseRecord:
         """Make what was done so far permanent: files and states first, the manifest last.
 
-        States are written while the caller goes on, and count once they are final (`settle`): a process that
-        is killed before loses this commit alone. What finishes a phase is permanent when this returns. All
-        processes commit together; what process 0 records counts for all, and is returned.
+        States are written and hashed while the caller goes on, and count once they are final (`settle`): a
+        process that is killed before loses this commit alone, also where it finishes a phase. Without states
+        a commit is permanent when this returns. All processes commit together; what process 0 records counts
+        for all, and is returned.
 
         Args:
           files: as process 0 finds them.
@@ -154,8 +157,6 @@ class Run:
         manifest = replace(manifest, checkpoint=number, base=number if with_base else manifest.base)
         self.follow(manifest.finish(record) if finished else manifest, permanent=False)
         self._begun = _Begun(manifest=self.manifest, with_base=with_base, cost=cost)
-        if finished:
-            self.settle()
         return self.manifest.running or self.manifest.done[-1]
 
     def keep(self, name: str, files: list[Path]) -> None:
@@ -205,6 +206,15 @@ class Run:
         if self._begun.hashing is None or self._begun.hashing.done():
             self._write_begun()
 
+    def between_blocks(self) -> None:
+        """What is to be done now and then while episodes are played: see to the last commit, end if asked.
+
+        Raises:
+          Stopped: somebody asked, and this is the only process.
+        """
+        self.settle_if_final()
+        self.stop.end_if_alone_and_asked()
+
     def _hashed(self, begun: _Begun) -> _Begun:
         """Begin to hash the files of final states."""
         assert begun.manifest.checkpoint is not None
@@ -212,6 +222,9 @@ class Run:
         return begun if on_bucket(folder) else replace(begun, hashing=Hashing(folder))
 
     def _require_checkpoint(self, number: int) -> None:
+        """Called before a checkpoint is read, by all processes: what is read has its digests."""
+        if self._begun is not None and self._begun.manifest.checkpoint == number:
+            self.settle()
         if self.leads:
             require_checkpoint(self.folder, self.manifest, number)
 
@@ -246,7 +259,7 @@ class Run:
         return saved
 
     def _prune(self) -> None:
-        """Keep the newest permanent checkpoints, that of the warm start, and those of weak models."""
+        """Keep the newest permanent checkpoints, that of the warm start, and those that learnings need."""
         newest = self.manifest.checkpoint
         assert newest is not None
         self.checkpoints.prune(self._kept(self.manifest), newest)
@@ -260,6 +273,8 @@ class Run:
         kept = set(range(0 if keep == "all" else newest - keep + 1, newest + 1))
         warm_start = manifest.record("warm_start")
         kept |= {warm_start.records["checkpoint"]} if warm_start else set()
+        if manifest.running is not None:  # where a fork begins that changes how this is learned
+            kept |= {manifest.running.records.get("began_with")} - {None}
         return kept | needed_checkpoints(self.config, manifest)
 
     def show(self, results: Results) -> None:
@@ -315,5 +330,13 @@ def open_run(folder: Path, processes: Processes | None = None) -> Run:
     """
     processes = processes or Processes()
     config = read_config(folder)
-    manifest = processes.once("open the run", lambda: to_plain(checked_manifest(folder)))
+    manifest = processes.once("open the run", lambda: to_plain(_intact_manifest(folder)))
     return Run(config, folder, from_plain(manifest), processes)
+
+
+def _intact_manifest(folder: Path) -> Manifest:
+    """The record of a run that is to go on, or what of it is intact."""
+    try:
+        return checked_manifest(folder)
+    except Damaged as error:
+        raise ConfigError(f"{error}; {intact_words(folder, read_manifest(folder))}") from None

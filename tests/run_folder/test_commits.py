@@ -137,6 +137,8 @@ def test_a_commit_counts_once_its_states_are_final_and_learning_goes_on(scene, w
         never.setattr(Checkpointer, "saving", lambda self: True)
         learn(scene, run)
     assert seen == [0, 0, 0, 0, 2, 2, 4, 4, 6]
+    assert read_manifest(run.folder).record(PHASE.name) is None  # so is the commit that ends the phase
+    run.settle()
     assert read_manifest(run.folder) == run.manifest and run.manifest.record(PHASE.name)
     assert run.checkpoints.steps() == [run.manifest.checkpoint]
     assert curve(run.folder) == curve(whole[0].folder)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from etils import epath
 
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.run_folder.digests import Hashing, damage, file_digest, folder_digests
+from coevo_jax.run_folder.intact import require_checkpoint
 from coevo_jax.run_folder.manifest import (
     MANIFEST,
     SELF,
@@ -17,11 +19,11 @@ from coevo_jax.run_folder.manifest import (
     Manifest,
     PhaseRecord,
     read_manifest,
-    require_checkpoint,
     verify_files,
     write_manifest,
 )
 from coevo_jax.run_folder.metrics import MetricsLog
+from tests.tiny import write_config
 
 
 def flip(path: Path, place: int = 0) -> None:
@@ -34,6 +36,7 @@ def flip(path: Path, place: int = 0) -> None:
 @pytest.fixture
 def run(tmp_path):
     """A folder with three checkpoints and a log, and its committed record."""
+    shutil.copyfile(write_config(tmp_path / "its"), tmp_path / "config.yaml")
     for number in (0, 1, 2):
         folder = tmp_path / "checkpoints" / str(number) / "target" / "d"
         folder.mkdir(parents=True)
@@ -71,15 +74,15 @@ def test_a_folder_as_it_was_is_intact(run):
 def test_a_flipped_bit_of_a_checkpoint_is_named_with_what_is_intact(run, place):
     manifest, victim = read_manifest(run), run / "checkpoints" / "2" / "target" / "d" / "a"
     flip(victim, place)
-    told = rf"{victim}: changed since it was committed \(sha256: .*warm start is intact.*--fork {run}"
-    with pytest.raises(ConfigError, match=told):
+    told = rf"{victim}: changed since it was committed \(sha256: .*intact is where warm_start ended.*"
+    with pytest.raises(ConfigError, match=rf"{told}--fork {run} {run}/config.yaml name={run.name}-2"):
         require_checkpoint(run, manifest, 2)
     require_checkpoint(run, manifest, 1)
     flip(run / "checkpoints" / "0" / "target" / "d" / "a")
-    with pytest.raises(ConfigError, match="checkpoint 1 is intact; begin a new run"):
+    with pytest.raises(ConfigError, match="checkpoint 1 is intact, but no state .* begin a new run"):
         require_checkpoint(run, manifest, 2)
     flip(run / "checkpoints" / "1" / "target" / "meta")
-    with pytest.raises(ConfigError, match="no other checkpoint is intact; begin a new run"):
+    with pytest.raises(ConfigError, match="no checkpoint is intact, no state .* begin a new run"):
         require_checkpoint(run, manifest, 2)
 
 
