@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from coevo_jax.config.options import Config
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.files import remove_leftovers
 from coevo_jax.hosts.processes import Processes
 from coevo_jax.learning.train_state import Agents
