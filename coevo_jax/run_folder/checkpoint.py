@@ -19,17 +19,13 @@ from etils import epath
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.learning.train_state import TrainState
 from coevo_jax.models.transformer import Params
+from coevo_jax.run_folder.digests import on_bucket
 
 BASE = "base"  # folder of the frozen parameters inside a checkpoint
 # That of the model which is trained beside an agent, while a learning is under way: no agent has such a name.
 WEAK = "weak-branch"
 JUDGE = "step-judge"  # that of the discriminator, which no agent is called either
 SPARE_BYTES = 1 << 20  # indices and metadata beside the arrays
-
-
-def on_bucket(folder: epath.Path) -> bool:
-    """Whether a folder lies on a bucket."""
-    return "://" in str(folder)
 
 
 def stored_agents(checkpoint: epath.Path) -> tuple[str, ...]:

@@ -18,8 +18,7 @@ from coevo_jax.files import write_whole
 from coevo_jax.hosts.processes import Processes
 from coevo_jax.recipe import Phase, schedule
 from coevo_jax.run_folder.budget import asked_of
-from coevo_jax.run_folder.checkpoint import on_bucket
-from coevo_jax.run_folder.digests import file_digest
+from coevo_jax.run_folder.digests import CRC32C, Digests, damage, file_digest, folder_digests, on_bucket
 from coevo_jax.run_folder.folder import (
     CONFIG_FILE,
     config_digest,
@@ -103,7 +102,7 @@ def _fork(source: Path, config: Config, learned: bool) -> None:
         checkpoint=standing.checkpoint,
         checkpoint_files=file_sizes(place / str(standing.checkpoint)),
         checkpoint_digests={
-            str(one): manifest.checkpoint_digests[str(one)]
+            str(one): _digests_there(place / str(one), manifest.checkpoint_digests[str(one)], source)
             for one in numbers
             if str(one) in manifest.checkpoint_digests
         },
@@ -206,6 +205,19 @@ def _share(path: epath.Path, place: epath.Path) -> None:
         os.link(path, place)
     except OSError:  # another file system, or one without links
         shutil.copyfile(path, place)
+
+
+def _digests_there(place: epath.Path, known: Digests, source: Path) -> Digests:
+    """The digests of a checkpoint where it lies now: a disk's are no bucket's.
+
+    Raises:
+      ConfigError: what was copied to a bucket is read there as something else.
+    """
+    if any(one.startswith(CRC32C) for one in known.values()) == on_bucket(place):
+        return known
+    if on_bucket(place) and (problem := damage(place, known)) is not None:
+        raise ConfigError(f"{source}: its copy is another: {problem}")
+    return folder_digests(place)
 
 
 def _log_of(source: Path, manifest: Manifest, standing: Standing) -> bytes:

@@ -27,6 +27,8 @@ MANIFEST = "manifest.json"
 SKIPPED = "skipped_steps"  # key of a phase's records: the steps whose gradient was not finite
 READ_WHOLE = ("tokenizer", "backbone")  # folders that are read by what lies in them
 SELF = "sha256"  # key of the digest of all the others; an earlier version wrote none
+BEGINNING, RECENT = 3, 16  # phases that are looked at first: the warm start's, and the last ones
+TOGETHER = 64  # phases that are written at a time
 SINCE_SELF = ("metrics_sha256", "checkpoint_digests")  # keys of the versions that write one
 
 
@@ -61,7 +63,7 @@ class Manifest:
     checkpoint_files: dict[str, int] = field(default_factory=dict)  # path inside the checkpoint -> bytes
     base: int | None = None  # Orbax step that also holds the frozen base of both agents' adapters
     base_files: dict[str, int] = field(default_factory=dict)  # path inside that checkpoint -> bytes
-    # Of each checkpoint that is kept and lies on a disk, by its number: path inside it -> sha256.
+    # Of each checkpoint that is kept, by its number: path inside it -> sha256, or its bucket's checksum.
     checkpoint_digests: dict[str, dict[str, str]] = field(default_factory=dict)
     metrics_offset: int = 0
     metrics_sha256: str | None = None  # of metrics.jsonl up to there
@@ -71,8 +73,12 @@ class Manifest:
     )
 
     def record(self, name: str) -> PhaseRecord | None:
-        """The record of a finished phase, or None."""
-        return self._by_name.get(name)
+        """The record of a finished phase, or None.
+
+        Looked for where most ask for it first: every commit makes a manifest, and with it a table by name.
+        """
+        near = (*self.done[:BEGINNING], *self.done[:-RECENT:-1])
+        return next((phase for phase in near if phase.name == name), None) or self._by_name.get(name)
 
     @cached_property
     def _by_name(self) -> dict[str, PhaseRecord]:
@@ -131,7 +137,7 @@ def _parts(by_key: dict[str, str], done: list[bytes], line: str) -> Iterator[byt
     """A JSON object of values that are text already, in the order of their keys.
 
     Args:
-      done: the items of "done", most of the text of a long run: put together once.
+      done: the items of "done", most of the text of a long run: put together some at a time.
       line: what begins a line; nothing for one line, as `json.dumps` has it.
     """
     between = f",{line}" + " "
@@ -140,7 +146,9 @@ def _parts(by_key: dict[str, str], done: list[bytes], line: str) -> Iterator[byt
         yield f"{between if number else ''}{json.dumps(name)}: ".encode()
         if name == "done" and done:
             yield f"[{line}  ".encode() if line else b"["
-            yield (between + " " if line else between).encode().join(done)
+            separator = (between + " " if line else between).encode()
+            for start in range(0, len(done), TOGETHER):
+                yield (separator if start else b"") + separator.join(done[start : start + TOGETHER])
             yield f"{line} ]".encode() if line else b"]"
         else:
             yield text.encode()

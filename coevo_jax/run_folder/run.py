@@ -13,7 +13,7 @@ from coevo_jax.files import remove_leftovers
 from coevo_jax.hosts.processes import Processes
 from coevo_jax.learning.train_state import Agents
 from coevo_jax.progress import Stopwatch
-from coevo_jax.run_folder.checkpoint import Checkpointer, on_bucket
+from coevo_jax.run_folder.checkpoint import Checkpointer
 from coevo_jax.run_folder.digests import Hashing
 from coevo_jax.run_folder.environment import read_environment
 from coevo_jax.run_folder.folder import checked_manifest, create_folder, read_config, run_folder
@@ -204,7 +204,8 @@ class Run:
             return
         if self._begun.hashing is None:
             self._begun = self._hashed(self._begun)
-        if self._begun.hashing is None or self._begun.hashing.done():
+        assert self._begun.hashing is not None
+        if self._begun.hashing.done():
             self._write_begun()
 
     def between_blocks(self) -> None:
@@ -220,7 +221,7 @@ class Run:
         """Begin to hash the files of final states."""
         assert begun.manifest.checkpoint is not None
         folder = self.checkpoints.finish_save(begun.manifest.checkpoint)
-        return begun if on_bucket(folder) else replace(begun, hashing=Hashing(folder))
+        return replace(begun, hashing=Hashing(folder))
 
     def _require_checkpoint(self, number: int) -> None:
         """Called before a checkpoint is read, by all processes: what is read has its digests."""
@@ -244,9 +245,9 @@ class Run:
         """Write the manifest of a commit whose states are final, with the digests of their files."""
         manifest, sizes = begun.manifest, file_sizes(folder)
         base_files = sizes if begun.with_base else manifest.base_files
-        digests = manifest.checkpoint_digests
-        if (hashing := begun.hashing or self._hashed(begun).hashing) is not None:
-            digests = digests | {str(manifest.checkpoint): hashing.result()}
+        hashing = (begun if begun.hashing else self._hashed(begun)).hashing
+        assert hashing is not None
+        digests = manifest.checkpoint_digests | {str(manifest.checkpoint): hashing.result()}
         kept = self._kept(manifest)
         digests = {number: found for number, found in digests.items() if int(number) in kept}
         self.manifest = replace(

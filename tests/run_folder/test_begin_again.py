@@ -1,5 +1,6 @@
 """A run whose config must change, or which was damaged, goes on as another one: by the very words it says."""
 
+import hashlib
 import json
 import shlex
 import shutil
@@ -83,8 +84,6 @@ def stored(tmp_path):
 
 
 def _sha(text: str) -> str:
-    import hashlib
-
     return hashlib.sha256(text.encode()).hexdigest()
 
 

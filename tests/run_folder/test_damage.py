@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -137,6 +138,36 @@ def test_the_log_s_digest_is_that_of_its_bytes_however_it_was_cut(tmp_path):
         file_digest(tmp_path / "m.jsonl", 7)
         == hashlib.sha256((tmp_path / "m.jsonl").read_bytes()[:7]).hexdigest()
     )
+
+
+class Bucket:
+    """Stands for a file system of fsspec: what a bucket tells of its objects."""
+
+    def __init__(self, objects):
+        self.objects, self.asked_anew = objects, 0
+
+    def invalidate_cache(self):
+        self.asked_anew += 1
+
+    def find(self, root, detail):
+        assert detail and root == "bucket/run/0"
+        return {f"{root}/{name}": {"crc32c": one} for name, one in self.objects.items()}
+
+
+def test_on_a_bucket_its_own_checksums_count(monkeypatch):
+    bucket, folder = Bucket({"target/a": "yZRlqg==", "b": "AAAAAA=="}), epath.Path("gs://bucket/run/0")
+    monkeypatch.setattr("fsspec.core.url_to_fs", lambda url: (bucket, url.removeprefix("gs://")))
+    known = Hashing(folder).result()
+    assert known == {"target/a": "crc32c:yZRlqg==", "b": "crc32c:AAAAAA=="}
+    assert damage(folder, known) is None and bucket.asked_anew == 2
+    bucket.objects["target/a"] = "AAAAAA=="
+    told = r"gs://bucket/run/0/target/a: found crc32c:AAAAAA==, expected crc32c:yZRlqg=="
+    assert re.match(told, damage(folder, known))
+    del bucket.objects["target/a"]
+    assert "target/a: found no object, expected" in damage(folder, known)
+    bucket.objects["target/a"] = None
+    with pytest.raises(OSError, match=r"target/a: the bucket tells no crc32c of it"):
+        damage(folder, known)
 
 
 def test_digests_are_made_beside_the_caller_and_tell_what_failed(tmp_path):
