@@ -8,8 +8,9 @@ that every round does as much as the others but for what is drawn. After each ro
 
     rss       MiB resident, after a garbage collection; private: those that are pages of no file, which the
               system cannot drop when memory is short
-    handles, threads, children    of the process, from /proc (Linux); pool: threads of TensorStore's pool, which
-              come and go with what is written at a time, and are at most so many as it writes or copies at once
+    handles, threads, children    of the process, from /proc (Linux)
+    pool      threads of TensorStore's pool, none of those: they come and go with what is written at a time,
+              and are at most so many as it writes and copies at once
     kept      bytes of the run's folder that must stay as they are: checkpoints, tokenizer, config and such
     grown     bytes of what a round adds: trajectories, pairs, plans, references, logs, the records of phases
     wall, cpu seconds of the round; CPU seconds are those of the process, all threads

@@ -59,7 +59,7 @@ def read_collection(
 
 
 def _files_of_round(manifest: Manifest, number: int) -> Iterator[str]:
-    """The files that the phases of a round committed: rounds follow each other, and most ask for the newest."""
+    """The files that the phases of a round committed; rounds follow each other, most ask for the newest."""
     begun = [] if manifest.running is None else [manifest.running]
     for record in chain(begun, reversed(manifest.done)):
         found = re.match(r"round-(\d+)/", record.name)

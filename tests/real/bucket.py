@@ -40,14 +40,32 @@ WHERE = f"checkpoint.folder=gs://{BUCKET}/checkpoints"
 LEARN = "round-01/learn_target"
 
 
+# TensorStore asks which generation of an object it was given, which Google says in a header and the emulator
+# does not.
+START = """
+from gcp_storage_emulator.handlers import objects
+plain = objects.download
+def download(request, response, storage, *args, **kwargs):
+    try:
+        found = storage.get_file_obj(request.params["bucket_name"], request.params["object_id"])
+        response["x-goog-generation"] = found["generation"]
+    except objects.NotFound:
+        pass
+    return plain(request, response, storage, *args, **kwargs)
+objects.download = download
+from gcp_storage_emulator.__main__ import main
+main()
+"""
+
+
 @contextmanager
 def served(library: Path) -> Iterator[dict[str, str]]:
     """The emulator, ended afterwards; gives what a process needs to use it."""
     paths = os.pathsep.join([*filter(None, sys.path), str(library)])
     environment = os.environ | {"PYTHONPATH": paths, "PYTHONWARNINGS": "ignore"}
-    start = "from gcp_storage_emulator.__main__ import main; main()"
     options = ("start", "--host=127.0.0.1", f"--port={PORT}", "--in-memory", f"--default-bucket={BUCKET}")
-    process = subprocess.Popen([sys.executable, "-c", start, *options], env=environment)
+    quiet = subprocess.DEVNULL  # a line for each request
+    process = subprocess.Popen([sys.executable, "-c", START, *options], env=environment, stderr=quiet)
     url = f"http://127.0.0.1:{PORT}"
     try:
         deadline = time.monotonic() + START_SECONDS

@@ -73,9 +73,7 @@ def stored(tmp_path):
     done = [PhaseRecord(name=name, records={"checkpoint": 0}) for name in NAMES]
     write_whole(folder / "pairs" / "p", "pairs")
     running = PhaseRecord(name=LEARN, position=4, records={"began_with": 0}, files={"pairs/p": _sha("pairs")})
-    digests = {
-        str(n): folder_digests(epath.Path(folder / "checkpoints" / str(n))) for n in (0, 2, 3)
-    }
+    digests = {str(n): folder_digests(epath.Path(folder / "checkpoints" / str(n))) for n in (0, 2, 3)}
     manifest = Manifest(
         config_sha256="", done=tuple(done), running=running, checkpoint=3, checkpoint_digests=digests
     )
@@ -143,7 +141,7 @@ def offered(message: str) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("letters")
-def test_what_is_offered_goes_on_from_the_newest_intact_state_and_ends_in_the_same_bits(tmp_path, monkeypatch):
+def test_what_is_offered_goes_on_from_the_newest_intact_state_in_the_same_bits(tmp_path, monkeypatch):
     whole = create_run(tiny_config(tmp_path / "whole", *ETO))
     coevolve(whole)
     whole.close()

@@ -80,10 +80,10 @@ def test_a_flipped_bit_of_a_checkpoint_is_named_with_what_is_intact(run, place):
         require_checkpoint(run, manifest, 2)
     require_checkpoint(run, manifest, 1)
     flip(run / "checkpoints" / "0" / "target" / "d" / "a")
-    with pytest.raises(ConfigError, match="checkpoint 1 is intact, but no state .* begin a new run"):
+    with pytest.raises(ConfigError, match=r"checkpoint 1 is intact, but no state .* begin a new run"):
         require_checkpoint(run, manifest, 2)
     flip(run / "checkpoints" / "1" / "target" / "meta")
-    with pytest.raises(ConfigError, match="no checkpoint is intact, no state .* begin a new run"):
+    with pytest.raises(ConfigError, match=r"no checkpoint is intact, no state .* begin a new run"):
         require_checkpoint(run, manifest, 2)
 
 
