@@ -95,6 +95,7 @@ class Run:
         self.stop = StopRequest()
         self.traced_steps = range(0)  # optimizer steps that are profiled, by their numbers in the metrics log
         self._begun: _Begun | None = None
+        self._unshown: Results | None = None  # results that wait for it
         self._saved: dict[str, float] = {}  # what the newest save cost, until a step's metrics have it
         self._unpruned = False  # a checkpoint has become permanent since the last look at which are kept
 
@@ -225,8 +226,7 @@ class Run:
 
     def _require_checkpoint(self, number: int) -> None:
         """Called before a checkpoint is read, by all processes: what is read has its digests."""
-        if self._begun is not None and self._begun.manifest.checkpoint == number:
-            self.settle()
+        self.settle()
         if self.leads:
             require_checkpoint(self.folder, self.manifest, number)
 
@@ -240,6 +240,9 @@ class Run:
                 self._write_final(begun, folder)
         self._saved = begun.cost.end()
         self._unpruned = True
+        if self._unshown is not None:
+            self._results.save(self._unshown)
+            self._unshown = None
 
     def _write_final(self, begun: _Begun, folder: Any) -> None:
         """Write the manifest of a commit whose states are final, with the digests of their files."""
@@ -280,8 +283,10 @@ class Run:
         return kept | needed_checkpoints(self.config, manifest)
 
     def show(self, results: Results) -> None:
-        """Store the results so far, where whoever looks on finds them."""
-        if self.leads:
+        """Store the results so far, where whoever looks on finds them: never of what is not permanent yet."""
+        if self.leads and self._begun is not None:
+            self._unshown = results
+        elif self.leads:
             self._results.save(results)
         for watcher in self._watchers:
             watcher.show(results)

@@ -155,6 +155,24 @@ def test_a_commit_is_written_at_the_first_step_after_its_states_are_final(scene,
     run.close()
 
 
+def test_what_ends_a_phase_is_told_and_read_once_it_is_permanent(scene, tmp_path, monkeypatch):
+    run, saved = begin(scene, tmp_path), []
+    monkeypatch.setattr(run, "_watchers", [])
+    monkeypatch.setattr(run._results, "save", lambda results: saved.append(results))
+    run.commit(PhaseRecord(name=PHASE.name), files=[], agents=agents_of(scene, run), finished=True)
+    run.show({"phases": 1})  # pyright: ignore[reportArgumentType]
+    assert saved == [] and read_manifest(run.folder).record(PHASE.name) is None
+    assert run.checkpoints.agents(0) == ("target",)  # who reads waits for it
+    manifest = read_manifest(run.folder)
+    assert manifest.record(PHASE.name) is not None and set(manifest.checkpoint_digests["0"]) == set(
+        manifest.checkpoint_files
+    )
+    assert saved == [{"phases": 1}]
+    run.show({"phases": 2})  # pyright: ignore[reportArgumentType]
+    assert saved[1:] == [{"phases": 2}]
+    run.close()
+
+
 def test_states_are_those_of_the_commit_whatever_is_learned_while_they_are_written(scene, tmp_path):
     """Steps donate the very buffers that are being saved, at once and several times."""
     _, learning, plan = scene
