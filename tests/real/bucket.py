@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from etils import epath
 
-from coevo_jax.audit.reading import RunFiles
+from coevo_jax.audit.reading import open_files
 from coevo_jax.audit.whose import file_problems
 from coevo_jax.coevolution import coevolve
 from coevo_jax.config.strict import ConfigError
@@ -110,7 +110,7 @@ def play(folder: Path) -> None:
     place = checkpoint_root(run.folder, manifest) / str(manifest.checkpoint)
     digests = manifest.checkpoint_digests[str(manifest.checkpoint)]
     assert set(digests) == set(file_sizes(place)) and all(one.startswith(CRC32C) for one in digests.values())
-    assert not list(file_problems(RunFiles(run.folder)))
+    assert not list(file_problems(open_files(run.folder)))
     print(f"{len(digests)} objects of checkpoint {manifest.checkpoint} have checksums", flush=True)
     sizes = file_sizes(place)
     damaged(run.folder, place / max(sizes, key=lambda name: sizes[name]))
@@ -126,7 +126,7 @@ def damaged(folder: Path, victim: epath.Path) -> None:
     victim.unlink()
     refused(folder, victim, "missing")
     victim.write_bytes(content)
-    assert not list(file_problems(RunFiles(folder)))
+    assert not list(file_problems(open_files(folder)))
     print("a flipped bit and a missing object are refused by name", flush=True)
 
 
@@ -139,7 +139,7 @@ def refused(folder: Path, victim: epath.Path, words: str) -> None:
         finally:
             run.close()
     assert str(error.value).startswith(f"{victim}: {words}"), error.value
-    assert any(str(victim) in problem for problem in file_problems(RunFiles(folder)))
+    assert any(str(victim) in problem for problem in file_problems(open_files(folder)))
 
 
 def main(folder: Path) -> int:
