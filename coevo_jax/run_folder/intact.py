@@ -72,7 +72,8 @@ def needed_of(standing: Standing, manifest: Manifest, config: Config) -> set[int
     """The checkpoints that a run needs which goes on from there."""
     begun = replace(manifest, done=standing.done, running=standing.running, checkpoint=standing.checkpoint)
     warm_start = begun.record("warm_start")
-    needed = {standing.checkpoint} | ({manifest.base} - {None}) | needed_checkpoints(config, begun)
+    needed = {standing.checkpoint} | needed_checkpoints(config, begun)
+    needed |= set() if manifest.base is None else {manifest.base}
     return needed | ({warm_start.records["checkpoint"]} if warm_start else set())
 
 

@@ -278,8 +278,8 @@ class Run:
         kept = set(range(0 if keep == "all" else newest - keep + 1, newest + 1))
         warm_start = manifest.record("warm_start")
         kept |= {warm_start.records["checkpoint"]} if warm_start else set()
-        if manifest.running is not None:  # where a fork begins that changes how this is learned
-            kept |= {manifest.running.records.get("began_with")} - {None}
+        began = None if manifest.running is None else manifest.running.records.get("began_with")
+        kept |= set() if began is None else {began}  # where a fork begins that changes how this is learned
         return kept | needed_checkpoints(self.config, manifest)
 
     def show(self, results: Results) -> None:
