@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from etils import epath
+from etils.epath import backend
 
 from coevo_jax.audit.check import Check, NotCheckable, differs, judge
 from coevo_jax.audit.order import Phase, asked_of, expected_phases, finished
@@ -91,11 +92,10 @@ def checkpoint_folder(files: RunFiles, number: int | None) -> epath.Path:
 
 def _bucket_problems(folder: epath.Path, digests: dict[str, str]) -> Iterator[str]:
     """Objects of which the bucket says another checksum than it said when they were committed."""
-    import fsspec  # as etils has it: only with a bucket are its packages there
-
     for name, digest in digests.items():
-        files = fsspec.filesystem(str(folder).partition("://")[0], use_listings_cache=False)
         path = str(folder / name)
+        files: Any = backend.fsspec_backend.fs(path)
+        files.invalidate_cache()
         found = f"crc32c:{files.info(path)['crc32c']}" if files.exists(path) else None
         yield from differs(f"{path}: checksum", found, digest)
 

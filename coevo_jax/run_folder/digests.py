@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from etils import epath
+from etils.epath import backend
 
 CHUNK = 1 << 20  # bytes that are read at a time
 
@@ -48,9 +49,8 @@ def bucket_checksums(folder: epath.Path) -> Digests:
     Raises:
       OSError: it cannot be reached, or has no checksum of an object.
     """
-    from fsspec.core import url_to_fs  # as etils has it: only with a bucket are its packages there
-
-    files, root = url_to_fs(str(folder))
+    files: Any = backend.fsspec_backend.fs(str(folder))
+    root = str(folder).partition("://")[2]
     files.invalidate_cache()  # else it tells what it was told before
     found: dict[str, Any] = files.find(root, detail=True)
     without = [name for name, one in found.items() if not one.get("crc32c")]
