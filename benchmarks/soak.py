@@ -9,6 +9,8 @@ that every round does as much as the others but for what is drawn. After each ro
     rss       MiB resident, after a garbage collection; private: those that are pages of no file, which the
               system cannot drop when memory is short
     handles, threads, children    of the process, from /proc (Linux)
+    pool      threads of TensorStore's pool, none of those: they come and go with what is written at a time,
+              and are at most so many as it writes and copies at once
     kept      bytes of the run's folder that must stay as they are: checkpoints, tokenizer, config and such
     grown     bytes of what a round adds: trajectories, pairs, plans, references, logs, the records of phases
     wall, cpu seconds of the round; CPU seconds are those of the process, all threads
@@ -70,6 +72,10 @@ SETTLED = 10  # rounds until all is compiled and every thread is there
 EARLY, LATE = 30, 30  # rounds behind those, and the last ones, that are compared
 # At most so much more. What is kept differs a little from round to round: checkpoints are compressed.
 RSS, TIME, DISK, INCREMENT = 0.02, 0.05, 0.01, 0.05
+WORKER = "ts_pool_worker"  # what TensorStore calls the threads of its pool
+# Its limits, file_io_concurrency and data_copy_concurrency, and one that hands work on: as many as 64 arrays
+# that are written at a time make.
+POOL = max(4, cores()) + cores() + 1
 EVERY = 30  # rounds between two rows of the table
 
 
@@ -87,6 +93,7 @@ class Measured:
     grown: int  # bytes
     wall: float  # seconds of the round
     cpu: float
+    pool: int = 0  # threads of TensorStore's pool, which are none of `threads`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +133,10 @@ def judge(found: Sequence[Measured]) -> list[Verdict]:
         before, after = max(map(of, early)), max(map(of, late))
         return Verdict(name=name, words=f"most {before} -> {after} ({window})", grew=after > before)
 
+    def bounded(name: str, most: int, of: Callable[[Measured], int]) -> Verdict:
+        highest = max(map(of, found))
+        return Verdict(name=name, words=f"most {highest}, by its limits {most}", grew=highest > most)
+
     def memory(name: str, of: Callable[[Measured], float]) -> Verdict:
         before, after = of(found[SETTLED - 1]), max(map(of, found[SETTLED:]))
         more = after / before - 1
@@ -154,6 +165,7 @@ def judge(found: Sequence[Measured]) -> list[Verdict]:
         creeping("private memory, later on", lambda one: one.private),
         flat("open handles", lambda one: one.handles),
         flat("threads", lambda one: one.threads),
+        bounded("threads of TensorStore's pool", POOL, lambda one: one.pool),
         flat("child processes", lambda one: one.children),
         share("disk that must not grow", DISK, lambda one: one.kept, "bytes"),
         Verdict(name="what a round adds to the disk", words=grows, grew=last > first * (1 + INCREMENT)),
@@ -179,13 +191,15 @@ class Watch:
         self._last = over[0]
         gc.collect()
         kept, grown = disk(run.folder)
+        names = threads()
         self._tell(
             Measured(
                 round=self._last,
                 rss=resident(),
                 private=resident(shared=False),
                 handles=len(os.listdir("/proc/self/fd")) - 1,  # without the one that lists them
-                threads=len(os.listdir("/proc/self/task")),
+                threads=len(names) - names.count(WORKER),
+                pool=names.count(WORKER),
                 children=children(),
                 kept=kept,
                 grown=grown,
@@ -206,6 +220,17 @@ def resident(shared: bool = True) -> float:
     """MiB of this process that are in memory, with or without pages of files."""
     _, every, files, *_ = map(int, Path("/proc/self/statm").read_text().split())
     return (every if shared else every - files) * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
+
+
+def threads() -> list[str]:
+    """What the system calls the threads of this process."""
+    names = []
+    for path in Path("/proc/self/task").iterdir():
+        try:
+            names.append((path / "comm").read_text().strip())
+        except (FileNotFoundError, ProcessLookupError):  # it has just ended
+            continue
+    return names
 
 
 def children() -> int:
@@ -257,6 +282,7 @@ def rounds_table(found: Sequence[Measured]) -> str:
         "private, MiB",
         "handles",
         "threads",
+        "pool",
         "children",
         "kept, KiB",
         "grown, KiB",
@@ -271,6 +297,7 @@ def rounds_table(found: Sequence[Measured]) -> str:
                 f"{one.private:.1f}",
                 str(one.handles),
                 str(one.threads),
+                str(one.pool),
                 str(one.children),
             ),
             *(f"{one.kept / 1024:.1f}", f"{one.grown / 1024:.0f}", f"{one.wall:.2f}", f"{one.cpu:.2f}"),

@@ -6,7 +6,8 @@ python -m benchmarks.trust licences             pip-licenses, of the packages of
 python -m benchmarks.trust licences --write docs/trust.md
 
 Each tool is installed, pinned, into a temporary environment of its own and never into this one. The first two
-exit with 1 where something was found.
+exit with 1 where something was found. The exit code is 2, with a line that says why, where a check could not
+be made: the tool cannot be installed or gives no answer, or the package index has no advisories.
 """
 
 import argparse
@@ -35,28 +36,45 @@ DIGESTS = r"docs/study/results/.*|benchmarks/secrets\.json"  # rows of commits' 
 LOOKED_AT = re.compile(r"GPL|General Public|MPL|Mozilla|UNKNOWN")
 
 
+class NotChecked(Exception):
+    """A check could not be made."""
+
+
 def installed(requirement: str, folder: Path) -> Path:
     """The folder of programs of a new environment that holds a package."""
     subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
     programs = folder / "bin"
     quiet = ["install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([str(programs / "python"), "-m", "pip", *quiet, requirement], check=True)
+    command = [str(programs / "python"), "-m", "pip", *quiet, requirement]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or [
+            done.stderr.strip()
+        ]
+        raise NotChecked(f"{requirement} cannot be installed; is a package index within reach? {said[-1]}")
     return programs
 
 
 def answer(*command: object) -> Any:
-    """What a tool says as JSON, whatever its exit code; its own words where it says none."""
+    """What a tool says as JSON, whatever its exit code.
+
+    Raises:
+      NotChecked: it says none, with its own words.
+    """
     done = subprocess.run([*map(str, command)], cwd=ROOT, capture_output=True, text=True, check=False)
     try:
         return json.loads(done.stdout)
     except ValueError:
-        raise SystemExit(f"{command[0]} ended with {done.returncode}: {done.stderr[-2000:]}") from None
+        said = (done.stderr.strip().splitlines() or ["nothing"])[-1]
+        name = Path(str(command[0])).name
+        raise NotChecked(f"{name} ended with {done.returncode} and no answer: {said[:500]}") from None
 
 
 def vulnerabilities(programs: Path) -> tuple[int, str]:
     """Known vulnerabilities of the packages that are installed here.
 
-    One that the index tells nothing of counts as found: it has not been looked up.
+    Raises:
+      NotChecked: none was found, but of some the index tells nothing: they have not been looked up.
     """
     where = ["--path", sysconfig.get_paths()["purelib"]]
     found = answer(programs / "pip-audit", *where, "--format", "json", "--progress-spinner", "off")
@@ -68,10 +86,10 @@ def vulnerabilities(programs: Path) -> tuple[int, str]:
     ]
     skipped = [one["name"] for one in packages if "skip_reason" in one]
     words = f"{len(packages)} packages, {len(rows)} known vulnerabilities, {len(skipped)} NOT LOOKED UP"
-    words += f": the index knows nothing of {', '.join(skipped[:5])} …" if skipped else ""
-    return len(rows) + len(skipped), "\n\n".join(
-        [table(("package", "version", "known as", "mended in"), rows), words]
-    )
+    words += f": the index has no advisories for {', '.join(skipped[:5])} …" if skipped else ""
+    if skipped and not rows:
+        raise NotChecked(words)
+    return len(rows), "\n\n".join([table(("package", "version", "known as", "mended in"), rows), words])
 
 
 def secrets(programs: Path) -> tuple[int, str]:
@@ -119,8 +137,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("check", choices=CHECKS)
     parser.add_argument("--write", type=Path, metavar="PAGE", help="write what comes out into a page, too")
     args = parser.parse_args(argv)
-    with tempfile.TemporaryDirectory() as folder:
-        number, text = CHECKS[args.check](installed(TOOLS[args.check], Path(folder) / "tool"))
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            number, text = CHECKS[args.check](installed(TOOLS[args.check], Path(folder) / "tool"))
+    except NotChecked as error:
+        print(f"error: {args.check}: not checked: {error}", file=sys.stderr)
+        return 2
     print(text)
     if args.write:
         replace_table(args.check, text, args.write)

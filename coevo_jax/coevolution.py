@@ -37,8 +37,9 @@ def coevolve(run: Run) -> Results:
     try:
         prove_tasks(run, world)
         agents = restore_agents(run, world)
+        done = {record.name for record in run.manifest.done}
         for phase in schedule(run.config):
-            if run.manifest.record(phase.name) is None:
+            if phase.name not in done:
                 run.stop.end_if_asked()
                 agents = PHASES[phase.kind](run, world, agents, phase)
                 run.show(so_far.collect())
@@ -46,6 +47,7 @@ def coevolve(run: Run) -> Results:
                     _say_time_left(run, phase)
     finally:
         world.close()
+    run.settle()
     results = so_far.collect()
     run.show(results)
     return results

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from etils import epath
+from etils.epath import backend
 
 from coevo_jax.audit.check import Check, NotCheckable, differs, judge
 from coevo_jax.audit.order import Phase, asked_of, expected_phases, finished
@@ -67,11 +68,15 @@ def file_problems(files: RunFiles) -> Iterator[str]:
         yield from differs("metrics.jsonl: sha256", found, expected)
     for number, digests in files.manifest.get("checkpoint_digests", {}).items():
         folder = checkpoint_folder(files, int(number))
+        if not folder.exists():  # it may have been deleted since
+            continue
+        if "://" in str(folder):
+            yield from _bucket_problems(folder, digests)
+            continue
         for name, digest in digests.items():
-            path = Path(folder / name)  # only what lies on a disk has digests
+            path = Path(folder / name)
             found = _digest(path) if path.is_file() else None
-            if folder.exists():  # it may have been deleted since
-                yield from differs(f"{path}: sha256", found, digest)
+            yield from differs(f"{path}: sha256", found, digest)
     for number, sizes in (("checkpoint", "checkpoint_files"), ("base", "base_files")):
         folder = checkpoint_folder(files, files.manifest[number])
         for name, length in files.manifest[sizes].items():
@@ -83,6 +88,16 @@ def checkpoint_folder(files: RunFiles, number: int | None) -> epath.Path:
     """Where a checkpoint lies: in the run's folder, on another disk or on a bucket."""
     root = files.manifest["checkpoints"]
     return (epath.Path(root) if "://" in root else epath.Path(files.folder.absolute()) / root) / str(number)
+
+
+def _bucket_problems(folder: epath.Path, digests: dict[str, str]) -> Iterator[str]:
+    """Objects of which the bucket says another checksum than it said when they were committed."""
+    for name, digest in digests.items():
+        path = str(folder / name)
+        files: Any = backend.fsspec_backend.fs(path)
+        files.invalidate_cache()
+        found = f"crc32c:{files.info(path)['crc32c']}" if files.exists(path) else None
+        yield from differs(f"{path}: checksum", found, digest)
 
 
 def _digest(path: Path) -> str:

@@ -7,7 +7,8 @@ python -m launch.train --fork runs/NAME CONFIG.yaml [key.sub=value ...]
 
 --auto-resume is what launchers use: the same command starts the run and, after a preemption, goes on with it.
 --fork begins with another run's warm start, so that methods are compared from the same agents and one warm
-start is paid for; nothing that it depends on may differ.
+start is paid for; nothing that it depends on may differ. What both configs do alike behind it is taken over,
+too, up to the newest state that is intact: so a run goes on whose config must change, or which was damaged.
 --profile 10:13 with any of them traces the optimizer steps 10, 11 and 12, as metrics.jsonl counts them, into
 runs/NAME/profile/PHASE/.
 
@@ -48,7 +49,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--auto-resume", action="store_true", help="go on with this config's run where its folder exists"
     )
-    parser.add_argument("--fork", metavar="RUN", help="folder of a run whose warm start this one begins with")
+    parser.add_argument(
+        "--fork", metavar="RUN", help="folder of a run that this one begins with, as far as they are alike"
+    )
     parser.add_argument(
         "--profile", metavar="FIRST:END", help="trace these optimizer steps, END not included"
     )

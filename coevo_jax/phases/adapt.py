@@ -32,6 +32,7 @@ from coevo_jax.progress import CONSOLE, Pulse
 from coevo_jax.recipe import Phase
 from coevo_jax.rollout.placement import rollout_params
 from coevo_jax.run_folder.budget import Budget
+from coevo_jax.run_folder.intact import fork_command
 from coevo_jax.run_folder.manifest import SKIPPED, PhaseRecord
 from coevo_jax.run_folder.run import Run
 from coevo_jax.sampling.engine import Sampling
@@ -174,12 +175,12 @@ class _Follower:
         hosted = jax.tree.map(np.asarray, jax.device_get(tokens))
         self._run.processes.once("kept batch", lambda: write_kept(path, [0], [hosted], about))
         where = f"recipe.{self._phase.name.rpartition('/')[2]}.adapt"
-        fork = f"this run's config is kept: fork its warm start (--fork {self._run.folder})"
+        fork = fork_command(self._run.folder, self._run.config, "optimizer.nonfinite=skip")
         message = (
             f"{self._phase.name}, episode {number} (task {line['task_id']}): {broken[0]} is "
             f"{found[broken[0]]}; first tensor that is not finite: {tensor}; cause: {cause}; the batch is "
-            f"kept in {path}; {fork} with lower {where}.learning_rate_queried and "
-            f"{where}.learning_rate_predicted, or optimizer.nonfinite=skip"
+            f"kept in {path}; this run's config is kept: fork it without such steps: {fork}; or change "
+            f"{where}.learning_rate_queried and {where}.learning_rate_predicted"
         )
         skips = self._run.config.optimizer.nonfinite == "skip" and "grad_norm" in broken
         if not skips or tensor.startswith(("params", "head")):

@@ -20,7 +20,8 @@ from coevo_jax.models.huggingface.load import load_params
 from coevo_jax.models.transformer import Params
 from coevo_jax.phases.world import World
 from coevo_jax.run_folder.checkpoint import BASE, JUDGE, WEAK, Checkpointer, stored_agents
-from coevo_jax.run_folder.manifest import Manifest, checkpoint_root, require_checkpoint
+from coevo_jax.run_folder.intact import require_checkpoint
+from coevo_jax.run_folder.manifest import Manifest, checkpoint_root
 from coevo_jax.run_folder.run import Run
 
 

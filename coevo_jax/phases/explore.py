@@ -220,7 +220,7 @@ def _player(
             prefix=prefix,
             progress=CONSOLE if following is None or CONSOLE.is_terminal else None,
             label=f"{label} {place}",
-            between_blocks=run.stop.end_if_alone_and_asked,
+            between_blocks=run.between_blocks,
         )
         written = 0
         for phase, path, (trajectories, stats) in zip(phases, files, played, strict=True):

@@ -19,17 +19,13 @@ from etils import epath
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.learning.train_state import TrainState
 from coevo_jax.models.transformer import Params
+from coevo_jax.run_folder.digests import on_bucket
 
 BASE = "base"  # folder of the frozen parameters inside a checkpoint
 # That of the model which is trained beside an agent, while a learning is under way: no agent has such a name.
 WEAK = "weak-branch"
 JUDGE = "step-judge"  # that of the discriminator, which no agent is called either
 SPARE_BYTES = 1 << 20  # indices and metadata beside the arrays
-
-
-def on_bucket(folder: epath.Path) -> bool:
-    """Whether a folder lies on a bucket."""
-    return "://" in str(folder)
 
 
 def stored_agents(checkpoint: epath.Path) -> tuple[str, ...]:
@@ -58,7 +54,8 @@ class Checkpointer:
         Args:
           folder: on a disk or on a bucket (gs://).
           owner: this process alone writes here, and removes what a killed one left half-written.
-          check: called once before anything of a checkpoint is read; raises where it is damaged.
+          check: called once before anything of a checkpoint is read, by all processes: waits where it is
+            still being written, raises where it is damaged.
         """
         self._check, self._checked = check, set[int]()
         self._failure: Exception | None = None  # of a save
@@ -140,25 +137,31 @@ class Checkpointer:
     @contextmanager
     def _readable(self, number: int) -> Iterator[None]:
         """Turn what Orbax raises for a checkpoint that it cannot restore into a ConfigError."""
-        if number not in self._checked:
-            self._check(number)
-            self._checked.add(number)
+        self._require(number)
         try:
             yield
         except (FileNotFoundError, KeyError, ValueError) as error:
             first = str(error).strip().splitlines()[0][:300]
             raise ConfigError(f"{self.folder / str(number)}: cannot be restored: {first}") from None
 
+    def _require(self, number: int) -> None:
+        if number not in self._checked:
+            self._check(number)
+            self._checked.add(number)
+
     def agents(self, number: int) -> tuple[str, ...]:
         """Names of the agents a checkpoint holds."""
+        self._require(number)
         return stored_agents(self.folder / str(number))
 
     def has_weak(self, number: int) -> bool:
         """Whether a checkpoint, made while a learning was under way, holds the model trained beside it."""
+        self._require(number)
         return (self.folder / str(number) / WEAK).is_dir()
 
     def has_judge(self, number: int) -> bool:
         """Whether a checkpoint holds a discriminator."""
+        self._require(number)
         return (self.folder / str(number) / JUDGE).is_dir()
 
     def prune(self, keep: set[int], newest: int) -> None:

@@ -5,7 +5,9 @@ agents explore side by side, one phase commits the shards of both. Whose a shard
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 from coevo_jax.config.strict import ConfigError
@@ -56,6 +58,18 @@ def read_collection(
     return trajectories
 
 
+def _files_of_round(manifest: Manifest, number: int) -> Iterator[str]:
+    """The files that the phases of a round committed; rounds follow each other, most ask for the newest."""
+    begun = [] if manifest.running is None else [manifest.running]
+    for record in chain(begun, reversed(manifest.done)):
+        found = re.match(r"round-(\d+)/", record.name)
+        own = int(found[1]) if found else 0
+        if own < number:
+            return
+        if own == number:
+            yield from record.files
+
+
 def collection_files(manifest: Manifest, phase: Phase) -> list[str]:
     """The committed shards of a finished phase, by their paths inside the run's folder, in order.
 
@@ -67,9 +81,7 @@ def collection_files(manifest: Manifest, phase: Phase) -> list[str]:
         raise ConfigError(f"{where / name}: {phase.name} is not finished; nothing can be read of it yet")
     found: dict[int, str] = {}
     counts = set()
-    for path in manifest.committed_files():
-        if not path.startswith(f"{where}/{name}-"):  # of all files of a long run, a few
-            continue
+    for path in _files_of_round(manifest, phase.round):
         shard = _SHARD.fullmatch(Path(path).name)
         if Path(path).parent == where and shard is not None and shard["name"] == name:
             found[int(shard["index"])] = path

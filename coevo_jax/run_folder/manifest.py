@@ -19,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from coevo_jax.config.options import FORMAT
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.files import write_parts
-from coevo_jax.run_folder.digests import damage, file_digest, files_below
+from coevo_jax.run_folder.digests import file_digest, files_below
 from coevo_jax.run_folder.environment import ENVIRONMENT_FILE
 from coevo_jax.run_folder.metrics import METRICS_FILE
 
@@ -27,6 +27,8 @@ MANIFEST = "manifest.json"
 SKIPPED = "skipped_steps"  # key of a phase's records: the steps whose gradient was not finite
 READ_WHOLE = ("tokenizer", "backbone")  # folders that are read by what lies in them
 SELF = "sha256"  # key of the digest of all the others; an earlier version wrote none
+BEGINNING, RECENT = 3, 16  # phases that are looked at first: the warm start's, and the last ones
+TOGETHER = 64  # phases that are written at a time
 SINCE_SELF = ("metrics_sha256", "checkpoint_digests")  # keys of the versions that write one
 
 
@@ -61,7 +63,7 @@ class Manifest:
     checkpoint_files: dict[str, int] = field(default_factory=dict)  # path inside the checkpoint -> bytes
     base: int | None = None  # Orbax step that also holds the frozen base of both agents' adapters
     base_files: dict[str, int] = field(default_factory=dict)  # path inside that checkpoint -> bytes
-    # Of each checkpoint that is kept and lies on a disk, by its number: path inside it -> sha256.
+    # Of each checkpoint that is kept, by its number: path inside it -> sha256, or its bucket's checksum.
     checkpoint_digests: dict[str, dict[str, str]] = field(default_factory=dict)
     metrics_offset: int = 0
     metrics_sha256: str | None = None  # of metrics.jsonl up to there
@@ -71,8 +73,12 @@ class Manifest:
     )
 
     def record(self, name: str) -> PhaseRecord | None:
-        """The record of a finished phase, or None."""
-        return self._by_name.get(name)
+        """The record of a finished phase, or None.
+
+        Looked for where most ask for it first: every commit makes a manifest, and with it a table by name.
+        """
+        near = (*self.done[:BEGINNING], *self.done[:-RECENT:-1])
+        return next((phase for phase in near if phase.name == name), None) or self._by_name.get(name)
 
     @cached_property
     def _by_name(self) -> dict[str, PhaseRecord]:
@@ -131,7 +137,7 @@ def _parts(by_key: dict[str, str], done: list[bytes], line: str) -> Iterator[byt
     """A JSON object of values that are text already, in the order of their keys.
 
     Args:
-      done: the items of "done", most of the text of a long run: put together once.
+      done: the items of "done", most of the text of a long run: put together some at a time.
       line: what begins a line; nothing for one line, as `json.dumps` has it.
     """
     between = f",{line}" + " "
@@ -140,7 +146,9 @@ def _parts(by_key: dict[str, str], done: list[bytes], line: str) -> Iterator[byt
         yield f"{between if number else ''}{json.dumps(name)}: ".encode()
         if name == "done" and done:
             yield f"[{line}  ".encode() if line else b"["
-            yield (between + " " if line else between).encode().join(done)
+            separator = (between + " " if line else between).encode()
+            for start in range(0, len(done), TOGETHER):
+                yield (separator if start else b"") + separator.join(done[start : start + TOGETHER])
             yield f"{line} ]".encode() if line else b"]"
         else:
             yield text.encode()
@@ -156,6 +164,10 @@ def content_digest(content: dict[str, Any]) -> str:
 def to_plain(manifest: Manifest) -> dict[str, Any]:
     """The record as values that JSON can hold."""
     return asdict(manifest)
+
+
+class Damaged(ConfigError):
+    """A file of a run is not as it was committed."""
 
 
 R = TypeVar("R", PhaseRecord, Manifest)
@@ -254,14 +266,14 @@ def verify_files(run_dir: Path, manifest: Manifest) -> None:
     """Check that every committed file is there, unchanged.
 
     Raises:
-      ConfigError: naming the first file that is missing or differs.
+      Damaged: naming the first file that is missing or differs.
     """
     for name, digest in manifest.committed_files().items():
         path = run_dir / name
         if not path.is_file():
-            raise ConfigError(f"{path}: missing, but listed in {MANIFEST}; restore it or start a new run")
+            raise Damaged(f"{path}: missing, but listed in {MANIFEST}; restore it or start a new run")
         if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
-            raise ConfigError(f"{path}: changed since it was committed (sha256 differs from {MANIFEST})")
+            raise Damaged(f"{path}: changed since it was committed (sha256 differs from {MANIFEST})")
     _require_nothing_else(run_dir, manifest)
     for number, files in (
         (manifest.checkpoint, manifest.checkpoint_files),
@@ -272,21 +284,21 @@ def verify_files(run_dir: Path, manifest: Manifest) -> None:
             found = (folder / name).stat().length if (folder / name).is_file() else None
             if found != size:
                 state = "missing" if found is None else f"{found} bytes, expected {size}"
-                raise ConfigError(
+                raise Damaged(
                     f"{folder / name}: {state}; the checkpoint is incomplete, by {run_dir / MANIFEST}"
                 )
     described = run_dir / ENVIRONMENT_FILE
     if manifest.environment_sha256 is not None:
         if not described.is_file():
-            raise ConfigError(f"{described}: missing, but {MANIFEST} has its sha256; restore it")
+            raise Damaged(f"{described}: missing, but {MANIFEST} has its sha256; restore it")
         if file_digest(described) != manifest.environment_sha256:
-            raise ConfigError(f"{described}: changed since it was committed (sha256 differs from {MANIFEST})")
+            raise Damaged(f"{described}: changed since it was committed (sha256 differs from {MANIFEST})")
     log = run_dir / METRICS_FILE
     if manifest.metrics_sha256 is not None:
         if not log.is_file():
-            raise ConfigError(f"{log}: missing, but {MANIFEST} has its sha256; restore it or start a new run")
+            raise Damaged(f"{log}: missing, but {MANIFEST} has its sha256; restore it or start a new run")
         if file_digest(log, manifest.metrics_offset) != manifest.metrics_sha256:
-            raise ConfigError(f"{log}: changed since it was committed (sha256 differs from {MANIFEST})")
+            raise Damaged(f"{log}: changed since it was committed (sha256 differs from {MANIFEST})")
 
 
 def _require_nothing_else(run_dir: Path, manifest: Manifest) -> None:
@@ -299,23 +311,3 @@ def _require_nothing_else(run_dir: Path, manifest: Manifest) -> None:
                     f"{path}: never committed, but {folder}/ is read as a whole; expected the files that "
                     f"{MANIFEST} lists alone: move it away"
                 )
-
-
-def require_checkpoint(run_dir: Path, manifest: Manifest, number: int) -> None:
-    """Make sure that a checkpoint's files are those that were committed, where their digests are known.
-
-    Raises:
-      ConfigError: naming the first file that is missing or differs, and what of the run is intact.
-    """
-    root, digests = checkpoint_root(run_dir, manifest), manifest.checkpoint_digests
-    if (found := damage(root / str(number), digests.get(str(number), {}))) is None:
-        return
-    others = [one for one in sorted(map(int, digests)) if one != number]
-    intact = [one for one in others if damage(root / str(one), digests[str(one)]) is None]
-    warm_start = manifest.record("warm_start")
-    advice = "no other checkpoint is intact; begin a new run"
-    if warm_start is not None and warm_start.records.get("checkpoint") in intact:
-        advice = f"that of the warm start is intact: a new run begins there with --fork {run_dir}"
-    elif intact:
-        advice = f"checkpoint {intact[-1]} is intact; begin a new run"
-    raise ConfigError(f"{found}; {advice}")

@@ -5,6 +5,7 @@ A run of an earlier version lacks what was not measured then: `load_results` put
 
 import json
 from collections.abc import Mapping
+from operator import is_
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict, cast
 
@@ -185,7 +186,8 @@ class ResultsFile:
 
     def __init__(self, run_dir: Path | str) -> None:
         self.path = Path(run_dir) / RESULTS_FILE
-        self._known: dict[str, list[tuple[object, bytes]]] = {key: [] for key in LISTS}
+        self._known: dict[str, list[object]] = {key: [] for key in LISTS}
+        self._texts: dict[str, list[bytes]] = {key: [] for key in LISTS}
 
     def save(self, results: Results) -> Path:
         """Write results in one piece: to a temporary name, then renamed.
@@ -194,27 +196,24 @@ class ResultsFile:
           ConfigError: an entry lacks a key.
         """
         _check_keys(self.path, "the file", results, Results)
-        by_key = {
-            key: self._list(key, cast(list[Any], value)) if key in LISTS else _text(value, 1)
-            for key, value in results.items()
-        }
         parts: list[bytes] = []
-        for key, text in by_key.items():
-            parts += [b",\n" if parts else b"{\n", f" {json.dumps(key)}: ".encode(), text]
+        for key, value in results.items():
+            parts += [b",\n" if parts else b"{\n", f" {json.dumps(key)}: ".encode()]
+            parts += self._list(key, cast(list[Any], value)) if key in LISTS else [_text(value, 1)]
         return write_parts(self.path, [*parts, b"\n}\n"])
 
-    def _list(self, key: str, entries: list[Any]) -> bytes:
-        known = self._known[key]
-        same = len(known) <= len(entries) and all(
-            old is new for (old, _), new in zip(known, entries, strict=False)
-        )
-        if not same:
+    def _list(self, key: str, entries: list[Any]) -> list[bytes]:
+        """The text of a list in parts: put together it would be the largest object of a long run."""
+        known, texts = self._known[key], self._texts[key]
+        if len(known) > len(entries) or not all(map(is_, known, entries)):
             known.clear()
+            texts.clear()
         for index, entry in enumerate(entries[len(known) :], start=len(known)):
             text = _text(entry, 2)
             _check_keys(self.path, f"{key}[{index}]", entry, LISTS[key])
-            known.append((entry, text))
-        return b"[\n  " + b",\n  ".join([text for _, text in known]) + b"\n ]" if known else b"[]"
+            known.append(entry)
+            texts.append((b",\n  " if texts else b"[\n  ") + text)
+        return [*texts, b"\n ]"] if texts else [b"[]"]
 
 
 def _text(value: Any, depth: int) -> bytes:

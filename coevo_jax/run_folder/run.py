@@ -8,23 +8,26 @@ from pathlib import Path
 from typing import Any
 
 from coevo_jax.config.options import Config
+from coevo_jax.config.strict import ConfigError
 from coevo_jax.files import remove_leftovers
 from coevo_jax.hosts.processes import Processes
 from coevo_jax.learning.train_state import Agents
 from coevo_jax.progress import Stopwatch
-from coevo_jax.run_folder.checkpoint import Checkpointer, on_bucket
+from coevo_jax.run_folder.checkpoint import Checkpointer
 from coevo_jax.run_folder.digests import Hashing
 from coevo_jax.run_folder.environment import read_environment
 from coevo_jax.run_folder.folder import checked_manifest, create_folder, read_config, run_folder
+from coevo_jax.run_folder.intact import intact_words, require_checkpoint
 from coevo_jax.run_folder.lock import hold
 from coevo_jax.run_folder.manifest import (
+    Damaged,
     Manifest,
     PhaseRecord,
     checkpoint_root,
     file_hashes,
     file_sizes,
     from_plain,
-    require_checkpoint,
+    read_manifest,
     to_plain,
     write_manifest,
 )
@@ -92,6 +95,7 @@ class Run:
         self.stop = StopRequest()
         self.traced_steps = range(0)  # optimizer steps that are profiled, by their numbers in the metrics log
         self._begun: _Begun | None = None
+        self._unshown: Results | None = None  # results that wait for it
         self._saved: dict[str, float] = {}  # what the newest save cost, until a step's metrics have it
         self._unpruned = False  # a checkpoint has become permanent since the last look at which are kept
 
@@ -124,9 +128,10 @@ class Run:
     ) -> PhaseRecord:
         """Make what was done so far permanent: files and states first, the manifest last.
 
-        States are written while the caller goes on, and count once they are final (`settle`): a process that
-        is killed before loses this commit alone. What finishes a phase is permanent when this returns. All
-        processes commit together; what process 0 records counts for all, and is returned.
+        States are written and hashed while the caller goes on, and count once they are final (`settle`): a
+        process that is killed before loses this commit alone, also where it finishes a phase. Without states
+        a commit is permanent when this returns. All processes commit together; what process 0 records counts
+        for all, and is returned.
 
         Args:
           files: as process 0 finds them.
@@ -154,8 +159,6 @@ class Run:
         manifest = replace(manifest, checkpoint=number, base=number if with_base else manifest.base)
         self.follow(manifest.finish(record) if finished else manifest, permanent=False)
         self._begun = _Begun(manifest=self.manifest, with_base=with_base, cost=cost)
-        if finished:
-            self.settle()
         return self.manifest.running or self.manifest.done[-1]
 
     def keep(self, name: str, files: list[Path]) -> None:
@@ -202,16 +205,28 @@ class Run:
             return
         if self._begun.hashing is None:
             self._begun = self._hashed(self._begun)
-        if self._begun.hashing is None or self._begun.hashing.done():
+        assert self._begun.hashing is not None
+        if self._begun.hashing.done():
             self._write_begun()
+
+    def between_blocks(self) -> None:
+        """What is to be done now and then while episodes are played: see to the last commit, end if asked.
+
+        Raises:
+          Stopped: somebody asked, and this is the only process.
+        """
+        self.settle_if_final()
+        self.stop.end_if_alone_and_asked()
 
     def _hashed(self, begun: _Begun) -> _Begun:
         """Begin to hash the files of final states."""
         assert begun.manifest.checkpoint is not None
         folder = self.checkpoints.finish_save(begun.manifest.checkpoint)
-        return begun if on_bucket(folder) else replace(begun, hashing=Hashing(folder))
+        return replace(begun, hashing=Hashing(folder))
 
     def _require_checkpoint(self, number: int) -> None:
+        """Called before a checkpoint is read, by all processes: what is read has its digests."""
+        self.settle()
         if self.leads:
             require_checkpoint(self.folder, self.manifest, number)
 
@@ -225,14 +240,17 @@ class Run:
                 self._write_final(begun, folder)
         self._saved = begun.cost.end()
         self._unpruned = True
+        if self._unshown is not None:
+            self._results.save(self._unshown)
+            self._unshown = None
 
     def _write_final(self, begun: _Begun, folder: Any) -> None:
         """Write the manifest of a commit whose states are final, with the digests of their files."""
         manifest, sizes = begun.manifest, file_sizes(folder)
         base_files = sizes if begun.with_base else manifest.base_files
-        digests = manifest.checkpoint_digests
-        if (hashing := begun.hashing or self._hashed(begun).hashing) is not None:
-            digests = digests | {str(manifest.checkpoint): hashing.result()}
+        hashing = (begun if begun.hashing else self._hashed(begun)).hashing
+        assert hashing is not None
+        digests = manifest.checkpoint_digests | {str(manifest.checkpoint): hashing.result()}
         kept = self._kept(manifest)
         digests = {number: found for number, found in digests.items() if int(number) in kept}
         self.manifest = replace(
@@ -246,7 +264,7 @@ class Run:
         return saved
 
     def _prune(self) -> None:
-        """Keep the newest permanent checkpoints, that of the warm start, and those of weak models."""
+        """Keep the newest permanent checkpoints, that of the warm start, and those that learnings need."""
         newest = self.manifest.checkpoint
         assert newest is not None
         self.checkpoints.prune(self._kept(self.manifest), newest)
@@ -260,11 +278,15 @@ class Run:
         kept = set(range(0 if keep == "all" else newest - keep + 1, newest + 1))
         warm_start = manifest.record("warm_start")
         kept |= {warm_start.records["checkpoint"]} if warm_start else set()
+        began = None if manifest.running is None else manifest.running.records.get("began_with")
+        kept |= set() if began is None else {began}  # where a fork begins that changes how this is learned
         return kept | needed_checkpoints(self.config, manifest)
 
     def show(self, results: Results) -> None:
-        """Store the results so far, where whoever looks on finds them."""
-        if self.leads:
+        """Store the results so far, where whoever looks on finds them: never of what is not permanent yet."""
+        if self.leads and self._begun is not None:
+            self._unshown = results
+        elif self.leads:
             self._results.save(results)
         for watcher in self._watchers:
             watcher.show(results)
@@ -315,5 +337,13 @@ def open_run(folder: Path, processes: Processes | None = None) -> Run:
     """
     processes = processes or Processes()
     config = read_config(folder)
-    manifest = processes.once("open the run", lambda: to_plain(checked_manifest(folder)))
+    manifest = processes.once("open the run", lambda: to_plain(_intact_manifest(folder)))
     return Run(config, folder, from_plain(manifest), processes)
+
+
+def _intact_manifest(folder: Path) -> Manifest:
+    """The record of a run that is to go on, or what of it is intact."""
+    try:
+        return checked_manifest(folder)
+    except Damaged as error:
+        raise ConfigError(f"{error}; {intact_words(folder, read_manifest(folder))}") from None

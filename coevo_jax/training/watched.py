@@ -8,10 +8,12 @@ from typing import Any
 import jax
 import numpy as np
 
+from coevo_jax.config.options import of_round
 from coevo_jax.learning.programs import Learning
 from coevo_jax.learning.train_step import StepPrograms
 from coevo_jax.progress import CONSOLE
 from coevo_jax.recipe import Phase
+from coevo_jax.run_folder.intact import fork_command
 from coevo_jax.run_folder.manifest import SKIPPED, PhaseRecord
 from coevo_jax.run_folder.results import skipped_count_words
 from coevo_jax.run_folder.run import Run
@@ -163,23 +165,35 @@ def _stem(phase: Phase) -> str:
 
 def advice(run: Run, phase: Phase, found: Broken) -> str:
     """What can be done: a run's config is kept, so that a change of it begins a run of its own."""
-    skip = "optimizer.nonfinite=skip leaves such steps out"
     if found.cause == "parameters":
         return (
             f"skipping steps cannot help: find out what wrote checkpoint {run.manifest.checkpoint} (or the "
             "model of model.path) and begin a new run"
         )
+    skip = "optimizer.nonfinite=skip"
     if found.cause == "rate":
-        change = f"a lower {_rate_key(phase)}"
+        change, words = lower_rate(run, phase), f"with a lower {_rate_key(phase)}"
     elif found.cause == "padding":
-        change = f"{skip} (padding must never count: please report it with the kept batch)"
+        change, words = skip, "without such steps (padding must never count: report it with the kept batch)"
     elif phase.kind == "learn":
-        change = f"agents.{phase.agent}.loss or the recipe's sources changed, or {skip}"
+        change, words = skip, f"without such steps, or with agents.{phase.agent}.loss or the sources changed"
     else:
-        change = f"other trajectories, or {skip}"
-    if phase.kind == "warm_start":
-        return f"this run's config is kept: begin a new run with {change}"
-    return f"this run's config is kept: fork its warm start (--fork {run.folder}) with {change}"
+        change, words = skip, "without such steps, or with other trajectories"
+    if phase.kind == "warm_start" and found.cause == "rate":
+        return f"this run's config is kept: begin a new run {words}, such as {change}"
+    if run.manifest.record("warm_start") is None:
+        return f"this run's config is kept: begin a new run {words}: {skip} leaves them out"
+    return f"this run's config is kept: fork it {words}: {fork_command(run.folder, run.config, change)}"
+
+
+def lower_rate(run: Run, phase: Phase) -> str:
+    """A tenth of the rate at which a phase learned, as an option that leaves earlier rounds as they were."""
+    if phase.kind in ("warm_start", "judge"):
+        rate = getattr(run.config, phase.kind).learning_rate / 10
+        return f"{_rate_key(phase)}={rate:g}"
+    rates = run.config.agents[phase.agent].learning_rate
+    own = [of_round(rates, number) for number in range(1, phase.round + 1)]
+    return f"{_rate_key(phase)}=[{', '.join(f'{rate:g}' for rate in (*own[:-1], own[-1] / 10))}]"
 
 
 def _rate_key(phase: Phase) -> str:

@@ -155,6 +155,13 @@ def textarena(folder: Path) -> tuple[bool, str]:
     return code == 0, f"textarena 0.7.4: {counted[-1] if counted else 'no summary'}"
 
 
+def bucket(folder: Path) -> tuple[bool, str]:
+    """Checkpoints on an emulator of Google Cloud Storage, killed, gone on with, forked and damaged."""
+    code, said = run([sys.executable, "-m", "tests.real.bucket", str(folder)])
+    counted = re.findall(r"^\d+ objects [^\n]*", said, re.MULTILINE)
+    return code == 0, f"gcp-storage-emulator 2026.7.19: {counted[-1] if counted else 'no answer'}"
+
+
 PARTS = {
     "MySQL": mysql,
     "WebShop's search": search,
@@ -166,6 +173,7 @@ PARTS = {
     "Python 3.13": newest_python,
     "OpenEnv": openenv,
     "TextArena": textarena,
+    "Bucket": bucket,
 }
 
 

@@ -137,6 +137,8 @@ def test_a_commit_counts_once_its_states_are_final_and_learning_goes_on(scene, w
         never.setattr(Checkpointer, "saving", lambda self: True)
         learn(scene, run)
     assert seen == [0, 0, 0, 0, 2, 2, 4, 4, 6]
+    assert read_manifest(run.folder).record(PHASE.name) is None  # so is the commit that ends the phase
+    run.settle()
     assert read_manifest(run.folder) == run.manifest and run.manifest.record(PHASE.name)
     assert run.checkpoints.steps() == [run.manifest.checkpoint]
     assert curve(run.folder) == curve(whole[0].folder)
@@ -150,6 +152,24 @@ def test_a_commit_is_written_at_the_first_step_after_its_states_are_final(scene,
     monkeypatch.setattr(Hashing, "done", lambda self: bool(self.result()))
     learn(scene, run)
     assert [record.position if record else 0 for record in seen] == [0, 0, 0, 2, 2, 4, 4, 6, 6]
+    run.close()
+
+
+def test_what_ends_a_phase_is_told_and_read_once_it_is_permanent(scene, tmp_path, monkeypatch):
+    run, saved = begin(scene, tmp_path), []
+    monkeypatch.setattr(run, "_watchers", [])
+    monkeypatch.setattr(run._results, "save", lambda results: saved.append(results))
+    run.commit(PhaseRecord(name=PHASE.name), files=[], agents=agents_of(scene, run), finished=True)
+    run.show({"phases": 1})  # pyright: ignore[reportArgumentType]
+    assert saved == [] and read_manifest(run.folder).record(PHASE.name) is None
+    assert run.checkpoints.agents(0) == ("target",)  # who reads waits for it
+    manifest = read_manifest(run.folder)
+    assert manifest.record(PHASE.name) is not None and set(manifest.checkpoint_digests["0"]) == set(
+        manifest.checkpoint_files
+    )
+    assert saved == [{"phases": 1}]
+    run.show({"phases": 2})  # pyright: ignore[reportArgumentType]
+    assert saved[1:] == [{"phases": 2}]
     run.close()
 
 

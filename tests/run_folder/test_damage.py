@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from etils import epath
 
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.run_folder.digests import Hashing, damage, file_digest, folder_digests
+from coevo_jax.run_folder.intact import require_checkpoint
 from coevo_jax.run_folder.manifest import (
     MANIFEST,
     SELF,
@@ -17,11 +20,11 @@ from coevo_jax.run_folder.manifest import (
     Manifest,
     PhaseRecord,
     read_manifest,
-    require_checkpoint,
     verify_files,
     write_manifest,
 )
 from coevo_jax.run_folder.metrics import MetricsLog
+from tests.tiny import write_config
 
 
 def flip(path: Path, place: int = 0) -> None:
@@ -34,6 +37,7 @@ def flip(path: Path, place: int = 0) -> None:
 @pytest.fixture
 def run(tmp_path):
     """A folder with three checkpoints and a log, and its committed record."""
+    shutil.copyfile(write_config(tmp_path / "its"), tmp_path / "config.yaml")
     for number in (0, 1, 2):
         folder = tmp_path / "checkpoints" / str(number) / "target" / "d"
         folder.mkdir(parents=True)
@@ -71,15 +75,15 @@ def test_a_folder_as_it_was_is_intact(run):
 def test_a_flipped_bit_of_a_checkpoint_is_named_with_what_is_intact(run, place):
     manifest, victim = read_manifest(run), run / "checkpoints" / "2" / "target" / "d" / "a"
     flip(victim, place)
-    told = rf"{victim}: changed since it was committed \(sha256: .*warm start is intact.*--fork {run}"
-    with pytest.raises(ConfigError, match=told):
+    told = rf"{victim}: changed since it was committed \(sha256: .*intact is where warm_start ended.*"
+    with pytest.raises(ConfigError, match=rf"{told}--fork {run} {run}/config.yaml name={run.name}-2"):
         require_checkpoint(run, manifest, 2)
     require_checkpoint(run, manifest, 1)
     flip(run / "checkpoints" / "0" / "target" / "d" / "a")
-    with pytest.raises(ConfigError, match="checkpoint 1 is intact; begin a new run"):
+    with pytest.raises(ConfigError, match=r"checkpoint 1 is intact, but no state .* begin a new run"):
         require_checkpoint(run, manifest, 2)
     flip(run / "checkpoints" / "1" / "target" / "meta")
-    with pytest.raises(ConfigError, match="no other checkpoint is intact; begin a new run"):
+    with pytest.raises(ConfigError, match=r"no checkpoint is intact, no state .* begin a new run"):
         require_checkpoint(run, manifest, 2)
 
 
@@ -134,6 +138,36 @@ def test_the_log_s_digest_is_that_of_its_bytes_however_it_was_cut(tmp_path):
         file_digest(tmp_path / "m.jsonl", 7)
         == hashlib.sha256((tmp_path / "m.jsonl").read_bytes()[:7]).hexdigest()
     )
+
+
+class Bucket:
+    """Stands for a file system of fsspec: what a bucket tells of its objects."""
+
+    def __init__(self, objects):
+        self.objects, self.asked_anew = objects, 0
+
+    def invalidate_cache(self):
+        self.asked_anew += 1
+
+    def find(self, root, detail):
+        assert detail and root == "bucket/run/0"
+        return {f"{root}/{name}": {"crc32c": one} for name, one in self.objects.items()}
+
+
+def test_on_a_bucket_its_own_checksums_count(monkeypatch):
+    bucket, folder = Bucket({"target/a": "yZRlqg==", "b": "AAAAAA=="}), epath.Path("gs://bucket/run/0")
+    monkeypatch.setattr("etils.epath.backend.fsspec_backend.fs", lambda path: bucket)
+    known = Hashing(folder).result()
+    assert known == {"target/a": "crc32c:yZRlqg==", "b": "crc32c:AAAAAA=="}
+    assert damage(folder, known) is None and bucket.asked_anew == 2
+    bucket.objects["target/a"] = "AAAAAA=="
+    told = r"gs://bucket/run/0/target/a: found crc32c:AAAAAA==, expected crc32c:yZRlqg=="
+    assert re.match(told, damage(folder, known))
+    del bucket.objects["target/a"]
+    assert "target/a: found no object, expected" in damage(folder, known)
+    bucket.objects["target/a"] = None
+    with pytest.raises(OSError, match=r"target/a: the bucket tells no crc32c of it"):
+        damage(folder, known)
 
 
 def test_digests_are_made_beside_the_caller_and_tell_what_failed(tmp_path):

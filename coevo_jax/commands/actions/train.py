@@ -40,10 +40,21 @@ def open_or_create(args: argparse.Namespace, processes: Processes) -> Run:
     check_world(config)
     _check_server(config, processes)
     if args.fork:
-        run = fork_run(Path(args.fork), config, processes)
-        CONSOLE.print(f"begun with {args.fork}: {', '.join(run.environment()['forked']['phases'])}")
+        run = fork_run(Path(args.fork), config, processes, learned=True)
+        _tell_fork(run)
         return run
     return create_run(config, processes)
+
+
+def _tell_fork(run: Run) -> None:
+    """What a new run has taken over, and what of the other one was damaged."""
+    forked = run.environment()["forked"]
+    words = f"begun with {forked['from']}: {', '.join(forked['phases'])}"
+    running = run.manifest.running
+    words += f" (under way, {running.position} of it done)" if running is not None else ""
+    CONSOLE.print(words, soft_wrap=True)
+    if "left" in forked:
+        CONSOLE.print(f"warning: not all could be taken over: {forked['left']}", soft_wrap=True)
 
 
 def _check_server(config: Config, processes: Processes) -> None:
