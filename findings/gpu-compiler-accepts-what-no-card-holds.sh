@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# XLA's compiler for GPUs, without one, compiles a program that is larger than the card, and says nothing.
+# XLA's compiler for GPUs, without one, compiles a program that is larger than the card.
 #
 # Versions: jax 0.10.2 with jax-cuda13-plugin and jax-cuda13-pjrt 0.10.2 (402 MB), compiled for an H100 of 80 GB.
 #
-# Behaviour seen: a program with 200 GiB of arguments and as much of results compiles without a word, though the
-# description of the card names its memory; memory_analysis() has the true figures. The compiler for TPUs ends with
-# RESOURCE_EXHAUSTED there. cost_analysis() is None, where the CPU's and the TPU's compilers count operations.
+# Behaviour seen: a program with 200 GiB of arguments and as much of results is compiled, though the description of
+# the card names its memory; one line of the log calls the size of the arguments an error in the calculation.
+# memory_analysis() has the true figures. The compiler for TPUs ends with RESOURCE_EXHAUSTED there. cost_analysis()
+# is None, where the CPU's and the TPU's compilers count operations.
 #
 # Why it matters here: "it compiles" proves nothing about a GPU's memory. launch.compile compares every program's
 # own bytes, and what lies beside it, with what JAX may take of the card (coevo_jax/preflight/fits.py), and counts

@@ -3,12 +3,11 @@
 #
 # Versions: jax 0.10.2, libtpu 0.0.42.1; compiled for two slices of four v5e chips, on a machine without a TPU.
 #
-# Behaviour seen: a sum over all eight chips becomes an all-reduce over the four chips of a slice, and a pair of
-# host transfers (send and recv with is_host_transfer=true, handled by xla_megascale_runtime) for the rest. The
-# shapes there are a chip's own part. Channel numbers are not unique: the all-reduce and the recv both have 1.
+# Behaviour seen: a sum over all eight chips becomes collectives over the four chips of a slice, and a pair of host
+# transfers (send and recv with is_host_transfer=true, handled by xla_megascale_runtime) for the rest. The shapes
+# there are a chip's own part.
 #
-# Why it matters here: who counts collectives, or groups by channel, to say what a step sends, finds none of the
-# slowest traffic that there is. launch.compile --slices counts host transfers as a kind of their own, at the
+# Why it matters here: who counts collectives to say what a step sends finds none of the slowest traffic there is. launch.compile --slices counts host transfers as a kind of their own, at the
 # published rate of the network (coevo_jax/preflight/collectives.py).
 set -euo pipefail
 folder=$(mktemp -d)

@@ -7,6 +7,7 @@ Legend: L layers, B rows, T tokens, D hidden, H query heads, K key/value heads, 
 V vocabulary, I and O all axes in and out of a projection, r rank of an adapter.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable
 from functools import partial
@@ -276,7 +277,7 @@ class Transformer(nn.Module):
         prepare = getattr(self.attention, "prepare", None)
         if prepare is not None and shared.positions_BT is None:  # a window differs from layer to layer
             made = prepare(visible_until_BT, self.config.head_dim, self.config.dtype)
-            shared = shared.replace(visible_until_BT=made)
+            shared = dataclasses.replace(shared, visible_until_BT=made)
         x_BTD, _ = self.layers(self.embed(tokens_BT), layer_kinds(self.config), shared)
         return self.finish(x_BTD)
 
