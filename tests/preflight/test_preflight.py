@@ -163,7 +163,9 @@ def test_a_run_without_a_failure_agent_costs_what_is_left(checked):
     assert eto.agents["target"].roll_outs == both.agents["target"].roll_outs
     assert 0 < eto.agents["target"].learning < both.agents["target"].learning
     assert both.agents["failure"].roll_outs > both.agents["target"].roll_outs  # it explores twice a round
-    assert both.total == both.warm_start + both.agents["target"].total + both.agents["failure"].total
+    target, failure = both.agents["target"], both.agents["failure"]
+    played, learned = target.roll_outs + failure.roll_outs, target.learning + failure.learning
+    assert both.total == both.warm_start + played + learned
 
 
 def test_a_second_agent_costs_by_the_kinds_of_pairs_it_learns_from(checked):
