@@ -174,7 +174,8 @@ def test_what_four_processes_began_is_finished_by_fewer(one, four, tmp_path, cou
 
 
 def test_two_processes_fork_what_one_process_began(one, tmp_path):
-    new = [write_config(tmp_path), f"runs_dir={tmp_path / 'runs'}", *TINY, "rounds=1"]
+    rate = "agents.target.learning_rate=[1.00000000001e-4]"  # another one, and in float32 the same
+    new = [write_config(tmp_path), f"runs_dir={tmp_path / 'runs'}", *TINY, "rounds=1", rate]
     ended = launch(2, "--fork", one, *new)
     assert [process.code for process in ended] == [0, 0], ended[-1].error
     forked = tmp_path / "runs" / "tiny"
