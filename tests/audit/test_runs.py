@@ -245,11 +245,11 @@ def test_a_second_agent_that_gets_more_than_it_may_is_named(tmp_path, tmp_path_f
 def test_a_target_that_learns_from_the_other_agents_failures_is_named(tmp_path, monkeypatch):
     """One phase commits what both agents play side by side: all of it was once read as the target's."""
 
-    def read_all(folder, manifest, phase):
-        found = read_collection(folder, manifest, phase)
+    def read_all(folder, manifest, phase, *rows):
+        found = read_collection(folder, manifest, phase, *rows)
         if phase.name.endswith("/explore_target"):
             other = find_phase(load_config(folder / "config.yaml"), phase.name.replace("_target", "_failure"))
-            found += read_collection(folder, manifest, other)
+            found += read_collection(folder, manifest, other, *rows)
         return found
 
     monkeypatch.setattr(material_phase, "read_collection", read_all)
