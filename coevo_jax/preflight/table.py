@@ -80,14 +80,17 @@ def write_table(path: Path, rows: Sequence[tuple[Path, Preflight]]) -> None:
 
 def _configs(rows: Sequence[Sequence[str]]) -> str:
     head = ["config", "machine", "fits", "warm start", "roll-outs", "learning", "of"]
+    stand_in = [
+        "`*`: compiled by the CPU's compiler in place of the GPU's; arrays that stay are exact, temporaries",
+        "the CPU's.",
+    ]
     return "\n".join(
         [
             table([*head, "DPO step", "run", "chip-hours"], rows),
             "",
             "Compiled for these machines, not run on them. GiB a chip at the fullest moment of each phase,",
-            "against what there is. A DPO step is one of the target agent's, all of its microbatches. `*`:",
-            "compiled by the CPU's compiler in place of the GPU's; arrays that stay are exact, temporaries",
-            "the CPU's.",
+            "against what there is. A DPO step is one of the target agent's, all of its microbatches.",
+            *(stand_in if any("*" in row[1] for row in rows) else ()),
         ]
     )
 
