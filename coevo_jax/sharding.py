@@ -80,8 +80,9 @@ def make_mesh(config: MeshConfig, kv_heads: int | None = None, devices: Sequence
             f"mesh: data x fsdp x tensor = {config.data} x {config.fsdp} x {config.tensor} takes {needed} of "
             f"the {len(found)} devices of {len(processes)} processes; expected all of them"
         )
-    slices = len({device.slice_index for device in found[:needed]}) if found[0].platform == "tpu" else 1
-    if slices == 1:
+    # GPUs have the number of their host there.
+    slices = len({getattr(device, "slice_index", 0) for device in found[:needed]})
+    if slices == 1 or found[0].platform != "tpu":
         layout = mesh_utils.create_device_mesh(shape, found[:needed], allow_split_physical_axes=True)
         return _mesh(layout, kv_heads)
     if config.data % slices:

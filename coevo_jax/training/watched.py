@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from coevo_jax.config.options import of_round
+from coevo_jax.config.options import Config, of_round
 from coevo_jax.learning.programs import Learning
 from coevo_jax.learning.train_step import StepPrograms
 from coevo_jax.progress import CONSOLE
@@ -172,7 +172,7 @@ def advice(run: Run, phase: Phase, found: Broken) -> str:
         )
     skip = "optimizer.nonfinite=skip"
     if found.cause == "rate":
-        change, words = lower_rate(run, phase), f"with a lower {_rate_key(phase)}"
+        change, words = lower_rate(run.config, phase), f"with a lower {_rate_key(phase)}"
     elif found.cause == "padding":
         change, words = skip, "without such steps (padding must never count: report it with the kept batch)"
     elif phase.kind == "learn":
@@ -186,14 +186,13 @@ def advice(run: Run, phase: Phase, found: Broken) -> str:
     return f"this run's config is kept: fork it {words}: {fork_command(run.folder, run.config, change)}"
 
 
-def lower_rate(run: Run, phase: Phase) -> str:
+def lower_rate(config: Config, phase: Phase) -> str:
     """A tenth of the rate at which a phase learned, as an option that leaves earlier rounds as they were."""
-    if phase.kind in ("warm_start", "judge"):
-        rate = getattr(run.config, phase.kind).learning_rate / 10
-        return f"{_rate_key(phase)}={rate:g}"
-    rates = run.config.agents[phase.agent].learning_rate
-    own = [of_round(rates, number) for number in range(1, phase.round + 1)]
-    return f"{_rate_key(phase)}=[{', '.join(f'{rate:g}' for rate in (*own[:-1], own[-1] / 10))}]"
+    if phase.kind == "warm_start":
+        return f"{_rate_key(phase)}={config.warm_start.learning_rate / 10:g}"
+    learner = config.judge if phase.kind == "judge" else config.agents[phase.agent]
+    *before, own = (of_round(learner.learning_rate, number) for number in range(1, phase.round + 1))
+    return f"{_rate_key(phase)}=[{', '.join([*map(repr, before), f'{own / 10:g}'])}]"
 
 
 def _rate_key(phase: Phase) -> str:

@@ -83,3 +83,30 @@ def random_arrays(rows, length, heads, kv_heads, width):
     shapes = [(rows, length, heads, width), *[(rows, length, kv_heads, width)] * 2]
     arrays = [rng.normal(size=shape).astype(np.float32) for shape in shapes]
     return arrays, random_trees(rng, rows, length), rng.normal(size=shapes[0]).astype(np.float32)
+
+
+def assert_what_no_query_sees_is_not_read(attention, block):
+    """Keys and values of an invisible block may be anything, NaN too."""
+    arrays, _, _ = random_arrays(1, 3 * block, 2, 1, 8)
+    visible = np.repeat([block, 2 * block, 3 * block], block)[None].astype(np.int32)
+    expected = attention(*arrays, visible)
+    poisoned = [x.copy() for x in arrays]
+    for x in poisoned[1:]:
+        x[:, block : 2 * block] = np.nan
+    found = np.asarray(attention(*poisoned, visible))
+    np.testing.assert_array_equal(found[:, :block], expected[:, :block])
+    np.testing.assert_array_equal(found[:, 2 * block :], expected[:, 2 * block :])
+    assert np.isnan(found[:, block : 2 * block]).all()
+
+
+def assert_bfloat16_is_close(attention, plain, *shape):
+    """Outputs and gradients of inputs in bfloat16 are of that type, and near those of the plain formula."""
+    arrays, visible, cotangent = random_arrays(*shape)
+    low = [jnp.asarray(x, jnp.bfloat16) for x in arrays]
+    found, found_gradient = value_and_gradient(attention, low, visible, cotangent)
+    rounded = [x.astype(jnp.float32) for x in low]
+    expected, expected_gradient = value_and_gradient(plain, rounded, visible, cotangent)
+    for one, other in zip((found, *found_gradient), (expected, *expected_gradient), strict=True):
+        assert one.dtype == jnp.bfloat16
+        off = np.asarray(one, np.float32) - np.asarray(other)
+        assert np.abs(off).max() < 0.03 * np.abs(np.asarray(other)).max()

@@ -16,7 +16,14 @@ import pytest
 
 from coevo_jax.models import flash_attention as module
 from coevo_jax.models.flash_attention import block_pairs, flash_attention
-from tests.models.rows import plain_attention, random_arrays, random_trees, value_and_gradient
+from tests.models.rows import (
+    assert_bfloat16_is_close,
+    assert_what_no_query_sees_is_not_read,
+    plain_attention,
+    random_arrays,
+    random_trees,
+    value_and_gradient,
+)
 from tests.peers import libtpu_folder
 
 MIB = 2**20
@@ -45,15 +52,7 @@ def test_kernels_equal_the_plain_formula_in_other_shapes(shape):
 
 
 def test_bfloat16_inputs_give_bfloat16_close_to_float32():
-    arrays, visible, cotangent = random_arrays(1, 200, 2, 1, 16)
-    low = [jnp.asarray(x, jnp.bfloat16) for x in arrays]
-    found, found_gradient = value_and_gradient(flash_attention, low, visible, cotangent)
-    rounded = [x.astype(jnp.float32) for x in low]
-    expected, expected_gradient = value_and_gradient(plain_attention, rounded, visible, cotangent)
-    for one, other in zip((found, *found_gradient), (expected, *expected_gradient), strict=True):
-        assert one.dtype == jnp.bfloat16
-        off = np.asarray(one, np.float32) - np.asarray(other)
-        assert np.abs(off).max() < 0.03 * np.abs(np.asarray(other)).max()
+    assert_bfloat16_is_close(flash_attention, plain_attention, 1, 200, 2, 1, 16)
 
 
 def test_only_pairs_of_blocks_with_something_to_see_are_listed():
@@ -71,17 +70,7 @@ def test_only_pairs_of_blocks_with_something_to_see_are_listed():
 
 
 def test_what_no_query_sees_is_not_read():
-    """Keys and values of an invisible block may be anything, NaN too."""
-    arrays, _, _ = random_arrays(1, 384, 2, 1, 8)
-    visible = np.repeat([128, 256, 384], 128)[None].astype(np.int32)
-    expected = flash_attention(*arrays, visible)
-    poisoned = [x.copy() for x in arrays]
-    for x in poisoned[1:]:
-        x[:, 128:256] = np.nan
-    found = np.asarray(flash_attention(*poisoned, visible))
-    np.testing.assert_array_equal(found[:, :128], expected[:, :128])
-    np.testing.assert_array_equal(found[:, 256:], expected[:, 256:])
-    assert np.isnan(found[:, 128:256]).all()
+    assert_what_no_query_sees_is_not_read(flash_attention, 128)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from coevo_jax.machine.chips import BY_NAME, find_machine, shape_of
 from coevo_jax.machine.costs import adapter_weights, cost_of, whole_weights
 from coevo_jax.models.lora import init_trained, plain
 from coevo_jax.models.transformer import Transformer, init_params
+from coevo_jax.preflight import fits
 from coevo_jax.preflight.arrays import bytes_per_device
 from coevo_jax.preflight.fits import largest_arrays, preflight, set_effort
 from coevo_jax.preflight.plan import plan_programs
@@ -109,6 +110,21 @@ def test_what_does_not_fit_is_told_with_the_largest_arrays(checked):
     name, size = largest_arrays(checked.phases[1].phase)[0]
     assert name in words.getvalue() and "but there are 0.00" in words.getvalue()
     assert size == max(size for _, size in largest_arrays(checked.phases[1].phase))
+
+
+@pytest.mark.parametrize(
+    ("words", "gib"),
+    [
+        ("Ran out of memory in memory space hbm. Used 20.5G of 15.75G hbm.", 20.5),
+        (
+            "Ran out of memory on HBM, the total memory required for HLO temporaries (40.00G) exceeds "
+            "available HBM (15.75G).",
+            40,
+        ),
+    ],
+)
+def test_what_a_refused_program_needs_is_read_from_the_compilers_words(words, gib, checked):
+    assert fits._used(words, checked.machine) == gib * 2**30
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -28,7 +29,7 @@ from coevo_jax.sharding import make_mesh
 from coevo_jax.training.optimize import optimize
 from coevo_jax.training.pace import Pace
 from coevo_jax.training.step_plan import StepPlan
-from coevo_jax.training.watched import LearningDiverged
+from coevo_jax.training.watched import LearningDiverged, lower_rate
 from tests.learning.packed import PAIR_KINDS, VOCAB, packed, random_pairs
 from tests.tiny import tiny_config
 
@@ -165,6 +166,23 @@ def test_a_pair_whose_rewards_have_no_gap_is_named_and_its_batch_kept(scene, gap
     [check] = nonfinite_checks(open_files(folder))
     assert check.state == "held" and f"stopped the run (pair, loss): {kept}" in check.words
     open_run(folder).close()
+
+
+@pytest.mark.parametrize(
+    ("phase", "expected"),
+    [
+        ({"kind": "warm_start"}, "warm_start.learning_rate=0.0003"),
+        ({"kind": "judge", "round": 1}, "judge.learning_rate=[1e-06]"),
+        (
+            {"kind": "learn", "agent": "target", "round": 3},
+            "agents.target.learning_rate=[0.00012345678, 2e-05, 2e-06]",
+        ),
+    ],
+)
+def test_a_lower_rate_leaves_earlier_rounds_as_they_were(phase, expected, tmp_path):
+    rates = "agents.target.learning_rate=[1.2345678e-4, 2e-5]"
+    config = tiny_config(tmp_path, "warm_start.learning_rate=3e-3", "rounds=3", rates)
+    assert lower_rate(config, SimpleNamespace(**phase)) == expected
 
 
 def test_an_absurd_rate_is_told_as_such(scene, tmp_path):
