@@ -80,7 +80,7 @@ def make_mesh(config: MeshConfig, kv_heads: int | None = None, devices: Sequence
             f"mesh: data x fsdp x tensor = {config.data} x {config.fsdp} x {config.tensor} takes {needed} of "
             f"the {len(found)} devices of {len(processes)} processes; expected all of them"
         )
-    # GPUs have the number of their host there.
+    # Slices are a matter of TPUs, whatever other devices say there.
     slices = len({getattr(device, "slice_index", 0) for device in found[:needed]})
     if slices == 1 or found[0].platform != "tpu":
         layout = mesh_utils.create_device_mesh(shape, found[:needed], allow_split_physical_axes=True)
