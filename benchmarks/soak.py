@@ -9,8 +9,7 @@ that every round does as much as the others but for what is drawn. After each ro
     rss       MiB resident, after a garbage collection; private: those that are pages of no file, which the
               system cannot drop when memory is short
     handles, threads, children    of the process, from /proc (Linux)
-    pool      threads of TensorStore's pool, none of those: they come and go with what is written at a time,
-              and are at most so many as it writes and copies at once
+    pool      threads of TensorStore's pool, none of those: they come and go with what is written at a time
     kept      bytes of the run's folder that must stay as they are: checkpoints, tokenizer, config and such
     grown     bytes of what a round adds: trajectories, pairs, plans, references, logs, the records of phases
     wall, cpu seconds of the round; CPU seconds are those of the process, all threads
@@ -73,9 +72,6 @@ EARLY, LATE = 30, 30  # rounds behind those, and the last ones, that are compare
 # At most so much more. What is kept differs a little from round to round: checkpoints are compressed.
 RSS, TIME, DISK, INCREMENT = 0.02, 0.05, 0.01, 0.05
 WORKER = "ts_pool_worker"  # what TensorStore calls the threads of its pool
-# Its limits, file_io_concurrency and data_copy_concurrency, and one that hands work on: as many as 64 arrays
-# that are written at a time make.
-POOL = max(4, cores()) + cores() + 1
 EVERY = 30  # rounds between two rows of the table
 
 
@@ -111,6 +107,7 @@ def judge(found: Sequence[Measured]) -> list[Verdict]:
     Medians of windows are compared, so that a round beside which the machine did something else does not
     count; what must not move at all is compared by the most that was seen. Memory is looked at twice: the
     tenth round may still have what compiling left, which is given back later and would hide what creeps.
+    Later on it rises for some rounds and falls back, again and again: what it falls back to is compared.
 
     Raises:
       ValueError: there are fewer rounds than two windows take.
@@ -133,10 +130,6 @@ def judge(found: Sequence[Measured]) -> list[Verdict]:
         before, after = max(map(of, early)), max(map(of, late))
         return Verdict(name=name, words=f"most {before} -> {after} ({window})", grew=after > before)
 
-    def bounded(name: str, most: int, of: Callable[[Measured], int]) -> Verdict:
-        highest = max(map(of, found))
-        return Verdict(name=name, words=f"most {highest}, by its limits {most}", grew=highest > most)
-
     def memory(name: str, of: Callable[[Measured], float]) -> Verdict:
         before, after = of(found[SETTLED - 1]), max(map(of, found[SETTLED:]))
         more = after / before - 1
@@ -144,15 +137,20 @@ def judge(found: Sequence[Measured]) -> list[Verdict]:
         words += f"({more:+.1%}, at most {RSS:+.0%})"
         return Verdict(name=name, words=words, grew=more > RSS)
 
+    third = len(found) // 3
+    middle, last_third = found[third : 2 * third], found[-third:]
+
     def creeping(name: str, of: Callable[[Measured], float]) -> Verdict:
-        third = len(found) // 3
-        before, after = median(found[third : 2 * third], of), median(found[-third:], of)
+        before, after = min(map(of, middle)), min(map(of, last_third))
         more = after / before - 1
-        words = (
-            f"median {before:.1f} -> {after:.1f} MiB ({more:+.1%}, at most {RSS:+.0%}; the second third of "
-        )
-        words += "all rounds against the last)"
+        words = f"falls back to {before:.1f} -> {after:.1f} MiB ({more:+.1%}, at most {RSS:+.0%}; "
+        words += "the second third of all rounds against the last)"
         return Verdict(name=name, words=words, grew=more > RSS)
+
+    def pooled(name: str, of: Callable[[Measured], int]) -> Verdict:
+        before, after = max(map(of, middle)), max(map(of, last_third))
+        words = f"most {before} -> {after} (the second third of all rounds against the last)"
+        return Verdict(name=name, words=words, grew=after > before)
 
     added = [b.grown - a.grown for a, b in pairwise(found)]
     first = statistics.median(added[SETTLED - 1 : SETTLED - 1 + EARLY])
@@ -162,10 +160,9 @@ def judge(found: Sequence[Measured]) -> list[Verdict]:
         memory("resident memory", lambda one: one.rss),
         memory("private memory", lambda one: one.private),
         creeping("resident memory, later on", lambda one: one.rss),
-        creeping("private memory, later on", lambda one: one.private),
         flat("open handles", lambda one: one.handles),
         flat("threads", lambda one: one.threads),
-        bounded("threads of TensorStore's pool", POOL, lambda one: one.pool),
+        pooled("threads of TensorStore's pool", lambda one: one.pool),
         flat("child processes", lambda one: one.children),
         share("disk that must not grow", DISK, lambda one: one.kept, "bytes"),
         Verdict(name="what a round adds to the disk", words=grows, grew=last > first * (1 + INCREMENT)),

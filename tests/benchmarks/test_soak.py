@@ -29,7 +29,7 @@ def grew(found: list[Measured]) -> set[str]:
 def test_a_run_that_stays_as_it_is_does_not_grow():
     assert grew(rounds()) == set()
     lines = verdict_lines(judge(rounds())).splitlines()
-    assert len(lines) == 11 and all(": flat: " in line for line in lines)
+    assert len(lines) == 10 and all(": flat: " in line for line in lines)
 
 
 @pytest.mark.parametrize(
@@ -38,10 +38,10 @@ def test_a_run_that_stays_as_it_is_does_not_grow():
         ("resident memory", lambda number: {"rss": 800 + 0.07 * number}),
         ("private memory", lambda number: {"private": 500 + 0.05 * number}),
         # What compiling left hides this from who looks at the tenth round alone.
-        ("private memory, later on", lambda number: {"private": 700 if number < 15 else 500 + number / 5}),
+        ("resident memory, later on", lambda number: {"rss": 1000 if number < 15 else 800 + number / 5}),
         ("open handles", lambda number: {"handles": 8 + number // 100}),
         ("threads", lambda number: {"threads": 42 + number // 250}),
-        ("threads of TensorStore's pool", lambda number: {"pool": number}),
+        ("threads of TensorStore's pool", lambda number: {"pool": 7 + number // 30}),
         ("child processes", lambda number: {"children": number // 200}),
         ("disk that must not grow", lambda number: {"kept": (1 << 20) + 100 * number}),
         ("what a round adds to the disk", lambda number: {"grown": 90_000 * number + 20 * number**2}),
@@ -64,6 +64,11 @@ def test_noise_is_no_growth():
         }
 
     assert grew(rounds(noisy)) <= {"private memory"}  # of which the very highest counts
+
+
+def test_memory_that_falls_back_to_where_it_was_is_no_growth():
+    """However high it rises between: of that the first look knows, at the tenth round."""
+    assert grew(rounds(lambda number: {"rss": 850 if number < 15 else 800 + number % 16 * number / 100})) == set()
 
 
 def test_too_few_rounds_are_not_judged():
