@@ -68,7 +68,11 @@ def test_noise_is_no_growth():
 
 def test_memory_that_falls_back_to_where_it_was_is_no_growth():
     """However high it rises between: of that the first look knows, at the tenth round."""
-    assert grew(rounds(lambda number: {"rss": 850 if number < 15 else 800 + number % 16 * number / 100})) == set()
+
+    def rising(number: int) -> dict:
+        return {"rss": 850 if number < 15 else 800 + number % 16 * number / 100}
+
+    assert grew(rounds(rising)) == set()
 
 
 def test_too_few_rounds_are_not_judged():
