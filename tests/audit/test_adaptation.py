@@ -67,6 +67,7 @@ def test_counts_by_hand():
     }
 
 
+@pytest.mark.slow
 def test_steps_by_hand():
     """Of a model with two words to say: what it says first, and which way each weight goes."""
     config = ModelConfig(

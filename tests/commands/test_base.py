@@ -101,6 +101,7 @@ def verify(folder: Path) -> None:
         assert hashlib.sha256(files[name].read_bytes()).hexdigest() == digest, name
 
 
+@pytest.mark.slow
 def test_a_base_is_made_measured_and_recorded(tmp_path, capsys):
     config, out = base_config(tmp_path), tmp_path / "bases/small"
     page = tmp_path / "page.md"

@@ -54,6 +54,7 @@ def command(folder: Path, *arguments: str) -> list[str]:
     return [str(config), f"runs_dir={folder / 'runs'}", *ETO, *arguments, "--table", *tables]
 
 
+@pytest.mark.slow
 def test_runs_have_telling_names_and_share_the_warm_start(swept):
     runs = swept / "runs"
     assert sorted(path.name for path in runs.iterdir()) == [
@@ -87,6 +88,7 @@ def test_a_forked_run_ends_in_the_numbers_of_a_whole_one(swept, tmp_path):
     assert curve(run.folder) == curve(forked)
 
 
+@pytest.mark.slow
 def test_the_table_says_what_the_runs_measured(swept):
     record = json.loads((swept / "table.json").read_text())
     assert (
@@ -119,6 +121,7 @@ def test_the_table_says_what_the_runs_measured(swept):
     assert "Final mean reward, sigmoid minus ipo" in text
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_reused_and_a_diverged_one_is_shown(swept, tmp_path, monkeypatch, capsys):
     (tmp_path / "broken_losses.py").write_text(BROKEN_LOSS)
     monkeypatch.syspath_prepend(tmp_path)
@@ -238,6 +241,7 @@ def test_a_budget_is_resolved_before_a_sweep_begins(tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_a_folder_of_another_config_is_refused(swept):
     with pytest.raises(ConfigError, match=r"seed0: holds a run of another config \(rounds: found 1, .* 2\)"):
         plan(swept, *ETO, "rounds=2")

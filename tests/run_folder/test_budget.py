@@ -77,6 +77,7 @@ def lines(run: Run, number: int) -> list[dict]:
     return [json.loads(line) for line in text.splitlines()]
 
 
+@pytest.mark.slow
 def test_totals_are_those_of_the_runs_files(source, tmp_path):
     budget = control(source, tmp_path, "compute").budget
     assert (budget.run, budget.match, budget.pairs) == (None, (), None)
@@ -98,6 +99,7 @@ def test_without_a_run_a_config_stays_as_it_is(tmp_path):
     assert resolve_budget(config) is config
 
 
+@pytest.mark.slow
 def test_a_command_stores_numbers_and_goes_on_without_the_run_they_are_from(source, tmp_path):
     budget = f"budget={{run: {source.folder}, match: [pairs]}}"
     command = [str(write_config(tmp_path)), f"runs_dir={tmp_path / 'runs'}", *PAIRS, budget]
@@ -215,6 +217,7 @@ def test_killed_at_every_fifth_commit_it_ends_in_the_same_numbers(
     run.close()
 
 
+@pytest.mark.slow
 def test_a_run_that_gives_no_totals_is_refused(source, tmp_path):
     def refused(*overrides: str) -> str:
         with pytest.raises(ConfigError) as caught:
@@ -233,6 +236,7 @@ def test_a_run_that_gives_no_totals_is_refused(source, tmp_path):
     assert f"{unfinished.folder}: found no warm_start, expected a finished run" in said
 
 
+@pytest.mark.slow
 def test_a_run_of_another_version_or_without_a_total_is_refused(source, tmp_path, monkeypatch):
     import coevo_jax.run_folder.budget as budget_module
 

@@ -51,6 +51,7 @@ def test_agents_explore_side_by_side_or_in_turn_and_learn_from_the_same_pairs(to
         assert [(t.task_id, t.sample, t.turns) for t in one] == [(t.task_id, t.sample, t.turns) for t in two]
 
 
+@pytest.mark.slow
 def test_a_collection_is_one_agents_and_whole(together):
     for name, agent in zip(EXPLORED, ("target", "failure", "failure"), strict=True):
         phase = find_phase(together.config, f"round-01/{name}")
@@ -59,6 +60,7 @@ def test_a_collection_is_one_agents_and_whole(together):
         assert len(played) == len({(t.task_id, t.sample) for t in played}) == 40
 
 
+@pytest.mark.slow
 def test_the_target_learns_from_its_own_failures_and_from_hard_negatives_alone(together):
     """Recomputed from the shards' names alone, without what the run recorded of them."""
     sources = {
@@ -77,6 +79,7 @@ def test_the_target_learns_from_its_own_failures_and_from_hard_negatives_alone(t
             assert sides[0] < sides[1] < 1
 
 
+@pytest.mark.slow
 def test_another_agents_trajectory_is_refused(together, tmp_path):
     phase = find_phase(together.config, "round-01/explore_target")
     for path in collection_files(together.manifest, phase):
@@ -87,6 +90,7 @@ def test_another_agents_trajectory_is_refused(together, tmp_path):
         read_collection(tmp_path, together.manifest, phase)
 
 
+@pytest.mark.slow
 def test_a_collection_with_a_block_missing_is_refused(together):
     phase = find_phase(together.config, "round-01/explore_failure")
     lost = collection_files(together.manifest, phase)[1]

@@ -54,6 +54,7 @@ def test_one_program_per_shape_serves_both_agents_and_every_sampling():
     assert play_some(engine, random_params(0)) == first
 
 
+@pytest.mark.slow
 def test_parameters_committed_to_a_mesh_compile_nothing_twice_and_rows_may_be_batched():
     placement = NamedSharding(make_mesh(MeshConfig()), PartitionSpec())
     programs = programs_of_its_own(ENGINE, placement)

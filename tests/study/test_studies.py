@@ -154,6 +154,7 @@ def test_a_run_that_fails_is_a_row_and_its_study_goes_on(tmp_path, finish):
     assert finish(*words)[1] == f"{tmp_path / 'rows.jsonl'}: 1 diverged, 1 finished\n"
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_gone_ends_the_study(tmp_path, monkeypatch):
     cells = plan_study(configs(tmp_path, "eto"), (0,), tmp_path / "runs")
     monkeypatch.setattr("coevo_jax.study.pool.serve", leave)

@@ -56,6 +56,7 @@ def watched(tmp_path_factory):
     return run, batches, seen[-learned.position :]
 
 
+@pytest.mark.slow
 def test_references_are_the_scores_under_the_agent_as_it_stood(watched):
     run, batches, seen = watched
     manifest = read_manifest(run.folder)
@@ -77,6 +78,7 @@ def test_references_are_the_scores_under_the_agent_as_it_stood(watched):
         world.close()
 
 
+@pytest.mark.slow
 def test_every_refresh_is_a_committed_file_and_differs_from_the_last(watched):
     run, _, seen = watched
     files = [name for name in read_manifest(run.folder).record(PHASE).files if name.startswith("references/")]
