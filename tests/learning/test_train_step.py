@@ -231,6 +231,7 @@ def step_over(plan, batches, optimizer=PLAIN, loss=SIGMOID, rate=0.1):
     return jax.device_get(state.params), {k: float(a) / max(float(b), 1e-9) for k, (a, b) in metrics.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["sigmoid", *(pytest.param(n, marks=pytest.mark.slow) for n in ("aot", "kto"))]
 )

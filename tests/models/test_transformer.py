@@ -137,6 +137,7 @@ def test_switches_build_and_differ_only_where_they_should(changes):
     assert ("head" in params) == (changes.get("tie_embeddings") is False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attention", [tree_attention, pytest.param(dense_attention, marks=pytest.mark.slow)])
 def test_a_remat_policy_changes_what_is_kept_and_nothing_else(params, attention):
     tokens = random_tokens(7, 2, 20)

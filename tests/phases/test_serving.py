@@ -126,6 +126,7 @@ def test_vllm_gets_adapters_beside_each_other_and_lets_go_of_the_last_phases(ser
     assert len(set(loaded)) == 4  # the server's prefix cache may go by the name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("load", ["sglang", pytest.param("vllm", marks=pytest.mark.slow)])
 def test_a_server_gets_all_weights_in_the_models_type(load, server, folder, tmp_path):
     alone = "explore.together=false"

@@ -76,6 +76,7 @@ def test_every_phase_has_its_programs_and_holds_both_agents(checked):
     }
 
 
+@pytest.mark.slow
 def test_resident_bytes_are_those_of_the_arrays_that_a_run_has(checked):
     plan = checked.plan
     state = plan.learning.learner.init(0)

@@ -61,6 +61,7 @@ def contents(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_alike_up_to_the_first_learning_it_takes_over_the_explorations_and_leaves_its_source_alone(
     source, tmp_path
 ):
