@@ -1,4 +1,7 @@
-"""One set-up for all tests: 8 fake CPU devices, no network, no download, reproducible hypothesis runs."""
+"""One set-up for all tests: 8 fake CPU devices, no network, no download, reproducible hypothesis runs.
+
+COEVO_TEST_PLATFORMS=cuda,cpu lets tests that need one device run on a GPU, as `benchmarks.gpu` does.
+"""
 
 import gc
 import ipaddress
@@ -12,10 +15,11 @@ from hypothesis import settings
 CACHE = Path(__file__).resolve().parent.parent / ".cache"
 
 # Read once by jax, transformers and datasets at import, so they are set before any test module is imported.
-os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = (
-    f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
-)
+os.environ["JAX_PLATFORMS"] = os.environ.get("COEVO_TEST_PLATFORMS", "cpu")
+if "COEVO_TEST_PLATFORMS" not in os.environ:
+    os.environ["XLA_FLAGS"] = (
+        f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
+    )
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(CACHE / "jax")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
 # A simulator in Java plays some seconds in a test: most went to the compiler that long runs profit from.

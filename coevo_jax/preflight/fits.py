@@ -13,6 +13,7 @@ from coevo_jax.machine.costs import Cost, cost_of
 from coevo_jax.preflight.arrays import array_bytes, bytes_per_device
 from coevo_jax.preflight.collectives import BETWEEN_SLICES, Traffic, collectives
 from coevo_jax.preflight.compiled import CompiledPhase, Program
+from coevo_jax.preflight.moved import movements
 from coevo_jax.preflight.plan import Plan, plan_programs
 
 QUICK = -1.0  # the compiler's effort for fast code, from -1 to 1
@@ -52,6 +53,8 @@ class Result:
     seconds: Seconds | None  # None: the chip's rates are not known
     compile_seconds: float
     refusal: str | None = None  # the compiler's words where the program alone does not fit
+    held: int = 0  # bytes of the resident groups that are among its arguments
+    moved: float | None = None  # bytes that a pass of decode's loop reads and writes; None: not counted
 
     @property
     def peak(self) -> int:
@@ -105,6 +108,7 @@ class Compiled:
     traffic: tuple[Traffic, ...]
     seconds: float
     refusal: str | None = None
+    moved: float | None = None  # bytes that a pass of its loop reads and writes
 
 
 def set_effort(*, quick: bool) -> None:
@@ -194,12 +198,14 @@ def _compile(plan: Plan, program: Program) -> Compiled:
         return Compiled(arguments=used, own=0, traffic=(), seconds=seconds, refusal=str(error))
     memory = compiled.memory_analysis()
     assert memory is not None
-    results = memory.output_size_in_bytes - memory.alias_size_in_bytes
+    results, text = memory.output_size_in_bytes - memory.alias_size_in_bytes, compiled.as_text() or ""
+    counted = program.work == "decode" and plan.machine.platform == "gpu" and not plan.machine.stand_in
     return Compiled(
         arguments=memory.argument_size_in_bytes,
         own=results + memory.temp_size_in_bytes,
-        traffic=collectives(compiled.as_text() or "", _chips(plan, program)),
+        traffic=collectives(text, _chips(plan, program)),
         seconds=time.monotonic() - started,
+        moved=movements(text).of_a_pass if counted else None,
     )
 
 
@@ -223,6 +229,8 @@ def _measure(plan: Plan, phase: CompiledPhase, program: Program, compiled: Compi
         seconds=_seconds(plan.machine, cost, compiled.traffic, _chips(plan, program)),
         compile_seconds=compiled.seconds,
         refusal=compiled.refusal,
+        held=held,
+        moved=compiled.moved,
     )
 
 

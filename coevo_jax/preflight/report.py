@@ -22,8 +22,9 @@ def print_preflight(result: Preflight, console: Console) -> None:
     for phase in result.phases:
         console.print(_resident_table(phase, result.machine))
         console.print(_programs_table(phase, result.machine))
-        for words in filter(None, map(_collectives_words, phase.results)):
-            console.print(words, soft_wrap=True)
+        for one in phase.results:
+            for words in filter(None, (_collectives_words(one), _moved_words(one))):
+                console.print(words, soft_wrap=True)
     run = estimate_run(result)
     if run is not None:
         console.print(_run_words(run))
@@ -131,6 +132,18 @@ def _collectives_words(result: Result) -> str | None:
     return f"  {result.program.name} sends {', '.join(sent)}" if sent else None
 
 
+def _moved_words(result: Result) -> str | None:
+    """What the compiled program reads and writes for a token of every slot; None where it is not counted."""
+    if result.moved is None:
+        return None
+    times = result.moved / result.held
+    held = " and ".join(result.program.holds)
+    return (
+        f"  {result.program.name} reads and writes {result.moved / GIB:.2f} GiB for a token of every slot, "
+        f"{times:.2f} times its {held}"
+    )
+
+
 def _seconds_cells(result: Result) -> tuple[str, ...]:
     if result.seconds is None or result.cost.traffic == 0:
         return ("-",) * 4
@@ -218,7 +231,9 @@ def _program_record(result: Result) -> dict[str, Any]:
     return {
         "resident_gib": result.resident / GIB,
         "own_gib": result.own / GIB,
+        "refused": result.refusal is not None,  # by the compiler: no chip of this kind holds it
         "model_flops": result.cost.model_flops,
+        "moved_gib": None if result.moved is None else result.moved / GIB,
         "collectives": [
             {"kind": one.kind, "calls": one.count, "sent_gib": one.wire_bytes / GIB} for one in result.traffic
         ],

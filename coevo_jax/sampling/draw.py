@@ -73,8 +73,9 @@ def _ordered_bits(x: jax.Array) -> jax.Array:
 def keep(scores_SV: jax.Array, chosen: Filters) -> jax.Array:
     """The scores after temperature, with what top-k, then top-p, then min-p filter out set to -inf."""
     S, V = scores_SV.shape
-    top_k_S, top_p_S = jnp.broadcast_to(chosen.top_k, (S,)), jnp.broadcast_to(chosen.top_p, (S,))
-    min_p_S = jnp.broadcast_to(chosen.min_p, (S,))
+    top_k_S, top_p_S, min_p_S = (
+        jnp.broadcast_to(x, (S,)) for x in (chosen.top_k, chosen.top_p, chosen.min_p)
+    )
 
     def by_count(scores_SV: jax.Array) -> jax.Array:
         limit_S = jnp.where(top_k_S > 0, top_k_S, V)
@@ -88,9 +89,14 @@ def keep(scores_SV: jax.Array, chosen: Filters) -> jax.Array:
         least_S1 = (jnp.max(scores_SV, axis=-1) + jnp.log(min_p_S))[:, None]
         return _only(scores_SV, scores_SV >= least_S1)
 
-    for needed, apply in ((top_k_S > 0, by_count), (top_p_S < 1, by_mass), (min_p_S > 0, by_share)):
-        scores_SV = jax.lax.cond(jnp.any(needed), apply, lambda scores_SV: scores_SV, scores_SV)
+    for needed, apply in zip(_needed(chosen), (by_count, by_mass, by_share), strict=True):
+        scores_SV = jax.lax.cond(needed, apply, lambda scores_SV: scores_SV, scores_SV)
     return scores_SV
+
+
+def _needed(chosen: Filters) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Whether any slot has each of the filters."""
+    return jnp.any(chosen.top_k > 0), jnp.any(chosen.top_p < 1), jnp.any(chosen.min_p > 0)
 
 
 def _only(scores_SV: jax.Array, kept_SV: jax.Array) -> jax.Array:
@@ -117,15 +123,20 @@ def sample(logits_SV: jax.Array, keys_S: jax.Array, chosen: Filters) -> jax.Arra
     """
     S, V = logits_SV.shape
     temperature_S = jnp.broadcast_to(chosen.temperature, (S,))
-    greedy_S = first_maximum(logits_SV)
+    draws_S1 = (temperature_S > 0)[:, None]
+
+    def scaled() -> jax.Array:
+        return logits_SV / jnp.where(draws_S1, temperature_S[:, None], 1.0)
 
     def draw() -> jax.Array:
-        scores_SV = keep(logits_SV / jnp.where(temperature_S > 0, temperature_S, 1.0)[:, None], chosen)
+        # One branch for all filters: each one that is skipped by itself would copy the scores.
+        filtered = jnp.any(jnp.stack(_needed(chosen)))
+        scores_SV = jax.lax.cond(filtered, lambda: keep(scaled(), chosen), scaled)
         # The Gumbel maximum moves to another token only where two perturbed scores tie within rounding.
         noise_SV = jax.vmap(lambda key: jax.random.gumbel(key, (V,)))(keys_S)
-        return jnp.where(temperature_S > 0, first_maximum(scores_SV + noise_SV), greedy_S)
+        return first_maximum(scores_SV + jnp.where(draws_S1, noise_SV, 0.0))
 
-    return jax.lax.cond(jnp.any(temperature_S > 0), draw, lambda: greedy_S)
+    return jax.lax.cond(jnp.any(temperature_S > 0), draw, lambda: first_maximum(logits_SV))
 
 
 def logps_of(logits_SV: jax.Array, tokens_S: jax.Array) -> jax.Array:

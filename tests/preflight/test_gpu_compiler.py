@@ -72,9 +72,9 @@ def compiler() -> Path:
     return Path(os.environ["GPU_COMPILER"])
 
 
-def compiled(compiler: Path, out: Path, card: str, what: str, flags: str = ""):
+def compiled(compiler: Path, out: Path, card: str, *what: str, flags: str = ""):
     environment = {**os.environ, "PYTHONPATH": str(compiler), "XLA_FLAGS": flags}
-    command = [sys.executable, SCRIPT, out, card, what]
+    command = [sys.executable, SCRIPT, out, card, *what]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr[-4000:]
     return json.loads(out.read_text())
@@ -84,7 +84,7 @@ def compiled(compiler: Path, out: Path, card: str, what: str, flags: str = ""):
 @pytest.mark.parametrize("card", ["a100", "h100", "b200"])
 def test_kernels_are_compiled_without_spilling_registers(card, compiler, tmp_path):
     dump = tmp_path / "dump"
-    made = compiled(compiler, tmp_path / "out.json", card, "kernels", f"--xla_dump_to={dump}")
+    made = compiled(compiler, tmp_path / "out.json", card, "kernels", flags=f"--xla_dump_to={dump}")
     names = "tree_attention_d_keys tree_attention_d_queries tree_attention_forward"
     assert made == [names] * 4
     found = [path for path in dump.glob("*.ptx") if ".entry tree_attention" in path.read_text()]
@@ -114,6 +114,19 @@ def test_a_microbatch_has_few_launches_and_no_float32_product(compiler, tmp_path
     assert found["products"] == ["bf16 bf16"]
     forward, backward = sorted(found["fusions_of_layers"])
     assert forward <= 30 and backward <= 80
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tokens", ["1024", "4096"])
+def test_a_token_of_64_slots_reads_weights_and_caches_about_once(tokens, compiler, tmp_path):
+    found = compiled(compiler, tmp_path / "out.json", "h100", "decode", tokens)
+    times = found["bytes"] / found["weights_and_cache"]
+    print(
+        f"\n64 slots of {tokens}: {found['bytes'] / GIB:.2f} GiB, {times:.3f} times weights and cache; of it"
+    )
+    print("\n".join(f"{share:.3f} {what}" for what, share in found["largest"].items()))
+    assert 1 < times <= 1.2
+    assert found["temporary_bytes"] < 0.02 * found["weights_and_cache"]  # no copy of a cache
 
 
 @pytest.mark.slow

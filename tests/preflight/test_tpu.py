@@ -61,6 +61,39 @@ def test_what_is_too_large_is_exit_code_1_with_the_arrays(libtpu):
 
 
 @pytest.mark.slow
+def test_what_the_compiler_refuses_is_told_with_what_it_needs(libtpu, tmp_path):
+    out, config = tmp_path / "out.json", "configs/paper/qwen3-0.6b-intercode-sql.yaml"
+    large = ["batch.rows=256", "model.num_layers=1", "rollout.slots=1", "rollout.max_tokens=1024", "rounds=0"]
+    done = compile_config(libtpu, config, "--topology", "v5e:1x1", *large, "--json", out)
+    assert done.returncode == 1, done.stdout[-2000:] + done.stderr[-4000:]
+    step = json.loads(out.read_text())["phases"]["warm start"]["programs"]["SFT microbatch"]
+    needed = 256 * 4096 * 1024 * 2 / 2**30  # hidden states of all tokens, of which a step has several
+    assert step["refused"] and step["own_gib"] > max(3 * needed, 15.75)
+    assert "It does not fit: warm start, SFT microbatch" in done.stdout and "there are 15.75" in done.stdout
+
+
+@pytest.mark.slow
+def test_slices_send_each_other_the_gradients_and_nothing_else(libtpu, tmp_path):
+    out, config = tmp_path / "out.json", "configs/paper/qwen3-0.6b-intercode-sql.yaml"
+    shape = ["mesh.data=2", "mesh.fsdp=8", "batch.rows=16", "model.num_layers=2", "rollout.max_tokens=1024"]
+    done = compile_config(libtpu, config, "--topology", "v5e:2x4", "--slices", 2, *shape, "--json", out)
+    assert done.returncode == 0, done.stderr[-4000:]
+    found = json.loads(out.read_text())
+    assert (found["machine"], found["chips"]) == ("v5e:2x4 x 2 slices", 16)
+    sent = {
+        name: {one["kind"]: one["sent_gib"] for one in program["collectives"]}
+        for phase in found["phases"].values()
+        for name, program in phase["programs"].items()
+    }
+    own = 4 * (151936 * 1024 + 2 * (2 * 1024 * 128 * 24 + 3 * 1024 * 3072)) / 8 / 2**30  # a chip's gradients
+    step = sent["DPO microbatch"]
+    assert step["between slices"] == pytest.approx(2 * own, rel=0.02)  # a part to sum, and the sum
+    assert step["all-gather"] > step["between slices"]  # weights, within a slice
+    rest = [kinds.get("between slices", 0.0) for name, kinds in sent.items() if "microbatch" not in name]
+    assert max(rest) < own / 1000
+
+
+@pytest.mark.slow
 def test_a_copy_over_two_hosts_plays_in_lockstep_on_their_chips(libtpu, tmp_path):
     config, out = "configs/paper/qwen3-32b-webshop-lora.yaml", tmp_path / "out.json"
     done = compile_config(libtpu, config, "--topology", "v5e:4x8", "model.num_layers=2", "--json", out)
