@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from benchmarks.attention import ROWS, row_of
 from coevo_jax.config.options import ModelConfig
 from coevo_jax.models.attention import Window, dense_attention
 from coevo_jax.models.attention_kinds import PreparedAttention
@@ -83,6 +84,20 @@ def test_lists_name_the_blocks_that_are_seen_whole_then_those_seen_in_part(windo
             assert needed <= found if window is not None else needed == found  # bounds of a window are rough
             if window is None:
                 assert set(order[row, block, :first]) == set(np.flatnonzero(whole_nn[row, block]))
+
+
+@pytest.mark.parametrize("window", [None, 300])
+@pytest.mark.parametrize("kind", ROWS)
+def test_the_work_is_at_most_a_tenth_above_that_of_the_visible_blocks(kind, window):
+    visible, place = row_of(kind, 2048)[None], np.arange(2048)
+    positions = path_positions(visible)
+    seen = (place[:, None] >= place) & (place[:, None] < visible[:, None, :])
+    if window is not None:
+        seen &= positions[:, :, None] - positions[:, None, :] < window
+    needed = seen.reshape(1, 32, 64, 32, 64).any(axis=(2, 4)).sum()
+    told = (None, None) if window is None else (jnp.asarray(positions), jnp.asarray([window]))
+    for lists in block_lists(Places(jnp.asarray(visible), *told), 64):
+        assert needed <= lists.counts_Bn2.sum() <= 1.1 * needed
 
 
 def test_what_no_query_sees_is_not_read():
