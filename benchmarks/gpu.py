@@ -222,7 +222,7 @@ def main() -> int:
 
 def has_gpu(out: Path) -> bool:
     """Whether the first part has found one."""
-    return any(one.get("platform") == "gpu" for one in read_figures(out))
+    return any(one.get("platform") in ("gpu", "cuda") for one in read_figures(out))
 
 
 if __name__ == "__main__":
