@@ -68,7 +68,7 @@ def parts(out: Path, tiny: bool) -> list[Part]:
     """All parts, those that matter most first."""
     python = sys.executable
     files = [f"tests/{name}" for name in (TESTS[:1] if tiny else TESTS)]
-    some = ("-k", "lists_name or wide_heads") if tiny else ()
+    some = ("-k", "lists_name or wide_heads" if tiny else "not split_vocabulary")  # which takes four devices
     tests = (python, "-m", "pytest", "-vv", "-W", "default", "-p", "no:cacheprovider", "-m", "not slow")
     run = (
         python,
