@@ -37,9 +37,7 @@ def server(monkeypatch):
         yield server
 
 
-def loading(
-    server: StubServer, number: str = HEX, run: str = "/runs/quickstart", timeout: float = 20.0
-) -> Loading:
+def loading(server: StubServer, number: str = HEX, timeout: float = 20.0) -> Loading:
     return Loading(
         endpoint=Endpoint(url=server.url, timeout=timeout),
         folder=Path("/runs/quickstart/served") / f"target-{number}",

@@ -154,7 +154,7 @@ def test_a_transfer_is_believed_only_where_the_servers_numbers_are_the_learners(
     alone = "explore.together=false"
     base = server.stub.params
     for load, words in (
-        ("vllm", "tied embeddings"),
+        ("vllm", "--dtype float32"),
         ("vllm_lora", "base is not"),
         ("sglang", "--dtype float32"),
     ):
