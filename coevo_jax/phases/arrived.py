@@ -77,8 +77,8 @@ def _likely(config: Config) -> str:
         causes.append("SGLANG_RETURN_ORIGINAL_LOGPROB=1 is missing")
     if server.load == "vllm" and config.model.tie_embeddings:
         causes.append(
-            "the model has tied embeddings, and vLLM keeps the output head it was started with: start it on "
-            "an untied copy (docs/rollouts.md)"
+            "the model has tied embeddings, and vLLM keeps the output head that it was started with: it must "
+            "be started on a copy with a head of its own (launch.export CHECKPOINT --untied --out COPY)"
         )
     if server.load == "vllm_lora":
         causes.append(f"the server's base is not {config.model.path}")

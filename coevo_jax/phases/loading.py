@@ -126,7 +126,7 @@ def _change(
 class Loader(NamedTuple):
     """A kind of loading."""
 
-    form: str  # of the export
+    form: str  # of the export, whole weights of a model with tied embeddings aside
     dtype: str | None  # of its weights; None is the model's
     load: Callable[[Loading], Served]
     paths: tuple[str, ...]  # that the server must have for it
@@ -141,6 +141,15 @@ LOADERS: dict[str, Loader] = {
     "vllm": Loader("merged", None, load_vllm, ("/collective_rpc", "/reset_prefix_cache"), VLLM_NEEDS),
     "sglang": Loader("merged", None, load_sglang, ("/update_weights_from_disk",), SGLANG_NEEDS),
 }
+
+
+def form_of(load: str, tied: bool) -> str:
+    """The form in which an agent is exported for a server (`agent_folder.FORMS`).
+
+    Args:
+      tied: whether the model's output head is its embedding.
+    """
+    return "untied" if load == "vllm" and tied else LOADERS[load].form
 
 
 def require_paths(endpoint: Endpoint, load: str) -> None:

@@ -15,7 +15,7 @@ from coevo_jax.models.transformer import Params
 from coevo_jax.phases.agent_folder import write_agent
 from coevo_jax.phases.agents import StoredAgent
 from coevo_jax.phases.arrived import check_arrived, prompts_of
-from coevo_jax.phases.loading import LOADERS, NUMBER, Loading, require_paths
+from coevo_jax.phases.loading import LOADERS, NUMBER, Loading, form_of, require_paths
 from coevo_jax.phases.world import World
 from coevo_jax.rollout.endpoint import Endpoint, Served, base_model, probe
 from coevo_jax.run_folder.run import Run
@@ -87,9 +87,8 @@ def _serve(run: Run, world: World, learner: Learner, agent: str, params: Params,
     folder = run.folder.resolve() / FOLDER / f"{agent}-{uuid.uuid4().hex[:NUMBER]}"
     folder.parent.mkdir(exist_ok=True)
     stored = StoredAgent(checkpoint=run.manifest.checkpoint or 0, params=params, frozen=frozen)
-    write_agent(
-        run.folder, config, stored, folder, form=loader.form, dtype=loader.dtype or config.model.dtype
-    )
+    form = form_of(server.load, config.model.tie_embeddings)
+    write_agent(run.folder, config, stored, folder, form=form, dtype=loader.dtype or config.model.dtype)
     longest = config.rollout.max_tokens
     served = loader.load(
         Loading(endpoint=endpoint, folder=folder, prefix=f"{config.name}-{agent}-", longest=longest)
