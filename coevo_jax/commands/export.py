@@ -7,7 +7,6 @@ from pathlib import Path
 from coevo_jax.commands.configs import add_agent, agent_of
 from coevo_jax.files import as_called
 from coevo_jax.run_folder.folder import read_config
-from coevo_jax.run_folder.manifest import MANIFEST
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -32,14 +31,6 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         const="adapter",
         help="a PEFT adapter; its base is the checkpoint the run began with, or a subfolder base",
     )
-    form.add_argument(
-        "--untied",
-        dest="form",
-        action="store_const",
-        const="untied",
-        help="as --merged, with an output head of its own where the embedding is it: a vLLM that is to load "
-        "other weights later must be started on such a model. Of the folder of a checkpoint, too",
-    )
     parser.add_argument(
         "--dtype",
         choices=("float32", "bfloat16"),
@@ -53,12 +44,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 def main(argv: Sequence[str]) -> None:
     """Parse, refuse what cannot be used, then do it."""
     args = parse(argv)
-    checkpoint = args.form == "untied" and not (args.run / MANIFEST).exists()
-    if not checkpoint:
-        args.agent = agent_of(read_config(args.run), args.agent)
-    from coevo_jax.commands.actions.export import export, untie
+    args.agent = agent_of(read_config(args.run), args.agent)
+    from coevo_jax.commands.actions.export import export
 
-    if checkpoint:
-        untie(args)
-    else:
-        export(args)
+    export(args)

@@ -1,8 +1,8 @@
 """Whether a server writes with the weights that it was told to load.
 
-That it says so is no proof: vLLM answers 200 and keeps the output head of a model with tied embeddings. What
-a server writes comes with its log-probabilities, and the learner's own forward pass has those of the same
-tokens.
+That it says so is no proof: vLLM 0.32 answers 200 to weights with tied embeddings and keeps the output head that
+it had (`loading.form_of`). What a server writes comes with its log-probabilities, and the learner's own forward
+pass has those of the same tokens.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -75,11 +75,6 @@ def _likely(config: Config) -> str:
     causes = []
     if server.load == "sglang":
         causes.append("SGLANG_RETURN_ORIGINAL_LOGPROB=1 is missing")
-    if server.load == "vllm" and config.model.tie_embeddings:
-        causes.append(
-            "the model has tied embeddings, and vLLM keeps the output head that it was started with: it must "
-            "be started on a copy with a head of its own (launch.export CHECKPOINT --untied --out COPY)"
-        )
     if server.load == "vllm_lora":
         causes.append(f"the server's base is not {config.model.path}")
     causes.append(f"--dtype {config.model.dtype} is missing where the server was started")

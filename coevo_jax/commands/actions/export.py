@@ -2,12 +2,10 @@
 
 import argparse
 import json
-from pathlib import Path
 
 from coevo_jax.phases.agent_folder import MARK_FILE
 from coevo_jax.progress import CONSOLE
 from coevo_jax.stored.export import export_agent
-from coevo_jax.stored.untie import write_untied
 
 
 def export(args: argparse.Namespace) -> None:
@@ -20,14 +18,5 @@ def export(args: argparse.Namespace) -> None:
             soft_wrap=True,
             markup=False,
         )
-    _list_files(out)
-
-
-def untie(args: argparse.Namespace) -> None:
-    """Write a checkpoint with tied embeddings again, untied."""
-    _list_files(write_untied(args.run, args.out))
-
-
-def _list_files(out: Path) -> None:
     for path in sorted(path for path in out.rglob("*") if path.is_file()):
         CONSOLE.print(f"{path.stat().st_size:>13,} bytes  {path}", soft_wrap=True, highlight=False)
