@@ -1,8 +1,8 @@
 """Whether a server writes with the weights that it was told to load.
 
-That it says so is no proof: vLLM 0.32 answers 200 to weights with tied embeddings and keeps the output head that
-it had (`loading.form_of`). What a server writes comes with its log-probabilities, and the learner's own forward
-pass has those of the same tokens.
+That it says so is no proof: vLLM 0.32 answers 200 to weights with tied embeddings and keeps the output head
+that it had (`loading.form_of`). What a server writes comes with its log-probabilities, and the learner's own
+forward pass has those of the same tokens.
 """
 
 from collections.abc import Callable, Mapping, Sequence

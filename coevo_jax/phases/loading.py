@@ -146,8 +146,8 @@ LOADERS: dict[str, Loader] = {
 def form_of(load: str, tied: bool) -> str:
     """The form in which an agent is exported for a server (`agent_folder.FORMS`).
 
-    vLLM 0.32 reads a tied model's embedding anew and keeps the output head that it had, unless the head stands
-    beside it in the files: then it is read as well.
+    vLLM 0.32 reads a tied model's embedding anew and keeps the output head that it had, unless the head
+    stands beside it in the files: then it is read as well.
 
     Args:
       tied: whether the model's output head is its embedding.

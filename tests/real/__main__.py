@@ -157,12 +157,13 @@ def textarena(folder: Path) -> tuple[bool, str]:
 
 def vllm(folder: Path) -> tuple[bool, str]:
     """Runs through vLLM on the CPU: adapters, whole weights with tied embeddings and without."""
-    code, said = run(["tests/real/vllm.sh", str(folder)])
+    venv = Path(os.environ.get("COEVO_VLLM", folder / "venv"))  # one that tests/real/vllm.sh has made before
+    code, said = run(["tests/real/vllm.sh", str(venv)])
     version = re.search(r"^(vllm \S+)", said, re.MULTILINE)
     if code or version is None:
         return False, "vLLM could not be had"
     test = [sys.executable, "-m", "pytest", "-n", "0", "-s", "-m", "slow", "tests/phases/test_vllm.py"]
-    code, said = run(test, COEVO_VLLM=str(folder / "venv"))
+    code, said = run(test, COEVO_VLLM=str(venv))
     seen = re.findall(r"^\.?(\w+: [^\n]*within \S+)", said, re.MULTILINE)
     counted = re.findall(r"\d+ (?:passed|failed|skipped)[^\n]*", said)
     return code == 0, f"{version[1]}: {'; '.join([*seen, counted[-1] if counted else 'no summary'])}"
