@@ -12,6 +12,7 @@ from coevo_jax.episode_stats.summary import detect_collapse
 from coevo_jax.phases.agents import restore_agents
 from coevo_jax.phases.prepare import prepare
 from coevo_jax.phases.proof import prove_tasks
+from coevo_jax.phases.serving import prove_servers
 from coevo_jax.phases.table import PHASES
 from coevo_jax.phases.world import build_world
 from coevo_jax.progress import CONSOLE, time_words
@@ -37,6 +38,8 @@ def coevolve(run: Run) -> Results:
     try:
         prove_tasks(run, world)
         agents = restore_agents(run, world)
+        if run.manifest.record("warm_start") is None:
+            prove_servers(run, world, agents)
         done = {record.name for record in run.manifest.done}
         for phase in schedule(run.config):
             if phase.name not in done:

@@ -100,6 +100,11 @@ def _scores(learner: Learner, mesh: Mesh) -> dict[str, Any]:
     }
 
 
+def token_score_of(learner: Learner, mesh: Mesh) -> ScoreStep:
+    """The compiled log-probabilities of single tokens under a learner's parameters; see `jit_token_score`."""
+    return _scores(learner, mesh)["token_score"]
+
+
 _mixed = kept(4)(jit_mixed_step)
 
 

@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from coevo_jax.models.huggingface.save import (
     adapter_tensors,
     save_params,
     scratch_config,
+    with_head,
     write_json,
     write_tensors,
 )
@@ -69,6 +70,14 @@ def _write_merged(export: _Export) -> None:
     _write_model(export.unborn, export, whole_params(stored.params, stored.frozen, export.config.model))
 
 
+def _write_untied(export: _Export) -> None:
+    config = export.config
+    untied = config.model_copy(update={"model": config.model.model_copy(update={"tie_embeddings": False})})
+    stored = export.stored
+    params = with_head(whole_params(stored.params, stored.frozen, config.model))
+    _write_model(export.unborn, replace(export, config=untied), params, tie_word_embeddings=False)
+
+
 def _write_adapter(export: _Export) -> None:
     lora, checkpoint = export.config.model.lora, export.config.model.path
     assert lora is not None  # `export_agent` refuses the rest
@@ -82,10 +91,15 @@ def _write_adapter(export: _Export) -> None:
     write_json(export.unborn / "adapter_config.json", adapter_config(lora, base=str(base)))
 
 
-def _write_model(folder: Path, export: _Export, params: Params) -> None:
-    """`config.json`, `generation_config.json` and the weights beside the tokenizer's files."""
+def _write_model(folder: Path, export: _Export, params: Params, **changed: Any) -> None:
+    """`config.json`, `generation_config.json` and the weights beside the tokenizer's files.
+
+    Args:
+      changed: keys of config.json that are not the described model's.
+    """
     described, generation = _descriptions(export, len(params["embedding"]))
-    write_json(folder / "config.json", {**described, "torch_dtype": export.dtype, "dtype": export.dtype})
+    described |= {"torch_dtype": export.dtype, "dtype": export.dtype, **changed}
+    write_json(folder / "config.json", described)
     write_json(folder / "generation_config.json", generation)
     save_params(folder, params, export.config.model, dtype=export.dtype)
 
@@ -112,5 +126,6 @@ def _descriptions(export: _Export, vocab_size: int) -> tuple[dict[str, Any], dic
 
 FORMS: dict[str, Callable[[_Export], None]] = {
     "merged": _write_merged,
+    "untied": _write_untied,
     "adapter": _write_adapter,
 }

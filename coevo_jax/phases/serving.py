@@ -1,35 +1,28 @@
-"""The export of an agent's current weights to a folder that a server then loads."""
+"""Servers that write a run's explorations: what they are asked before it, and each phase's weights."""
 
 import shutil
 import uuid
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
+
+import numpy as np
 
 from coevo_jax.config.options import Config, ServerConfig
 from coevo_jax.config.recipe_queries import agents_of
-from coevo_jax.config.strict import ConfigError
-from coevo_jax.learning.train_state import Agents
+from coevo_jax.learning.programs import token_score_of
+from coevo_jax.learning.train_state import Agents, Learner
 from coevo_jax.models.huggingface.save import check_exportable
+from coevo_jax.models.transformer import Params
 from coevo_jax.phases.agent_folder import write_agent
 from coevo_jax.phases.agents import StoredAgent
+from coevo_jax.phases.arrived import check_arrived, prompts_of
+from coevo_jax.phases.loading import LOADERS, NUMBER, Loading, form_of, require_paths
 from coevo_jax.phases.world import World
-from coevo_jax.rollout.endpoint import Endpoint, Served, ask, base_model, list_models, probe
+from coevo_jax.rollout.endpoint import Endpoint, Served, base_model, probe
 from coevo_jax.run_folder.run import Run
 
 FOLDER = "served"  # of a run: what its servers have loaded, by agent
 CHECK_SECONDS = 20.0  # a server that is up lists its models in much less
 SAMPLE = 16  # tokens of the probe's prompt
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Loading:
-    """Weights on their way to a server."""
-
-    endpoint: Endpoint
-    folder: Path  # absolute; of the exported agent
-    prefix: str  # of the names of this agent's adapters, those of earlier phases too
-    longest: int
 
 
 def endpoint_of(server: ServerConfig, agent: str) -> Endpoint:
@@ -41,100 +34,77 @@ def check_server(config: Config) -> None:
     """Ask the run's servers, where it has any, for what a roll-out needs; writes nothing.
 
     Raises:
-      ConfigError: one is not there, its context is too short, or it returns no token ids or logprobs.
+      ConfigError: one is not there, its context is too short, it returns no token ids or logprobs, or it has
+        no path by which it could be made to load weights.
     """
     server = config.rollout.server
     if server is None:
         return
     check_exportable(config.model)
     for endpoint in dict.fromkeys(endpoint_of(server, agent) for agent in agents_of(config.recipe)):
-        found = base_model(replace(endpoint, timeout=CHECK_SECONDS), config.rollout.max_tokens, once=True)
+        quick = replace(endpoint, timeout=CHECK_SECONDS)
+        found = base_model(quick, config.rollout.max_tokens, once=True)
+        require_paths(quick, server.load)
         patient = replace(found, endpoint=endpoint)  # a first text may take a while to compile for
         probe(patient, range(SAMPLE), vocab_size=config.model.vocab_size, once=True)
 
 
-def serve(run: Run, world: World, agents: Agents, agent: str) -> Served:
-    """Let an agent's server load the agent's current weights.
+def prove_servers(run: Run, world: World, agents: Agents) -> None:
+    """Let every server of the run load what the warm start begins with, and write with it.
+
+    What cannot work later, such as a rank that is too high or another base, is known before anything is
+    learned.
 
     Raises:
-      ConfigError: the server cannot be reached, refuses the weights, or does not answer as it should.
+      ConfigError: as `serve`.
     """
     server = run.config.rollout.server
+    if server is None:
+        return
+    lead, *others = agents_of(run.config.recipe)
+    state, seen = agents[lead], set[Endpoint]()
+    for agent in (lead, *others):
+        if (endpoint := endpoint_of(server, agent)) not in seen:
+            seen.add(endpoint)
+            _serve(run, world, world.warm_learner, agent, state.params, agents.frozen)
+
+
+def serve(run: Run, world: World, agents: Agents, agent: str) -> Served:
+    """Let an agent's server load the agent's current weights, and see that it writes with them.
+
+    Raises:
+      ConfigError: the server cannot be reached, refuses the weights, does not answer as it should, or writes
+        with other weights than these.
+    """
+    return _serve(run, world, world.learner, agent, agents[agent].params, agents.frozen)
+
+
+def _serve(run: Run, world: World, learner: Learner, agent: str, params: Params, frozen: Params) -> Served:
+    config, server = run.config, run.config.rollout.server
     assert server is not None  # `build_world` made no ServerEngine otherwise
-    form, dtype, load = LOADERS[server.load]
-    endpoint = endpoint_of(server, agent)
+    loader, endpoint = LOADERS[server.load], endpoint_of(server, agent)
     # A name of its own every time: vLLM's prefix cache goes by the adapter's name, not by its weights.
-    folder = run.folder.resolve() / FOLDER / f"{agent}-{uuid.uuid4().hex[:12]}"
+    folder = run.folder.resolve() / FOLDER / f"{agent}-{uuid.uuid4().hex[:NUMBER]}"
     folder.parent.mkdir(exist_ok=True)
-    stored = StoredAgent(
-        checkpoint=run.manifest.checkpoint or 0, params=agents[agent].params, frozen=agents.frozen
+    stored = StoredAgent(checkpoint=run.manifest.checkpoint or 0, params=params, frozen=frozen)
+    form = form_of(server.load, config.model.tie_embeddings)
+    write_agent(run.folder, config, stored, folder, form=form, dtype=loader.dtype or config.model.dtype)
+    longest = config.rollout.max_tokens
+    served = loader.load(
+        Loading(endpoint=endpoint, folder=folder, prefix=f"{config.name}-{agent}-", longest=longest)
     )
-    write_agent(run.folder, run.config, stored, folder, form=form, dtype=dtype or run.config.model.dtype)
-    served = load(
-        _Loading(
-            endpoint=endpoint,
-            folder=folder,
-            prefix=f"{run.config.name}-{agent}-",
-            longest=run.config.rollout.max_tokens,
-        )
-    )
-    vocab_size = world.learner.model.vocab_size
+    vocab_size = learner.model.vocab_size
     probe(served, range(min(SAMPLE, vocab_size)), vocab_size=vocab_size)
+    check_arrived(
+        served,
+        prompts_of(world.experts, longest) or [np.arange(min(SAMPLE, vocab_size))],
+        config=config,
+        pad_id=world.chat.pad_id,
+        vocab_size=vocab_size,
+        score=lambda batch: token_score_of(learner, world.mesh)(params, frozen, batch),
+        folder=folder,
+    )
     for old in folder.parent.glob(f"{agent}-*"):
         if old != folder:
             shutil.rmtree(old)
     return served
-
-
-def _load_adapter(loading: _Loading) -> Served:
-    """vLLM's dynamic adapters. Earlier ones of the agent are unloaded: their folders go."""
-    endpoint = loading.endpoint
-    for model in list_models(endpoint):
-        if model.adapter and model.name.startswith(loading.prefix):
-            ask(endpoint, "/v1/unload_lora_adapter", {"lora_name": model.name})
-    base_model(endpoint, loading.longest)
-    name = loading.prefix + loading.folder.name.rpartition("-")[2]
-    _post(
-        endpoint,
-        "/v1/load_lora_adapter",
-        {"lora_name": name, "lora_path": str(loading.folder)},
-        "vLLM needs --enable-lora, --max-lora-rank and VLLM_ALLOW_RUNTIME_LORA_UPDATING=1",
-    )
-    names = [model.name for model in list_models(endpoint)]
-    if name not in names:
-        raise ConfigError(f"{endpoint.url}: loaded {name}, but serves only {', '.join(names)}")
-    return Served(endpoint=endpoint, model=name)
-
-
-def _load_vllm(loading: _Loading) -> Served:
-    """vLLM's workers read all weights again; what was cached of the earlier ones is dropped."""
-    path = str(loading.folder)
-    body = {"method": "reload_weights", "kwargs": {"weights_path": path}}
-    needed = "vLLM needs VLLM_SERVER_DEV_MODE=1, and a version whose reload_weights takes a weights_path"
-    _post(loading.endpoint, "/collective_rpc", body, needed)
-    _post(loading.endpoint, "/reset_prefix_cache", {}, needed)
-    return base_model(loading.endpoint, loading.longest)
-
-
-def _load_sglang(loading: _Loading) -> Served:
-    """SGLang reads all weights again and flushes its cache; it then serves them under the folder's name."""
-    body = {"model_path": str(loading.folder), "flush_cache": True}
-    data = _post(loading.endpoint, "/update_weights_from_disk", body, "SGLang has this since 0.3")
-    if not isinstance(data, dict) or data.get("success") is not True:
-        raise ConfigError(f"{loading.endpoint.root}: could not load {loading.folder}: {data}")
-    return base_model(loading.endpoint, loading.longest)
-
-
-def _post(endpoint: Endpoint, path: str, body: dict, needed: str) -> object:
-    try:
-        return ask(endpoint, path, body).data
-    except ConfigError as error:
-        raise ConfigError(f"{error}; {needed}; the folder must be there for the server, too") from None
-
-
-# By `rollout.server.load`: form of the export, type of its weights (none is the model's), and the loading.
-LOADERS: dict[str, tuple[str, str | None, Callable[[_Loading], Served]]] = {
-    "vllm_lora": ("adapter", "float32", _load_adapter),
-    "vllm": ("merged", None, _load_vllm),
-    "sglang": ("merged", None, _load_sglang),
-}

@@ -8,7 +8,7 @@ import http.client
 import itertools
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -45,6 +45,14 @@ class Served:
     model: str
 
 
+class Refused(ConfigError):
+    """A server has answered, and does not do what it was asked for."""
+
+
+class Silent(ConfigError):
+    """A server has not answered, or says itself that another try may do better."""
+
+
 class Answer(NamedTuple):
     """A server's answer, and how many tries it took."""
 
@@ -60,16 +68,23 @@ class Completion(NamedTuple):
 
 
 def ask(
-    endpoint: Endpoint, path: str, body: Mapping[str, Any] | None = None, *, once: bool = False
+    endpoint: Endpoint,
+    path: str,
+    body: Mapping[str, Any] | None = None,
+    *,
+    once: bool = False,
+    busy: Collection[int] = BUSY,
 ) -> Answer:
     """GET `path` of the server, or POST `body` to it, again and again until there is an answer.
 
     Args:
       path: from the root, such as "/v1/models".
       once: take the first failure for an answer.
+      busy: statuses after which it is tried again.
 
     Raises:
-      ConfigError: the server refuses the request, or the time is up; it says what happened last.
+      Refused: the server refuses the request.
+      Silent: the time is up; it says what happened last.
     """
     url, started = endpoint.root + path, time.monotonic()
     deadline = started + endpoint.timeout
@@ -82,15 +97,43 @@ def ask(
             if status < 300:
                 return Answer(_parsed(text), tries)
             problem = f"HTTP {status}: {' '.join(text.split())[:SHOWN]}"
-            if status not in BUSY:
-                raise ConfigError(f"{url}: the server refused the request ({problem})")
+            if status not in busy:
+                raise Refused(f"{url}: the server refused the request ({problem})")
         if once:
-            raise ConfigError(f"{url}: no answer ({problem}); is the server up?")
+            raise Silent(f"{url}: no answer ({problem}); is the server up?")
         if time.monotonic() + wait >= deadline:
-            raise ConfigError(
+            raise Silent(
                 f"{url}: no answer within {time.monotonic() - started:.0f} s and {tries} tries "
                 f"(rollout.server.timeout {endpoint.timeout:g}); the last: {problem}; {INTACT}"
             )
+        time.sleep(wait)
+    raise AssertionError
+
+
+def change(
+    endpoint: Endpoint, path: str, body: Mapping[str, Any], happened: Callable[[], bool] = lambda: False
+) -> Any:
+    """POST what changes the server, which may already have happened where its answer is lost.
+
+    A status 500 is an answer: vLLM gives it to what it will never do. None is returned where `happened` had
+    to tell, else what the server said.
+
+    Args:
+      happened: asks the server whether it has; looked at after every try that was no success.
+
+    Raises:
+      Refused: the server refuses the request.
+      Silent: no answer within the endpoint's time, and it has not happened.
+    """
+    deadline = time.monotonic() + endpoint.timeout
+    for wait in itertools.chain(WAITS, itertools.repeat(WAITS[-1])):
+        try:
+            return ask(endpoint, path, body, once=True, busy=BUSY - {500}).data
+        except ConfigError as error:
+            if happened():
+                return None
+            if isinstance(error, Refused) or time.monotonic() + wait >= deadline:
+                raise
         time.sleep(wait)
     raise AssertionError
 
@@ -210,6 +253,7 @@ class Model(NamedTuple):
     name: str
     adapter: bool
     longest: int | None  # tokens of its context, where the server says so
+    root: str = ""  # where its weights came from, where the server says so
 
 
 def list_models(endpoint: Endpoint, *, once: bool = False) -> list[Model]:
@@ -221,7 +265,12 @@ def list_models(endpoint: Endpoint, *, once: bool = False) -> list[Model]:
     data = ask(endpoint, "/v1/models", once=once).data
     try:
         return [
-            Model(str(one["id"]), one.get("parent") is not None, _length(one.get("max_model_len")))
+            Model(
+                name=str(one["id"]),
+                adapter=one.get("parent") is not None,
+                longest=_length(one.get("max_model_len")),
+                root=str(one.get("root") or ""),
+            )
             for one in data["data"]
         ]
     except (TypeError, KeyError, AttributeError):

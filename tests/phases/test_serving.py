@@ -14,11 +14,12 @@ import pytest
 from coevo_jax.coevolution import coevolve
 from coevo_jax.commands.cli import run_command
 from coevo_jax.commands.train import main
-from coevo_jax.config.options import Config
+from coevo_jax.config.options import Config, MeshConfig
 from coevo_jax.config.reading import load_config
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.chat.tokenizer import load_tokenizer, save_tokenizer
 from coevo_jax.data.parquet import read_trajectories
+from coevo_jax.learning.programs import learner_of
 from coevo_jax.learning.train_state import Agents
 from coevo_jax.models.lora import init_trained, whole_params
 from coevo_jax.models.transformer import Transformer
@@ -28,6 +29,7 @@ from coevo_jax.rollout.endpoint import Endpoint, Served, probe
 from coevo_jax.run_folder.manifest import read_manifest
 from coevo_jax.run_folder.metrics import read_metrics
 from coevo_jax.run_folder.run import create_run
+from coevo_jax.sharding import make_mesh
 from coevo_jax.trajectory import Ending
 from tests.fresh import fresh_params
 from tests.measured import results
@@ -65,8 +67,8 @@ def server(running):
     server, base = running
     stub = server.stub
     stub.params, stub.longest, stub.served_name, stub.dynamic = base, LENGTH, "base", True
-    stub.edit = lambda answer: answer
-    for kept in (stub.asked, stub.posted, stub.plan, stub.adapters):
+    stub.edit, stub.keeps_head = lambda answer: answer, False
+    for kept in (stub.asked, stub.posted, stub.plan, stub.adapters, stub.roots):
         kept.clear()
     return server
 
@@ -88,7 +90,14 @@ def at_a_phase(config: Config, home: Path, folder: Path, base, seed: int):
         name: SimpleNamespace(params=agent(seed + i)) for i, name in enumerate(("target", "failure"))
     }
     run = SimpleNamespace(config=config, folder=home, manifest=SimpleNamespace(checkpoint=3))
-    return run, SimpleNamespace(learner=SimpleNamespace(model=model)), Agents(states=states, frozen=base)
+    mesh = make_mesh(MeshConfig())
+    world = SimpleNamespace(
+        learner=learner_of(model, config.optimizer, mesh),
+        mesh=mesh,
+        experts={},
+        chat=SimpleNamespace(pad_id=0),
+    )
+    return run, world, Agents(states=states, frozen=base)
 
 
 @pytest.fixture
@@ -139,6 +148,36 @@ def test_a_server_gets_all_weights_in_the_models_type(load, server, folder, tmp_
             assert Path(served.model).parent == tmp_path / "run" / FOLDER
     posted = {"vllm": ["/collective_rpc", "/reset_prefix_cache"], "sglang": ["/update_weights_from_disk"]}
     assert [path for path, _ in server.stub.posted] == posted[load] * 2
+
+
+@pytest.mark.slow
+def test_a_transfer_is_believed_only_where_the_servers_numbers_are_the_learners(server, folder, tmp_path):
+    """A server that keeps its output head, one with another base, and one that rounds as another type."""
+    alone = "explore.together=false"
+    base = server.stub.params
+    for load, words in (
+        ("vllm", "--dtype float32"),
+        ("vllm_lora", "base is not"),
+        ("sglang", "--dtype float32"),
+    ):
+        config = config_on(tmp_path, folder, LORA, alone, *through(load, server.url))
+        run, world, agents = at_a_phase(config, tmp_path / "run", folder, base, 1)
+        if load == "vllm":
+            server.stub.keeps_head, server.stub.params = True, base | {"embedding": 1.5 * base["embedding"]}
+        elif load == "vllm_lora":
+            server.stub.keeps_head, server.stub.params = False, jax.tree.map(lambda x: 1.1 * x, base)
+        else:
+            server.stub.edit = rounded
+        server.stub.weights.clear()
+        with pytest.raises(ConfigError, match=f"differ from the learner's by up to .* nats.*{words}"):
+            serve(run, world, agents, "target")
+
+
+def rounded(answer):
+    """Log-probabilities as those of a server that computes in bfloat16 where the run does in float32."""
+    logps = answer["choices"][0]["logprobs"]
+    logps["token_logprobs"] = [1.01 * one for one in logps["token_logprobs"]]
+    return answer
 
 
 @pytest.mark.parametrize(
@@ -274,7 +313,8 @@ def test_a_greedy_run_through_two_servers_ends_in_the_numbers_of_one_without(tmp
     assert explored(run) == explored(local) and len(explored(run)) > 20
     assert results(run.folder) == results(local.folder)
     loads = [[path for path, _ in stub.posted] for stub in stubs]
-    assert loads == [["/update_weights_from_disk"], ["/update_weights_from_disk"] * 2]
+    # Before the warm start, too; the failure agent explores twice.
+    assert loads == [["/update_weights_from_disk"] * 2, ["/update_weights_from_disk"] * 3]
     values: dict[str, dict[str, float]] = {}
     for line in read_metrics(run.folder / "metrics.jsonl"):
         values.setdefault(line["phase"], {}).update(line["values"])

@@ -155,6 +155,20 @@ def textarena(folder: Path) -> tuple[bool, str]:
     return code == 0, f"textarena 0.7.4: {counted[-1] if counted else 'no summary'}"
 
 
+def vllm(folder: Path) -> tuple[bool, str]:
+    """Runs through vLLM on the CPU: adapters, whole weights with tied embeddings and without."""
+    venv = Path(os.environ.get("COEVO_VLLM", folder / "venv"))  # one that tests/real/vllm.sh has made before
+    code, said = run(["tests/real/vllm.sh", str(venv)])
+    version = re.search(r"^(vllm \S+)", said, re.MULTILINE)
+    if code or version is None:
+        return False, "vLLM could not be had"
+    test = [sys.executable, "-m", "pytest", "-n", "0", "-s", "-m", "slow", "tests/phases/test_vllm.py"]
+    code, said = run(test, COEVO_VLLM=str(venv))
+    seen = re.findall(r"^\.?(\w+: [^\n]*within \S+)", said, re.MULTILINE)
+    counted = re.findall(r"\d+ (?:passed|failed|skipped)[^\n]*", said)
+    return code == 0, f"{version[1]}: {'; '.join([*seen, counted[-1] if counted else 'no summary'])}"
+
+
 def bucket(folder: Path) -> tuple[bool, str]:
     """Checkpoints on an emulator of Google Cloud Storage, killed, gone on with, forked and damaged."""
     code, said = run([sys.executable, "-m", "tests.real.bucket", str(folder)])
@@ -173,6 +187,7 @@ PARTS = {
     "Python 3.13": newest_python,
     "OpenEnv": openenv,
     "TextArena": textarena,
+    "vLLM": vllm,
     "Bucket": bucket,
 }
 

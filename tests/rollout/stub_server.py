@@ -40,9 +40,14 @@ class Stub:
     longest: int = 160
     eos: frozenset[int] = frozenset()  # further tokens that end a text, as a generation_config.json may name
     adapters: dict[str, Any] = field(default_factory=dict)  # name -> whole parameters
+    roots: dict[str, str] = field(default_factory=dict)  # name of an adapter -> its folder
     served_name: str = BASE
     dynamic: bool = True  # adapters and weights can be loaded
     delay: float = 0.0  # seconds an answer takes
+    held: int = 0  # resets of the prefix cache until one succeeds
+    keeps_head: bool = False  # of a model with tied embeddings, as vLLM does
+    lost: list[str] = field(default_factory=list)  # paths whose next answer gets lost, after it was done
+    broken: dict[str, str] = field(default_factory=dict)  # path -> what its every HTTP 500 says
     asked: list[dict] = field(default_factory=list)  # bodies of /v1/completions
     posted: list[tuple[str, Any]] = field(default_factory=list)  # the other requests
     plan: deque[Callable[[BaseHTTPRequestHandler], None]] = field(default_factory=deque)  # of the next ones
@@ -120,13 +125,20 @@ class Stub:
         self.adapters[name] = merge(self.params, {"layers": layers}, lora)
 
     def post(self, path: str, body: Any) -> Any:
-        self.posted.append((path, body))
         if not self.dynamic:
             raise FileNotFoundError(path)
+        if not body and path != "/reset_prefix_cache":  # who asks whether there is such a path
+            raise ValueError("a field is missing")
+        self.posted.append((path, body))
         if path == "/v1/load_lora_adapter":
+            if body["lora_name"] in self.adapters:
+                raise ValueError("The lora adapter has already been loaded.")
             self.load_adapter(body["lora_name"], Path(body["lora_path"]))
+            self.roots[body["lora_name"]] = body["lora_path"]
             return "Success: added"  # plain text, as vLLM's
         if path == "/v1/unload_lora_adapter":
+            if body["lora_name"] not in self.adapters:
+                raise LookupError("The lora adapter cannot be found.")
             del self.adapters[body["lora_name"]]
             return "Success: removed"
         if path == "/collective_rpc":
@@ -134,7 +146,8 @@ class Stub:
             self.load_weights(Path(body["kwargs"]["weights_path"]))
             return {"results": [None]}
         if path == "/reset_prefix_cache":
-            return ""
+            self.held = max(0, self.held - 1)
+            return {"success": not self.held}
         if path == "/update_weights_from_disk":
             self.load_weights(Path(body["model_path"]))
             self.served_name = body["model_path"]
@@ -142,12 +155,20 @@ class Stub:
         raise FileNotFoundError(path)
 
     def load_weights(self, folder: Path) -> None:
-        self.params = params_of(folder, config_of(folder))
+        kept = {"embedding": self.params["embedding"]} if self.keeps_head else {}
+        self.params = params_of(folder, config_of(folder)) | kept
         self.weights.clear()
 
     def models(self) -> dict:
         def one(name, parent):
-            return {"id": name, "object": "model", "parent": parent, "max_model_len": self.longest}
+            root = self.roots.get(name, name)
+            return {
+                "id": name,
+                "object": "model",
+                "root": root,
+                "parent": parent,
+                "max_model_len": self.longest,
+            }
 
         return {
             "object": "list",
@@ -177,6 +198,9 @@ class Handler(BaseHTTPRequestHandler):
                 stub.plan.popleft()(self)
                 return
             time.sleep(stub.delay)
+        if body and self.path in stub.broken:
+            self.answer(500, {"error": {"message": stub.broken[self.path]}})
+            return
         try:
             answer = stub.complete(body) if self.path == "/v1/completions" else stub.post(self.path, body)
         except ValueError as error:
@@ -188,6 +212,10 @@ class Handler(BaseHTTPRequestHandler):
         except Exception as error:  # the test is to hear of it at once, not after many tries
             self.answer(418, {"error": {"message": f"the stub broke: {error!r}"}})
         else:
+            if body and self.path in stub.lost:
+                stub.lost.remove(self.path)
+                self.hang_up()
+                return
             self.answer(200, answer)
 
     def answer(self, status: int, data: Any) -> None:

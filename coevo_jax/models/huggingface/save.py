@@ -74,6 +74,11 @@ def save_params(
         write_json(folder / INDEX, index)
 
 
+def with_head(params: Params) -> Params:
+    """The parameters with an output head, which is the embedding where they have none."""
+    return params if "head" in params else params | {"head": params["embedding"]}
+
+
 def adapter_tensors(adapters: Params) -> dict[str, np.ndarray]:
     """An agent's adapters by the names of PEFT: `lora_A` [r, in] and `lora_B` [out, r]."""
     tensors: dict[str, np.ndarray] = {}
