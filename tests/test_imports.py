@@ -100,13 +100,22 @@ def test_few_modules_stand_at_the_top():
 
 @pytest.mark.parametrize("module", CODE)
 def test_every_package_imported_is_a_pinned_requirement(module):
-    lines = (ROOT / "requirements.txt").read_text().lower().splitlines()
-    pinned = {line.split("==")[0].replace("-", "_") for line in lines if "==" in line}
+    pinned = pinned_by("requirements.txt")
     for target in imports_of(module):
         package = target.split(".")[0]
         distribution = DISTRIBUTIONS.get(package, package).lower().replace("-", "_")
         known = own(target) or package in sys.stdlib_module_names or distribution in pinned
         assert known, f"{module} imports {package}, which requirements.txt does not pin"
+
+
+def pinned_by(name: str) -> set[str]:
+    """The distributions that a requirements file pins."""
+    lines = (ROOT / name).read_text().lower().splitlines()
+    return {line.split("==")[0].partition("[")[0].replace("-", "_") for line in lines if "==" in line}
+
+
+def test_the_newest_versions_are_pinned_of_all_that_is_required():
+    assert pinned_by("requirements.txt") <= pinned_by("requirements-latest.txt")
 
 
 def test_no_import_cycles():

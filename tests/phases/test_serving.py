@@ -292,8 +292,10 @@ def scratch_stub(run) -> Stub:
 def finished(config: Config):
     check_server(config)
     run = create_run(config)
-    coevolve(run)
-    run.close()
+    try:
+        coevolve(run)
+    finally:
+        run.close()
     return run
 
 

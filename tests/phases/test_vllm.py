@@ -47,10 +47,10 @@ ADAPTERS = ("--enable-lora", "--max-loras", "2", "--max-lora-rank", "8")
 
 
 @contextmanager
-def serving(folder: Path, log: Path, *options: str, dtype: str = "float32"):
+def serving(folder: Path, log: Path, *options: str, dtype: str = "float32", port: int = 0):
     """A vLLM of a checkpoint folder; gives its address and its process."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind(("127.0.0.1", port))
         port = probe.getsockname()[1]
     own = os.environ | {
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
@@ -224,8 +224,8 @@ def test_a_server_that_is_killed_stops_the_run_and_a_new_one_goes_on(
     assert killed and stop.value.code == 2 and "continue with --resume" in said and "Traceback" not in said
     monkeypatch.setattr(explore, "serve", real)
     folder = tmp_path / "config" / "runs" / "served"
-    port = url.rpartition(":")[2].removesuffix("/v1")
-    with serving(untied, home / "again.log", *ADAPTERS, "--port", port):
+    port = int(url.rpartition(":")[2].removesuffix("/v1"))
+    with serving(untied, home / "again.log", *ADAPTERS, port=port):
         monkeypatch.setattr(sys, "argv", ["train", "--resume", str(folder)])
         run_command(main)
     ends = [json.loads((one / "results.json").read_text()) for one in (local.folder, folder)]
