@@ -132,6 +132,59 @@ def test_a_tied_head_stored_twice_is_no_error(tmp_path):
     same(params_of(tmp_path, config), params)
 
 
+def test_a_tied_head_that_differs_is_refused(tmp_path):
+    """transformers would keep both, and so compute something else than a tied model."""
+    config, _ = write_checkpoint("llama32", tmp_path, shard_bytes=10**9)
+    path = tmp_path / "model.safetensors"
+    tensors = load_file(path)
+    head = tensors["model.embed_tokens.weight"].copy()
+    head[130, 5] += 0.5
+    save_file(tensors | {"lm_head.weight": head}, path)
+    words = r"lm_head\.weight: found \S+ in row 130, expected \S+ as model\.embed_tokens\.weight of model"
+    with pytest.raises(ConfigError, match=words):
+        check_checkpoint(tmp_path, config, VOCAB)
+    save_file(tensors | {"lm_head.weight": head[:-1]}, path)
+    with pytest.raises(ConfigError, match=r"lm_head\.weight: found shape \[130, 54\], expected \[131, 54\]"):
+        check_checkpoint(tmp_path, config, VOCAB)
+    save_file(tensors | {"lm_head.weight": tensors["model.embed_tokens.weight"].astype(np.float16)}, path)
+    with pytest.raises(ConfigError, match=words.replace("130", r"\d+")):
+        check_checkpoint(tmp_path, config, VOCAB)
+
+
+def test_an_index_may_list_a_tied_head_that_no_file_holds(tmp_path):
+    config, params = write_checkpoint("llama32", tmp_path)
+    index = json.loads((tmp_path / INDEX).read_text())
+    file = index["weight_map"]["model.embed_tokens.weight"]
+    index["weight_map"]["lm_head.weight"] = file
+    (tmp_path / INDEX).write_text(json.dumps(index))
+    same(params_of(tmp_path, config), params)
+    untied = config.model_copy(update={"tie_embeddings": False})
+    with pytest.raises(ConfigError, match=r"lm_head\.weight is to stand in .* which does not hold it"):
+        check_checkpoint(tmp_path, untied, VOCAB)
+
+
+def test_a_tensor_with_two_sources_is_refused(tmp_path):
+    config, _ = write_checkpoint("qwen3", tmp_path)
+    first, *_, last = sorted(tmp_path.glob("model-*.safetensors"))
+    whole = last.read_bytes()
+    twice = sorted(load_file(first))[0]
+    save_file(load_file(last) | {twice: load_file(first)[twice]}, last)
+    with pytest.raises(ConfigError, match=rf"tensor {twice} stands both in {first.name} and in {last.name}"):
+        check_checkpoint(tmp_path, config, VOCAB)
+    last.write_bytes(whole)
+    (tmp_path / "model.safetensors").write_bytes(whole)
+    with pytest.raises(ConfigError, match=rf"holds both model\.safetensors and {INDEX}"):
+        check_checkpoint(tmp_path, config, VOCAB)
+
+
+def test_a_pointer_of_git_lfs_is_called_one(tmp_path):
+    config, _ = write_checkpoint("qwen3", tmp_path)
+    last = sorted(tmp_path.glob("*.safetensors"))[-1]
+    last.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(ConfigError, match=rf"{last}: is a pointer of git-lfs, not the file itself"):
+        check_checkpoint(tmp_path, config, VOCAB)
+
+
 def test_broken_files_are_named(tmp_path):
     config, _ = write_checkpoint("qwen3", tmp_path)
     last = sorted(tmp_path.glob("*.safetensors"))[-1]
