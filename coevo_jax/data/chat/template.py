@@ -84,8 +84,11 @@ def read_glue(tokenizer: PreTrainedTokenizerFast) -> Glue:
     contents = [USER, AGENT, NEXT_USER, NEXT_AGENT, LAST_USER]
     start, header, turn, next_header, next_turn, speak = _split(tokenizer, contents, speak=True)
     grown = (start, next_header, next_turn, speak) == (before_prompt, header, turn, before_response)
-    if opened == header and _opens_thoughts(before_response.removeprefix(header)):
-        opened = before_response + NO_MORE_THOUGHTS  # QwQ, R1's distillates
+    prompted = before_response.removeprefix(header).strip()
+    if opened == header and prompted.startswith(
+        THINK
+    ):  # QwQ, R1's distillates: no turn is shown with thoughts
+        opened = before_response + ("" if prompted.endswith(END_THINK) else NO_MORE_THOUGHTS)
     # A turn of the past may lack thoughts, never anything that a turn just played does not have.
     if not opened.startswith(before_response):
         raise unusable(
@@ -114,11 +117,6 @@ def read_glue(tokenizer: PreTrainedTokenizerFast) -> Glue:
         end=found[0],
         before_observation=turn.removeprefix(through_end),
     )
-
-
-def _opens_thoughts(text: str) -> bool:
-    """Whether a prompt ends within thoughts that it opens."""
-    return text.strip().startswith(THINK) and END_THINK not in text
 
 
 def _refuse_channels(tokenizer: PreTrainedTokenizerFast) -> None:
