@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from coevo_jax.config.options import MeshConfig
+from coevo_jax.config.options import LoraConfig, MeshConfig
 from coevo_jax.config.strict import ConfigError
+from coevo_jax.models.huggingface import host as host_module
 from coevo_jax.models.huggingface import load as load_module
+from coevo_jax.models.huggingface.load import load_params
 from coevo_jax.models.huggingface.shards import INDEX, check_checkpoint, open_file
 from tests.models.checkpoints import learner_of, params_of, write_checkpoint
 from tests.models.families import VOCAB
@@ -41,6 +43,25 @@ def test_one_file_holds_the_types_asked_for(tmp_path):
     assert {tensor.dtype for tensor in load_file(tmp_path / "model.safetensors").values()} == {
         np.dtype(ml_dtypes.bfloat16)
     }
+
+
+@pytest.mark.parametrize("name", ["gemma3", "qwen2"])
+def test_a_base_in_its_own_type_is_put_together_on_the_host(name, tmp_path, monkeypatch):
+    """The same numbers as through the device, read a few rows at a time, and no second copy."""
+    monkeypatch.setattr(host_module, "ROWS", 7)  # divides no side
+    config, params = write_checkpoint(name, tmp_path, dtype="bfloat16")
+    lora = LoraConfig(rank=2, warm_start="adapter", base_dtype="bfloat16")
+    abstract = learner_of(config.model_copy(update={"lora": lora})).abstract_frozen()
+    through = load_params(tmp_path, config, abstract)
+    made = []
+    assemble = load_module.assemble
+    monkeypatch.setattr(load_module, "assemble", lambda *args: made.append(assemble(*args)) or made[-1])
+    found = load_params(tmp_path, config, abstract, kept=True)
+    assert len(made) == len(jax.tree.leaves(params))
+    same(found, through)
+    same(found, jax.tree.map(lambda leaf: leaf.astype(ml_dtypes.bfloat16), params))
+    for leaf, like in zip(jax.tree.leaves(found), jax.tree.leaves(abstract), strict=True):
+        assert leaf.dtype == like.dtype and leaf.sharding.is_equivalent_to(like.sharding, leaf.ndim)
 
 
 class Watched:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
@@ -16,7 +17,11 @@ from coevo_jax.files import LFS_WORDS, is_lfs_pointer
 from coevo_jax.models.huggingface.names import entries
 
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
-DTYPES = ("F32", "BF16", "F16")
+NUMPY_DTYPES = {
+    "F32": np.dtype(np.float32),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+    "F16": np.dtype(np.float16),
+}
 LISTED = 5  # problems of a kind that a message names
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 COMPARED = 1 << 22  # numbers of each of two tensors that are held at a time
@@ -30,6 +35,7 @@ class Stored:
     path: Path  # of the file that holds it
     shape: tuple[int, ...]
     dtype: str
+    start: int  # of its bytes in the file
 
 
 def read_headers(folder: Path, *, tied: bool = False) -> dict[str, Stored]:
@@ -45,7 +51,7 @@ def read_headers(folder: Path, *, tied: bool = False) -> dict[str, Stored]:
     stored: dict[str, Stored] = {}
     for file, names in _contents(folder).items():
         path = folder / file
-        tensors = open_file(path)
+        tensors, starts = open_file(path), _starts(path)
         for name in tensors.keys():  # noqa: SIM118  # not a mapping
             part = tensors.get_slice(name)
             if name in stored and not name.endswith(IGNORED):
@@ -53,7 +59,8 @@ def read_headers(folder: Path, *, tied: bool = False) -> dict[str, Stored]:
                     f"{folder}: the tensor {name} stands both in {stored[name].path.name} and in {file}; "
                     "expected it in one of them: remove the file that is left over"
                 )
-            stored[name] = Stored(path=path, shape=tuple(part.get_shape()), dtype=part.get_dtype())
+            shape, start = tuple(part.get_shape()), starts[name]
+            stored[name] = Stored(path=path, shape=shape, dtype=part.get_dtype(), start=start)
         lost = [name for name in names or () if name not in stored or stored[name].path != path]
         lost = [name for name in lost if not (tied and name == HEAD) and not name.endswith(IGNORED)]
         if lost:
@@ -85,9 +92,9 @@ def check_checkpoint(folder: Path, config: ModelConfig, vocab_size: int) -> dict
         if has.shape != wanted[name]:
             expected = list(wanted[name])
             problems.append(f"{has.path}: {name}: found shape {list(has.shape)}, expected {expected}")
-        elif has.dtype not in DTYPES:
+        elif has.dtype not in NUMPY_DTYPES:
             problems.append(
-                f"{has.path}: {name}: found type {has.dtype}, expected one of {', '.join(DTYPES)}"
+                f"{has.path}: {name}: found type {has.dtype}, expected one of {', '.join(NUMPY_DTYPES)}"
             )
     if problems:
         more = max(len(missing) - LISTED, 0) + max(len(unexpected) - LISTED, 0)
@@ -150,6 +157,15 @@ def _contents(folder: Path) -> Mapping[str, set[str] | None]:
         f"{folder}: holds neither {WHOLE} nor {INDEX}"
         + (f" (found {', '.join(others[:LISTED])}); save it with transformers" if others else "")
     )
+
+
+def _starts(path: Path) -> dict[str, int]:
+    """Where the bytes of each tensor of a readable file begin."""
+    with path.open("rb") as handle:
+        length = int.from_bytes(handle.read(8), "little")
+        header = json.loads(handle.read(length))
+    tensors = {name: about for name, about in header.items() if name != "__metadata__"}
+    return {name: 8 + length + about["data_offsets"][0] for name, about in tensors.items()}
 
 
 def open_file(path: Path) -> Any:
