@@ -78,7 +78,7 @@ def _read(stored: Stored, entry: Entry, into: np.ndarray) -> None:
 
 def _fill(handle: int, into: np.ndarray, place: int, path: Path) -> None:
     """Read bytes until an array is full."""
-    view, read = memoryview(into), 0
+    view, read = into.data, 0
     while read < len(view):
         count = os.preadv(handle, [view[read:]], place + read)
         if not count:
