@@ -16,6 +16,7 @@ from coevo_jax.config.strict import ConfigError
 from coevo_jax.models.huggingface import host as host_module
 from coevo_jax.models.huggingface import load as load_module
 from coevo_jax.models.huggingface.load import load_params
+from coevo_jax.models.huggingface.save import for_all_releases
 from coevo_jax.models.huggingface.shards import INDEX, check_checkpoint, open_file
 from tests.models.checkpoints import learner_of, params_of, write_checkpoint
 from tests.models.families import VOCAB
@@ -249,3 +250,17 @@ def test_the_host_holds_little_beside_what_the_devices_keep(mesh, tmp_path):
     print(mesh, figures)
     assert figures["files"] == 3
     assert figures["host_peak_bytes"] < 1.3 * figures["largest_file_bytes"] + figures["device_bytes"]
+
+
+def test_a_description_is_read_alike_by_other_releases():
+    """transformers 4 knows no `rope_parameters`: without the older keys it computes with other positions."""
+    rope = {"rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0}
+    found = for_all_releases({"model_type": "llama", "rope_parameters": rope})
+    assert found["architectures"] == ["LlamaForCausalLM"] and found["rope_theta"] == 5e5
+    assert found["rope_scaling"] == {"rope_type": "llama3", "factor": 8.0}
+    plain = {"rope_type": "default", "rope_theta": 1e4}
+    gemma = {"full_attention": plain | {"rope_theta": 1e6}, "sliding_attention": plain}
+    found = for_all_releases({"model_type": "gemma3_text", "rope_parameters": gemma})
+    assert (found["rope_theta"], found["rope_local_base_freq"]) == (1e6, 1e4) and "rope_scaling" not in found
+    old = {"model_type": "qwen3", "architectures": ["Mine"], "rope_theta": 3.0, "rope_scaling": None}
+    assert for_all_releases(old) == old

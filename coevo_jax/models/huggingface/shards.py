@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes
+import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
@@ -19,7 +19,7 @@ from coevo_jax.models.huggingface.names import entries
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 NUMPY_DTYPES = {
     "F32": np.dtype(np.float32),
-    "BF16": np.dtype(ml_dtypes.bfloat16),
+    "BF16": np.dtype(jnp.bfloat16),
     "F16": np.dtype(np.float16),
 }
 LISTED = 5  # problems of a kind that a message names
