@@ -22,6 +22,8 @@ CASES = {  # family, overrides of the run, type of the weights
     "gemma3": (),
     "qwen3_instruct_2507": (ADAPTERS,),
 }
+# llama.cpp's converter asserts a row of the embedding for every token; Gemma 3 has one token more.
+NOT_CONVERTED = ("gemma3-float32",)
 HALF = "qwen3"  # exported in bfloat16, too
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -53,8 +55,9 @@ def main(folder: Path) -> int:
         print(f"transformers {version}: {len(rows)} of {len(folders)} exports, logits within {largest:.1e}")
         if not held[-1]:
             print(done.stderr[-3000:])
-    converted = [_converted(old, sources, one) for one in folders]
-    print(f"llama.cpp's converter: {sum(converted)} of {len(folders)} exports")
+    wanted = [one for one in folders if one.name not in NOT_CONVERTED]
+    converted = [_converted(old, sources, one) for one in wanted]
+    print(f"llama.cpp's converter: {sum(converted)} of {len(wanted)} exports")
     return 0 if all(held) and all(converted) else 1
 
 
