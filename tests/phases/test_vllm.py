@@ -49,9 +49,10 @@ ADAPTERS = ("--enable-lora", "--max-loras", "2", "--max-lora-rank", "8")
 @contextmanager
 def serving(folder: Path, log: Path, *options: str, dtype: str = "float32", port: int = 0):
     """A vLLM of a checkpoint folder; gives its address and its process."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", port))
-        port = probe.getsockname()[1]
+    if not port:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
     own = os.environ | {
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
         "VLLM_SERVER_DEV_MODE": "1",
