@@ -17,6 +17,8 @@ CODE_ROOT = PACKAGE.parent  # the folder around coevo_jax/ and, in a checkout, l
 CONFIGS = "configs"  # beside the package in a checkout, inside the package where that is installed
 DAY = 86400.0  # seconds
 _TEMPORARY = re.compile(r"\.(?P<name_and_host>.+\..+)\.(?P<process>\d+)\.tmp")  # as `write_parts` calls them
+_LFS = b"version https://git-lfs"
+LFS_WORDS = "is a pointer of git-lfs, not the file itself; fetch it with `git lfs pull`, or copy it there"
 PROGRAM = "coevo"  # the console script of an installed package
 
 
@@ -43,6 +45,15 @@ def cache_root() -> Path:
     """Folder of what is made once and kept between runs: $COEVO_CACHE, or ~/.cache/coevo_jax."""
     cache = os.environ.get("COEVO_CACHE")
     return Path(cache) if cache else Path.home() / ".cache" / "coevo_jax"
+
+
+def is_lfs_pointer(path: Path) -> bool:
+    """Whether a file stands for one that git-lfs has not fetched."""
+    try:
+        with path.open("rb") as handle:
+            return handle.read(len(_LFS)) == _LFS
+    except OSError:
+        return False
 
 
 def require_writable(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -133,7 +134,7 @@ def test_a_damaged_base_is_named(whole, tmp_path):
         open_run(copy)
 
 
-def test_evaluation_plays_the_merged_agent(whole, capsys):
+def test_evaluation_plays_the_agent_with_its_adapter(whole, capsys):
     evaluate_main([str(whole.folder), "--agent", "target", "--split", "dev"])
     found = json.loads((whole.folder / "evaluations" / "target-dev.json").read_text())
     results = json.loads((whole.folder / "results.json").read_text())
@@ -157,7 +158,17 @@ def test_exports_hold_the_agents_numbers_and_overwrite_nothing(whole, tmp_path, 
     merged, adapter = tmp_path / "merged", tmp_path / "deep" / "adapter"
     export_main([str(whole.folder), "--agent", "failure", "--out", str(merged)])
     export_main([str(whole.folder), "--agent", "failure", "--out", str(adapter), "--adapter"])
-    assert str(merged / "model.safetensors") in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert str(merged / "model.safetensors") in said
+    assert "weights in float32: log-probabilities of" in said and "a base in" not in said  # stored as it is
+    export_main(
+        [str(whole.folder), "--agent", "failure", "--out", str(tmp_path / "h"), "--dtype", "bfloat16"]
+    )
+    moved = re.search(
+        r"weights in bfloat16: .* move by at most (\S+), root mean square (\S+)", capsys.readouterr().out
+    )
+    assert moved is not None and 0 < float(moved[2]) <= float(moved[1]) < 1
+    shutil.rmtree(tmp_path / "h")
     lora, tensors = whole.config.model.lora, load_file(merged / "model.safetensors")
     factors, base = (
         load_file(adapter / "adapter_model.safetensors"),

@@ -12,6 +12,7 @@ from typing import Any
 
 from coevo_jax.config.options import RopeScaling
 from coevo_jax.config.strict import ConfigError
+from coevo_jax.files import LFS_WORDS, is_lfs_pointer
 
 CONFIG_FILE = "config.json"
 Options = dict[str, Any]
@@ -29,7 +30,8 @@ def read_architecture(folder: Path) -> Options:
     """
     path = folder / CONFIG_FILE
     try:
-        family = json.loads(path.read_text(encoding="utf-8")).get("model_type")
+        described = json.loads(path.read_text(encoding="utf-8"))
+        family = described.get("model_type")
     except FileNotFoundError:
         what = "no such folder" if not folder.is_dir() else f"the folder has no {CONFIG_FILE}"
         raise ConfigError(
@@ -37,24 +39,42 @@ def read_architecture(folder: Path) -> Options:
             f"({CONFIG_FILE}, *.safetensors, tokenizer.json)"
         ) from None
     except (OSError, ValueError, AttributeError) as error:
+        if is_lfs_pointer(path):
+            raise ConfigError(f"{path}: {LFS_WORDS}") from None
         raise ConfigError(f"{path}: cannot be read as a JSON mapping: {error}") from None
-    if family not in FAMILIES:
+    if not isinstance(family, str) or family not in FAMILIES:
         close = difflib.get_close_matches(str(family), FAMILIES, n=1, cutoff=0.5)
         raise ConfigError(
             f"{path}: model_type: found {family!r}, which is not supported; expected one of "
             f"{', '.join(FAMILIES)}" + (f" (nearest: {close[0]})" if close else "")
         )
     # Imported here: it takes a second, and most configs name no checkpoint.
-    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 
     try:
+        _check_described(described)
         # The library knows the defaults of keys left out and the spellings of older versions.
         return architecture(AutoConfig.from_pretrained(folder, local_files_only=True).to_dict())
     except _Unsupported as problem:
         raise ConfigError(f"{path}: {problem}") from None
-    except (ValueError, TypeError, KeyError, OSError, StrictDataclassError) as error:
-        raise ConfigError(f"{path}: transformers cannot read it: {error}") from None
+    except Exception as error:  # whatever a value makes the library raise, of its own or of what it calls
+        words = f"no key {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
+        raise ConfigError(f"{path}: transformers cannot read it: {words}") from None
+
+
+def _check_described(config: Mapping[str, Any]) -> None:
+    """Refuse values that the library fails on, or reads as those of another family, in words of its own."""
+    for key in ("dtype", "torch_dtype"):
+        if config.get(key) == "auto":
+            raise _Unsupported(f"{key}: found 'auto', expected a type such as bfloat16, or no {key} at all")
+    family, layers = config["model_type"], config.get("layer_types")
+    if family in ("llama", "mistral") and layers is not None:
+        kinds = sorted(map(str, layers)) if isinstance(layers, list) else [str(layers)]
+        raise _Unsupported(
+            f"layer_types: found {', '.join(dict.fromkeys(kinds))}, expected no such key: all layers of a "
+            f"{family} are alike, and one whose layers differ is another model (Ministral), which is not "
+            "supported"
+        )
 
 
 def architecture(config: Mapping[str, Any]) -> Options:

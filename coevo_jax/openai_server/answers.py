@@ -48,9 +48,12 @@ class Form:
         """Name, text and log-probability of the likeliest tokens in a token's place."""
         found = []
         for id, logp in token.likeliest[: self.likeliest]:
-            text = token.text if id == token.id else self.chat.decode_response([id])
+            text = token.text if id == token.id else self._text(id)
             found.append((self.name(id, text), text, max(logp, LEAST_LOGP)))
         return found
+
+    def _text(self, id: int) -> str:
+        return "" if id == self.chat.end_id else self.chat.text_of([id])
 
 
 def whole_answer(form: Form, told: Sequence[Told]) -> dict[str, Any]:

@@ -146,7 +146,8 @@ class Telling:
         """How many tokens have texts that stay."""
         texts = self._pieces.texts
         text = "".join(texts)
-        if not self._told and self._chat.response_start.startswith(text) and self._chat.response_start:
+        start = self._chat.response_start
+        if not self._told and start and (self._chat.glue.opened + start).startswith(text):
             return 0  # what the template writes before an agent's words is no part of them
         count, length = len(texts), len(text)
         while count > self._told and (

@@ -30,7 +30,7 @@ from coevo_jax.phases.explore import Following, block_paths, finish_roll_out, ro
 from coevo_jax.phases.world import World, tasks_of
 from coevo_jax.progress import CONSOLE, Pulse
 from coevo_jax.recipe import Phase
-from coevo_jax.rollout.placement import rollout_params
+from coevo_jax.rollout.placement import rollout_weights
 from coevo_jax.run_folder.budget import Budget
 from coevo_jax.run_folder.intact import fork_command
 from coevo_jax.run_folder.manifest import SKIPPED, PhaseRecord
@@ -100,8 +100,7 @@ class _Follower:
 
     def weights(self) -> Any:
         """The weights as they stand, for the engine."""
-        copy = rollout_params(self._world.rollouts, self._state.params, self._frozen)
-        return self.engine.load(copy)
+        return self.engine.load(*rollout_weights(self._world.rollouts, self._frozen, [self._state.params]))
 
     def learn(self, shard: Path) -> None:
         """Take the step of a block's episode, and log it."""

@@ -14,6 +14,7 @@ from coevo_jax.data.chat.tokenizer import load_tokenizer
 from coevo_jax.models.huggingface.save import (
     adapter_config,
     adapter_tensors,
+    for_all_releases,
     save_params,
     scratch_config,
     with_head,
@@ -115,7 +116,7 @@ def _descriptions(export: _Export, vocab_size: int) -> tuple[dict[str, Any], dic
             config.model, vocab_size=vocab_size, max_tokens=longest, end_id=chat.end_id, pad_id=chat.pad_id
         )
         return described, {**generation, "eos_token_id": chat.end_id}
-    described = json.loads((kept / "config.json").read_text(encoding="utf-8"))
+    described = for_all_releases(json.loads((kept / "config.json").read_text(encoding="utf-8")))
     if (kept / "generation_config.json").is_file():
         generation |= json.loads((kept / "generation_config.json").read_text(encoding="utf-8"))
     found = generation.get("eos_token_id", described.get("eos_token_id"))

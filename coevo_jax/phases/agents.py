@@ -62,7 +62,7 @@ def _initial_base(config: Config, learner: Learner) -> Params:
     """What adapters adapt: a checkpoint, or random weights."""
     if config.model.path is None:
         return learner.init_frozen(config.seed)
-    return load_params(Path(config.model.path), config.model, learner.abstract_frozen())
+    return load_params(Path(config.model.path), config.model, learner.abstract_frozen(), kept=True)
 
 
 def initial_agent(config: Config, learner: Learner) -> TrainState:

@@ -28,7 +28,7 @@ from coevo_jax.recipe import Phase, explored_together
 from coevo_jax.rollout import BranchSet, EpisodeSet, QuestionSet, play_together
 from coevo_jax.rollout.gathering import gather
 from coevo_jax.rollout.lockstep import LockstepPool
-from coevo_jax.rollout.placement import rollout_base, rollout_params
+from coevo_jax.rollout.placement import rollout_weights
 from coevo_jax.rollout.slots import SlotEngine
 from coevo_jax.run_folder.budget import Budget, asked_of, budget_words
 from coevo_jax.run_folder.collection import round_folder
@@ -242,11 +242,11 @@ def _players(
     if by_server and world.server is not None:
         return world.server, [(serve(run, world, agents, phase.agent), 0) for phase in phases]
     params = [agents[phase.agent].params for phase in phases]
-    if agents.frozen and len(phases) > 1:
-        shared = world.engine.load(*rollout_base(world.rollouts, agents.frozen, params))
-        return world.engine, [(shared, adapter) for adapter in range(len(phases))]
-    copies = [rollout_params(world.rollouts, own, agents.frozen) for own in params]
-    return world.engine, [(world.engine.load(copy), 0) for copy in copies]
+    together = [params] if agents.frozen else [[own] for own in params]  # adapters share their base
+    loaded = [world.engine.load(*rollout_weights(world.rollouts, agents.frozen, own)) for own in together]
+    if agents.frozen:
+        return world.engine, [(loaded[0], adapter) for adapter in range(len(phases))]
+    return world.engine, [(weights, 0) for weights in loaded]
 
 
 def finish_roll_out(

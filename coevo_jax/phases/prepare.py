@@ -14,7 +14,7 @@ from coevo_jax.config.check_judge import judges_experts
 from coevo_jax.config.options import Config
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.chat.format import chat_format
-from coevo_jax.data.chat.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
+from coevo_jax.data.chat.tokenizer import load_tokenizer, save_tokenizer, tokenizer_files, train_tokenizer
 from coevo_jax.data.experts import (
     Experts,
     best_of_tasks,
@@ -109,7 +109,7 @@ def _prepare(run: Run) -> None:
     if extra is not None:
         records |= {"imported": len(extra.trajectories), "imported_too_long": extra.too_long}
     record = replace(run.begin("prepare"), records=records, seconds=watch.seconds)
-    files = [*paths, *(entry for entry in folder.iterdir() if entry.is_file()), *_keep_descriptions(run)]
+    files = [*paths, *tokenizer_files(folder), *_keep_descriptions(run)]
     run.commit(record, files=files, finished=True)
     say(
         record.name,

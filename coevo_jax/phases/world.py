@@ -153,15 +153,18 @@ def check_held(config: Config, chat: ChatFormat) -> None:
 def embedded_tokens(config: Config, chat: ChatFormat) -> int:
     """The rows of the embedding: the checkpoint's own, maybe more than its tokenizer has, or the tokenizer's.
 
+    A tokenizer may have control tokens beyond them that nothing can write, as Gemma 3's for images.
+
     Raises:
-      ConfigError: the tokenizer has tokens that the embedding has no row for.
+      ConfigError: the embedding has no row for a token that can be written.
     """
     rows = config.model.vocab_size
-    if rows is not None and chat.vocab_size > rows:
+    if rows is not None and chat.vocab_size > rows and (beyond := chat.ids_from(rows)):
         raise ConfigError(
             f"{tokenizer_folder(config)}: the tokenizer has {chat.vocab_size} tokens, the embedding of "
-            f"{config.model.path} only {rows} rows (model.vocab_size); expected the tokenizer it was trained "
-            "with"
+            f"{config.model.path} only {rows} rows (model.vocab_size), and "
+            f"{chat.tokenizer.convert_ids_to_tokens(beyond[0])!r} is token {beyond[0]}; expected the "
+            "tokenizer it was trained with"
         )
     return chat.vocab_size if rows is None else rows
 
@@ -250,4 +253,4 @@ def stop_table_of(config: Config, chat: ChatFormat) -> np.ndarray | None:
     """Where the tokens of a turn lead, if it is to stop at the end of its action's line."""
     if not config.rollout.stop_at_action_line:
         return None
-    return stop_table([chat.decode_response([token]) for token in range(chat.vocab_size)])
+    return stop_table([chat.text_of([token]) for token in range(chat.vocab_size)])

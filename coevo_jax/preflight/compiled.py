@@ -21,6 +21,7 @@ from coevo_jax.learning.mixed_step import Beside, BothStates
 from coevo_jax.learning.programs import Learning, mixing_of
 from coevo_jax.learning.train_state import Learner, TrainState
 from coevo_jax.learning.train_step import StepPrograms
+from coevo_jax.models.kv_cache import join_adapters, unstack
 from coevo_jax.preflight.arrays import Tree, abstract_batch, array, placed
 from coevo_jax.rollout.placement import RolloutPlacement
 from coevo_jax.sampling.action_line import never_stop
@@ -28,6 +29,7 @@ from coevo_jax.sampling.decode import Prefill, Weights, init_state
 from coevo_jax.sampling.draw import filters
 from coevo_jax.sampling.engine import CHUNKS, cache_lengths
 from coevo_jax.sampling.engine_programs import EnginePrograms, jit_engine
+from coevo_jax.sharding import replicated
 
 # The warm start where it is the reference: restored, with its moments, to be scored.
 REFERENCE = ("reference: parameters", "reference: Adam's moments")
@@ -86,15 +88,13 @@ class Programs:
 
     def roll_outs(self) -> CompiledPhase:
         resident = self._all_agents()
-        own = tuple(resident)
         engine = jit_engine(self.run.learner.model, self.config.rollout.slots, self.placement.slots)
         lengths = cache_lengths(self.config.rollout.max_tokens)
-        copy, slots = self._copy(), self._slots(lengths[-1])
-        weights, slot = Weights(copy), array(jnp.int32)
+        beside = self._side_by_side()
+        weights, slots, slot = self._copy(beside), self._slots(lengths[-1]), array(jnp.int32)
         cache = self.placement.slots.cache
         prefix = placed(jax.eval_shape(engine.take, slots, slot), cache)  # at most: a whole slot of it
-        lane = dict(zip(LANE, (copy, slots, prefix), strict=True))
-        beside = self._side_by_side()
+        lane = dict(zip(LANE, (weights, slots, prefix), strict=True))
         if beside > 1 and self.run.learner.frozen_shardings:
             lane[PREFIX] = (
                 prefix,
@@ -110,8 +110,8 @@ class Programs:
             Program(
                 name="roll-out copy",
                 work="none",
-                lower=lambda: _lower(self.placement.cast, agent.params, base),
-                holds=tuple(name for name in own if name in (f"{self.agents[0]}: parameters", "frozen base")),
+                lower=lambda: _lower(self.placement.cast, base or agent.params),
+                holds=("frozen base" if base else f"{self.agents[0]}: parameters",),
                 frees=(SLOTS, PREFIX),
             ),
             make(name="prefill", work="prefill", lower=lambda: self._prefill(engine, weights, slots)),
@@ -334,13 +334,19 @@ class Programs:
     def _base(self, learner: Learner) -> dict[str, Tree]:
         return {"frozen base": learner.abstract_frozen()} if learner.frozen_shardings else {}
 
-    def _copy(self) -> Tree:
-        shapes = jax.eval_shape(
-            lambda params, frozen: self.placement.cast(params, frozen),
-            self.run.learner.abstract().params,
-            self.run.learner.abstract_frozen() if self.run.learner.frozen_shardings else {},
+    def _copy(self, beside: int) -> Weights:
+        """What agents play on: one's parameters, or a base with the adapters of those that play at a time."""
+        learner = self.run.learner
+        params = learner.abstract().params
+        whole = learner.abstract_frozen() if learner.frozen_shardings else params
+        copy = placed(jax.eval_shape(self.placement.cast, whole), self.placement.params)
+        if not learner.frozen_shardings:
+            return Weights(copy)
+        joined = jax.eval_shape(
+            lambda params: unstack(join_adapters([params] * beside), learner.model.config), params
         )
-        return placed(shapes, self.placement.params)
+        everywhere = jax.tree.map(lambda _: replicated(self.placement.mesh), joined)
+        return Weights(copy, placed(joined, everywhere))
 
     def _slots(self, length: int) -> Tree:
         """The engine's state at a length of its slots; 0 is the one that it starts with."""

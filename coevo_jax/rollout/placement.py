@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from coevo_jax.config.options import RolloutConfig
 from coevo_jax.learning.train_state import Learner
 from coevo_jax.models.kv_cache import KVCache, unstack, unstack_boxes
-from coevo_jax.models.lora import plain, whole_params
+from coevo_jax.models.lora import plain
 from coevo_jax.models.transformer import Params, init_params
 from coevo_jax.sampling.decode import SlotState
 from coevo_jax.sharding import (
@@ -42,8 +42,7 @@ class RolloutPlacement:
     hosts: int
     params: Params  # NamedShardings of the copy, on `mesh`
     slots: SlotState  # NamedShardings of the engine's state, on `mesh`
-    cast: Callable[[Params, Params], Params]  # (params, frozen) -> whole parameters, split as in learning
-    cast_base: Callable[[Params], Params]  # the same of a frozen base alone
+    cast: Callable[[Params], Params]  # all parameters, or the base of adapters, split as in learning
     copies: Params  # NamedShardings of one copy per group of devices, over all hosts
 
 
@@ -79,8 +78,7 @@ def _place(learner: Learner, tensor: int, mesh: Mesh, local: Mesh | None) -> Rol
         hosts=hosts_of_a_copy(mesh, tensor) if mesh.is_multi_process else 1,
         params=param_shardings(local, boxed),
         slots=SlotState(KVCache(layers, layers, everywhere), logits, everywhere, everywhere),  # pyright: ignore[reportArgumentType]
-        cast=_jit_cast(learner, shardings),
-        cast_base=jax.jit(
+        cast=jax.jit(
             partial(unstack, config=model.config),
             in_shardings=(learner.frozen_shardings or learner.shardings.params,),
             out_shardings=shardings,
@@ -89,34 +87,24 @@ def _place(learner: Learner, tensor: int, mesh: Mesh, local: Mesh | None) -> Rol
     )
 
 
-def _jit_cast(learner: Learner, shardings: Params) -> Callable[[Params, Params], Params]:
-    """All parameters of an agent, adapters merged, in the form that decoding reads.
+def rollout_weights(
+    placement: RolloutPlacement, frozen: Params, agents: Sequence[Params]
+) -> tuple[Params, list[Params]]:
+    """What the engine's `load` takes of agents, on this host's devices; a collective call of all hosts.
 
-    It computes the same numbers, because products cast their weights to the compute type anyway.
+    Agents that are adapters play side by side on a copy of their base, each with its own. Nothing is merged:
+    most of what an adapter learns is less than half of what bfloat16 resolves of a weight, and would be
+    rounded away. The copy computes the same numbers as learning does, because products cast their weights to
+    the compute type anyway.
+
+    Args:
+      frozen: the base; empty where the only agent is all parameters.
     """
-    config = learner.model.config
-
-    def cast(params: Params, frozen: Params) -> Params:
-        return unstack(whole_params(params, frozen, config), config)
-
-    return jax.jit(
-        cast, in_shardings=(learner.shardings.params, learner.frozen_shardings), out_shardings=shardings
-    )
-
-
-def rollout_params(placement: RolloutPlacement, params: Params, frozen: Params) -> Params:
-    """An agent's copy for roll-outs, on this host's devices; a collective call: all hosts make it together.
-
-    Adapters are merged into it, once a phase: decoding is then as fast as without them.
-    """
-    return _on_host(placement, placement.cast(params, frozen))
-
-
-def rollout_base(
-    placement: RolloutPlacement, frozen: Params, adapters: Sequence[Params]
-) -> tuple[Params, list]:
-    """The copy of a base that several agents play on side by side, and their adapters on all its devices."""
-    return _on_host(placement, placement.cast_base(frozen)), [_whole_on_host(placement, x) for x in adapters]
+    if frozen:
+        copy = _on_host(placement, placement.cast(frozen))
+        return copy, [_whole_on_host(placement, adapters) for adapters in agents]
+    [params] = agents
+    return _on_host(placement, placement.cast(params)), []
 
 
 def _whole_on_host(placement: RolloutPlacement, params: Params) -> Params:

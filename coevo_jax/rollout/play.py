@@ -116,6 +116,7 @@ def play(
     chat: ChatFormat,
     tasks: Sequence[Task],
     *,
+    adapters: Sequence[Any] = (),
     agent: str,
     samples: int,
     temperature: float,
@@ -135,6 +136,7 @@ def play(
     Args:
       engine: its slots are emptied first; slots, limits, block size and the joining of turns are its own.
       pool: environment instances, kept by the caller across calls; one per slot of the engine.
+      adapters: the agent's, where `params` are the base that it adapts; one or none.
       agent: name recorded in the trajectories.
       temperature, top_p, top_k, min_p: sampling distribution (`sampling.draw`); temperature 0 is greedy.
       seed, phase: with task, sample, turn and position they name each token's random key, so an episode
@@ -150,9 +152,8 @@ def play(
       One trajectory per episode, ordered by task, then sample, and the counts of this call. An episode that
       cannot be played has the ending `fault`; a fault never raises.
     """
-    cast = EpisodeSet(
-        agent=agent, weights=engine.load(params), tasks=tasks, samples=samples, phase=phase, mark=mark
-    )
+    weights = engine.load(params, adapters)
+    cast = EpisodeSet(agent=agent, weights=weights, tasks=tasks, samples=samples, phase=phase, mark=mark)
     sampling = Sampling(
         root=jax.random.key(seed), temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p
     )

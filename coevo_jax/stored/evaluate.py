@@ -19,7 +19,7 @@ from coevo_jax.phases.agents import load_agent, newest_checkpoint
 from coevo_jax.phases.world import build_world, tasks_of
 from coevo_jax.progress import CONSOLE
 from coevo_jax.rollout import play
-from coevo_jax.rollout.placement import rollout_params
+from coevo_jax.rollout.placement import rollout_weights
 from coevo_jax.run_folder.folder import CONFIG_FILE
 from coevo_jax.run_folder.manifest import read_manifest, verify_files
 from coevo_jax.stored.marks import mark_suffix, used_mark
@@ -76,12 +76,14 @@ def evaluate_stored(
     try:
         selected = tasks_of(world.env, split, tasks, "--tasks")
         stored = load_agent(folder, manifest, agent, world.learner)
+        copy, adapters = rollout_weights(world.rollouts, stored.frozen, [stored.params])
         trajectories, _ = play(
             world.engine,
-            rollout_params(world.rollouts, stored.params, stored.frozen),
+            copy,
             world.pool,
             world.chat,
             selected,
+            adapters=adapters,
             agent=agent,
             samples=samples,
             temperature=temperature,

@@ -11,22 +11,24 @@ from coevo_jax.data.chat.tokenizer import load_tokenizer
 from coevo_jax.files import require_writable
 from coevo_jax.learning.optimizer import make_optimizer
 from coevo_jax.learning.train_state import make_learner
-from coevo_jax.models.huggingface.save import (
-    check_exportable,
-)
+from coevo_jax.models.huggingface.save import check_exportable
 from coevo_jax.models.transformer import Transformer
 from coevo_jax.phases.agent_folder import write_agent
 from coevo_jax.phases.agents import load_agent, newest_checkpoint
 from coevo_jax.phases.world import TOKENIZER_DIR, embedded_tokens
+from coevo_jax.progress import CONSOLE
 from coevo_jax.run_folder.folder import CONFIG_FILE
 from coevo_jax.run_folder.manifest import read_manifest, verify_files
 from coevo_jax.sharding import make_mesh
+from coevo_jax.stored.rounding import newest_played, rounding_cost
 
 
 def export_agent(folder: Path, out: Path, *, agent: str, form: str, dtype: str = "float32") -> Path:
     """Write an agent's newest checkpoint to a new folder, whole or not at all. Returns the folder.
 
     A model that began as a Hugging Face checkpoint keeps that one's config.json; one from scratch is a Qwen3.
+
+    Where weights are rounded or adapters merged, what that costs is measured on stored trajectories and said.
 
     Where the recipe evaluates the agent under a mark, `prompt_mark.json` says so: whoever uses the model puts
     a task in the place of {task} in it.
@@ -56,4 +58,17 @@ def export_agent(folder: Path, out: Path, *, agent: str, form: str, dtype: str =
     learner = make_learner(model, make_optimizer(config.optimizer), make_mesh(MeshConfig()))
     stored = load_agent(folder, manifest, agent, learner)
     mark = mark_of(config.recipe, agent)
-    return write_agent(folder, config, stored, out, form=form, dtype=dtype, mark=mark)
+    out = write_agent(folder, config, stored, out, form=form, dtype=dtype, mark=mark)
+    if dtype != "float32" or (stored.frozen and form == "merged"):
+        cost = rounding_cost(
+            stored,
+            model,
+            newest_played(folder, manifest, config, agent),
+            form=form,
+            dtype=dtype,
+            row_length=config.batch.row_length,
+            pad_id=chat.pad_id,
+        )
+        if cost is not None:
+            CONSOLE.print(cost.words(form, dtype), soft_wrap=True)
+    return out

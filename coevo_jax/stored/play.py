@@ -11,7 +11,7 @@ from coevo_jax.phases.agents import load_agent, newest_checkpoint
 from coevo_jax.phases.world import build_world
 from coevo_jax.rollout import play
 from coevo_jax.rollout.lane import Episode
-from coevo_jax.rollout.placement import rollout_params
+from coevo_jax.rollout.placement import rollout_weights
 from coevo_jax.run_folder.folder import CONFIG_FILE
 from coevo_jax.run_folder.manifest import read_manifest, verify_files
 from coevo_jax.stored.evaluate import on_this_machine
@@ -53,12 +53,14 @@ def play_stored(
     try:
         selected = find_task(world.env, split, task)
         stored = load_agent(folder, manifest, agent, world.learner)
+        copy, adapters = rollout_weights(world.rollouts, stored.frozen, [stored.params])
         [trajectory], _ = play(
             world.engine,
-            rollout_params(world.rollouts, stored.params, stored.frozen),
+            copy,
             world.pool,
             world.chat,
             [selected],
+            adapters=adapters,
             agent=agent,
             samples=1,
             temperature=temperature,

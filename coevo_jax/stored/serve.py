@@ -17,7 +17,7 @@ from coevo_jax.openai_server.service import Service
 from coevo_jax.openai_server.wanted import Limits
 from coevo_jax.phases.agents import load_agent, newest_checkpoint
 from coevo_jax.phases.world import TOKENIZER_DIR, embedded_tokens, stop_table_of
-from coevo_jax.rollout.placement import place_rollouts, rollout_params
+from coevo_jax.rollout.placement import place_rollouts, rollout_weights
 from coevo_jax.run_folder.folder import CONFIG_FILE
 from coevo_jax.run_folder.manifest import read_manifest, verify_files
 from coevo_jax.run_folder.stopping import StopRequest
@@ -71,7 +71,7 @@ def load_served(folder: Path, *, agent: str, slots: int | None, mark: str | None
     stop = stop_table_of(config, chat)
     engine = Engine(learner.model, options, chat.end_id, sharding=rollouts.slots, stop=stop)
     stored = load_agent(folder, manifest, agent, learner)
-    weights = engine.load(rollout_params(rollouts, stored.params, stored.frozen))
+    weights = engine.load(*rollout_weights(rollouts, stored.frozen, [stored.params]))
     return ServedAgent(
         config=config, chat=chat, engine=engine, weights=weights, checkpoint=stored.checkpoint, mark=mark
     )

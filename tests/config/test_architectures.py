@@ -107,6 +107,12 @@ REFUSED = {
     ),
     "bias": ({"attention_bias": True}, "attention_bias: found True, expected False"),
     "relu": ({"hidden_act": "relu"}, r"hidden_act: found 'relu', expected one of silu"),
+    "a list": ({"model_type": ["llama"]}, r"model_type: found \['llama'\], which is not supported"),
+    "layers": (
+        {"model_type": "mistral", "layer_types": ["full_attention"] * 2 + ["sliding_attention"]},
+        r"layer_types: found full_attention, sliding_attention, expected no such key: all layers",
+    ),
+    "auto": ({"dtype": "auto"}, "dtype: found 'auto', expected a type such as bfloat16, or no dtype at all"),
     "heads": ({"num_attention_heads": 7}, r"transformers cannot read it"),
 }
 
@@ -118,6 +124,12 @@ def test_what_is_not_supported_is_named(case, tmp_path):
     with pytest.raises(ConfigError, match=message) as error:
         read_architecture(save(tmp_path, "llama2", **changes))
     assert str(error.value).startswith(str(tmp_path / "config.json"))
+
+
+def test_a_pointer_of_git_lfs_is_called_one(tmp_path):
+    (tmp_path / "config.json").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    with pytest.raises(ConfigError, match=r"config\.json: is a pointer of git-lfs"):
+        read_architecture(tmp_path)
 
 
 def test_folders_that_are_no_checkpoint(tmp_path):

@@ -11,9 +11,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from coevo_jax.config.options import MeshConfig
+from coevo_jax.config.options import LoraConfig, MeshConfig
 from coevo_jax.config.strict import ConfigError
+from coevo_jax.models.huggingface import host as host_module
 from coevo_jax.models.huggingface import load as load_module
+from coevo_jax.models.huggingface.load import load_params
+from coevo_jax.models.huggingface.save import for_all_releases
 from coevo_jax.models.huggingface.shards import INDEX, check_checkpoint, open_file
 from tests.models.checkpoints import learner_of, params_of, write_checkpoint
 from tests.models.families import VOCAB
@@ -41,6 +44,25 @@ def test_one_file_holds_the_types_asked_for(tmp_path):
     assert {tensor.dtype for tensor in load_file(tmp_path / "model.safetensors").values()} == {
         np.dtype(ml_dtypes.bfloat16)
     }
+
+
+@pytest.mark.parametrize("name", ["gemma3", "qwen2"])
+def test_a_base_in_its_own_type_is_put_together_on_the_host(name, tmp_path, monkeypatch):
+    """The same numbers as through the device, read a few rows at a time, and no second copy."""
+    monkeypatch.setattr(host_module, "ROWS", 7)  # divides no side
+    config, params = write_checkpoint(name, tmp_path, dtype="bfloat16")
+    lora = LoraConfig(rank=2, warm_start="adapter", base_dtype="bfloat16")
+    abstract = learner_of(config.model_copy(update={"lora": lora})).abstract_frozen()
+    through = load_params(tmp_path, config, abstract)
+    made = []
+    assemble = load_module.assemble
+    monkeypatch.setattr(load_module, "assemble", lambda *args: made.append(assemble(*args)) or made[-1])
+    found = load_params(tmp_path, config, abstract, kept=True)
+    assert len(made) == len(jax.tree.leaves(params))
+    same(found, through)
+    same(found, jax.tree.map(lambda leaf: leaf.astype(ml_dtypes.bfloat16), params))
+    for leaf, like in zip(jax.tree.leaves(found), jax.tree.leaves(abstract), strict=True):
+        assert leaf.dtype == like.dtype and leaf.sharding.is_equivalent_to(like.sharding, leaf.ndim)
 
 
 class Watched:
@@ -132,6 +154,59 @@ def test_a_tied_head_stored_twice_is_no_error(tmp_path):
     same(params_of(tmp_path, config), params)
 
 
+def test_a_tied_head_that_differs_is_refused(tmp_path):
+    """transformers would keep both, and so compute something else than a tied model."""
+    config, _ = write_checkpoint("llama32", tmp_path, shard_bytes=10**9)
+    path = tmp_path / "model.safetensors"
+    tensors = load_file(path)
+    head = tensors["model.embed_tokens.weight"].copy()
+    head[130, 5] += 0.5
+    save_file(tensors | {"lm_head.weight": head}, path)
+    words = r"lm_head\.weight: found \S+ in row 130, expected \S+ as model\.embed_tokens\.weight of model"
+    with pytest.raises(ConfigError, match=words):
+        check_checkpoint(tmp_path, config, VOCAB)
+    save_file(tensors | {"lm_head.weight": head[:-1]}, path)
+    with pytest.raises(ConfigError, match=r"lm_head\.weight: found shape \[130, 54\], expected \[131, 54\]"):
+        check_checkpoint(tmp_path, config, VOCAB)
+    save_file(tensors | {"lm_head.weight": tensors["model.embed_tokens.weight"].astype(np.float16)}, path)
+    with pytest.raises(ConfigError, match=words.replace("130", r"\d+")):
+        check_checkpoint(tmp_path, config, VOCAB)
+
+
+def test_an_index_may_list_a_tied_head_that_no_file_holds(tmp_path):
+    config, params = write_checkpoint("llama32", tmp_path)
+    index = json.loads((tmp_path / INDEX).read_text())
+    file = index["weight_map"]["model.embed_tokens.weight"]
+    index["weight_map"]["lm_head.weight"] = file
+    (tmp_path / INDEX).write_text(json.dumps(index))
+    same(params_of(tmp_path, config), params)
+    untied = config.model_copy(update={"tie_embeddings": False})
+    with pytest.raises(ConfigError, match=r"lm_head\.weight is to stand in .* which does not hold it"):
+        check_checkpoint(tmp_path, untied, VOCAB)
+
+
+def test_a_tensor_with_two_sources_is_refused(tmp_path):
+    config, _ = write_checkpoint("qwen3", tmp_path)
+    first, *_, last = sorted(tmp_path.glob("model-*.safetensors"))
+    whole = last.read_bytes()
+    twice = sorted(load_file(first))[0]
+    save_file(load_file(last) | {twice: load_file(first)[twice]}, last)
+    with pytest.raises(ConfigError, match=rf"tensor {twice} stands both in {first.name} and in {last.name}"):
+        check_checkpoint(tmp_path, config, VOCAB)
+    last.write_bytes(whole)
+    (tmp_path / "model.safetensors").write_bytes(whole)
+    with pytest.raises(ConfigError, match=rf"holds both model\.safetensors and {INDEX}"):
+        check_checkpoint(tmp_path, config, VOCAB)
+
+
+def test_a_pointer_of_git_lfs_is_called_one(tmp_path):
+    config, _ = write_checkpoint("qwen3", tmp_path)
+    last = sorted(tmp_path.glob("*.safetensors"))[-1]
+    last.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(ConfigError, match=rf"{last}: is a pointer of git-lfs, not the file itself"):
+        check_checkpoint(tmp_path, config, VOCAB)
+
+
 def test_broken_files_are_named(tmp_path):
     config, _ = write_checkpoint("qwen3", tmp_path)
     last = sorted(tmp_path.glob("*.safetensors"))[-1]
@@ -175,3 +250,17 @@ def test_the_host_holds_little_beside_what_the_devices_keep(mesh, tmp_path):
     print(mesh, figures)
     assert figures["files"] == 3
     assert figures["host_peak_bytes"] < 1.3 * figures["largest_file_bytes"] + figures["device_bytes"]
+
+
+def test_a_description_is_read_alike_by_other_releases():
+    """transformers 4 knows no `rope_parameters`: without the older keys it computes with other positions."""
+    rope = {"rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0}
+    found = for_all_releases({"model_type": "llama", "rope_parameters": rope})
+    assert found["architectures"] == ["LlamaForCausalLM"] and found["rope_theta"] == 5e5
+    assert found["rope_scaling"] == {"rope_type": "llama3", "factor": 8.0}
+    plain = {"rope_type": "default", "rope_theta": 1e4}
+    gemma = {"full_attention": plain | {"rope_theta": 1e6}, "sliding_attention": plain}
+    found = for_all_releases({"model_type": "gemma3_text", "rope_parameters": gemma})
+    assert (found["rope_theta"], found["rope_local_base_freq"]) == (1e6, 1e4) and "rope_scaling" not in found
+    old = {"model_type": "qwen3", "architectures": ["Mine"], "rope_theta": 3.0, "rope_scaling": None}
+    assert for_all_releases(old) == old

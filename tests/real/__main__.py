@@ -20,6 +20,8 @@ from datetime import UTC, datetime
 from importlib.metadata import requires
 from pathlib import Path
 
+from tests.real.model_files import VERSIONS
+
 ROOT = Path(__file__).resolve().parents[2]
 LOG = ROOT / "docs" / "real.md"
 ASSEMBLER = "nvidia-cuda-nvcc==13.5.37"
@@ -176,6 +178,30 @@ def bucket(folder: Path) -> tuple[bool, str]:
     return code == 0, f"gcp-storage-emulator 2026.7.19: {counted[-1] if counted else 'no answer'}"
 
 
+QUICK = {  # programs that compile soonest, each once: real vocabularies on tiny models
+    "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false",
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+    "HF_HUB_OFFLINE": "1",
+}
+
+
+def tokenizers(folder: Path) -> tuple[bool, str]:
+    """Real tokenizers and templates of every family, and a round, an export and a next run with each."""
+    cache = str(folder / "jax")
+    command = [sys.executable, "-m", "tests.real.families", str(folder)]
+    code, said = run(command, JAX_COMPILATION_CACHE_DIR=cache, **QUICK)
+    return code == 0, f"{'; '.join(VERSIONS)}: {said.strip().splitlines()[-1]}"
+
+
+def exports(folder: Path) -> tuple[bool, str]:
+    """Exports in transformers 4, in the pinned one and in llama.cpp's converter."""
+    cache = str(folder / "jax")
+    command = [sys.executable, "-m", "tests.real.exports", str(folder)]
+    code, said = run(command, JAX_COMPILATION_CACHE_DIR=cache, **QUICK)
+    seen = re.findall(r"^(?:transformers \d|llama\.cpp's converter).*", said, re.MULTILINE)
+    return code == 0, "; ".join(seen) or "no export"
+
+
 PARTS = {
     "MySQL": mysql,
     "WebShop's search": search,
@@ -189,6 +215,8 @@ PARTS = {
     "TextArena": textarena,
     "vLLM": vllm,
     "Bucket": bucket,
+    "Tokenizers": tokenizers,
+    "Exports": exports,
 }
 
 

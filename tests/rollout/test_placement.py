@@ -11,9 +11,8 @@ from coevo_jax.config.options import LoraConfig, MeshConfig, ModelConfig, Optimi
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.learning.optimizer import make_optimizer
 from coevo_jax.learning.train_state import make_learner
-from coevo_jax.models.lora import whole_params
 from coevo_jax.models.transformer import Transformer
-from coevo_jax.rollout.placement import place_rollouts, rollout_params
+from coevo_jax.rollout.placement import place_rollouts, rollout_weights
 from coevo_jax.sampling.engine import Engine, Request, Sampling
 from coevo_jax.sampling.engine_programs import jit_engine
 from coevo_jax.sharding import make_mesh
@@ -37,7 +36,7 @@ def greedy_text(rollout: int, **axes) -> list[list[int]]:
     config = RolloutConfig(slots=SLOTS, max_tokens=96, max_turn_tokens=20, decode_block=20)
     programs = unwrap(jit_engine)(learner.model, SLOTS, placement.slots)  # of its own, to count them
     engine = Engine(learner.model, config, end_id=-1, sharding=placement.slots, programs=programs)
-    weights = engine.load(rollout_params(placement, learner.init(3).params, {}))
+    weights = engine.load(*rollout_weights(placement, {}, [learner.init(3).params]))
     rng = np.random.default_rng(7)
     text = []
     for turn in range(2):
@@ -64,7 +63,7 @@ def test_greedy_text_is_the_same_on_one_device_and_over_a_hosts_devices():
 
 def test_the_copy_is_split_over_the_hosts_first_devices_and_the_cache_by_heads():
     learner, placement = placed(2, data=2, fsdp=2, tensor=2)
-    params = rollout_params(placement, learner.init(0).params, {})
+    params, _ = rollout_weights(placement, {}, [learner.init(0).params])
     assert len(params["layers"]) == 2
     gate = params["layers"][1]["gate"]
     assert [device.id for device in placement.mesh.devices.flat] == [0, 1]
@@ -78,20 +77,22 @@ def test_the_copy_is_split_over_the_hosts_first_devices_and_the_cache_by_heads()
     assert shared.slots.cache.keys[0].shard_shape((SLOTS, 2, 16, 8)) == (SLOTS, 1, 16, 8)
 
 
-@pytest.mark.parametrize("lora", [None, pytest.param(LoraConfig(rank=4), marks=pytest.mark.slow)])
-def test_the_copy_holds_merged_weights_in_the_compute_type_and_norms_in_float32(lora):
+@pytest.mark.parametrize("lora", [None, LoraConfig(rank=4)])
+def test_the_copy_holds_weights_in_the_compute_type_and_norms_in_float32(lora):
+    """Of an agent that is adapters those of the base: nothing is merged, and adapters lie beside it."""
     learner, placement = placed(1, MODEL.model_copy(update={"dtype": "bfloat16", "lora": lora}), fsdp=2)
-    frozen = learner.init_frozen(0) if lora else {}
-    # Adapters as training leaves them: fresh ones add nothing.
-    params = jax.tree.map(lambda x: x + 0.01 if lora else x, learner.init(1).params)
-    whole = whole_params(params, frozen, learner.model.config)
-    copy = rollout_params(placement, params, frozen)
+    frozen, params = learner.init_frozen(0) if lora else {}, learner.init(1).params
+    copy, adapters = rollout_weights(placement, frozen, [params])
     assert copy["final_norm"]["scale"].dtype == jnp.float32
     assert copy["layers"][1]["attention_norm"]["scale"].dtype == jnp.float32
     assert copy["layers"][1]["gate"].dtype == copy["embedding"].dtype == jnp.bfloat16
     for name in ("gate", "query"):
-        for layer, expected in enumerate(np.asarray(whole["layers"][name]).astype(jnp.bfloat16)):
+        whole = np.asarray((frozen or params)["layers"][name])
+        for layer, expected in enumerate(whole.astype(jnp.bfloat16)):
             np.testing.assert_array_equal(copy["layers"][layer][name], expected)
+    assert len(adapters) == bool(lora)
+    for one in adapters:
+        jax.tree.map(np.testing.assert_array_equal, one, params)
 
 
 def test_a_copy_over_devices_that_the_host_does_not_have_is_refused():

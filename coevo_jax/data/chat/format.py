@@ -16,7 +16,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from coevo_jax.data.chat.sections import Place, Sections, make_sections
-from coevo_jax.data.chat.template import AGENT, THINK, Glue, control_tokens, read_glue, unusable
+from coevo_jax.data.chat.template import AGENT, END_THINK, THINK, Glue, control_tokens, read_glue, unusable
 from coevo_jax.methods.marks import marked
 from coevo_jax.trajectory import Turn
 
@@ -73,30 +73,52 @@ class ChatFormat:
     def decode_response(self, ids: Sequence[int]) -> str:
         """Text of an agent's turn without its end token, if it has one; other special tokens stay visible.
 
-        What the template itself writes around an agent's words is no part of the text.
+        What the template itself writes around an agent's words is no part of the text; thoughts that the
+        prompt opens are, from `<think>` on. So `response_ids` writes the turn's text again, not more.
         """
         ids = list(ids)
         ended = bool(ids) and ids[-1] == self.end_id
-        text = self._decode_behind_prompt(ids[:-1] if ended else ids)
+        text = self.text_of(ids[:-1] if ended else ids)
         if ended:
             text = text.removesuffix(self.glue.trail)
-        return text.removeprefix(self.response_start)
+        words = text.removeprefix(self.response_start)
+        if self.glue.thoughts_at is None:
+            return words
+        # Words behind no thoughts are themselves, unless they would then be taken for thoughts.
+        plain = text.startswith(self.response_start) and not words.startswith(THINK)
+        return words if plain and not self._goes_on(words) else self.glue.opened + text
 
-    def _written(self, text: str) -> str:
-        """The agent's text with what the template writes around it, behind the generation prompt."""
-        at = self.glue.thoughts_at
-        if at is not None and text.startswith(THINK):
-            opened = (self.glue.before_response + self.glue.lead)[:at] + text
-            if opened.startswith(self.glue.before_response):  # or else the prompt has the thoughts already
-                return opened.removeprefix(self.glue.before_response) + self.glue.trail
-        return self.glue.lead + text + self.glue.trail
-
-    def _decode_behind_prompt(self, ids: list[int]) -> str:
-        """Decode tokens in their place: alone, they would lose a space in front."""
+    def text_of(self, ids: Sequence[int]) -> str:
+        """Text of some of an agent's tokens as they are: alone, they would lose a space in front."""
         context = self.sections.join(self.before_response, Place.INSIDE)
         decode = self.tokenizer.backend_tokenizer.decode
         prompt = decode(context, skip_special_tokens=False)
         return decode([*context, *ids], skip_special_tokens=False).removeprefix(prompt)
+
+    def ids_from(self, first: int) -> list[int]:
+        """Token ids from `first` on that a content, the template or padding can yield."""
+        parts = (*self.before_system, *self.after_system, *self.before_prompt)
+        parts += (*self.before_response, *self.before_observation, self.end_id, self.pad_id)
+        found = (id for id in self.tokenizer.get_vocab().values() if id >= first)
+        return sorted(id for id in found if id not in self.sections.forbidden or id in parts)
+
+    def _written(self, text: str) -> str:
+        """The agent's text with what the template writes around it, behind the generation prompt."""
+        opened, lead = self.glue.opened, self.glue.lead
+        if self._goes_on(text):
+            return text + self.glue.trail
+        if self.glue.thoughts_at is not None and text.startswith(THINK):
+            if text.startswith(opened):
+                lead = "" if opened else lead[: self.glue.thoughts_at - len(self.glue.before_response)]
+                return lead + text.removeprefix(opened) + self.glue.trail
+            if END_THINK not in opened:  # it has them, with other white space
+                return text.removeprefix(THINK) + self.glue.trail
+        return lead + text + self.glue.trail
+
+    def _goes_on(self, text: str) -> bool:
+        """Whether a text ends thoughts that it does not begin: those that the prompt opens."""
+        opened = self.glue.opened
+        return bool(opened) and END_THINK not in opened and END_THINK in text and not text.startswith(THINK)
 
 
 def render(
@@ -145,9 +167,9 @@ def chat_format(tokenizer: PreTrainedTokenizerFast) -> ChatFormat:
         before_observation=sections.cut(glue.end + glue.before_observation)[1:],
         end_id=end_id,
         pad_id=pad_id if isinstance(pad_id, int) else end_id,
-        vocab_size=len(tokenizer),
+        vocab_size=1 + max(tokenizer.get_vocab().values()),  # more than it has tokens, where ids are left out
     )
-    start, found, rest = chat.decode_response(chat.response_ids(AGENT)).partition(AGENT)
+    start, found, rest = chat.text_of(chat.response_ids(AGENT)[:-1]).removesuffix(glue.trail).partition(AGENT)
     if not found or rest:
         raise unusable(tokenizer, f"decoding {AGENT!r} in its place gives {start + found + rest!r}")
     return replace(chat, response_start=start)

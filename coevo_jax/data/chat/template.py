@@ -8,6 +8,7 @@ grows. `read_glue` finds it, or says why there is none.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jinja2
 from transformers import PreTrainedTokenizerFast
@@ -24,6 +25,8 @@ SYSTEM, USER, AGENT, NEXT_USER, NEXT_AGENT, LAST_USER = (
 )
 SYSTEM_SEPARATOR = "\n\n"  # between system prompt and task where the template knows no system prompt
 THINK, END_THINK = "<think>", "</think>"
+NO_MORE_THOUGHTS = f"\n{END_THINK}\n\n"  # behind thoughts that the prompt opens and no turn is shown with
+CHANNEL = "<|channel"  # Gemma 4's <|channel> and gpt-oss's <|channel|>
 DATE = {"%d": "26", "%-d": "26", "%b": "Jul", "%B": "July", "%m": "07", "%Y": "2024", "%y": "24"} | {
     "%a": "Fri",
     "%A": "Friday",
@@ -58,6 +61,11 @@ class Glue:
         at = (self.before_response + self.lead).find(THINK)
         return None if at < 0 else at
 
+    @property
+    def opened(self) -> str:
+        """The thoughts in the generation prompt, which a turn's text begins with: open, or closed already."""
+        return "" if self.thoughts_at is None else self.before_response[self.thoughts_at :]
+
 
 def read_glue(tokenizer: PreTrainedTokenizerFast) -> Glue:
     """Read the fixed texts off a tokenizer's chat template.
@@ -70,13 +78,24 @@ def read_glue(tokenizer: PreTrainedTokenizerFast) -> Glue:
       ConfigError: there is no such text: the template changes the contents, writes something else around each
         turn, or ends a turn without a token of its own.
     """
+    _refuse_channels(tokenizer)
     before_prompt, before_response = _split(tokenizer, [USER], speak=True)
     _, opened, closed = _split(tokenizer, [USER, AGENT], speak=False)
     contents = [USER, AGENT, NEXT_USER, NEXT_AGENT, LAST_USER]
     start, header, turn, next_header, next_turn, speak = _split(tokenizer, contents, speak=True)
     grown = (start, next_header, next_turn, speak) == (before_prompt, header, turn, before_response)
+    prompted = before_response.removeprefix(header).strip()
+    if opened == header and prompted.startswith(
+        THINK
+    ):  # QwQ, R1's distillates: no turn is shown with thoughts
+        opened = before_response + ("" if prompted.endswith(END_THINK) else NO_MORE_THOUGHTS)
     # A turn of the past may lack thoughts, never anything that a turn just played does not have.
-    if not grown or not opened.startswith(before_response) or not opened.startswith(header):
+    if not opened.startswith(before_response):
+        raise unusable(
+            tokenizer,
+            f"add_generation_prompt writes {before_response!r}, a turn just played begins {opened!r}",
+        )
+    if not grown or not opened.startswith(header):
         raise unusable(tokenizer, "it renders a message differently depending on the messages around it")
     lead = opened.removeprefix(before_response)
     if _find_structure(tokenizer, lead) is not None:
@@ -100,6 +119,16 @@ def read_glue(tokenizer: PreTrainedTokenizerFast) -> Glue:
     )
 
 
+def _refuse_channels(tokenizer: PreTrainedTokenizerFast) -> None:
+    """Refuse thoughts that control tokens open and close: a turn is text, and text yields none."""
+    if CHANNEL in default_template(tokenizer):
+        raise unusable(
+            tokenizer,
+            f"its thoughts are a channel between control tokens ({CHANNEL}…, as Gemma 4's and gpt-oss's "
+            "are), which the text of a turn cannot hold; expected thoughts as text, as <think>",
+        )
+
+
 def control_tokens(tokenizer: PreTrainedTokenizerFast, glue: Glue) -> Mapping[str, int]:
     """The tokens that structure a conversation, and that no content may produce, by their text.
 
@@ -120,6 +149,12 @@ def unusable(tokenizer: PreTrainedTokenizerFast, problem: str) -> ConfigError:
     return ConfigError(
         f"{tokenizer.name_or_path or 'tokenizer'}: its chat template cannot be used: {problem}"
     )
+
+
+def default_template(tokenizer: PreTrainedTokenizerFast) -> str:
+    """The template of a plain conversation, of one or of several by name (`load_tokenizer` checks them)."""
+    found: Any = tokenizer.chat_template
+    return found["default"] if isinstance(found, dict) else found
 
 
 def _system_glue(
@@ -150,7 +185,7 @@ def _split(
             messages,
             tokenize=False,
             add_generation_prompt=speak,
-            chat_template=FIXED_CLOCK + tokenizer.get_chat_template(),
+            chat_template=FIXED_CLOCK + default_template(tokenizer),
         )
     except (jinja2.TemplateError, ValueError, TypeError) as error:
         raise unusable(tokenizer, f"rendering {shown} fails: {error}") from None

@@ -1,6 +1,7 @@
 """Load a checkpoint folder onto a mesh: file by file, tensor by tensor, straight to the devices.
 
 The host holds one tensor at a time; types are converted, weights transposed, layers stacked on the devices.
+Where the device is the host and nothing is converted, a few rows are held (`host.py`).
 """
 
 import functools
@@ -12,34 +13,42 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
 from coevo_jax.config.options import ModelConfig
+from coevo_jax.models.huggingface.host import assemble, fits_host
 from coevo_jax.models.huggingface.names import Entry, entries
 from coevo_jax.models.huggingface.shards import check_checkpoint, open_file
 from coevo_jax.models.transformer import Params
 
 
-def load_params(folder: Path, config: ModelConfig, abstract: Params) -> Params:
+def load_params(folder: Path, config: ModelConfig, abstract: Params, *, kept: bool = False) -> Params:
     """Read all parameters of a model, file by file.
 
     Args:
       abstract: their shapes, types and shardings; what is stored in another float type is converted.
+      kept: no program is given them up to (donated), as none is a frozen base.
 
     Raises:
       ConfigError: the files do not hold this model (see `check_checkpoint`).
     """
     vocab_size = abstract["embedding"].shape[0]
     stored = check_checkpoint(folder, config, vocab_size)
-    targets = [_Target(entry, entry.leaf(abstract)) for entry in entries(config, vocab_size)]
+    wanted = {entry: entry.leaf(abstract) for entry in entries(config, vocab_size)}
+    arrays = {
+        entry: assemble(entry, leaf, stored)
+        for entry, leaf in wanted.items()
+        if kept and fits_host(entry, leaf, stored)
+    }
+    targets = [_Target(entry, leaf) for entry, leaf in wanted.items() if entry not in arrays]
     places = {name: (target, layer) for target in targets for layer, name in target.entry.tensors()}
-    for name, has in stored.items():
-        target, layer = places[name]
+    for name, (target, layer) in places.items():
         # Opened anew for every tensor: pages that were read count as ours while a file stays mapped.
-        target.fill(open_file(has.path).get_slice(name), layer)
+        target.fill(open_file(stored[name].path).get_slice(name), layer)
+    arrays |= {target.entry: target.array for target in targets}
     params: Params = {}
-    for target in targets:
+    for entry in wanted:
         node = params
-        for key in target.entry.path[:-1]:
+        for key in entry.path[:-1]:
             node = node.setdefault(key, {})
-        node[target.entry.path[-1]] = target.array
+        node[entry.path[-1]] = arrays[entry]
     return params
 
 

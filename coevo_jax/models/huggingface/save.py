@@ -17,6 +17,13 @@ from coevo_jax.models.huggingface.names import PROJECTION_NAMES, entries
 from coevo_jax.models.huggingface.shards import INDEX
 from coevo_jax.models.transformer import PROJECTIONS, Params
 
+ARCHITECTURES = {
+    "llama": "LlamaForCausalLM",
+    "mistral": "MistralForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+    "gemma3_text": "Gemma3ForCausalLM",
+}
 SHARD_BYTES = 5_000_000_000  # as transformers writes them
 
 
@@ -120,6 +127,28 @@ def scratch_config(
         "eos_token_id": end_id,
         "pad_token_id": pad_id,
     }
+
+
+def for_all_releases(described: Mapping[str, Any]) -> dict[str, Any]:
+    """A checkpoint's config.json so that other programs and transformers 4 read it as transformers 5 does.
+
+    4 knows no `rope_parameters`, and would compute with other rotary positions without a word; other programs
+    go by the architecture's name.
+    """
+    config = dict(described)
+    if config.get("model_type") in ARCHITECTURES and not config.get("architectures"):
+        config["architectures"] = [ARCHITECTURES[config["model_type"]]]
+    rotary = config.get("rope_parameters")
+    if isinstance(rotary, dict):
+        full = rotary.get("full_attention", rotary)
+        if "rope_theta" in full:
+            config.setdefault("rope_theta", full["rope_theta"])
+        if full.get("rope_type", "default") != "default":
+            scaling = {key: value for key, value in full.items() if key != "rope_theta"}
+            config.setdefault("rope_scaling", scaling)
+        if "sliding_attention" in rotary:
+            config.setdefault("rope_local_base_freq", rotary["sliding_attention"]["rope_theta"])
+    return config
 
 
 def adapter_config(lora: LoraConfig, base: str) -> dict[str, Any]:

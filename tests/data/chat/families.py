@@ -113,6 +113,13 @@ CHATML = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 QWEN_NAMES = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
 QWEN2 = byte_level(QWEN_WORDS, CHATML, nfc=True)
 QWEN3 = byte_level(QWEN_WORDS, CHATML, ordinary=("<think>", "</think>", "<tool_call>"), nfc=True)
+R1 = byte_level(
+    LLAMA3_WORDS,
+    ("<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"),
+    ordinary=("<｜User｜>", "<｜Assistant｜>", "<think>", "</think>"),
+)
+R1_NAMES = {"bos_token": "<｜begin▁of▁sentence｜>", "eos_token": "<｜end▁of▁sentence｜>"}
+TEKKEN = byte_level(LLAMA3_WORDS, ("<unk>", "<s>", "</s>", "[INST]", "[/INST]"))
 SPACES = ("▁▁", "▁▁▁")
 LLAMA2 = sentencepiece(("<unk>", "<s>", "</s>"), front="prepend", pieces=SPACES)
 LLAMA2_FIRST = sentencepiece(("<unk>", "<s>", "</s>"), front="first", pieces=SPACES)
@@ -139,6 +146,14 @@ FAMILIES = {
     "qwen25": Family(template="qwen25", tokenizer=QWEN2, end="<|im_end|>", names=QWEN_NAMES),
     "qwen3": Family(template="qwen3", tokenizer=QWEN3, end="<|im_end|>", names=QWEN_NAMES, rewrites=True),
     "qwen3_instruct": Family(template="qwen3_instruct", tokenizer=QWEN3, end="<|im_end|>", names=QWEN_NAMES),
+    "qwen3_thinking": Family(
+        template="qwen3_thinking", tokenizer=QWEN3, end="<|im_end|>", names=QWEN_NAMES, rewrites=True
+    ),
+    "qwen35": Family(template="qwen35", tokenizer=QWEN3, end="<|im_end|>", names=QWEN_NAMES, rewrites=True),
+    "qwq": Family(template="qwq", tokenizer=QWEN3, end="<|im_end|>", names=QWEN_NAMES, rewrites=True),
+    "r1_distill": Family(
+        template="r1_distill", tokenizer=R1, end="<｜end▁of▁sentence｜>", names=R1_NAMES, rewrites=True
+    ),
     "mistral": Family(
         template="mistral",
         tokenizer=LLAMA2,
@@ -147,6 +162,7 @@ FAMILIES = {
         system_role=False,
     ),
     "mistral3": Family(template="mistral3", tokenizer=MISTRAL3, end="</s>", names=S_NAMES, rewrites=True),
+    "tekken": Family(template="tekken", tokenizer=TEKKEN, end="</s>", names=S_NAMES, rewrites=True),
     "gemma2": Family(
         template="gemma2", tokenizer=GEMMA, end="<end_of_turn>", names=GEMMA_NAMES, system_role=False
     ),

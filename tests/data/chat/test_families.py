@@ -131,6 +131,7 @@ GEMMA = """
 > ⏎ <start_of_turn> user ⏎ Count ▁singers . <end_of_turn> ⏎ <start_of_turn> model ⏎
 * Thought : ▁I ▁count . <end_of_turn>
 """
+OPENED = CHATML.replace("assistant Ċ", "assistant Ċ <think> Ċ").replace("* ", "* Ċ </think> ĊĊ ")
 BY_HAND = {
     "llama2": """
 > <s> ▁[ INST ] ▁<< SYS >> ⏎ Be ▁brief . ⏎ << / SYS >> ⏎ ⏎ Count . ▁[/ INST ]
@@ -151,6 +152,19 @@ BY_HAND = {
     "qwen25": CHATML,
     "qwen3": CHATML.replace("* ", "* <think> ĊĊ </think> ĊĊ "),
     "qwen3_instruct": CHATML,
+    **dict.fromkeys(("qwen3_thinking", "qwen35", "qwq"), OPENED),
+    "r1_distill": """
+> <｜begin▁of▁sentence｜> Be Ġbrief . <｜User｜> Count . <｜Assistant｜> <think> Ċ
+* Ċ </think> ĊĊ Action : Ġsubmit <｜end▁of▁sentence｜>
+> <｜User｜> Count Ġsingers . <｜Assistant｜> <think> Ċ
+* Ċ </think> ĊĊ Thought : ĠI Ġcount . <｜end▁of▁sentence｜>
+""",
+    "tekken": """
+> <s> [INST] Be Ġbrief . ĊĊ Count . [/INST]
+* Action : Ġsubmit </s>
+> [INST] Count Ġsingers . [/INST]
+* Thought : ĠI Ġcount . </s>
+""",
     "mistral": """
 > <s> ▁[ INST ] ▁Be ▁brief . ⏎ ⏎ Count . ▁[/ INST ]
 * Action : ▁submit </s>
@@ -217,7 +231,11 @@ def test_any_content_decodes_back_and_yields_no_control_token(name, text):
         seen = seen.replace("▁", " ")
     response = chat.response_ids(text)
     assert control.isdisjoint(response[:-1])
-    assert chat.decode_response(response) == seen
+    told = chat.decode_response(response)
+    if chat.glue.thoughts_at is None or "think>" not in text:
+        assert told == seen
+    else:  # thoughts that the prompt or the template has anyway are the same with and without
+        assert chat.decode_response(chat.response_ids(told)) == told and told.endswith(seen.split(">")[-1])
     pairs = [
         (chat.prompt_ids(text or "s", text), chat.prompt_ids("s", "p")),
         (chat.observation_ids(text), chat.observation_ids("o")),
@@ -287,20 +305,75 @@ def test_a_turn_keeps_its_own_thoughts_and_one_without_gets_empty_ones():
     assert chat.decode_response(cut) == "<think>\nI mus"
 
 
-def test_thoughts_that_the_prompt_opens_or_closes_are_not_written_again():
-    closed = chat_format(
-        make_tokenizer("qwen3", chat_template="{%- set enable_thinking = false -%}\n" + template_of("qwen3"))
+THINKING = ("qwen3", "qwen3_thinking", "qwen35", "qwq", "r1_distill")
+PARTS = ["<think>", "</think>", "\n", "\n\n", "\n</think>\n\n", EMPTY_THOUGHTS, "I must.", "Action: a", " "]
+
+
+@pytest.mark.parametrize("name", [*FAMILIES, "closed"])
+@given(parts=st.lists(st.sampled_from(PARTS), max_size=6), ends=st.booleans())
+@example(parts=["I must.", "\n</think>\n\n", "Action: a"], ends=True)
+@example(parts=["\n</think>\n\n", "<think>", "\n</think>\n\n", "a"], ends=True)
+@example(parts=[EMPTY_THOUGHTS, EMPTY_THOUGHTS, "a"], ends=True)
+def test_the_text_of_a_played_turn_is_the_turn(name, parts, ends):
+    """Written again, it is itself; and where the turn has its thoughts or needs none, its very tokens."""
+    chat = closed_chat() if name == "closed" else chat_of(name)
+    played = [*chat.sections.encode("".join(parts), "inside"), *[chat.end_id] * ends]
+    text = chat.decode_response(played)
+    again = chat.response_ids(text)
+    assert chat.decode_response(again) == text
+    glue, words = chat.glue, "".join(parts)
+    whole = "</think>" in words if glue.opened and name != "closed" else words.startswith(EMPTY_THOUGHTS)
+    bare = glue.thoughts_at is None and not glue.lead + glue.trail
+    if ends and (bare or name == "closed" or (glue.thoughts_at is not None and whole)):
+        assert chat.tokenizer.decode(again) == chat.tokenizer.decode(played)
+
+
+@pytest.mark.parametrize("name", THINKING[1:])
+def test_a_thought_that_the_prompt_opens_is_closed_once(name):
+    chat = chat_of(name)
+    thought = "I must.\n</think>\n\nAction: a"
+    ids = [*chat.sections.encode(thought, "inside"), chat.end_id]
+    text = chat.decode_response(ids)
+    assert text == "<think>\n" + thought
+    assert chat.response_ids(text) == ids
+    assert chat.response_ids(thought) == ids  # as other servers tell it, without what the prompt holds
+    assert chat.response_ids(f"<think>{thought}") == ids
+    cut = chat.sections.encode("I mus", "inside")
+    assert chat.decode_response(cut) == "<think>\nI mus"
+    assert chat.decode_response(chat.response_ids("Action: a")) == "Action: a"
+    assert chat.tokenizer.decode(render(chat, SYSTEM, TASK, TURNS)[0]).count("</think>") == len(TURNS)
+
+
+def test_thoughts_between_control_tokens_are_refused_as_what_they_are():
+    template = (
+        template_of("gemma3") + "{%- if add_generation_prompt %}<|channel>thought\n<channel|>{% endif %}"
     )
+    with pytest.raises(ConfigError, match=r"its thoughts are a channel between control tokens \(<\|channel…"):
+        chat_format(make_tokenizer("gemma3", chat_template=template))
+
+
+def test_a_prompt_that_no_turn_begins_with_is_named():
+    template = template_of("qwen25").replace("assistant\\n' -}}", "assistant\\n<plan>' -}}")
+    with pytest.raises(
+        ConfigError, match=r"add_generation_prompt writes .*<plan>', a turn just played begins"
+    ):
+        chat_format(make_tokenizer("qwen25", chat_template=template))
+
+
+@cache
+def closed_chat():
+    template = "{%- set enable_thinking = false -%}\n" + template_of("qwen3")
+    return chat_format(make_tokenizer("qwen3", chat_template=template))
+
+
+def test_thoughts_that_the_prompt_opens_or_closes_are_not_written_again():
+    closed = closed_chat()
     prompt = closed.tokenizer.decode(closed.prompt_ids("", TASK))
     assert prompt.endswith("<|im_start|>assistant\n" + EMPTY_THOUGHTS)
     assert closed.tokenizer.decode(closed.response_ids("Action: a")) == "Action: a<|im_end|>"
     tokens, _ = render(closed, "", TASK, TURNS[:1])
     assert tokens.tolist() == whole("qwen3", messages("qwen3", "", TASK, TURNS[:1]))[:-1]
-    thinking = template_of("qwen3").replace(
-        "{% if add_generation_prompt -%}\n{{ '<|im_start|>assistant\\n' -}}",
-        "{% if add_generation_prompt -%}\n{{ '<|im_start|>assistant\\n<think>\\n' -}}",
-    )
-    opened = chat_format(make_tokenizer("qwen3", chat_template=thinking))
+    opened = chat_of("qwen3_thinking")
     assert opened.tokenizer.decode(opened.prompt_ids("", TASK)).endswith("assistant\n<think>\n")
     for text, written in [("<think>\na\n</think>\n\nb", "a\n</think>\n\nb"), ("b", "\n</think>\n\nb")]:
         assert opened.tokenizer.decode(opened.response_ids(text)) == written + "<|im_end|>"

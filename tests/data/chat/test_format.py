@@ -150,7 +150,9 @@ REFUSED = {
     "messages around it": CHAT_TEMPLATE.replace(  # turns of the past are marked
         "'|>' +", "('|>' if loop.last or message['role'] == 'user' else '|>old: ') +"
     ),
-    "differently depending on": CHAT_TEMPLATE.replace("'<|assistant|>'", "'<|assistant|>Answer:'"),
+    "add_generation_prompt writes .*Answer:', a turn just played begins": CHAT_TEMPLATE.replace(
+        "'<|assistant|>'", "'<|assistant|>Answer:'"
+    ),
     "leaves out or changes a message": CHAT_TEMPLATE.replace(
         "message['content'] +", "message['content']|upper +"
     ),

@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coevo_jax.config.strict import ConfigError
-from coevo_jax.data.chat.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
+from coevo_jax.data.chat.format import chat_format
+from coevo_jax.data.chat.template import default_template
+from coevo_jax.data.chat.tokenizer import load_tokenizer, save_tokenizer, tokenizer_files, train_tokenizer
 from tests.data.chat.families import make_tokenizer
 
 TEXTS = [
@@ -120,6 +122,89 @@ def test_a_template_inside_the_tokenizers_config_is_found(tmp_path, folder, toke
     (tmp_path / "chat_template.jinja").unlink()
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
     assert load_tokenizer(tmp_path).chat_template == tokenizer.chat_template
+
+
+SPECIAL = ("<unk>", "<s>", "</s>", "[INST]", "[/INST]")
+
+
+def test_a_saved_folder_says_nothing_that_transformers_4_cannot_read(tmp_path):
+    """Its `extra_special_tokens` is a mapping, and what 5 notes of a loading would become the tokenizer's."""
+    tokenizer = make_tokenizer("mistral3", extra_special_tokens=["[INST]", "[/INST]"])
+    tokenizer.save_pretrained(tmp_path / "theirs")
+    theirs = load_tokenizer(tmp_path / "theirs")
+    assert theirs.extra_special_tokens == ["[INST]", "[/INST]"]
+    save_tokenizer(theirs, tmp_path / "ours")
+    described = json.loads((tmp_path / "ours" / "tokenizer_config.json").read_text())
+    assert described["additional_special_tokens"] == ["[INST]", "[/INST]"]
+    assert not {"extra_special_tokens", "is_local", "local_files_only", "backend"} & described.keys()
+    assert described["tokenizer_class"] == "PreTrainedTokenizerFast"
+    again = load_tokenizer(tmp_path / "ours")
+    assert again.extra_special_tokens == theirs.extra_special_tokens
+    assert set(again.all_special_tokens) == set(SPECIAL)
+    assert again("<s>[INST] a")["input_ids"] == theirs("<s>[INST] a")["input_ids"]
+
+
+def several_templates(folder, form):
+    """A folder with a default template and one for tools, in one of the forms that releases have had."""
+    make_tokenizer("qwen25").save_pretrained(folder)
+    default, tools = (folder / "chat_template.jinja").read_text(), "{{ messages[0].content }}"
+    templates = [{"name": "default", "template": default}, {"name": "tool_use", "template": tools}]
+    if form == "folder":
+        (folder / "additional_chat_templates").mkdir()
+        (folder / "additional_chat_templates" / "tool_use.jinja").write_text(tools)
+        return default
+    (folder / "chat_template.jinja").unlink()
+    described = folder / "tokenizer_config.json"
+    if form == "list":
+        described.write_text(json.dumps(json.loads(described.read_text()) | {"chat_template": templates}))
+    else:
+        found = templates if form == "processor's list" else default
+        (folder / "chat_template.json").write_text(json.dumps({"chat_template": found}))
+    return default
+
+
+@pytest.mark.parametrize("form", ["folder", "list", "processor's", "processor's list"])
+def test_the_default_of_several_templates_is_taken_and_all_are_kept(tmp_path, form):
+    default = several_templates(tmp_path / "theirs", form)
+    loaded = load_tokenizer(tmp_path / "theirs")
+    plain = chat_format(make_tokenizer("qwen25"))
+    assert chat_format(loaded).prompt_ids("a", "b") == plain.prompt_ids("a", "b")
+    for _ in range(2):  # a kill before the commit leaves the files, and they are written again
+        save_tokenizer(loaded, tmp_path / "ours")
+        again = load_tokenizer(tmp_path / "ours")
+        assert default_template(again) == default
+        assert again.chat_template == loaded.chat_template
+    expected = {"chat_template.jinja", "tokenizer.json", "tokenizer_config.json"}
+    expected |= set() if form == "processor's" else {"additional_chat_templates/tool_use.jinja"}
+    found = {str(file.relative_to(tmp_path / "ours")) for file in tokenizer_files(tmp_path / "ours")}
+    assert found == expected
+
+
+def test_templates_that_cannot_be_told_apart_or_read_are_named(tmp_path, tokenizer):
+    save_tokenizer(tokenizer, tmp_path)
+    (tmp_path / "chat_template.jinja").unlink()
+    processors = tmp_path / "chat_template.json"
+    for content, words in (
+        ("[1]", r"chat_template\.json: expected a JSON mapping with chat_template: "),
+        ('{"template": "x"}', "chat_template: no key 'chat_template'"),
+        ('{"chat_template": 3}', "'default' is no name of a template, or names no text"),
+        ('{"chat_template": [{"name": "../a", "template": "x"}]}', "'../a' is no name of a template"),
+        (
+            '{"chat_template": [{"name": "rag", "template": "x"}]}',
+            "templates rag, none of them called def",
+        ),
+    ):
+        processors.write_text(content)
+        with pytest.raises(ConfigError, match=words):
+            load_tokenizer(tmp_path)
+
+
+def test_a_pointer_of_git_lfs_is_called_one(tmp_path):
+    (tmp_path / "tokenizer.json").write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+    )
+    with pytest.raises(ConfigError, match=r"tokenizer\.json: is a pointer of git-lfs"):
+        load_tokenizer(tmp_path)
 
 
 @pytest.mark.parametrize("legacy", [None, False, True])
