@@ -52,7 +52,7 @@ def is_lfs_pointer(path: Path) -> bool:
     try:
         with path.open("rb") as handle:
             return handle.read(len(_LFS)) == _LFS
-    except OSError:
+    except (OSError, ValueError):  # a path may hold what no path can
         return False
 
 

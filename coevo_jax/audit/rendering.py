@@ -17,6 +17,8 @@ from coevo_jax.audit.check import NotCheckable
 
 ASKED, SAID, TOLD, SYSTEM = "zASKEDz", "zSAIDz", "zTOLDz", "zSYSTEMz"
 DATE = "26 Jul 2024"  # what templates that ask for a date take where there is no clock
+THINK, END_THINK = "<think>", "</think>"
+NO_THOUGHTS = f"\n{END_THINK}\n\n"  # behind thoughts that are opened where no turn is shown with any
 SEPARATOR = "\n\n"  # of the system prompt in front of the task, where a template has no place for one
 
 
@@ -51,9 +53,28 @@ class Rendering:
         """What the template writes between where the agent speaks and its words."""
         asked = self._render([("user", ASKED)], speak=True)
         said = self._render([("user", ASKED), ("assistant", SAID)], speak=False)
-        if not said.startswith(asked):
+        if said.startswith(asked):
+            return said.removeprefix(asked).partition(SAID)[0]
+        if not self.opened or not said.startswith(asked.removesuffix(self.opened)):
             raise NotCheckable("the chat template opens a turn otherwise than it asks for one")
-        return said.removeprefix(asked).partition(SAID)[0]
+        return "" if END_THINK in self.opened else NO_THOUGHTS
+
+    @cached_property
+    def opened(self) -> str:
+        """The thoughts that the template opens where it asks an agent to speak; "" where it opens none."""
+        plain = self._render([("user", ASKED)], speak=False)
+        _, found, rest = self._render([("user", ASKED)], speak=True).removeprefix(plain).partition(THINK)
+        return found + rest
+
+    def _behind(self, text: str) -> str:
+        """An agent's text as it stands behind where it was asked to speak: with what the template writes."""
+        if (
+            self.opened and END_THINK not in self.opened and END_THINK in text
+        ):  # thoughts, here or there begun
+            shared = self.opened if text.startswith(self.opened) else THINK
+            return text.removeprefix(shared)
+        lead = self.lead.partition(THINK)[0] if text.startswith(THINK) else self.lead
+        return lead + text
 
     @cached_property
     def trail(self) -> str:
@@ -106,7 +127,7 @@ class Rendering:
         """
         before = self._render([("user", ASKED)], speak=True)
         given = self._encode(before, [])
-        whole = self._encode(before + self.lead + text + self.trail + self.end, [text])
+        whole = self._encode(before + self._behind(text) + self.trail + self.end, [text])
         if given is None or whole is None:
             return None
         if whole[: len(given)] != given:
@@ -125,7 +146,8 @@ class Rendering:
 
         Some tokenizers (Mistral's) put a space of their own in front of that.
         """
-        return {text, self.lead + text, f" {self.lead}{text}" if self.lead else text}
+        behind = self._behind(text)
+        return {text, self.lead + text, behind, f" {behind}" if self.lead else text}
 
     def _decode(self, ids: Sequence[int]) -> str:
         return self.tokenizer.backend_tokenizer.decode(list(ids), skip_special_tokens=False)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from coevo_jax.audit.check import NotCheckable
 from coevo_jax.audit.rendering import Rendering
 from coevo_jax.data.chat.format import chat_format, render
 from coevo_jax.trajectory import Turn
@@ -30,6 +31,21 @@ def test_every_familys_conversations_are_rendered_alike(family, system):
         assert ours.words(tokens[end:start].tolist(), tokens[start:stop].tolist()) in ours.said(turn.response)
         end = stop
     assert tokens[-1] == ours.end_id
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_turns_with_thoughts_and_without_are_the_formats(family):
+    tokenizer = make_tokenizer(family)
+    chat, ours = chat_format(tokenizer), Rendering(tokenizer=tokenizer, system="")
+    compared = 0
+    for text in ("Action: x", "<think>\na b\n</think>\n\nAction: x", "a b\n</think>\n\nAction: x"):
+        try:
+            spoken = ours.spoken(text)
+        except NotCheckable:  # the prompt's last token would be another one before these words
+            continue
+        assert spoken == list(chat.response_ids(text))
+        compared += 1
+    assert compared >= 2
 
 
 def test_a_text_that_looks_like_a_special_token_is_left_alone():
