@@ -54,11 +54,9 @@ def check_arrived(
     Raises:
       ConfigError: they differ by more than rounding explains.
     """
-    worst, most = 0.0, NOISE[config.model.dtype]
-    for number, prompt in enumerate(prompts):
-        written = _write(served, prompt, number, vocab_size)
-        own = _own_logps(prompt, written, config=config, pad_id=pad_id, score=score)
-        worst = max(worst, float(np.max(np.abs(own - np.asarray(written.logps)))))
+    most = NOISE[config.model.dtype]
+    apart = differences(served, prompts, config=config, pad_id=pad_id, vocab_size=vocab_size, score=score)
+    worst = float(np.max(apart))
     if not worst <= most:  # NaN is not
         raise ConfigError(
             f"{served.endpoint.url}, model {served.model}: the log-probabilities of what it writes differ "
@@ -66,6 +64,24 @@ def check_arrived(
             f"in {config.model.dtype}: it does not compute with the weights of {folder}, or in another type. "
             f"{_likely(config)}"
         )
+
+
+def differences(
+    served: Served,
+    prompts: Sequence[np.ndarray],
+    *,
+    config: Config,
+    pad_id: int,
+    vocab_size: int,
+    score: Callable[[PreferenceBatch], jax.Array],
+) -> list[float]:
+    """Of each token that a server writes, nats between its log-probability and the learner's."""
+    found: list[float] = []
+    for number, prompt in enumerate(prompts):
+        written = _write(served, prompt, number, vocab_size)
+        own = _own_logps(prompt, written, config=config, pad_id=pad_id, score=score)
+        found += np.abs(own - np.asarray(written.logps)).tolist()
+    return found
 
 
 def _likely(config: Config) -> str:
