@@ -41,13 +41,15 @@ run_tests() {
 # those that hold numbers of users' programs against others' need these programs (tests/conftest.py).
 # A flag that a version of XLA does not know would end it.
 quick=""
-for flag in --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false; do
+for flag in --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false \
+    --xla_cpu_parallel_codegen_split_count=1; do
     if JAX_PLATFORMS=cpu XLA_FLAGS="$flag" "$bin/python" -c 'import jax; jax.devices()' >/dev/null 2>&1; then
         quick+=" $flag"
     fi
 done
 failed=0
-XLA_FLAGS="${XLA_FLAGS:-}$quick" run_tests --dist loadfile -m "not slow" "$@" || failed=$?  # a file shares fixtures
+XLA_FLAGS="${XLA_FLAGS:-}$quick" JAX_OPTIMIZATION_LEVEL=O0 \
+    run_tests --dist loadfile -m "not slow" "$@" || failed=$?  # a file shares fixtures
 wait "$checking" || failed=$?
 cat "$types"
 ((failed == 0)) || exit "$failed"
@@ -55,6 +57,7 @@ if "$all"; then
     # Every process imports the files of all tests: only those with a slow one.
     "$some" || mapfile -t files < <(grep -rlE --include='test_*.py' '\bmark\.slow\b' tests | LC_ALL=C sort)
     set -- "$@" ${files[@]+"${files[@]}"}
-    XLA_FLAGS="${XLA_FLAGS:-}$quick" run_tests --dist worksteal --durations=40 -m "slow and not optimised" "$@"
+    XLA_FLAGS="${XLA_FLAGS:-}$quick" JAX_OPTIMIZATION_LEVEL=O0 \
+        run_tests --dist worksteal --durations=40 -m "slow and not optimised" "$@"
     run_tests --dist worksteal --durations=20 -m "slow and optimised" "$@"
 fi
