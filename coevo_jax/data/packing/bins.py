@@ -4,15 +4,17 @@ Only sizes are known here. A group's parts lie in any rows, but all in one micro
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import accumulate, product
 
 from coevo_jax.config.streams import stream
 
 # Groups among which a microbatch chooses: more leave less padding, fewer keep more of the shuffle.
 WINDOWS = (32, 64)
 ATTEMPTS = 6  # shuffles tried, each with every window and order
+# Which bundle of a window is placed first: as they come, or the largest.
+ORDERS = ("shuffled", "largest")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,9 +61,48 @@ class Placed:
     rows: tuple[int, ...]  # of each part
 
 
-Order = Callable[[Bundle], int]
-# Which bundle of a window is placed first: as they come (a stable sort), or the largest.
-ORDERS: dict[str, Order] = {"shuffled": lambda _bundle: 0, "largest": lambda bundle: -bundle.size}
+@dataclass(frozen=True, kw_only=True)
+class _Layout:
+    """What is asked again and again of a way to cut a bundle."""
+
+    parts: tuple[tuple[int, int], ...]  # tokens and views of each
+    order: tuple[int, ...]  # of the parts: the largest first
+    size: int
+    views: int
+    largest: int
+
+
+def _layout(parts: Sequence[Part]) -> _Layout:
+    sizes = [part.size for part in parts]
+    return _Layout(
+        parts=tuple((part.size, part.views) for part in parts),
+        order=tuple(sorted(range(len(parts)), key=lambda i: -sizes[i])),
+        size=sum(sizes),
+        views=sum(part.views for part in parts),
+        largest=max(sizes, default=0),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Sized:
+    """A bundle's sizes."""
+
+    layouts: tuple[_Layout, ...]
+    pairs: int
+    whole: bool
+    least_size: int  # of any layout
+    least_views: int
+
+
+def _sized(bundle: Bundle) -> _Sized:
+    layouts = tuple(map(_layout, bundle.layouts))
+    return _Sized(
+        layouts=layouts,
+        pairs=bundle.pairs,
+        whole=bundle.whole,
+        least_size=min(layout.size for layout in layouts),
+        least_views=min(layout.views for layout in layouts),
+    )
 
 
 class _Room:
@@ -72,65 +113,118 @@ class _Room:
         self.views = [shape.views] * shape.rows
         self.pairs = shape.pairs
 
-    def find(self, parts: Sequence[Part]) -> tuple[int, ...] | None:
+    def find(self, layout: _Layout) -> tuple[int, ...] | None:
         """A row for each part, the largest first, each where it leaves least (best-fit decreasing)."""
-        if sum(part.size for part in parts) > sum(self.tokens):
+        if layout.size > sum(self.tokens) or layout.largest > max(self.tokens):
             return None
         tokens, views = list(self.tokens), list(self.views)
-        rows = [0] * len(parts)
-        for i in sorted(range(len(rows)), key=lambda i: -parts[i].size):
-            part = parts[i]
-            fitting = [r for r in range(len(tokens)) if tokens[r] >= part.size and views[r] >= part.views]
-            if not fitting:
+        rows = [0] * len(layout.parts)
+        for i in layout.order:
+            size, count = layout.parts[i]
+            best = -1
+            for row, free in enumerate(tokens):
+                if free >= size and views[row] >= count and (best < 0 or free < tokens[best]):
+                    best = row
+            if best < 0:
                 return None
-            rows[i] = min(fitting, key=lambda r: tokens[r])
-            tokens[rows[i]] -= part.size
-            views[rows[i]] -= part.views
+            rows[i] = best
+            tokens[best] -= size
+            views[best] -= count
         return tuple(rows)
 
-    def take(self, bundle: Bundle, placed: Placed) -> None:
-        for part, row in zip(bundle.layouts[placed.layout], placed.rows, strict=True):
-            self.tokens[row] -= part.size
-            self.views[row] -= part.views
+    def take(self, bundle: _Sized, placed: Placed) -> None:
+        for (size, count), row in zip(bundle.layouts[placed.layout].parts, placed.rows, strict=True):
+            self.tokens[row] -= size
+            self.views[row] -= count
         self.pairs -= bundle.pairs
 
 
 def fits(bundle: Bundle, shape: Shape) -> bool:
     """Whether a microbatch holds the bundle."""
     empty = _Room(shape)
-    return bundle.pairs <= shape.pairs and any(empty.find(parts) is not None for parts in bundle.layouts)
+    return bundle.pairs <= shape.pairs and any(
+        empty.find(_layout(parts)) is not None for parts in bundle.layouts
+    )
 
 
 def assemble(bundles: Sequence[Bundle], shape: Shape, attempts: int = ATTEMPTS) -> list[list[Placed]]:
     """Lay bundles, each of which fits, into microbatches: as few as the best of several attempts needs."""
-    least = math.ceil(sum(bundle.size for bundle in bundles) / max(shape.rows * shape.tokens, 1))
+    sized = [_sized(bundle) for bundle in bundles]
+    least = _least(sized, shape)
     best: list[list[Placed]] | None = None
     for attempt in range(attempts):
-        order = stream("bins", attempt).permutation(len(bundles)) if attempt else range(len(bundles))
-        for window, key in product(WINDOWS, ORDERS.values()):
-            fillings = _assemble(bundles, [int(index) for index in order], shape, window, key)
-            if best is None or len(fillings) < len(best):
+        order = stream("bins", attempt).permutation(len(sized)).tolist() if attempt else range(len(sized))
+        for window, first in product(WINDOWS, ORDERS):
+            fillings = _assemble(sized, order, shape, window, first, None if best is None else len(best))
+            if fillings is not None and (best is None or len(fillings) < len(best)):
                 best = fillings
+            assert best is not None
             if len(best) <= least:
                 return best
     assert best is not None
     return best
 
 
+def _least(bundles: Sequence[_Sized], shape: Shape) -> int:
+    """A number of microbatches below which no packing goes."""
+    tokens, views = shape.rows * shape.tokens, shape.rows * shape.views
+    bounds = [
+        _full(sum(bundle.least_size for bundle in bundles), tokens),
+        _full(sum(bundle.least_views for bundle in bundles), views),
+        _full(sum(bundle.pairs for bundle in bundles), shape.pairs),
+    ]
+    if shape.rows == 1:
+        bounds.append(_least_rows([bundle.least_size for bundle in bundles], shape.tokens))
+    return max(bounds)
+
+
+def _full(total: int, room: int) -> int:
+    return math.ceil(total / max(room, 1))
+
+
+def _least_rows(sizes: Sequence[int], room: int) -> int:
+    """A number of rows below which no packing goes (Martello and Toth 1990, the bound L2).
+
+    What is larger than half a row lies alone among its like; for every s up to half a row, what is no
+    smaller than s finds room only beside what is not larger than the room less s.
+    """
+    ordered = sorted(sizes)
+    above = [0, *accumulate(reversed(ordered))]  # sums of the largest
+    large = [size for size in reversed(ordered) if 2 * size > room]
+    best, alone = len(large), 0
+    for index, small in enumerate(ordered[: len(ordered) - len(large)]):
+        while alone < len(large) and large[alone] > room - small:
+            alone += 1
+        middle = above[len(ordered) - index] - above[len(large)]
+        beside = (len(large) - alone) * room - (above[len(large)] - above[alone])
+        best = max(best, len(large) + _full(max(middle - beside, 0), room))
+    return best
+
+
 def _assemble(
-    bundles: Sequence[Bundle], waiting: list[int], shape: Shape, reach: int, key: Order
-) -> list[list[Placed]]:
-    fillings = []
-    while waiting:
-        window = sorted(waiting[:reach], key=lambda i: key(bundles[i]))
-        filling = _fill(bundles, window, shape)
+    bundles: Sequence[_Sized], waiting: Sequence[int], shape: Shape, reach: int, first: str, limit: int | None
+) -> list[list[Placed]] | None:
+    """One packing; None where it would come to no fewer microbatches than `limit`."""
+    fillings: list[list[Placed]] = []
+    room = shape.rows * shape.tokens
+    left = sum(bundles[index].least_size for index in waiting)
+    window, following = list(waiting[:reach]), reach
+    while window:
+        if limit is not None and len(fillings) + max(_full(left, room), 1) >= limit:
+            return None
+        ordered = window if first == "shuffled" else sorted(window, key=lambda i: -bundles[i].layouts[0].size)
+        filling = _fill(bundles, ordered, shape)
         fillings.append(filling)
         taken = {placed.bundle for placed in filling}
-        waiting = [index for index in waiting if index not in taken]
+        left -= sum(bundles[index].least_size for index in taken)
+        window = [index for index in window if index not in taken]
+        more = reach - len(window)
+        window += waiting[following : following + more]
+        following += more
     return fillings
 
 
-def _fill(bundles: Sequence[Bundle], window: list[int], shape: Shape) -> list[Placed]:
+def _fill(bundles: Sequence[_Sized], window: Sequence[int], shape: Shape) -> list[Placed]:
     """Fill one microbatch: place one bundle, fill its rows as well as the others can, place the next."""
     room, filling, left = _Room(shape), [], list(window)
 
@@ -147,46 +241,58 @@ def _fill(bundles: Sequence[Bundle], window: list[int], shape: Shape) -> list[Pl
     return filling
 
 
-def _next(bundles: Sequence[Bundle], left: list[int], room: _Room) -> Placed | None:
+def _next(bundles: Sequence[_Sized], left: Sequence[int], room: _Room) -> Placed | None:
     """The first bundle that fits as it is, or else the first that fits cut into more parts."""
-    allowed = [index for index in left if bundles[index].pairs <= room.pairs]
+    tokens, views, pairs = sum(room.tokens), sum(room.views), room.pairs
+    allowed = [
+        index
+        for index in left
+        if (one := bundles[index]).pairs <= pairs and one.least_size <= tokens and one.least_views <= views
+    ]
     for layouts in (slice(0, 1), slice(1, None)):
         for index in allowed:
-            for number, parts in enumerate(bundles[index].layouts[layouts], layouts.start):
-                rows = room.find(parts)
+            for number, layout in enumerate(bundles[index].layouts[layouts], layouts.start):
+                rows = room.find(layout)
                 if rows is not None:
                     return Placed(bundle=index, layout=number, rows=rows)
     return None
 
 
-def _top_up(bundles: Sequence[Bundle], left: list[int], room: _Room, row: int) -> list[int]:
+def _top_up(bundles: Sequence[_Sized], left: Sequence[int], room: _Room, row: int) -> list[int]:
     """Those bundles of one part that fill a row best."""
-    small = [i for i in left if bundles[i].whole and bundles[i].size <= room.tokens[row]]
-    parts = [bundles[i].layouts[0][0] for i in small]
-    chosen = [small[k] for k in best_subset(parts, room.tokens[row], room.views[row])]
+    tokens, views = room.tokens[row], room.views[row]
+    small = [i for i in left if bundles[i].whole and bundles[i].layouts[0].size <= tokens]
+    parts = [bundles[i].layouts[0].parts[0] for i in small]
+    chosen = [small[k] for k in best_subset(parts, tokens, views)]
     while sum(bundles[i].pairs for i in chosen) > room.pairs:
         chosen.pop()
     return chosen
 
 
-def best_subset(parts: Sequence[Part], room: int, views: int) -> list[int]:
+def best_subset(parts: Sequence[tuple[int, int]], room: int, views: int) -> list[int]:
     """Indices of parts with at most `views` views whose sizes add up closest to `room`, never beyond it.
 
-    Subset sum by dynamic programming; bit s of reachable[i][v] says that some of the first i parts have v
-    views and s tokens.
+    Subset sum by dynamic programming over one integer: bit v * lane + s of reachable[i] says that some of the
+    first i parts have v views and s tokens.
+
+    Args:
+      parts: tokens and views of each.
     """
+    lane = 2 * room + 1  # a sum and one more part end in it
     within = (1 << (room + 1)) - 1
-    reachable = [[1] + [0] * views]
-    for part in parts:
+    inside = sum(within << v * lane for v in range(views + 1))
+    reachable = [1]
+    for size, count in parts:
         last = reachable[-1]
-        added = [0] * part.views + [sums << part.size & within for sums in last]
-        reachable.append([sums | more for sums, more in zip(last, added, strict=False)])
-    total, count = max((sums.bit_length() - 1, -v) for v, sums in enumerate(reachable[-1]))
-    count = -count
+        able = size <= room and count <= views
+        reachable.append(last | (last << count * lane + size & inside) if able else last)
+    sums = [(reachable[-1] >> v * lane & within).bit_length() - 1 for v in range(views + 1)]
+    total = max(sums)
+    place = sums.index(total) * lane + total
     chosen = []
     for i in range(len(parts) - 1, -1, -1):
-        if not reachable[i][count] >> total & 1:
+        if not reachable[i] >> place & 1:
             chosen.append(i)
-            total -= parts[i].size
-            count -= parts[i].views
+            size, count = parts[i]
+            place -= count * lane + size
     return chosen[::-1]

@@ -35,7 +35,7 @@ from coevo_jax.data.packing.microbatch import Microbatch, StepWeights, build
 from coevo_jax.data.packing.prefix_tree import token_codes
 from coevo_jax.data.packing.reinforced import Reduction, add_units, reinforcement, step_weights
 from coevo_jax.data.packing.steps import counted_steps, one_microbatch_steps
-from coevo_jax.data.packing.views import Link, View, link_pair, turn_view
+from coevo_jax.data.packing.views import Link, PairViews, View, turn_view
 from coevo_jax.data.pairing import Extra, PairSet
 from coevo_jax.data.reinforced import Credit
 from coevo_jax.trajectory import PreferencePair, Trajectory
@@ -94,18 +94,12 @@ def pack(
     """
     check(pair_set, kinds, sft_extra)
     trajectories, cut, usable = cut_to_rows(pair_set.trajectories, batch.row_length, batch.too_long)
+    views = PairViews(trajectories, ld_alpha=ld_alpha, turn_discount=turn_discount)
     tasks: dict[str, list[Unit]] = {}
     for pair in pair_set.pairs:
         if not (usable[pair.chosen] and usable[pair.rejected]):
             continue
-        link = link_pair(
-            pair,
-            trajectories[pair.chosen],
-            trajectories[pair.rejected],
-            imitated=kinds[pair.kind].sft > 0,
-            ld_alpha=ld_alpha,
-            turn_discount=turn_discount,
-        )
+        link = views.link(pair, imitated=kinds[pair.kind].sft > 0)
         if not (cut and _is_empty(link, trajectories)):
             tasks.setdefault(pair.task_id, []).append(Unit(task_id=pair.task_id, views=link.views, link=link))
     has_pairs = bool(tasks)

@@ -1,12 +1,12 @@
 """Views: a trajectory with the weights that one pair, or the SFT term, gives its tokens."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
 from coevo_jax.data.packing.length_weights import length_desensitised_weights
-from coevo_jax.data.packing.prefix_tree import scored_tokens
 from coevo_jax.trajectory import PreferencePair, Trajectory
 
 
@@ -49,16 +49,24 @@ class Link:
 
 
 def turn_of_token(trajectory: Trajectory) -> np.ndarray:
-    """The turn of every scored token, counted from 0; a turn is a run of agent tokens."""
-    mask = trajectory.agent_mask
-    starts = mask & ~np.concatenate([[False], mask[:-1]])
-    return (np.cumsum(starts) - 1)[scored_tokens(trajectory)]
+    """The turn of every scored token, counted from 0; a turn is a run of agent tokens. Read-only."""
+    return _turns(trajectory.agent_mask.tobytes())[1]
 
 
 def turn_count(trajectory: Trajectory) -> int:
     """The number of turns: runs of agent tokens."""
-    mask = trajectory.agent_mask
-    return int((mask & ~np.concatenate([[False], mask[:-1]])).sum())
+    return _turns(trajectory.agent_mask.tobytes())[0]
+
+
+@lru_cache(4096)
+def _turns(agent_mask: bytes) -> tuple[int, np.ndarray]:
+    """The number of turns, and the turn of every scored token; a trajectory is in many pairs."""
+    mask = np.frombuffer(agent_mask, bool)
+    turns = np.cumsum(mask & ~np.concatenate([[False], mask[:-1]]))
+    places = np.flatnonzero(mask)
+    of_token = turns[places[places > 0]] - 1
+    of_token.flags.writeable = False
+    return int(turns[-1]) if len(turns) else 0, of_token
 
 
 def turns_from(
@@ -96,33 +104,41 @@ def length_desensitised(weights: np.ndarray, other: np.ndarray, alpha: float) ->
     return desensitised
 
 
-def link_pair(
-    pair: PreferencePair,
-    chosen: Trajectory,
-    rejected: Trajectory,
-    *,
-    imitated: bool,
-    ld_alpha: float,
-    turn_discount: float,
-) -> Link:
-    """The views of a pair: credit per turn, from the pair's first turns on, length desensitised.
+class PairViews:
+    """The views of pairs: credit per turn, from a pair's first turns on, length desensitised.
 
-    The SFT term imitates what is preferred: the chosen side from the same turn on.
+    A trajectory is in many pairs, mostly from its first turn on; that view is made once.
     """
-    ours = turn_view(pair.chosen, chosen, turns_from(chosen, pair.chosen_from), turn_discount)
-    theirs = turn_view(
-        pair.rejected,
-        rejected,
-        turns_from(rejected, pair.rejected_from, pair.rejected_turns),
-        turn_discount,
-    )
-    our_weights, their_weights = ours.token_weights, theirs.token_weights
-    return Link(
-        pair=pair,
-        chosen=ours.weighing(length_desensitised(our_weights, their_weights, ld_alpha)),
-        rejected=theirs.weighing(length_desensitised(their_weights, our_weights, ld_alpha)),
-        imitated=ours if imitated else None,
-    )
+
+    def __init__(self, trajectories: Sequence[Trajectory], *, ld_alpha: float, turn_discount: float):
+        self._trajectories, self._alpha, self._discount = trajectories, ld_alpha, turn_discount
+        self._made: dict[tuple[int, tuple[float, ...] | None], View] = {}
+
+    def link(self, pair: PreferencePair, *, imitated: bool) -> Link:
+        """The views of a pair.
+
+        The SFT term imitates what is preferred: the chosen side from the same turn on.
+        """
+        ours = self._view(pair.chosen, pair.chosen_from, None)
+        theirs = self._view(pair.rejected, pair.rejected_from, pair.rejected_turns)
+        return Link(
+            pair=pair,
+            chosen=self._desensitised(ours, theirs),
+            rejected=self._desensitised(theirs, ours),
+            imitated=ours if imitated else None,
+        )
+
+    def _view(self, index: int, first_turn: int, turns: tuple[float, ...] | None) -> View:
+        trajectory = self._trajectories[index]
+        weights = turns_from(trajectory, first_turn, turns) if first_turn or turns else None
+        if (index, weights) not in self._made:
+            self._made[index, weights] = turn_view(index, trajectory, weights, self._discount)
+        return self._made[index, weights]
+
+    def _desensitised(self, own: View, other: View) -> View:
+        if self._alpha == 1:
+            return own
+        return own.weighing(length_desensitised(own.token_weights, other.token_weights, self._alpha))
 
 
 def turn_view(

@@ -4,14 +4,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coevo_jax.data.packing.bins import Bundle, Part, Shape, assemble, best_subset, fits
+from coevo_jax.data.packing.bins import (
+    Bundle,
+    Part,
+    Shape,
+    _least,
+    _least_rows,
+    _sized,
+    assemble,
+    best_subset,
+    fits,
+)
 
 parts = st.builds(Part, size=st.integers(0, 12), views=st.integers(1, 3))
 
 
 @given(st.lists(parts, max_size=7), st.integers(0, 30), st.integers(0, 6))
 def test_the_best_subset_is_the_best_of_all(items, room, views):
-    chosen = best_subset(items, room, views)
+    chosen = best_subset([(part.size, part.views) for part in items], room, views)
     assert chosen == sorted(set(chosen))
     assert sum(items[i].views for i in chosen) <= views
     sums = [
@@ -24,7 +34,7 @@ def test_the_best_subset_is_the_best_of_all(items, room, views):
 
 
 def test_the_best_subset_by_hand():
-    items = [Part(size=size, views=1) for size in (5, 4, 3, 3)]
+    items = [(size, 1) for size in (5, 4, 3, 3)]
     assert best_subset(items, 7, 2) == [1, 2]
     assert best_subset(items, 100, 3) == [0, 1, 2]
 
@@ -88,3 +98,18 @@ def test_what_fits_only_in_parts_is_cut():
 )
 def test_what_a_microbatch_holds(one, holds):
     assert fits(one, Shape(rows=2, tokens=10, views=4, pairs=8)) is holds
+
+
+@given(bundles, st.integers(1, 3))
+def test_no_packing_takes_fewer_microbatches_than_the_bound_says(all_bundles, rows):
+    shape = Shape(rows=rows, tokens=14, views=4, pairs=3)
+    sized = [_sized(bundle) for bundle in all_bundles if fits(bundle, shape)]
+    fitting = [bundle for bundle in all_bundles if fits(bundle, shape)]
+    assert _least(sized, shape) <= len(assemble(fitting, shape))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "least"), [([6, 6, 6], 3), ([6, 4, 6, 4], 2), ([7, 4, 7, 4], 3), ([3, 3, 3, 3], 2), ([], 0)]
+)
+def test_the_bound_of_rows_by_hand(sizes, least):
+    assert _least_rows(sizes, 10) == least

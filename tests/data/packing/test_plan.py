@@ -412,3 +412,30 @@ def test_the_same_seed_gives_the_same_plan_and_another_seed_another():
             np.testing.assert_array_equal(one.tokens.tokens, two.tokens.tokens)
             np.testing.assert_array_equal(one.view_weight, two.view_weight)
             np.testing.assert_array_equal(one.sft_weight, two.sft_weight)
+
+
+def test_a_task_that_must_be_split_encodes_little_again():
+    # Eight failures of either agent, all 64 pairs among them, 20 tokens each; a row holds eight.
+    rng = np.random.default_rng(0)
+    trajectories = [trajectory(rng.integers(10, 999, 20), "0" * 5 + "1" * 15, sample=n) for n in range(16)]
+    pairs = [pair(i, j, "failure_failure") for i in range(8) for j in range(8, 16)]
+    plan = packed(trajectories, pairs, rows=1, row_length=160, views_per_row=8, pairs=32)
+    assert sorted(number for own in plan.pairs for number in own) == list(range(64))
+    # Four and four cover 16 pairs: four rows at best. Pair after pair, in their order, takes ten.
+    assert len(plan.batches) == 4
+    assert sum(plan.tokens) == 4 * 160
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 3), st.integers(2, 9))
+def test_a_split_task_keeps_every_pair_that_a_microbatch_holds_once(seed, rows, samples):
+    trajectories, pairs = corpus(
+        np.random.default_rng(seed), 2, samples, prompt=(3, 9), turn=(2, 6), system=2
+    )
+    shape = {"rows": rows, "row_length": 60, "views_per_row": 4, "pairs": 5}
+    plan = packed(trajectories, pairs, **shape)
+    learned = [number for own in plan.pairs for number in own]
+    assert len(learned) == len(set(learned))
+    for number, one in enumerate(pairs):
+        alone = packed(trajectories, [one], **shape)
+        assert (number in learned) == (alone.dropped_pairs == 0)
