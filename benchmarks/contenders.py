@@ -26,6 +26,7 @@ MALLOC = {
 # tokens and a vocabulary of 32,000).
 TUNIX_LOGITS = 8
 OWN = "coevo_jax"
+BEFORE = "coevo_jax before"
 PLAIN = "coevo_jax, prefixes not shared"
 
 
@@ -65,7 +66,7 @@ class Cell:
 
     def steps_of(self, name: str) -> list[Step]:
         """The pairs that a contender trains on, step by step."""
-        whole = name in (OWN, PLAIN)
+        whole = name in (OWN, PLAIN, BEFORE)
         return [step if whole else step[: self.peer_pairs] for step in self.pair_steps.steps]
 
 
@@ -77,14 +78,20 @@ class Contender:
     """A child process that trains one step whenever it is told to."""
 
     def __init__(
-        self, name: str, python: Path, module: str, job: Path, environment: Mapping[str, str]
+        self,
+        name: str,
+        python: Path,
+        module: str,
+        job: Path,
+        environment: Mapping[str, str],
+        tree: Path = ROOT,
     ) -> None:
         self.name = name
         self._log = job.with_suffix(".log")
         with self._log.open("w") as log:
             self._process = subprocess.Popen(
                 [str(python), "-m", module, str(job)],
-                cwd=ROOT,
+                cwd=tree,
                 env={**os.environ, **environment},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -138,6 +145,8 @@ def _entries(args: argparse.Namespace, job: dict[str, Any], cell: Cell) -> list[
         own_environment["JAX_PLATFORMS"] = "cpu"
     own = {"python": Path(sys.executable), "module": "benchmarks.peers.own_dpo", "env": own_environment}
     entries = [{**own, "name": OWN, "settings": {"share_prefixes": True}}]
+    if args.before is not None:
+        entries.append({**entries[0], "name": BEFORE, "tree": args.before})
     if args.plain:
         entries.append({**own, "name": PLAIN, "settings": {"share_prefixes": False}})
     if args.trl is not None:
@@ -181,7 +190,8 @@ def _start(
     steps = cell.steps_of(name)
     # The pairs of the first step come twice: once to warm up.
     path.write_text(json.dumps({**job, **entry["settings"], "steps": [steps[0], *steps]}))
-    contender = Contender(name, entry["python"], entry["module"], path, entry["env"])
+    tree = entry.get("tree", ROOT)
+    contender = Contender(name, entry["python"], entry["module"], path, entry["env"], tree)
     try:
         ready = contender.read()
     except ContenderError as error:
@@ -225,7 +235,7 @@ def _take_turns(alive: list[tuple[Contender, dict[str, Any]]], seconds: float, c
 
 
 def _leave_out(name: str, label: str, error: ContenderError, cell: Cell) -> None:
-    if name in (OWN, PLAIN):
+    if name in (OWN, PLAIN, BEFORE):
         raise SystemExit(str(error))
     print(error, file=sys.stderr, flush=True)
     cell.skipped.append(f"{label}: not measured, {str(error).splitlines()[-1]}")

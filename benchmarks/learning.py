@@ -39,7 +39,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.contenders import EPOCHS, OWN, Cell, Measured, measure_cell
+from benchmarks.contenders import BEFORE, EPOCHS, OWN, Cell, Measured, measure_cell
 from benchmarks.methods import write_table
 from benchmarks.pair_sets import co_evolution, needed_flops, of_run, single_pairs
 from coevo_jax.config.strict import ConfigError
@@ -202,7 +202,7 @@ def markdown(cells: Sequence[Cell], command: str, declared: float | None) -> str
     lines += ["| " + " | ".join(row) + " |" for cell in cells for row in rows_of(cell)]
     lines.append("")
     for cell in cells:
-        lines += utilisation(cell, declared)
+        lines += utilisation(cell, declared) + beside_before(cell)
     lines += [f"- {message}" for cell in cells for message in cell.skipped]
     losses = {f"{measured.first['loss']:.4f}" for cell in cells for measured in cell.measured.values()}
     versions = dict.fromkeys(
@@ -222,6 +222,22 @@ def markdown(cells: Sequence[Cell], command: str, declared: float | None) -> str
     return "\n".join(lines)
 
 
+def beside_before(cell: Cell) -> list[str]:
+    """How the step compares with that of the other checkout, steps of one turn with each other."""
+    if BEFORE not in cell.measured:
+        return []
+    own, before = cell.measured[OWN], cell.measured[BEFORE]
+    count = min(len(own.steps), len(before.steps))
+    ratios = {
+        "time": costs(before)[:count] / costs(own)[:count],
+        "processor": processor_seconds(before)[:count] / processor_seconds(own)[:count],
+    }
+    words = ", ".join(f"{span(values, 2)} times less {name}" for name, values in ratios.items())
+    memory = peak_memory(own) / peak_memory(before)
+    where = f"{cell.pair_steps.name}, {cell.vocab_size:,}"
+    return [f"- {where}, beside the other checkout: {words}, {memory:.2f} times its memory."]
+
+
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.learning",
@@ -230,6 +246,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--trl", type=Path, help="interpreter with TRL; left out where none is given")
     parser.add_argument("--tunix", type=Path, help="interpreter with Tunix; left out where none is given")
+    parser.add_argument("--before", type=Path, metavar="FOLDER", help="another checkout, such as a worktree")
     parser.add_argument("--run", type=Path, help="finished run whose pairs and lengths make a third set")
     parser.add_argument("--cells", nargs="+", default=list(CELLS), metavar="CELL", help="what to measure")
     parser.add_argument("--steps", type=int, default=5, help="most timed steps of a cell")

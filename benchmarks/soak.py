@@ -14,7 +14,8 @@ that every round does as much as the others but for what is drawn. After each ro
     grown     bytes of what a round adds: trajectories, pairs, plans, references, logs, the records of phases
     wall, cpu seconds of the round; CPU seconds are those of the process, all threads
 
-The process runs under the tunables of glibc that docs/study.md gives. Exits with 1 where something grew.
+The process keeps freed memory as a command's does (coevo_jax/hosts/allocator.py). Exits with 1 where
+something grew.
 """
 
 import argparse
@@ -26,7 +27,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -38,15 +39,12 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 from coevo_jax.coevolution import coevolve
 from coevo_jax.config.reading import load_config
 from coevo_jax.envs.registry import ENVIRONMENTS, EnvSpec
+from coevo_jax.hosts import allocator
 from coevo_jax.report.markdown import replace_table, require_table, table
 from coevo_jax.run_folder.environment import cores, cpu
 from coevo_jax.run_folder.results import Results
 from coevo_jax.run_folder.run import Run, create_run
 
-TUNABLES = (
-    "glibc.malloc.arena_max=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=100000000000:"
-    "glibc.malloc.top_pad=268435456"
-)
 LETTERS = EnvSpec(options_at="tests.letters_env:LettersOptions", make_at="tests.letters_env:make_letters")
 CONFIG = """\
 name: soak
@@ -314,10 +312,6 @@ def read(path: Path) -> list[Measured]:
     return [Measured(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def under_tunables(environment: Mapping[str, str]) -> bool:
-    return environment.get("GLIBC_TUNABLES") == TUNABLES
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.soak",
@@ -359,7 +353,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    if not under_tunables(os.environ):  # the C library reads them when a process begins
-        command = [sys.executable, "-m", "benchmarks.soak", *sys.argv[1:]]
-        os.execve(sys.executable, command, os.environ | {"GLIBC_TUNABLES": TUNABLES})
+    allocator.begin(os.environ, sys.orig_argv)
     sys.exit(main())

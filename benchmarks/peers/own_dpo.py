@@ -1,5 +1,7 @@
 """coevo_jax as a contender of `benchmarks.learning`: the train step of `launch.train`, one step at a time."""
 
+import os
+import sys
 import time
 from typing import Any
 
@@ -18,6 +20,7 @@ from coevo_jax.config.options import (
 from coevo_jax.config.recipe import KindWeights
 from coevo_jax.data.packing.plan import BatchPlan, pack, with_reference
 from coevo_jax.data.pairing import PairSet
+from coevo_jax.hosts import allocator
 from coevo_jax.learning.objective import one_loss
 from coevo_jax.learning.optimizer import make_optimizer
 from coevo_jax.learning.preference_losses import PREFERENCE_LOSSES
@@ -176,4 +179,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    allocator.begin(os.environ, sys.orig_argv)  # as a command does
     main()

@@ -13,14 +13,18 @@ from coevo_jax.commands.codes import FAILURE, SIGNALLED, USER_ERROR
 from coevo_jax.commands.refused_files import refusal
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.files import cache_root
+from coevo_jax.hosts import allocator
 
 
 def run_command(main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None = None) -> None:
     """Run a command's `main(argv)`, which may return an exit code.
 
-    A user's error is one clear message and exit code 2, no traceback. Where the reader of the output has
-    gone, as `head` goes, the command ends without a word and as if SIGPIPE had ended it.
+    Without `argv` it is that of this process, which starts over once where its allocator should keep what
+    is freed. A user's error is one clear message and exit code 2, no traceback. Where the reader of the
+    output has gone, as `head` goes, the command ends without a word and as if SIGPIPE had ended it.
     """
+    if argv is None:
+        allocator.begin(os.environ, sys.orig_argv)
     use_compilation_cache()
     code = 0
     try:

@@ -12,6 +12,7 @@ from typing import Any
 
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.files import CODE_ROOT, write_whole
+from coevo_jax.hosts import allocator
 
 ENVIRONMENT_FILE = "environment.json"
 
@@ -45,6 +46,7 @@ def describe_environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "cpu": cpu(),
         "cores": cores(),
+        "allocator": "keeps freed memory" if allocator.keeps_freed_memory() else "as the system has it",
         "packages": versions,
         "devices": [str(device) for device in jax.devices()],
         "device_kind": jax.devices()[0].device_kind,

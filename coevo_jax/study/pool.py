@@ -11,6 +11,7 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
+from coevo_jax.hosts import allocator
 from coevo_jax.run_folder.fork import beginning
 from coevo_jax.run_folder.stopping import SIGNALS, Stopped
 from coevo_jax.study.order import State, next_cell
@@ -172,7 +173,8 @@ def _workers(
             core = cores[number % len(cores)] if cores else None
             log = logs / f"worker-{number}.log"
             process = context.Process(target=serve, args=(theirs, core, log))
-            process.start()
+            with allocator.inherited():
+                process.start()
             theirs.close()
             workers.append(Worker(process=process, connection=ours, log=log))
         yield workers, lambda: heard[0] if heard else None

@@ -11,6 +11,8 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import parent_process
 from pathlib import Path
 
+from coevo_jax.hosts import allocator
+
 STOPPED = "stopped"
 
 
@@ -20,6 +22,7 @@ def serve(connection: Connection, core: int | None, log: Path) -> None:
     A question is (work, cell, relatives): "run", or a part of a row that is played later. An answer is a row,
     that part, an exception, or `STOPPED` where a signal ended the run under way.
     """
+    allocator.took(os.environ)
     os.setsid()  # Ctrl-C reaches the study's process alone, which asks its workers to end
     if core is not None and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {core})  # before JAX counts cores

@@ -9,6 +9,7 @@ from coevo_jax.commands.cli import explain
 from coevo_jax.commands.configs import read_played_config
 from coevo_jax.config.options import Config
 from coevo_jax.config.strict import ConfigError
+from coevo_jax.hosts import allocator
 from coevo_jax.hosts.distributed import start_distributed
 from coevo_jax.hosts.processes import Processes
 from coevo_jax.hosts.same_start import require_same_start
@@ -90,6 +91,8 @@ def introduce(processes: Processes) -> None:
 def train(args: argparse.Namespace, processes: Processes) -> None:
     """Open the run and play it; process 0 shows and writes what comes out."""
     CONSOLE.quiet = not processes.leads
+    if allocator.keeps_freed_memory():
+        CONSOLE.print(allocator.WORDS)
     run = open_or_create(args, processes)
     run.traced_steps = args.profile
     try:
