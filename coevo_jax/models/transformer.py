@@ -24,6 +24,7 @@ from coevo_jax.config.options import ModelConfig
 from coevo_jax.models.attention import Window, rotate
 from coevo_jax.models.linear import linear
 from coevo_jax.models.remat import HIDDEN, QKV, remat
+from coevo_jax.models.rms_norm import rms_norm
 from coevo_jax.models.rotary import Rotary, rotary_table
 from coevo_jax.models.tree_attention import tree_attention
 
@@ -85,7 +86,7 @@ def layer_type(config: ModelConfig, layer: int) -> str:
 
 
 class RMSNorm(nn.Module):
-    """Root-mean-square norm over the last axis, in float32 (arXiv 1910.07467), scaled by weight + offset."""
+    """The root-mean-square norm over the last axis, scaled by weight + offset."""
 
     epsilon: float
     offset: float = 0.0
@@ -96,9 +97,7 @@ class RMSNorm(nn.Module):
         scale: Any = self.param(
             "scale", nn.with_logical_partitioning(start, ("norm",)), (x.shape[-1],), jnp.float32
         )
-        x32 = x.astype(jnp.float32)
-        normed = x32 * jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + self.epsilon)
-        return (normed * (scale + self.offset if self.offset else scale)).astype(x.dtype)
+        return rms_norm(x, scale + self.offset if self.offset else scale, self.epsilon)
 
 
 @struct.dataclass
