@@ -1,8 +1,8 @@
 """Parameters that are put together on the host, where its memory is the device's: on CPUs.
 
-A stored weight [out, in] is read some rows at a time and laid into its layer [in, out]. The rows lie a little
-apart: those of a length that is a power of two would share few lines of the processor's cache. Nothing is
-held twice. XLA's own transpose takes several times as long.
+A stored weight [out, in] is read some rows at a time and laid into its layer [in, out]. The rows are read to
+places a little apart: those of a length that is a power of two would share few lines of the processor's
+cache. Nothing is held twice. XLA's own transpose takes several times as long.
 """
 
 import mmap
@@ -21,7 +21,7 @@ from coevo_jax.models.huggingface.shards import NUMPY_DTYPES, Stored
 
 ROWS = 512  # of a stored weight that are read at a time
 APART = 64  # bytes between rows
-THREADS = 2  # one reads while the other lays down
+MOST_THREADS = 8
 
 
 def fits_host(entry: Entry, leaf: Any, stored: Mapping[str, Stored]) -> bool:
@@ -39,10 +39,17 @@ def assemble(entry: Entry, leaf: Any, stored: Mapping[str, Stored]) -> jax.Array
     def fill(layer: int | None, name: str) -> None:
         _read(stored[name], entry, whole if layer is None else whole[layer])
 
-    with ThreadPoolExecutor(THREADS) as threads:
+    # Two on one core, too: one reads while the other lays down.
+    with ThreadPoolExecutor(max(2, min(_cores(), MOST_THREADS))) as threads:
         for done in [threads.submit(fill, layer, name) for layer, name in entry.tensors()]:
             done.result()
     return jax.device_put(whole, leaf.sharding)
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _pages(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -64,16 +71,23 @@ def _read(stored: Stored, entry: Entry, into: np.ndarray) -> None:
         rows, columns = entry.tensor_shape
         theirs = into.reshape(columns, rows)
         bits = theirs.view(f"u{into.itemsize}")
-        straight = np.empty((min(ROWS, rows), columns), bits.dtype)
-        apart = np.empty((len(straight), columns + APART // into.itemsize), bits.dtype)
+        apart = np.empty((min(ROWS, rows), columns + APART // into.itemsize), bits.dtype)
         for start in range(0, rows, ROWS):
             count = min(ROWS, rows - start)
             place = stored.start + start * columns * into.itemsize
-            _fill(handle, straight[:count].reshape(-1).view(np.uint8), place, stored.path)
-            apart[:count, :columns] = straight[:count]
+            _fill_rows(handle, apart[:count, :columns], place, stored.path)
             bits[:, start : start + count] = apart[:count, :columns].T
     finally:
         os.close(handle)
+
+
+def _fill_rows(handle: int, into: np.ndarray, place: int, path: Path) -> None:
+    """Read rows that lie apart, all of them by one call."""
+    rows = [row.view(np.uint8).data for row in into]
+    if os.preadv(handle, rows, place) == into.nbytes:
+        return
+    for number, row in enumerate(into):  # a call may stop early
+        _fill(handle, row.view(np.uint8), place + number * row.nbytes, path)
 
 
 def _fill(handle: int, into: np.ndarray, place: int, path: Path) -> None:
