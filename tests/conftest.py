@@ -24,6 +24,9 @@ os.environ["JAX_COMPILATION_CACHE_DIR"] = str(CACHE / "jax")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
 # A simulator in Java plays some seconds in a test: most went to the compiler that long runs profit from.
 os.environ["JAVA_TOOL_OPTIONS"] = f"{os.environ.get('JAVA_TOOL_OPTIONS', '')} -XX:TieredStopAtLevel=1".strip()
+os.environ["COEVO_ALLOCATOR"] = (
+    "system"  # commands that tests start need not start over; test_allocator has one
+)
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HOME"] = str(CACHE / "huggingface")
 os.environ["TOKENIZERS_PARALLELISM"] = "false"

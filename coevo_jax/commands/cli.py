@@ -16,15 +16,21 @@ from coevo_jax.files import cache_root
 from coevo_jax.hosts import allocator
 
 
+def run_process(main: Callable[[Sequence[str]], int | None]) -> None:
+    """Run a command whose process this is.
+
+    It starts over once where its allocator should keep what is freed, so nothing may have been done before.
+    """
+    allocator.begin(os.environ, sys.orig_argv)
+    run_command(main)
+
+
 def run_command(main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None = None) -> None:
     """Run a command's `main(argv)`, which may return an exit code.
 
-    Without `argv` it is that of this process, which starts over once where its allocator should keep what
-    is freed. A user's error is one clear message and exit code 2, no traceback. Where the reader of the
-    output has gone, as `head` goes, the command ends without a word and as if SIGPIPE had ended it.
+    A user's error is one clear message and exit code 2, no traceback. Where the reader of the output has
+    gone, as `head` goes, the command ends without a word and as if SIGPIPE had ended it.
     """
-    if argv is None:
-        allocator.begin(os.environ, sys.orig_argv)
     use_compilation_cache()
     code = 0
     try:

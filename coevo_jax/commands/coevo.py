@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from coevo_jax import __version__
-from coevo_jax.commands.cli import run_command
+from coevo_jax.commands.cli import run_process
 from coevo_jax.config.strict import ConfigError, nearest
 
 # A subcommand is the module of its name beside this one.
@@ -66,4 +66,4 @@ def main(argv: Sequence[str]) -> int | None:
 def run() -> None:
     """Run the program; a user's own modules are found from the current folder, as with `python -m`."""
     sys.path.insert(0, "")
-    run_command(main)
+    run_process(main)

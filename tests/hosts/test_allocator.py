@@ -3,10 +3,13 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from coevo_jax.hosts import allocator
+
+ROOT = Path(__file__).resolve().parents[2]
 
 SAY = (
     "import os, sys; from coevo_jax.hosts import allocator; "
@@ -62,3 +65,20 @@ def test_what_a_study_starts_inherits_it_and_nothing_else_does(monkeypatch):
     assert allocator.VARIABLE not in os.environ
     assert allocator.took(child)
     assert allocator.VARIABLE not in child
+
+
+@pytest.mark.parametrize("words", [("-m", "launch.train", "--help"), ("-m", "launch.report", "nowhere")])
+def test_a_command_says_the_same_after_it_has_started_over(words):
+    kept = {name: value for name, value in os.environ.items() if name != allocator.VARIABLE}
+    told = []
+    for choice in (allocator.SYSTEM, "keep"):
+        done = subprocess.run(
+            [sys.executable, *words],
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            env=kept | {allocator.OPTION: choice},
+            check=False,
+        )
+        told.append((done.returncode, done.stdout, done.stderr))
+    assert told[0] == told[1]
