@@ -35,28 +35,17 @@ def prompts_of(experts: Mapping[str, Trajectory], longest: int) -> list[np.ndarr
     return prompts[:: max(1, len(prompts) // PROMPTS)][:PROMPTS]
 
 
-def check_arrived(
-    served: Served,
-    prompts: Sequence[np.ndarray],
-    *,
-    config: Config,
-    pad_id: int,
-    vocab_size: int,
-    score: Callable[[PreferenceBatch], jax.Array],
-    folder: Path,
-) -> None:
-    """Let a server write some tokens, and hold their log-probabilities against the learner's.
+def check_arrived(served: Served, apart: Sequence[float], *, config: Config, folder: Path) -> None:
+    """Refuse a server whose log-probabilities are not the learner's.
 
     Args:
-      score: log-probabilities [B, K] of a batch's scored tokens under the weights that were sent.
+      apart: `differences` of tokens that it wrote.
       folder: of the weights that were sent, for the message.
 
     Raises:
       ConfigError: they differ by more than rounding explains.
     """
-    most = NOISE[config.model.dtype]
-    apart = differences(served, prompts, config=config, pad_id=pad_id, vocab_size=vocab_size, score=score)
-    worst = float(np.max(apart))
+    most, worst = NOISE[config.model.dtype], float(np.max(apart))
     if not worst <= most:  # NaN is not
         raise ConfigError(
             f"{served.endpoint.url}, model {served.model}: the log-probabilities of what it writes differ "
@@ -75,7 +64,11 @@ def differences(
     vocab_size: int,
     score: Callable[[PreferenceBatch], jax.Array],
 ) -> list[float]:
-    """Of each token that a server writes, nats between its log-probability and the learner's."""
+    """Let a server write; of each token, nats between its log-probability and the learner's.
+
+    Args:
+      score: log-probabilities [B, K] of a batch's scored tokens under the weights that were sent.
+    """
     found: list[float] = []
     for number, prompt in enumerate(prompts):
         written = _write(served, prompt, number, vocab_size)

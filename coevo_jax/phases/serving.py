@@ -14,7 +14,7 @@ from coevo_jax.models.huggingface.save import check_exportable
 from coevo_jax.models.transformer import Params
 from coevo_jax.phases.agent_folder import write_agent
 from coevo_jax.phases.agents import StoredAgent
-from coevo_jax.phases.arrived import check_arrived, prompts_of
+from coevo_jax.phases.arrived import check_arrived, differences, prompts_of
 from coevo_jax.phases.loading import LOADERS, NUMBER, Loading, form_of, require_paths
 from coevo_jax.phases.world import World
 from coevo_jax.rollout.endpoint import Endpoint, Served, base_model, probe
@@ -95,15 +95,15 @@ def _serve(run: Run, world: World, learner: Learner, agent: str, params: Params,
     )
     vocab_size = learner.model.vocab_size
     probe(served, range(min(SAMPLE, vocab_size)), vocab_size=vocab_size)
-    check_arrived(
+    apart = differences(
         served,
         prompts_of(world.experts, longest) or [np.arange(min(SAMPLE, vocab_size))],
         config=config,
         pad_id=world.chat.pad_id,
         vocab_size=vocab_size,
         score=lambda batch: token_score_of(learner, world.mesh)(params, frozen, batch),
-        folder=folder,
     )
+    check_arrived(served, apart, config=config, folder=folder)
     for old in folder.parent.glob(f"{agent}-*"):
         if old != folder:
             shutil.rmtree(old)

@@ -20,9 +20,19 @@ def test_a_part_that_grows_too_fast_is_an_exit_code(monkeypatch, capsys):
         assert f"| {power:.2f} |" in capsys.readouterr().out
 
 
+def test_what_every_size_costs_hides_no_growth(monkeypatch):
+    found = [
+        Timed(part="part", of="rows", size=size, seconds=1 + 1e-6 * size**2)
+        for size in (10, 100, 1000, 10_000)
+    ]
+    assert exponent(found) < 1.1
+    monkeypatch.setattr(growth, "PARTS", {"part": lambda _: iter(found)})
+    assert growth.main(["--parts", "part"]) == 1
+
+
 def test_only_a_parts_first_row_has_its_exponent():
     rows = growth_table(timed(2)).splitlines()[2:]
-    assert [row.count("2.00") for row in rows] == [1, 0, 0]
+    assert [row.count("2.00") for row in rows] == [2, 0, 0]
 
 
 @pytest.mark.parametrize("part", ["tasks", "packing", "inspect", "validate", "convert"])

@@ -123,7 +123,9 @@ def test_what_asks_for_nothing_is_taken(toy):
         "n": None,
         "anything": None,
     }
-    status, raw = post(toy.url, CHAT, json.dumps({"messages": COPY, "max_tokens": 2, "temperature": 0} | quiet).encode())
+    status, raw = post(
+        toy.url, CHAT, json.dumps({"messages": COPY, "max_tokens": 2, "temperature": 0} | quiet).encode()
+    )
     assert status == 200 and json.loads(raw)["usage"]["completion_tokens"] == 2
 
 

@@ -21,7 +21,7 @@ from coevo_jax.commands.cli import run_command
 from coevo_jax.commands.train import main
 from coevo_jax.config.strict import ConfigError
 from coevo_jax.data.parquet import read_trajectories
-from coevo_jax.phases import arrived
+from coevo_jax.phases import serving as served_phase
 from coevo_jax.rollout.endpoint import Endpoint, list_models
 from tests.phases.test_serving import LORA, explored, finished, through
 from tests.test_backbone_run import backbone, config_on
@@ -202,13 +202,13 @@ def test_another_type_is_found_out(untied, home, tmp_path):
 def test_two_of_bfloat16_differ_by_no_more_than_its_rounding(untied, home, tmp_path, monkeypatch):
     """With whole weights: random ones as large as these round worse than a trained model's."""
     seen = []
-    real = arrived.differences
+    real = served_phase.differences
 
     def watched(*arguments, **more):
         seen.extend(real(*arguments, **more))
         return seen
 
-    monkeypatch.setattr(arrived, "differences", watched)
+    monkeypatch.setattr(served_phase, "differences", watched)
     with serving(untied, home / "two.log", dtype="bfloat16") as (url, _):
         more = ["explore.together=false", "model.dtype=bfloat16", *through("vllm", url, "timeout: 120.0")]
         finished(config_on(tmp_path, untied, *GREEDY, *more))

@@ -6,6 +6,7 @@ Only sizes are known here. A group's parts lie in any rows, but all in one micro
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate, product
 
 from coevo_jax.config.streams import stream
@@ -26,20 +27,48 @@ class Part:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Layout:
+    """A way to cut a group into parts; its sums are asked for again and again, and computed once."""
+
+    parts: tuple[Part, ...]
+
+    @cached_property
+    def size(self) -> int:
+        return sum(part.size for part in self.parts)
+
+    @cached_property
+    def views(self) -> int:
+        return sum(part.views for part in self.parts)
+
+    @cached_property
+    def largest(self) -> int:
+        return max(part.size for part in self.parts)
+
+    @cached_property
+    def order(self) -> tuple[int, ...]:
+        """The numbers of the parts, the largest first."""
+        return tuple(sorted(range(len(self.parts)), key=lambda i: -self.parts[i].size))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Bundle:
     """A group that goes into one microbatch, and the ways to cut it into parts, the cheapest first."""
 
-    layouts: tuple[tuple[Part, ...], ...]
+    layouts: tuple[Layout, ...]
     pairs: int
 
-    @property
-    def size(self) -> int:
-        return sum(part.size for part in self.layouts[0])
-
-    @property
+    @cached_property
     def whole(self) -> bool:
         """Whether one row can hold it."""
-        return len(self.layouts[0]) == 1
+        return len(self.layouts[0].parts) == 1
+
+    @cached_property
+    def least_size(self) -> int:
+        return min(layout.size for layout in self.layouts)
+
+    @cached_property
+    def least_views(self) -> int:
+        return min(layout.views for layout in self.layouts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,50 +90,6 @@ class Placed:
     rows: tuple[int, ...]  # of each part
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Layout:
-    """What is asked again and again of a way to cut a bundle."""
-
-    parts: tuple[tuple[int, int], ...]  # tokens and views of each
-    order: tuple[int, ...]  # of the parts: the largest first
-    size: int
-    views: int
-    largest: int
-
-
-def _layout(parts: Sequence[Part]) -> _Layout:
-    sizes = [part.size for part in parts]
-    return _Layout(
-        parts=tuple((part.size, part.views) for part in parts),
-        order=tuple(sorted(range(len(parts)), key=lambda i: -sizes[i])),
-        size=sum(sizes),
-        views=sum(part.views for part in parts),
-        largest=max(sizes, default=0),
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Sized:
-    """A bundle's sizes."""
-
-    layouts: tuple[_Layout, ...]
-    pairs: int
-    whole: bool
-    least_size: int  # of any layout
-    least_views: int
-
-
-def _sized(bundle: Bundle) -> _Sized:
-    layouts = tuple(map(_layout, bundle.layouts))
-    return _Sized(
-        layouts=layouts,
-        pairs=bundle.pairs,
-        whole=bundle.whole,
-        least_size=min(layout.size for layout in layouts),
-        least_views=min(layout.views for layout in layouts),
-    )
-
-
 class _Room:
     """What is left of a microbatch while it is filled."""
 
@@ -113,49 +98,45 @@ class _Room:
         self.views = [shape.views] * shape.rows
         self.pairs = shape.pairs
 
-    def find(self, layout: _Layout) -> tuple[int, ...] | None:
+    def find(self, layout: Layout) -> tuple[int, ...] | None:
         """A row for each part, the largest first, each where it leaves least (best-fit decreasing)."""
         if layout.size > sum(self.tokens) or layout.largest > max(self.tokens):
             return None
         tokens, views = list(self.tokens), list(self.views)
         rows = [0] * len(layout.parts)
         for i in layout.order:
-            size, count = layout.parts[i]
-            best = -1
+            part, best = layout.parts[i], -1
             for row, free in enumerate(tokens):
-                if free >= size and views[row] >= count and (best < 0 or free < tokens[best]):
+                if free >= part.size and views[row] >= part.views and (best < 0 or free < tokens[best]):
                     best = row
             if best < 0:
                 return None
             rows[i] = best
-            tokens[best] -= size
-            views[best] -= count
+            tokens[best] -= part.size
+            views[best] -= part.views
         return tuple(rows)
 
-    def take(self, bundle: _Sized, placed: Placed) -> None:
-        for (size, count), row in zip(bundle.layouts[placed.layout].parts, placed.rows, strict=True):
-            self.tokens[row] -= size
-            self.views[row] -= count
+    def take(self, bundle: Bundle, placed: Placed) -> None:
+        for part, row in zip(bundle.layouts[placed.layout].parts, placed.rows, strict=True):
+            self.tokens[row] -= part.size
+            self.views[row] -= part.views
         self.pairs -= bundle.pairs
 
 
 def fits(bundle: Bundle, shape: Shape) -> bool:
     """Whether a microbatch holds the bundle."""
     empty = _Room(shape)
-    return bundle.pairs <= shape.pairs and any(
-        empty.find(_layout(parts)) is not None for parts in bundle.layouts
-    )
+    return bundle.pairs <= shape.pairs and any(empty.find(one) is not None for one in bundle.layouts)
 
 
 def assemble(bundles: Sequence[Bundle], shape: Shape, attempts: int = ATTEMPTS) -> list[list[Placed]]:
     """Lay bundles, each of which fits, into microbatches: as few as the best of several attempts needs."""
-    sized = [_sized(bundle) for bundle in bundles]
-    least = _least(sized, shape)
+    least = _least(bundles, shape)
     best: list[list[Placed]] | None = None
     for attempt in range(attempts):
-        order = stream("bins", attempt).permutation(len(sized)).tolist() if attempt else range(len(sized))
+        order = stream("bins", attempt).permutation(len(bundles)).tolist() if attempt else range(len(bundles))
         for window, first in product(WINDOWS, ORDERS):
-            fillings = _assemble(sized, order, shape, window, first, None if best is None else len(best))
+            fillings = _assemble(bundles, order, shape, window, first, None if best is None else len(best))
             if fillings is not None and (best is None or len(fillings) < len(best)):
                 best = fillings
             assert best is not None
@@ -165,7 +146,7 @@ def assemble(bundles: Sequence[Bundle], shape: Shape, attempts: int = ATTEMPTS) 
     return best
 
 
-def _least(bundles: Sequence[_Sized], shape: Shape) -> int:
+def _least(bundles: Sequence[Bundle], shape: Shape) -> int:
     """A number of microbatches below which no packing goes."""
     tokens, views = shape.rows * shape.tokens, shape.rows * shape.views
     bounds = [
@@ -202,7 +183,7 @@ def _least_rows(sizes: Sequence[int], room: int) -> int:
 
 
 def _assemble(
-    bundles: Sequence[_Sized], waiting: Sequence[int], shape: Shape, reach: int, first: str, limit: int | None
+    bundles: Sequence[Bundle], waiting: Sequence[int], shape: Shape, reach: int, first: str, limit: int | None
 ) -> list[list[Placed]] | None:
     """One packing; None where it would come to no fewer microbatches than `limit`."""
     fillings: list[list[Placed]] = []
@@ -224,7 +205,7 @@ def _assemble(
     return fillings
 
 
-def _fill(bundles: Sequence[_Sized], window: Sequence[int], shape: Shape) -> list[Placed]:
+def _fill(bundles: Sequence[Bundle], window: Sequence[int], shape: Shape) -> list[Placed]:
     """Fill one microbatch: place one bundle, fill its rows as well as the others can, place the next."""
     room, filling, left = _Room(shape), [], list(window)
 
@@ -241,7 +222,7 @@ def _fill(bundles: Sequence[_Sized], window: Sequence[int], shape: Shape) -> lis
     return filling
 
 
-def _next(bundles: Sequence[_Sized], left: Sequence[int], room: _Room) -> Placed | None:
+def _next(bundles: Sequence[Bundle], left: Sequence[int], room: _Room) -> Placed | None:
     """The first bundle that fits as it is, or else the first that fits cut into more parts."""
     tokens, views, pairs = sum(room.tokens), sum(room.views), room.pairs
     allowed = [
@@ -258,7 +239,7 @@ def _next(bundles: Sequence[_Sized], left: Sequence[int], room: _Room) -> Placed
     return None
 
 
-def _top_up(bundles: Sequence[_Sized], left: Sequence[int], room: _Room, row: int) -> list[int]:
+def _top_up(bundles: Sequence[Bundle], left: Sequence[int], room: _Room, row: int) -> list[int]:
     """Those bundles of one part that fill a row best."""
     tokens, views = room.tokens[row], room.views[row]
     small = [i for i in left if bundles[i].whole and bundles[i].layouts[0].size <= tokens]
@@ -269,23 +250,20 @@ def _top_up(bundles: Sequence[_Sized], left: Sequence[int], room: _Room, row: in
     return chosen
 
 
-def best_subset(parts: Sequence[tuple[int, int]], room: int, views: int) -> list[int]:
+def best_subset(parts: Sequence[Part], room: int, views: int) -> list[int]:
     """Indices of parts with at most `views` views whose sizes add up closest to `room`, never beyond it.
 
     Subset sum by dynamic programming over one integer: bit v * lane + s of reachable[i] says that some of the
     first i parts have v views and s tokens.
-
-    Args:
-      parts: tokens and views of each.
     """
     lane = 2 * room + 1  # a sum and one more part end in it
     within = (1 << (room + 1)) - 1
     inside = sum(within << v * lane for v in range(views + 1))
     reachable = [1]
-    for size, count in parts:
+    for part in parts:
         last = reachable[-1]
-        able = size <= room and count <= views
-        reachable.append(last | (last << count * lane + size & inside) if able else last)
+        able = part.size <= room and part.views <= views
+        reachable.append(last | (last << part.views * lane + part.size & inside) if able else last)
     sums = [(reachable[-1] >> v * lane & within).bit_length() - 1 for v in range(views + 1)]
     total = max(sums)
     place = sums.index(total) * lane + total
@@ -293,6 +271,5 @@ def best_subset(parts: Sequence[tuple[int, int]], room: int, views: int) -> list
     for i in range(len(parts) - 1, -1, -1):
         if not reachable[i] >> place & 1:
             chosen.append(i)
-            size, count = parts[i]
-            place -= count * lane + size
+            place -= parts[i].views * lane + parts[i].size
     return chosen[::-1]

@@ -8,7 +8,7 @@ from functools import cached_property
 from itertools import accumulate, pairwise
 from operator import sub
 
-from coevo_jax.data.packing.bins import Bundle, Part, Shape, fits
+from coevo_jax.data.packing.bins import Bundle, Layout, Part, Shape, fits
 from coevo_jax.data.packing.prefix_tree import common_prefix, token_codes
 from coevo_jax.data.packing.views import Link, View
 from coevo_jax.trajectory import Trajectory
@@ -52,7 +52,8 @@ class Group:
     @cached_property
     def bundle(self) -> Bundle:
         layouts = tuple(
-            tuple(Part(size=part.size, views=len(part.views)) for part in parts) for parts in self.layouts
+            Layout(parts=tuple(Part(size=part.size, views=len(part.views)) for part in parts))
+            for parts in self.layouts
         )
         return Bundle(layouts=layouts, pairs=len(self.links))
 

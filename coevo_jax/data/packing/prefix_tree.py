@@ -28,7 +28,12 @@ class EncodedRow:
 
 def scored_tokens(trajectory: Trajectory) -> np.ndarray:
     """The places of the tokens that are scored: the agent's, but never the first, which nothing predicts."""
-    places = np.flatnonzero(trajectory.agent_mask)
+    return scored_places(trajectory.agent_mask)
+
+
+def scored_places(agent_mask: np.ndarray) -> np.ndarray:
+    """The same of a mask, bool [L]."""
+    places = np.flatnonzero(agent_mask)
     return places[places > 0]
 
 

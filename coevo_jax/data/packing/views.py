@@ -7,6 +7,7 @@ from functools import lru_cache
 import numpy as np
 
 from coevo_jax.data.packing.length_weights import length_desensitised_weights
+from coevo_jax.data.packing.prefix_tree import scored_places
 from coevo_jax.trajectory import PreferencePair, Trajectory
 
 
@@ -63,8 +64,7 @@ def _turns(agent_mask: bytes) -> tuple[int, np.ndarray]:
     """The number of turns, and the turn of every scored token; a trajectory is in many pairs."""
     mask = np.frombuffer(agent_mask, bool)
     turns = np.cumsum(mask & ~np.concatenate([[False], mask[:-1]]))
-    places = np.flatnonzero(mask)
-    of_token = turns[places[places > 0]] - 1
+    of_token = turns[scored_places(mask)] - 1
     of_token.flags.writeable = False
     return int(turns[-1]) if len(turns) else 0, of_token
 
