@@ -7,7 +7,7 @@ step's. Multiply-adds count twice.
 from dataclasses import dataclass
 
 from coevo_jax.config.options import Config, ModelConfig
-from coevo_jax.sampling.engine import CHUNKS
+from coevo_jax.sampling.shapes import CHUNKS
 
 MASTER = 4  # bytes of a float32 weight, moment or gradient
 WIDTH = {"bfloat16": 2, "float32": 4}

@@ -29,7 +29,7 @@ from coevo_jax.methods.marks import TASK
 from coevo_jax.models.attention_kinds import named_attention
 from coevo_jax.models.huggingface.shards import check_checkpoint
 from coevo_jax.progress import CONSOLE
-from coevo_jax.rollout.placement import RolloutPlacement, place_rollouts
+from coevo_jax.rollout.placement import RolloutPlacement, lanes_of, place_rollouts
 from coevo_jax.rollout.server_engine import ServerEngine
 from coevo_jax.run_folder.wandb_log import check_wandb
 from coevo_jax.sampling.action_line import stop_table
@@ -188,7 +188,8 @@ def build_world(config: Config, folder: Path) -> World:
 
     def make_engine(slots: int) -> Engine:
         options = config.rollout.model_copy(update={"slots": slots})
-        return Engine(model, options, chat.end_id, sharding=rollouts.slots, stop=stop)
+        lanes = lanes_of(rollouts, slots)
+        return Engine(model, options, chat.end_id, sharding=rollouts.slots, lanes=lanes, stop=stop)
 
     return World(
         **vars(learning),

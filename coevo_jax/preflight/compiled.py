@@ -7,6 +7,7 @@ compiled for a machine that is not at hand.
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from typing import Any
 
 import jax
@@ -23,12 +24,12 @@ from coevo_jax.learning.train_state import Learner, TrainState
 from coevo_jax.learning.train_step import StepPrograms
 from coevo_jax.models.kv_cache import join_adapters, unstack
 from coevo_jax.preflight.arrays import Tree, abstract_batch, array, placed
-from coevo_jax.rollout.placement import RolloutPlacement
+from coevo_jax.rollout.placement import RolloutPlacement, lanes_of
 from coevo_jax.sampling.action_line import never_stop
 from coevo_jax.sampling.decode import Prefill, Weights, init_state
 from coevo_jax.sampling.draw import filters
-from coevo_jax.sampling.engine import CHUNKS, cache_lengths
 from coevo_jax.sampling.engine_programs import EnginePrograms, jit_engine
+from coevo_jax.sampling.shapes import CHUNKS, cache_lengths
 from coevo_jax.sharding import replicated
 
 # The warm start where it is the reference: restored, with its moments, to be scored.
@@ -71,6 +72,15 @@ class Programs:
     placement: RolloutPlacement
     prefill_rows: int
 
+    @property
+    def lanes(self) -> int:
+        """Engines that share an agent's slots."""
+        return lanes_of(self.placement, self.config.rollout.slots)
+
+    @property
+    def lane_slots(self) -> int:
+        return self.config.rollout.slots // self.lanes
+
     def warm_start(self) -> CompiledPhase:
         learner = self.run.warm_learner
         resident = self._agent(self.agents[0], learner) | self._base(learner)
@@ -88,7 +98,7 @@ class Programs:
 
     def roll_outs(self) -> CompiledPhase:
         resident = self._all_agents()
-        engine = jit_engine(self.run.learner.model, self.config.rollout.slots, self.placement.slots)
+        engine = jit_engine(self.run.learner.model, self.lane_slots, self.placement.slots)
         lengths = cache_lengths(self.config.rollout.max_tokens)
         beside = self._side_by_side()
         weights, slots, slot = self._copy(beside), self._slots(lengths[-1]), array(jnp.int32)
@@ -99,9 +109,11 @@ class Programs:
             lane[PREFIX] = (
                 prefix,
             ) * beside  # adapters share the slots, and each has the prefix as it sees it
-        resident |= lane
-        for other in range(2, beside + 1 if not self.run.learner.frozen_shardings else 2):
-            resident |= {f"agent {other}: {name}": tree for name, tree in lane.items()}
+        apart = 1 if self.run.learner.frozen_shardings else beside
+        for who, number in product(range(1, apart + 1), range(1, self.lanes + 1)):
+            words = f"agent {who}: " * (who > 1) + f"lane {number}: " * (number > 1)
+            own = lane if number == 1 else {name: lane[name] for name in (SLOTS, PREFIX)}
+            resident |= {f"{words}{name}": tree for name, tree in own.items()}
         agent = self.run.learner.abstract()
         base = self.run.learner.abstract_frozen() if self.run.learner.frozen_shardings else {}
         make = partial(Program, playing=True, holds=(COPY, SLOTS))
@@ -352,7 +364,7 @@ class Programs:
         """The engine's state at a length of its slots; 0 is the one that it starts with."""
         rollout, model = self.config.rollout, self.run.learner.model
         length = length or cache_lengths(rollout.max_tokens)[0]
-        make = partial(init_state, model.config, model.vocab_size, rollout.slots, length)
+        make = partial(init_state, model.config, model.vocab_size, self.lane_slots, length)
         return placed(jax.eval_shape(make), self.placement.slots)
 
     def _prefill(self, engine: EnginePrograms, weights: Weights, slots: Tree) -> jax.stages.Lowered:
@@ -362,7 +374,7 @@ class Programs:
         return engine.prefill.lower(weights, slots, work)
 
     def _decode(self, engine: EnginePrograms, weights: Weights, state: Tree) -> jax.stages.Lowered:
-        slots, block = self.config.rollout.slots, self.config.rollout.decode_block
+        slots, block = self.lane_slots, self.config.rollout.decode_block
         key, chosen = jax.eval_shape(lambda: (jax.random.key(0), filters(1.0)))
         stop = jax.eval_shape(lambda: jnp.asarray(never_stop()))
         budgets, ids, number = array(jnp.int32, slots), array(jnp.uint32, slots, 4), array(jnp.int32)

@@ -14,7 +14,7 @@ from coevo_jax.machine.chips import Machine
 from coevo_jax.phases.world import tokenizer_folder
 from coevo_jax.preflight.compiled import CompiledPhase, Programs
 from coevo_jax.rollout.placement import RolloutPlacement, place_rollouts
-from coevo_jax.sampling.engine import default_prefill_rows
+from coevo_jax.sampling.shapes import default_prefill_rows
 from coevo_jax.sharding import host_mesh, hosts_of_a_copy, make_mesh
 
 

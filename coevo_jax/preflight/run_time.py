@@ -22,7 +22,7 @@ from coevo_jax.config.recipe_queries import (
 )
 from coevo_jax.preflight.fits import Preflight, Result
 from coevo_jax.recipe import Phase, schedule
-from coevo_jax.sampling.engine import CHUNKS
+from coevo_jax.sampling.shapes import CHUNKS
 
 # Assumptions, of every task in every round; the tables that show estimates repeat them.
 TRAJECTORY_SHARE = 0.5  # a trajectory's tokens, as a share of batch.row_length

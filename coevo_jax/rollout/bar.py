@@ -1,5 +1,6 @@
 """The progress shown while episodes are played."""
 
+import threading
 import time
 from types import TracebackType
 
@@ -11,13 +12,17 @@ from coevo_jax.trajectory import Trajectory
 
 
 class ProgressBar:
-    """Shows episodes, rates, reward, busy slots: a bar on a terminal, else lines on the way."""
+    """Shows episodes, rates, reward, busy slots: a bar on a terminal, else lines on the way.
+
+    Several threads may finish episodes.
+    """
 
     def __init__(self, console: Console | None, *, label: str, total: int, slots: int):
         self._console, self._label, self._total, self._slots = console, label, total, slots
         self._started = time.monotonic()
         self._episodes = self._played = self._turns = self._tokens = self._busy = 0
         self._reward = 0.0
+        self._lock = threading.Lock()
         self._pulse = None if console is None else Pulse(console)
         self._live: Progress | None = None
         if console is not None and console.is_terminal and total:
@@ -46,6 +51,10 @@ class ProgressBar:
 
     def show_slots(self, busy: int) -> None:
         """Show how many slots play an episode now."""
+        with self._lock:
+            self._show(busy)
+
+    def _show(self, busy: int) -> None:
         self._busy = busy
         if self._live is not None:
             words = f"{self._rates()}, {busy}/{self._slots} slots"
@@ -55,13 +64,14 @@ class ProgressBar:
 
     def finish_episode(self, trajectory: Trajectory) -> None:
         """Count one more episode."""
-        self._episodes += 1
-        self._turns += len(trajectory.turns) - trajectory.first_own_turn
-        self._tokens += trajectory.written_tokens
-        if trajectory.finished:
-            self._played += 1
-            self._reward += trajectory.reward
-        self.show_slots(self._busy)
+        with self._lock:
+            self._episodes += 1
+            self._turns += len(trajectory.turns) - trajectory.first_own_turn
+            self._tokens += trajectory.written_tokens
+            if trajectory.finished:
+                self._played += 1
+                self._reward += trajectory.reward
+            self._show(self._busy)
 
     def _print(self, words: str) -> None:
         assert self._console is not None

@@ -1,7 +1,7 @@
 """A clock of device work by kind of call, which never makes the host wait for the device.
 
-A device runs its calls one after the other. A thread of its own waits for the end of each and notes the time:
-a call took from its start, or the end of the one before where that was later, to its own end.
+A thread of its own waits for the end of each call and notes the time: a call took from its start, or the end
+of the one before where that was later, to its own end. So time in which several calls run counts once.
 """
 
 import queue

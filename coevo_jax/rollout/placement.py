@@ -21,6 +21,7 @@ from coevo_jax.models.kv_cache import KVCache, unstack, unstack_boxes
 from coevo_jax.models.lora import plain
 from coevo_jax.models.transformer import Params, init_params
 from coevo_jax.sampling.decode import SlotState
+from coevo_jax.sampling.shapes import cpu_lanes
 from coevo_jax.sharding import (
     copies_mesh,
     host_mesh,
@@ -44,6 +45,12 @@ class RolloutPlacement:
     slots: SlotState  # NamedShardings of the engine's state, on `mesh`
     cast: Callable[[Params], Params]  # all parameters, or the base of adapters, split as in learning
     copies: Params  # NamedShardings of one copy per group of devices, over all hosts
+
+
+def lanes_of(placement: RolloutPlacement, slots: int) -> int:
+    """The number of engines that share an agent's slots where its copy lies: several on one CPU device."""
+    alone = placement.mesh.size == 1 and placement.hosts == 1
+    return cpu_lanes(slots) if alone and placement.mesh.devices.flat[0].platform == "cpu" else 1
 
 
 def place_rollouts(

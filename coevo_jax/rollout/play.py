@@ -17,6 +17,7 @@ from coevo_jax.envs.env import Task
 from coevo_jax.methods.hints import NO_HINTS, Hints
 from coevo_jax.rollout.bar import ProgressBar
 from coevo_jax.rollout.device_clock import DeviceClock
+from coevo_jax.rollout.joining import run_lanes, threads_of
 from coevo_jax.rollout.lane import Episode, Lane
 from coevo_jax.rollout.lockstep import Environments
 from coevo_jax.rollout.questions import QuestionSet
@@ -187,13 +188,14 @@ def play_together(
 ) -> list[Played]:
     """Play the episodes of several agents side by side; an episode is the one its agent would play alone.
 
-    Agents with weights of their own have an engine's slots each, and take turns on the device: one's
-    environments step while the other decodes. Adapters of the same weights share all slots in one batch.
+    Agents with weights of their own have slots each, on an engine or on several (`lanes`), and take turns on
+    the device: one's environments step while the other decodes. A CPU works on all of them at a time.
+    Adapters of the same weights share all slots in one batch.
 
     Args:
       prefix: tokens that all prompts begin with. The engine keeps what it computes of them for the next call
         with the same weights.
-      between_blocks: called after each block of tokens; what it raises ends the playing.
+      between_blocks: called now and then in this thread; what it raises ends the playing after a block.
       watch: as in `play`.
 
     Returns:
@@ -203,40 +205,56 @@ def play_together(
     for index, cast in enumerate(casts):
         by_weights.setdefault(id(cast.weights), []).append((index, cast))
     total = sum(cast.count for cast in casts)
-    room = _room(engine.slots, len(by_weights), pool.most)
-    in_turn = pool.most is not None and pool.most < len(by_weights)
+    wanted = len(by_weights) * engine.lanes
+    room = _room(engine.slots, wanted, pool.most)
+    in_turn = pool.most is not None and pool.most < wanted
     before = _Before(calls=pool.calls, seconds=pool.seconds, started=time.monotonic())
     pool.latencies.clear()
     with (
-        ProgressBar(progress, label=label, total=total, slots=room * len(by_weights)) as bar,
+        ProgressBar(progress, label=label, total=total, slots=room * wanted) as bar,
         DeviceClock() as clock,
     ):
         lanes: list[Lane] = []
         own = engine
-        for number, group in enumerate(by_weights.values()):
-            own = own.twin() if number else engine
+        for group in by_weights.values():
             queues = [cast.episodes(index) for index, cast in group]
-            lanes.append(
-                Lane(
-                    engine=own,
-                    weights=group[0][1].weights,
-                    adapters=1 + max(cast.adapter for _, cast in group),
-                    prefix=prefix,
-                    pool=pool,
-                    first_env=0 if in_turn else number * room,
-                    chat=chat,
-                    sampling=sampling,
-                    script=script or {},
-                    waiting=deque(one for one in chain(*zip_longest(*queues)) if one is not None),
-                    bar=bar,
-                    clock=clock,
-                    watch=watch,
-                    room=room,
+            episodes = [one for one in chain(*zip_longest(*queues)) if one is not None]
+            for waiting in _spread(episodes, engine.lanes):
+                own = own.twin() if lanes else engine
+                lanes.append(
+                    Lane(
+                        engine=own,
+                        weights=group[0][1].weights,
+                        adapters=1 + max(cast.adapter for _, cast in group),
+                        prefix=prefix,
+                        pool=pool,
+                        first_env=0 if in_turn else len(lanes) * room,
+                        chat=chat,
+                        sampling=sampling,
+                        script=script or {},
+                        waiting=waiting,
+                        bar=bar,
+                        clock=clock,
+                        watch=watch,
+                        room=room,
+                    )
                 )
-            )
         for together in [[lane] for lane in lanes] if in_turn else [lanes]:
-            _run(together, _joining(engine.config.joining), bar, between_blocks)
-    return _results(casts, lanes, pool, clock, before)
+            run_lanes(together, engine.config.joining, bar, between_blocks)
+    threads = 1 if in_turn else threads_of(lanes, engine.config.joining)
+    return _results(casts, lanes, pool, clock, before, threads)
+
+
+def _spread(episodes: Sequence[Episode], lanes: int) -> list[deque[Episode]]:
+    """The episodes of each lane that has any, of one in any case.
+
+    Those of a task stay together, because they share what they begin with.
+    """
+    spread: list[deque[Episode]] = [deque() for _ in range(lanes)]
+    places: dict[str, int] = {}
+    for episode in episodes:
+        spread[places.setdefault(episode.task.id, len(places)) % lanes].append(episode)
+    return [lane for lane in spread if lane] or spread[:1]
 
 
 def _room(slots: int, lanes: int, most: int | None) -> int:
@@ -259,6 +277,7 @@ def _results(
     pool: Environments,
     clock: DeviceClock,
     before: _Before,
+    threads: int,
 ) -> list[Played]:
     done = {order: trajectory for lane in lanes for order, trajectory in lane.done.items()}
     shared: dict[str, Any] = {
@@ -266,7 +285,7 @@ def _results(
         "decode_seconds": clock.seconds["decode"],
         "prefill_seconds": clock.seconds["prefill"],
         "decoded_tokens": sum(lane.decoded_tokens for lane in lanes),
-        "env_wait_seconds": sum(lane.env_wait for lane in lanes),
+        "env_wait_seconds": sum(lane.env_wait for lane in lanes) / threads,
         "env_calls": pool.calls - before.calls,
         "env_seconds": pool.seconds - before.seconds,
         "env_latency": percentiles(pool.latencies),
@@ -287,60 +306,3 @@ def _engine_counts(lanes: Sequence[Lane]) -> dict[str, Any]:
         for field in fields(counts[0])
     }
     return {"server": ServerCounts(**total)} if isinstance(counts[0], ServerCounts) else total
-
-
-def _run(
-    lanes: Sequence[Lane],
-    go_on: Callable[[Sequence[Lane], Lane], None],
-    bar: ProgressBar,
-    between_blocks: Callable[[], None],
-) -> None:
-    """Play until every episode has its ending.
-
-    Lanes take turns: while the host serves one, the device has the other's block.
-    """
-    for lane in lanes:
-        lane.open()
-    while any(lane.live for lane in lanes):
-        between_blocks()
-        for lane in lanes:
-            if lane.live:
-                go_on(lanes, lane)
-        bar.show_slots(sum(len(lane.live) for lane in lanes))
-
-
-def _join_at_once(lanes: Sequence[Lane], lane: Lane) -> None:
-    """All turns go on together: a lane's device waits for the slowest environment of every block."""
-    lane.finish_block()
-    lane.settle()
-    lane.prefill()
-    lane.start_block()
-
-
-def _join_next_block(lanes: Sequence[Lane], lane: Lane) -> None:
-    """A turn's environment steps during one whole block of the lane's other slots."""
-    lane.finish_block()
-    lane.prefill()
-    lane.start_block()
-    lane.settle()
-
-
-def _join_as_ready(lanes: Sequence[Lane], lane: Lane) -> None:
-    """Turns go on as their environments answer: nothing waits, and rounding may differ from run to run."""
-    lane.finish_block()
-    lane.take_ready(wait=all(other.idle for other in lanes))
-    lane.prefill()
-    lane.start_block()
-
-
-def _joining(name: str) -> Callable[[Sequence[Lane], Lane], None]:
-    if name == "auto":
-        name = "at_once" if jax.default_backend() == "cpu" else "as_ready"
-    return JOINING[name]
-
-
-JOINING: dict[str, Callable[[Sequence[Lane], Lane], None]] = {
-    "at_once": _join_at_once,
-    "next_block": _join_next_block,
-    "as_ready": _join_as_ready,
-}

@@ -54,6 +54,9 @@ class ServerEngine:
     A block's `fetch` ends in a ConfigError where the server is gone, or does not answer what it should.
     """
 
+    lanes = 1
+    side_by_side = False  # its requests are, and no thread of the host waits for them
+
     def __init__(
         self, config: RolloutConfig, *, end_id: int, vocab_size: int, stop: np.ndarray | None = None
     ) -> None:

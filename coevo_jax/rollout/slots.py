@@ -31,6 +31,16 @@ class SlotEngine(Protocol):
     def slots(self) -> int: ...
 
     @property
+    def lanes(self) -> int:
+        """The number of engines that share an agent's slots: this one and its twins."""
+        ...
+
+    @property
+    def side_by_side(self) -> bool:
+        """Whether the device works on the calls of several threads at a time."""
+        ...
+
+    @property
     def config(self) -> RolloutConfig: ...
 
     @property
@@ -39,7 +49,7 @@ class SlotEngine(Protocol):
         ...
 
     def twin(self) -> "SlotEngine":
-        """Another engine of as many slots, for another agent's episodes."""
+        """Another engine of as many slots, for other episodes."""
         ...
 
     def reset(self) -> None:

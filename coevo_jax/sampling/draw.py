@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from coevo_jax.sampling.gumbel import gumbel_noise
+
 REMOVED = -jnp.inf  # score of a token that a filter takes out
 
 
@@ -133,7 +135,7 @@ def sample(logits_SV: jax.Array, keys_S: jax.Array, chosen: Filters) -> jax.Arra
         filtered = jnp.any(jnp.stack(_needed(chosen)))
         scores_SV = jax.lax.cond(filtered, lambda: keep(scaled(), chosen), scaled)
         # The Gumbel maximum moves to another token only where two perturbed scores tie within rounding.
-        noise_SV = jax.vmap(lambda key: jax.random.gumbel(key, (V,)))(keys_S)
+        noise_SV = gumbel_noise(keys_S, V)
         return first_maximum(scores_SV + jnp.where(draws_S1, noise_SV, 0.0))
 
     return jax.lax.cond(jnp.any(temperature_S > 0), draw, lambda: first_maximum(logits_SV))

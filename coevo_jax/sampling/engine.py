@@ -3,7 +3,7 @@
 Two agents' parameters have the same shapes, so they share every compiled program.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,11 +19,7 @@ from coevo_jax.sampling.decode import Decoded, Prefill, Weights
 from coevo_jax.sampling.draw import Filters, SlotSampling, filters
 from coevo_jax.sampling.engine_programs import EnginePrograms, jit_engine
 from coevo_jax.sampling.prefixes import Held, common_length, worth_waiting
-
-CHUNKS = (32, 64, 128)  # tokens of a row of a prefill call
-PREFILL_ROWS = {"cpu": 1}  # slots of a prefill call; a CPU is as fast with one, and then no row is padding
-DEFAULT_PREFILL_ROWS = 8
-FIRST_LENGTH = 256  # the cache starts this long and grows: attention reads all of it for every token
+from coevo_jax.sampling.shapes import CHUNKS, cache_lengths, default_prefill_rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,18 +66,9 @@ class EngineCounts:
     prefix_tokens: int = 0  # copied instead of computed
 
 
-def cache_lengths(longest: int) -> tuple[int, ...]:
-    """The lengths that a growing cache takes: powers of two and their midpoints, up to `longest`."""
-    lengths, power = [], FIRST_LENGTH
-    while power < longest:
-        lengths += [power, power + power // 2]
-        power *= 2
-    return (*(length for length in lengths if length < longest), longest)
-
-
-def default_prefill_rows(platform: str, slots: int) -> int:
-    """The number of slots that one prefill call takes on a platform."""
-    return min(PREFILL_ROWS.get(platform, DEFAULT_PREFILL_ROWS), slots)
+def _devices(sharding: Any) -> int:
+    """The number of devices that the slots lie on."""
+    return max((one.num_devices for one in jax.tree.leaves(sharding)), default=1)
 
 
 class Decoding:
@@ -141,6 +128,8 @@ class _Prefix:
 class Engine:
     """S slots over one KV cache, and the compiled programs that fill and extend them.
 
+    Of `lanes` engines that play an agent's episodes together, one has so much of `config.slots`.
+
     A slot keeps its cache between turns: only what is new is prefilled, and a new episode begins with a copy
     of what another slot holds of its prompt. Plain `jax.jit` over whatever placement the parameters have;
     `sharding` places the slots, a SlotState of shardings or a prefix of one, beside parameters that are
@@ -155,20 +144,24 @@ class Engine:
         end_id: int,
         *,
         sharding: Any = None,
+        lanes: int = 1,
         prefill_rows: int | None = None,
         stop: np.ndarray | None = None,
         programs: EnginePrograms | None = None,
     ):
-        self.model, self.config, self.slots, self.end_id = model, config, config.slots, end_id
-        self.held = Held(config.slots, config.max_tokens)
+        self.model, self.config, self.end_id = model, config, end_id
+        self.lanes, self.slots = lanes, config.slots // lanes
+        self.side_by_side = jax.default_backend() == "cpu" and _devices(sharding) == 1
+        self.held = Held(self.slots, config.max_tokens)
         self.counts = EngineCounts()
-        rows = prefill_rows or default_prefill_rows(jax.default_backend(), config.slots)
-        self._rows = min(rows, config.slots)
+        rows = prefill_rows or default_prefill_rows(jax.default_backend(), self.slots)
+        self._rows = min(rows, self.slots)
         self._cache_lengths = cache_lengths(config.max_tokens)
         self._stop = jnp.asarray(never_stop() if stop is None else stop)
         self._twin: Engine | None = None
         self._prefix: _Prefix | None = None
-        self._programs = programs or jit_engine(model, config.slots, sharding)
+        self._sharding = sharding
+        self._programs = programs or jit_engine(model, self.slots, sharding)
         self.reset()
 
     def twin(self) -> "Engine":
@@ -178,6 +171,8 @@ class Engine:
                 self.model,
                 self.config,
                 self.end_id,
+                sharding=self._sharding,
+                lanes=self.lanes,
                 prefill_rows=self._rows,
                 stop=np.asarray(self._stop),
                 programs=self._programs,
@@ -211,7 +206,7 @@ class Engine:
         for agent in range(agents):
             self.held.clear()  # not even an adapter takes another's
             self.prefill(weights, {0: tokens}, frozenset({0}), {0: agent})
-            held.append(self._programs.take(self._state, np.int32(0)))
+            held.append(self._call("take", self._state, np.int32(0)))
         self.held.clear()
         self.counts = EngineCounts()  # a phase that is resumed counts as if it had not been cut
         self._prefix = _Prefix(weights=weights, tokens=tokens, held=tuple(held))
@@ -219,7 +214,7 @@ class Engine:
     def _empty(self) -> None:
         self._length = self._cache_lengths[0]
         self._state: Any = None  # let go of what may be long before the short one is made
-        self._state = self._programs.create(self._length)
+        self._state = self._call("create", self._length)
         self.held.clear()
         self.counts = EngineCounts()
 
@@ -270,7 +265,8 @@ class Engine:
         calls = []
         while waiting:
             work = self._next_call(waiting, agents or {})
-            self._state, done = self._programs.prefill(weights, self._state, work)
+            width, adapted = work.tokens.shape[1], weights.adapters is not None
+            self._state, done = self._call("prefill", weights, self._state, work, shapes=(width, adapted))
             calls.append(done)
             waiting = {slot: text for slot, text in waiting.items() if len(text.rest)}
         return calls
@@ -333,7 +329,8 @@ class Engine:
     def _put_prefix(self, slot: int, agent: int) -> tuple[int, int]:
         """Let a slot hold the prefix."""
         assert self._prefix is not None
-        self._state = self._programs.put(self._state, self._prefix.held[agent], np.int32(slot))
+        held = self._prefix.held[agent]
+        self._state = self._call("put", self._state, held, np.int32(slot), shapes=held.keys[0].shape)
         self.held.begin(slot, agent, slot, 0)
         self.held.append(slot, self._prefix.tokens)
         return slot, len(self._prefix.tokens)
@@ -368,7 +365,8 @@ class Engine:
             script[slot, : len(scripted)] = scripted
             ids[slot] = request.ids
         self._reach(max((int(self.held.lengths[slot] + budgets[slot]) for slot in requests), default=0))
-        self._state, decoded = self._programs.decode(
+        self._state, decoded = self._call(
+            "decode",
             weights,
             self._state,
             budgets,
@@ -379,6 +377,7 @@ class Engine:
             np.int32(self.end_id),
             self._stop,
             np.int32(quota),
+            shapes=(likeliest, weights.adapters is not None),
             **({"likeliest": likeliest} if likeliest else {}),
         )
         return Decoding(self, tuple(requests), decoded)
@@ -386,5 +385,10 @@ class Engine:
     def _reach(self, tokens: int) -> None:
         """Grow the cache until a slot can hold `tokens`."""
         if tokens > self._length:
-            self._length = next(length for length in self._cache_lengths if length >= tokens)
-            self._state = self._programs.grow(self._state, self._length)
+            before, self._length = self._length, next(n for n in self._cache_lengths if n >= tokens)
+            self._state = self._call("grow", self._state, self._length, shapes=(before,))
+
+    def _call(self, program: str, *arguments: Any, shapes: Sequence[Hashable] = (), **static: Any) -> Any:
+        """Call a program; `shapes` names what it is compiled for beside the length of the cache."""
+        with self._programs.first.of(program, self._length, *shapes):
+            return getattr(self._programs, program)(*arguments, **static)

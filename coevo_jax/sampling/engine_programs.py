@@ -1,5 +1,8 @@
 """The programs that the engine compiles, once per shape; every agent of a model shares them."""
 
+import threading
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -19,6 +22,24 @@ from coevo_jax.sampling.decode import (
 from coevo_jax.sharding import kept
 
 
+class FirstCalls:
+    """Lets one thread at a time call a program with new shapes: the others find it compiled."""
+
+    def __init__(self) -> None:
+        self._made: set[Hashable] = set()
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def of(self, *shapes: Hashable) -> Iterator[None]:
+        """The context of a call; whoever comes while the first one is made waits for it."""
+        if shapes in self._made:
+            yield
+            return
+        with self._lock:
+            yield
+            self._made.add(shapes)
+
+
 class EnginePrograms(NamedTuple):
     """The compiled programs of an engine."""
 
@@ -29,6 +50,7 @@ class EnginePrograms(NamedTuple):
     unstack: Any  # (params) -> weights
     take: Any  # (state, slot) -> what it holds
     put: Any  # (state, held, slot) -> state
+    first: FirstCalls
 
 
 @kept(8)
@@ -57,4 +79,5 @@ def jit_engine(model: Transformer, slots: int, sharding: Any = None) -> EnginePr
         unstack=jax.jit(partial(unstack, config=model.config)),
         take=jax.jit(take_slot, out_shardings=getattr(sharding, "cache", sharding)),
         put=jax.jit(put_slot, donate_argnums=0, out_shardings=sharding),
+        first=FirstCalls(),
     )

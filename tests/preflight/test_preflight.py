@@ -76,6 +76,19 @@ def test_every_phase_has_its_programs_and_holds_both_agents(checked):
     }
 
 
+@pytest.mark.parametrize(("slots", "lanes"), [(16, 1), (64, 4)])
+def test_lanes_of_a_cpu_hold_the_slots_between_them(slots, lanes, tmp_path):
+    one = ("mesh.data=1", "mesh.fsdp=1", "mesh.tensor=1", "rollout.tensor=1", f"rollout.slots={slots}")
+    plan = plan_programs(tiny_config(tmp_path, *MESH, *BOUNDED, *one), find_machine(None))
+    held = plan.phases[1].resident
+    own = [f"lane {number}: " if number > 1 else "" for number in range(1, lanes + 1)]
+    expected = {f"{who}{lane}slots (KV cache)" for who in ("", "agent 2: ") for lane in own}
+    assert {name for name in held if name.endswith("slots (KV cache)")} == expected
+    assert {name for name in held if name.endswith("copy")} == {"roll-out copy", "agent 2: roll-out copy"}
+    whole = jax.tree.map(lambda x: x.shape[0], held["slots (KV cache)"].cache.keys)
+    assert set(whole) == {slots // lanes}
+
+
 @pytest.mark.slow
 def test_resident_bytes_are_those_of_the_arrays_that_a_run_has(checked):
     plan = checked.plan

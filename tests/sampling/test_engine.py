@@ -8,9 +8,10 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from coevo_jax.config.options import MeshConfig
-from coevo_jax.sampling import engine as sampling_engine
-from coevo_jax.sampling.engine import Request, Sampling, cache_lengths
+from coevo_jax.sampling import shapes
+from coevo_jax.sampling.engine import Request, Sampling
 from coevo_jax.sampling.engine_programs import jit_engine
+from coevo_jax.sampling.shapes import cache_lengths
 from coevo_jax.sharding import make_mesh
 from tests.scripted_env import VOCAB, make_engine, random_params
 
@@ -75,7 +76,7 @@ def test_engines_of_one_model_share_what_they_compile():
 
 @pytest.mark.slow
 def test_a_growing_cache_changes_nothing(monkeypatch):
-    monkeypatch.setattr(sampling_engine, "FIRST_LENGTH", 48)
+    monkeypatch.setattr(shapes, "FIRST_LENGTH", 48)
     growing = make_engine(max_tokens=70)
     tokens = play_some(growing, random_params(0), lengths=(5, 30, 40))
     assert growing.room(2) < 70 - 48
@@ -85,5 +86,6 @@ def test_a_growing_cache_changes_nothing(monkeypatch):
 def test_lengths_of_the_cache():
     assert cache_lengths(64) == (64,)
     assert cache_lengths(256) == (256,)
-    assert cache_lengths(512) == (256, 384, 512)
-    assert cache_lengths(700) == (256, 384, 512, 700)
+    assert cache_lengths(384) == (384,)
+    assert cache_lengths(512) == (384, 512)
+    assert cache_lengths(1100) == (384, 512, 768, 1024, 1100)
