@@ -4,7 +4,7 @@ CHUNKS = (32, 64, 128)  # tokens of a row of a prefill call
 PREFILL_ROWS = {"cpu": 1}  # slots of a prefill call; a CPU is as fast with one, and then no row is padding
 DEFAULT_PREFILL_ROWS = 8
 LANE_SLOTS = 16  # at least, of a CPU's engine: with fewer, a step mostly reads the weights
-FIRST_LENGTH = 384  # the cache starts this long and grows: a step reads all of it, but each length is compiled anew
+FIRST_LENGTH = 384  # the cache starts this long and grows: a step reads all of it, and each length compiles
 
 
 def cache_lengths(longest: int) -> tuple[int, ...]:
