@@ -28,6 +28,11 @@ TUNIX_LOGITS = 8
 OWN = "coevo_jax"
 BEFORE = "coevo_jax before"
 PLAIN = "coevo_jax, prefixes not shared"
+DENSE = "coevo_jax, dense attention"
+OURS = OWN, BEFORE, PLAIN, DENSE
+SHIMMED = "TRL, its library told of an Intel CPU"
+# What Intel's library asks before it takes the kernels that it has for Intel's processors.
+SHIM = "int mkl_serv_intel_cpu_true(void) { return 1; }\n"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +71,7 @@ class Cell:
 
     def steps_of(self, name: str) -> list[Step]:
         """The pairs that a contender trains on, step by step."""
-        whole = name in (OWN, PLAIN, BEFORE)
-        return [step if whole else step[: self.peer_pairs] for step in self.pair_steps.steps]
+        return [step if name in OURS else step[: self.peer_pairs] for step in self.pair_steps.steps]
 
 
 class ContenderError(Exception):
@@ -125,7 +129,7 @@ class Contender:
 
 def measure_cell(args: argparse.Namespace, job: dict[str, Any], cell: Cell, scratch: Path) -> None:
     """All contenders on one set of pairs, in turn, or one after the other where `args.apart` says so."""
-    entries = _entries(args, job, cell)
+    entries = _entries(args, job, cell, scratch)
     groups = [[entry] for entry in entries] if args.apart else [entries]
     for group in groups:
         alive: list[tuple[Contender, dict[str, Any]]] = []
@@ -138,7 +142,17 @@ def measure_cell(args: argparse.Namespace, job: dict[str, Any], cell: Cell, scra
                 contender.close()
 
 
-def _entries(args: argparse.Namespace, job: dict[str, Any], cell: Cell) -> list[dict[str, Any]]:
+def _shim(scratch: Path) -> Path:
+    """A library that tells Intel's matrix library that the processor is Intel's, made by the C compiler."""
+    library = scratch / "shim.so"
+    command = ["cc", "-shared", "-fPIC", "-x", "c", "-", "-o", str(library)]
+    subprocess.run(command, input=SHIM, text=True, check=True)
+    return library
+
+
+def _entries(
+    args: argparse.Namespace, job: dict[str, Any], cell: Cell, scratch: Path
+) -> list[dict[str, Any]]:
     """Who takes part: name, interpreter, module, settings of the job, environment."""
     own_environment = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     if job["cpu"]:
@@ -149,6 +163,7 @@ def _entries(args: argparse.Namespace, job: dict[str, Any], cell: Cell) -> list[
         entries.append({**entries[0], "name": BEFORE, "tree": args.before})
     if args.plain:
         entries.append({**own, "name": PLAIN, "settings": {"share_prefixes": False}})
+        entries.append({**own, "name": DENSE, "settings": {"share_prefixes": True, "attention": "dense"}})
     if args.trl is not None:
         threads = str(args.threads)
         entries.append(
@@ -160,6 +175,9 @@ def _entries(args: argparse.Namespace, job: dict[str, Any], cell: Cell) -> list[
                 "env": {**MALLOC, "OMP_NUM_THREADS": threads, "HF_HUB_OFFLINE": "1"},
             }
         )
+        if args.shim:
+            preload = {"LD_PRELOAD": str(_shim(scratch))}
+            entries.append({**entries[-1], "name": SHIMMED, "env": {**entries[-1]["env"], **preload}})
     if args.tunix is not None:
         entries.append(
             {
@@ -235,7 +253,7 @@ def _take_turns(alive: list[tuple[Contender, dict[str, Any]]], seconds: float, c
 
 
 def _leave_out(name: str, label: str, error: ContenderError, cell: Cell) -> None:
-    if name in (OWN, PLAIN, BEFORE):
+    if name in OURS:
         raise SystemExit(str(error))
     print(error, file=sys.stderr, flush=True)
     cell.skipped.append(f"{label}: not measured, {str(error).splitlines()[-1]}")

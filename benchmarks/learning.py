@@ -23,7 +23,8 @@ A cell is SET:VOCABULARY or SET:VOCABULARY:PAIRS, with the pairs of a step that 
 
 TRL runs at its best: references precomputed, no gradient checkpointing, sdpa, the allocator told to keep its
 memory, microbatches of --trl-pairs (4; 1 and 2 were slower). It cannot mask what the environment wrote, so
-on a run's pairs it also trains on observations; on a CPU it scores every position anyway.
+on a run's pairs it also trains on observations; on a CPU it scores every position anyway. On an AMD processor
+the library of its matrix products takes slower kernels than the processor has: --shim is a row without that.
 """
 
 import argparse
@@ -39,7 +40,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.contenders import BEFORE, EPOCHS, OWN, Cell, Measured, measure_cell
+from benchmarks.contenders import BEFORE, DENSE, EPOCHS, OWN, PLAIN, SHIMMED, Cell, Measured, measure_cell
 from benchmarks.methods import write_table
 from benchmarks.pair_sets import co_evolution, needed_flops, of_run, single_pairs
 from coevo_jax.config.strict import ConfigError
@@ -132,6 +133,12 @@ def span(values: np.ndarray, digits: int) -> str:
     return f"{np.median(values):.{digits}f} ({values.min():.{digits}f}–{values.max():.{digits}f})"
 
 
+def times(rate: np.ndarray, other: np.ndarray) -> str:
+    """How many times as fast as another, by steps of one turn."""
+    count = min(len(rate), len(other))
+    return span(rate[:count] / other[:count], 2)
+
+
 def rows_of(cell: Cell) -> list[list[str]]:
     """A row of the table for every contender; a ratio is of two steps of one turn."""
     rows = []
@@ -141,8 +148,7 @@ def rows_of(cell: Cell) -> list[list[str]]:
         rate, work = token_rates(cell, name), processor_seconds(measured)
         ratio = "–"
         if trl_rates is not None:
-            m = min(len(rate), len(trl_rates))
-            ratio = "1" if name == "TRL" else span(rate[:m] / trl_rates[:m], 2)
+            ratio = "1" if name == "TRL" else times(rate, trl_rates)
         rows.append(
             [
                 cell.pair_steps.name,
@@ -174,6 +180,34 @@ HEADER = (
 )
 
 
+AGAINST = {
+    "times dense attention": DENSE,
+    "times prefixes not shared": PLAIN,
+    "times TRL": "TRL",
+    "times TRL, its library told of an Intel CPU": SHIMMED,
+    "times Tunix": "Tunix",
+}
+
+
+def sharing(cells: Sequence[Cell]) -> list[str]:
+    """A table in the peers' terms: how often pairs repeat a token, and our speed as multiples of others'."""
+    against = {words: name for words, name in AGAINST.items() if any(name in cell.measured for cell in cells)}
+    header = ("pairs", "vocabulary", "tokens of pairs / unique ones", *against)
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    for cell in cells:
+        steps = cell.pair_steps.steps
+        repeated = np.asarray(
+            [cell.pair_steps.tokens(step) / cell.pair_steps.unique_tokens(step) for step in steps]
+        )
+        own = token_rates(cell, OWN)
+        ratios = [
+            times(own, token_rates(cell, name)) if name in cell.measured else "–" for name in against.values()
+        ]
+        row = [cell.pair_steps.name, f"{cell.vocab_size:,}", f"{np.median(repeated):.2f}", *ratios]
+        lines.append("| " + " | ".join(row) + " |")
+    return lines
+
+
 def utilisation(cell: Cell, declared: float | None) -> list[str]:
     """How much of the machine's matrix products our step turns into needed ones."""
     lines = []
@@ -184,11 +218,14 @@ def utilisation(cell: Cell, declared: float | None) -> list[str]:
             [needed_flops(cell.model, cell.pair_steps, step) for step in cell.pair_steps.steps]
         )[: len(measured.steps)]
         rate = needed / np.asarray([step["seconds"] for step in measured.steps])
-        peak = measured.ready["matmul_peak"]
+        peaks = [measured.ready["matmul_peak"]]
+        peaks += [step["matmul_peak"] for step in measured.steps if "matmul_peak" in step]
+        peak = max(peaks)
         text = (
             f"- {cell.pair_steps.name}, {cell.vocab_size:,}, {name}: "
             f"{np.median(needed) / 1e9:,.0f} GFLOP a step, {np.median(rate) / 1e9:,.0f} GFLOP/s, "
-            f"{np.median(rate) / peak:.0%} of a matrix product's {peak / 1e9:,.0f}"
+            f"{np.median(rate) / peak:.0%} of a matrix product's {peak / 1e9:,.0f} "
+            f"(the best of {len(peaks)} turns; the least was {min(peaks) / 1e9:,.0f})"
         )
         if declared is not None:
             text += f"; {np.median(rate) / declared:.1%} of the declared {declared / 1e12:g} TFLOP/s"
@@ -200,14 +237,14 @@ def markdown(cells: Sequence[Cell], command: str, declared: float | None) -> str
     """The table, what our step makes of the machine, what was left out, and where it was measured."""
     lines = ["| " + " | ".join(HEADER) + " |", "|" + "---|" * len(HEADER)]
     lines += ["| " + " | ".join(row) + " |" for cell in cells for row in rows_of(cell)]
-    lines.append("")
+    lines += ["", *sharing(cells), ""]
     for cell in cells:
         lines += utilisation(cell, declared) + beside_before(cell)
     lines += [f"- {message}" for cell in cells for message in cell.skipped]
     losses = {f"{measured.first['loss']:.4f}" for cell in cells for measured in cell.measured.values()}
     versions = dict.fromkeys(
         f"{measured.ready['versions']} ({measured.ready['settings']})"
-        if name in ("TRL", "Tunix")
+        if name in ("TRL", SHIMMED, "Tunix")
         else measured.ready["versions"]
         for cell in cells
         for name, measured in cell.measured.items()
@@ -245,6 +282,11 @@ def parse_arguments() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--trl", type=Path, help="interpreter with TRL; left out where none is given")
+    parser.add_argument(
+        "--shim",
+        action="store_true",
+        help="also measure TRL with Intel's matrix library told that the processor is Intel's",
+    )
     parser.add_argument("--tunix", type=Path, help="interpreter with Tunix; left out where none is given")
     parser.add_argument("--before", type=Path, metavar="FOLDER", help="another checkout, such as a worktree")
     parser.add_argument("--run", type=Path, help="finished run whose pairs and lengths make a third set")
@@ -257,7 +299,7 @@ def parse_arguments() -> argparse.Namespace:
         "--plain",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="also measure ours without sharing prefixes",
+        help="also measure ours without sharing prefixes, and with dense attention",
     )
     parser.add_argument("--trl-pairs", type=int, default=4, help="pairs of TRL's microbatch")
     parser.add_argument("--tunix-pairs", type=int, default=2, help="pairs of Tunix's microbatch")

@@ -45,6 +45,10 @@ class PairSteps:
         """Tokens of all pairs, prompts and completions: what is encoded pair by pair."""
         return sum(len(self.trajectories[index]["tokens"]) for pair in step for index in pair)
 
+    def unique_tokens(self, step: Step) -> int:
+        """Tokens that need encoding once: what trajectories of a task begin alike with counts once."""
+        return _tree_counts(self.trajectories[index] for index in {i for pair in step for i in pair})[0]
+
 
 def co_evolution(steps: int, vocab_size: int) -> PairSteps:
     """One task a step: an expert over two failures of either agent, and these over one another; 8 pairs."""

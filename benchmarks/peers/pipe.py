@@ -22,7 +22,7 @@ class Pipe:
     def __init__(self) -> None:
         self._out = os.fdopen(os.dup(1), "w")
         os.dup2(2, 1)
-        self._start()
+        self.restart()
 
     def job(self) -> dict[str, Any]:
         """What to train, from the file that is named on the command line."""
@@ -32,7 +32,7 @@ class Pipe:
         """Wait for the next turn; ends the process when there is none."""
         if not sys.stdin.readline():
             raise SystemExit(0)
-        self._start()
+        self.restart()
 
     def report(self, values: Mapping[str, Any]) -> None:
         """Send seconds on the clock, seconds of processor time on all cores, peak memory and `values`."""
@@ -41,7 +41,8 @@ class Pipe:
         self._out.write(json.dumps(record) + "\n")
         self._out.flush()
 
-    def _start(self) -> None:
+    def restart(self) -> None:
+        """Set the clock to zero: what was done since `wait` is no part of the step."""
         self._clock, self._cpu = time.perf_counter(), time.process_time()
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks import learning, pair_sets
-from benchmarks.contenders import OWN, Cell, Contender, ContenderError, Measured
+from benchmarks.contenders import OWN, PLAIN, Cell, Contender, ContenderError, Measured
 from coevo_jax.config.strict import ConfigError
 
 # Two trajectories of one task with three tokens in common, and one of another task with the same beginning.
@@ -85,6 +85,25 @@ def test_a_third_of_the_references_counts_and_ratios_are_of_tokens():
     assert ours[4] == "0.67 (0.67–0.67)" and ours[5] == "5"  # 2 pairs in 3 s; the median of 18 / 3 and 12 / 3
     assert trl[4] == "0.10 (0.10–0.10)"
     assert ours[8] == "6.67 (6.67–6.67)" and trl[8] == "1"  # (18 / 3) / (9 / 10)
+
+
+def test_the_peers_terms_are_repeated_tokens_and_multiples_of_every_other_contender():
+    both = cell()
+    both.measured[PLAIN] = both.measured[OWN]
+    header, _, row = learning.sharing([both])
+    assert header == (
+        "| pairs | vocabulary | tokens of pairs / unique ones | times prefixes not shared | times TRL |"
+    )
+    # 18 tokens of 6 unique ones, and 12 of 6: those of task b are its own.
+    assert row == "| some | 11 | 2.50 | 1.00 (1.00–1.00) | 6.67 (6.67–6.67) |"
+
+
+def test_the_peak_is_the_best_of_all_turns():
+    own = cell()
+    own.measured[OWN].ready.update(matmul_peak=1e9, settings="x")
+    own.measured[OWN].steps[:] = [{**step, "matmul_peak": 2e9} for step in own.measured[OWN].steps]
+    [line] = learning.utilisation(own, None)
+    assert "of a matrix product's 2 (the best of 3 turns; the least was 1)" in line
 
 
 def test_peers_take_the_first_pairs_of_a_step():
