@@ -25,6 +25,8 @@ MALLOC = {
 # Tunix holds about so many arrays of a microbatch's float32 logits at once (measured: 8.4 GB at 8 x 1024
 # tokens and a vocabulary of 32,000).
 TUNIX_LOGITS = 8
+# Twice the arrays of a layer's scores that dense attention holds (2.4 GiB at 2,944 tokens): peers start after it.
+DENSE_SCORES = 10
 OWN = "coevo_jax"
 BEFORE = "coevo_jax before"
 PLAIN = "coevo_jax, prefixes not shared"
@@ -201,7 +203,7 @@ def _start(
     """Start one contender and wait until it is ready; a peer that cannot run is left out, with the reason."""
     name = entry["name"]
     label = f"{cell.pair_steps.name}, {cell.vocab_size:,}, {name}"
-    if name == "Tunix" and job["cpu"] and (problem := _too_large(entry, job)):
+    if job["cpu"] and (problem := _too_large(entry, job, cell)):
         cell.skipped.append(f"{label}: not run, {problem}")
         return
     path = scratch / f"{name.replace(' ', '-')}-{cell.vocab_size}-{cell.pair_steps.name}.json"
@@ -253,17 +255,26 @@ def _take_turns(alive: list[tuple[Contender, dict[str, Any]]], seconds: float, c
 
 
 def _leave_out(name: str, label: str, error: ContenderError, cell: Cell) -> None:
-    if name in OURS:
+    if name in OURS and name != DENSE:
         raise SystemExit(str(error))
     print(error, file=sys.stderr, flush=True)
     cell.skipped.append(f"{label}: not measured, {str(error).splitlines()[-1]}")
 
 
-def _too_large(entry: dict[str, Any], job: dict[str, Any]) -> str | None:
-    """Why Tunix would not fit beside the others: it holds the logits of whole rows."""
-    longest = max(len(one["tokens"]) for one in job["trajectories"])
-    logits = 2 * entry["settings"]["microbatch_pairs"] * longest * job["model"]["vocab_size"] * 4
-    needed, free = TUNIX_LOGITS * logits, available_memory()
+def _too_large(entry: dict[str, Any], job: dict[str, Any], cell: Cell) -> str | None:
+    """Why one would not fit beside the others: Tunix holds logits, dense attention scores, of whole rows."""
+    model = job["model"]
+    if entry["name"] == "Tunix":
+        longest = max(len(one["tokens"]) for one in job["trajectories"])
+        logits = 2 * entry["settings"]["microbatch_pairs"] * longest * model["vocab_size"] * 4
+        needed = TUNIX_LOGITS * logits
+    elif entry["name"] == DENSE:
+        longest = max(cell.pair_steps.unique_tokens(step) for step in cell.pair_steps.steps)
+        scores = longest**2 * model["num_attention_heads"] * 4 // 2  # up to the diagonal
+        needed = DENSE_SCORES * model["num_hidden_layers"] * scores
+    else:
+        return None
+    free = available_memory()
     if needed < free:
         return None
     return f"it needs about {needed / 2**30:.0f} GiB, {free / 2**30:.0f} are free"
