@@ -25,7 +25,7 @@ MALLOC = {
 # Tunix holds about so many arrays of a microbatch's float32 logits at once (measured: 8.4 GB at 8 x 1024
 # tokens and a vocabulary of 32,000).
 TUNIX_LOGITS = 8
-# Twice the arrays of a layer's scores that dense attention holds (2.4 GiB at 2,944 tokens): peers start after it.
+# Twice the arrays of a layer's scores that dense attention holds (2.4 GiB at 2,944 tokens): peers follow it.
 DENSE_SCORES = 10
 OWN = "coevo_jax"
 BEFORE = "coevo_jax before"
