@@ -71,10 +71,10 @@ def _run_side_by_side(
         left = {threads.submit(drive, lane) for lane in lanes}
         try:
             while left:
+                between_blocks()
                 done, left = wait(left, timeout=LOOK_SECONDS, return_when=FIRST_EXCEPTION)
                 for lane in done:
                     lane.result()
-                between_blocks()
                 bar.show_slots(sum(len(lane.live) for lane in lanes))
         finally:
             ended.set()

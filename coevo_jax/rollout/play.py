@@ -147,7 +147,8 @@ def play(
         recorded as if they had been drawn. Such turns know no `max_turn_tokens`.
       progress: where to show it: a bar on a terminal, elsewhere a line every few seconds and at the end.
       label: what the bar calls the work.
-      watch: called when an episode has begun, and after each of its turns that the environment answered.
+      watch: called when an episode has begun, and after each of its turns that the environment answered,
+        in the thread that plays it.
 
     Returns:
       One trajectory per episode, ordered by task, then sample, and the counts of this call. An episode that

@@ -16,7 +16,9 @@ ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 
 
 def gumbel_noise(keys_S: jax.Array, size: int) -> jax.Array:
-    """Standard Gumbel noise, float32 [S, V], from typed Threefry keys [S]: that of each key by itself."""
+    """Standard Gumbel noise, float32 [S, V], from typed keys [S]: that of each key by itself."""
+    if jax.random.key_impl(keys_S) != "threefry2x32":  # as where JAX_DEFAULT_PRNG_IMPL names another
+        return jax.vmap(lambda key: jax.random.gumbel(key, (size,)))(keys_S)
     words_S2 = jax.random.key_data(keys_S)
     first_SV, second_SV = threefry(
         words_S2[:, :1], words_S2[:, 1:], jnp.uint32(0), jnp.arange(size, dtype=jnp.uint32)

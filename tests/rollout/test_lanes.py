@@ -50,6 +50,21 @@ def test_lanes_play_what_one_engine_plays(lanes, joining):
     assert 0 < values["device_busy_share"] <= 1.01 and 0 <= values["env_wait_share"] <= 1
 
 
+@pytest.mark.parametrize(("joining", "threads"), [("at_once", 2), ("next_block", 2), ("as_ready", 1)])
+def test_lanes_play_in_threads_of_their_own_where_order_allows(joining, threads):
+    engine = make_engine(slots=6, max_tokens=LENGTH, joining=joining, lanes=2)
+    seen, calls = set(), engine._programs.prefill
+
+    def prefill(*arguments):
+        seen.add(threading.current_thread())
+        return calls(*arguments)
+
+    engine._programs = engine._programs._replace(prefill=prefill)
+    play(engine, one_cast(engine))
+    assert len(seen) == threads
+    assert (threading.main_thread() in seen) == (threads == 1)
+
+
 def test_two_agents_with_lanes_play_what_they_play_alone_and_again_bit_by_bit():
     engine = make_engine(slots=6, max_tokens=LENGTH, lanes=2)
     both = casts(target=engine.load(PARAMS), failure=engine.load(random_params(1)))

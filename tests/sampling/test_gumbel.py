@@ -17,6 +17,12 @@ def test_it_is_the_noise_of_jax_random(slots, size):
     np.testing.assert_allclose(found, expected, rtol=3e-6, atol=3e-7)
 
 
+def test_keys_of_another_generator_have_the_noise_of_jax_random():
+    keys = jax.random.split(jax.random.key(0, impl="rbg"), 3)
+    expected = jax.vmap(lambda key: jax.random.gumbel(key, (50,)))(keys)
+    np.testing.assert_array_equal(gumbel_noise(keys, 50), expected)
+
+
 def test_no_number_is_infinite_and_the_mean_and_variance_are_gumbels():
     noise = np.asarray(gumbel_noise(jax.random.split(jax.random.key(0), 8), 50_000), np.float64)
     assert np.isfinite(noise).all()
